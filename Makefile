@@ -1,0 +1,74 @@
+# `make` alone lists the targets. The first call creates .venv and installs into it; later calls reuse it until
+# pyproject.toml changes. What can be set on the command line:
+#   PYTHON=python3.12       the interpreter for .venv (3.10 to 3.12; default: the first of these found)
+#   PIP_ARGS="..."          passed on to pip install, e.g. an extra index that offers CPU-only torch
+#   UV=1                    use uv instead of venv and pip (fetches a fitting Python by itself)
+#   VENV=path               another place for the environment
+#   ARGS="..."              passed on to pytest by test and test-slow, e.g. ARGS="-k replay -x"
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+PIP_ARGS ?=
+UV ?=
+ARGS ?=
+
+PY_FITS := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
+	if $$p -c '$(PY_FITS)' >/dev/null 2>&1; then echo $$p; break; fi; done)
+
+BIN := $(VENV)/bin
+
+ifeq ($(UV),)
+INSTALL = "$(BIN)/python" -m pip install $(PIP_ARGS)
+else
+INSTALL = uv pip install --python "$(BIN)/python" $(PIP_ARGS)
+endif
+
+.PHONY: help quickstart test test-slow check fmt smoke
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+quickstart: $(VENV)/.installed ## install, then train the small agent of configs/quickstart.yaml (about 5 minutes on 2 cores)
+	$(BIN)/plasticity-rl fit --config configs/quickstart.yaml
+
+test: $(VENV)/.installed-dev ## install with the developer tools, then run the test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.installed-dev ## run the tests marked slow (examples, long runs)
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(VENV)/.installed-dev ## lint, formatting and types, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fmt: $(VENV)/.installed-dev ## format, and fix what the linter can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+smoke: $(VENV)/.installed ## a run of about a minute in a temporary folder: does training work on this machine?
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT INT TERM && set -x && \
+	$(BIN)/plasticity-rl fit --config configs/quickstart.yaml --max_frames 4000 --trainer.default_root_dir "$$dir"
+
+# The stamps are newer than pyproject.toml when what it asks for is installed.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(INSTALL) -e '.[dev]'
+	@touch $(VENV)/.installed $@
+
+$(BIN)/python:
+ifeq ($(UV),)
+	@'$(PYTHON)' -c '$(PY_FITS)' 2>/dev/null || { \
+	echo "error: needs Python 3.10, 3.11 or 3.12 (found: $(or $(PYTHON),none)). Install one and name it, e.g. make $(MAKECMDGOALS) PYTHON=python3.12, or let uv fetch it: make $(MAKECMDGOALS) UV=1" >&2; exit 1; }
+	@'$(PYTHON)' -m venv '$(VENV)' || { rm -rf '$(VENV)'; \
+	echo "error: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv, or use uv: make $(MAKECMDGOALS) UV=1" >&2; exit 1; }
+	-@$(INSTALL) --quiet --upgrade pip # the pip that comes with Python 3.10 can take many minutes to resolve this
+else
+	uv venv --python '>=3.10,<3.13' '$(VENV)'
+endif

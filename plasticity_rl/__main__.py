@@ -1,0 +1,67 @@
+"""Console script ``plasticity-rl``: a light front, so that help and typos answer at once.
+
+Importing torch, TorchRL and Lightning takes seconds; it happens only when a subcommand really runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from plasticity_rl.errors import UserError, suggestion
+
+COMMANDS = {
+    "fit": "train an agent, or continue a run with --ckpt_path last",
+    "validate": "evaluate a checkpoint: plasticity-rl validate --ckpt_path RUN/checkpoints/last.ckpt",
+}
+HELP = """usage: plasticity-rl COMMAND [options]
+
+Plasticity in visual reinforcement learning: DrQ-v2 on DeepMind Control from pixels.
+
+commands:
+{commands}
+
+options:
+  --version      print the version
+  -h, --help     print this; `plasticity-rl COMMAND --help` lists every option with its unit (takes some seconds)
+
+first run:       plasticity-rl fit --config configs/quickstart.yaml
+a callback:      ... --trainer.callbacks+=callbacks.Reset --trainer.callbacks.every_n_frames=100000
+what it can do:  ... --trainer.callbacks.help=callbacks.Reset
+print a config:  ... --print_config
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code: 0, or 2 with one line on stderr when the input is wrong."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP.format(commands="\n".join(f"  {name:14} {text}" for name, text in COMMANDS.items())))
+        return 0
+    if args[0] == "--version":
+        from plasticity_rl import __version__
+
+        print(f"plasticity-rl {__version__}")
+        return 0
+    if args[0] not in COMMANDS:
+        return _fail(f"no command {args[0]!r}; there are {', '.join(COMMANDS)}.{suggestion(args[0], COMMANDS)}")
+    os.environ.setdefault("RL_LOGGING_LEVEL", "ERROR")  # TorchRL reads it at import; its INFO lines break the bar
+    try:
+        from plasticity_rl.cli import run
+
+        run(args)
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

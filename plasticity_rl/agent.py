@@ -1,0 +1,197 @@
+"""DrQ-v2 (Yarats et al. 2021, arXiv 2107.09645) as a LightningModule."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from plasticity_rl import losses
+from plasticity_rl.augment import random_shift
+from plasticity_rl.errors import UserError
+from plasticity_rl.networks import Actor, Critic, Encoder, init_weights, noisy_action
+from plasticity_rl.rl_module import RLModule
+from plasticity_rl.schedules import parse_schedule
+
+
+class DrQV2(RLModule):
+    """DrQ-v2: off-policy actor-critic from pixels, encoder trained by the critic's loss only.
+
+    Outside a Trainer, ``update`` is one gradient update on a batch of your own::
+
+        agent = DrQV2(obs_shape=(9, 84, 84), action_dim=6)
+        metrics = agent.update(batch)  # TensorDict with pixels, action, reward, discount, ("next", "pixels")
+
+    Differences from the published agent are listed in the README.
+
+    Args:
+        obs_shape: ``(channels, height, width)`` of the stacked uint8 frames; the command line fills it in.
+        action_dim: Number of action dimensions, each in [-1, 1]; the command line fills it in.
+        lr: Learning rate of the three Adam optimizers.
+        feature_dim: Width of the trunk's output.
+        hidden_dim: Width of the hidden layers of actor and critic.
+        num_channels: Channels of every convolution of the encoder.
+        critic_target_tau: Step of the target network's moving average per update, in (0, 1].
+        stddev_schedule: Standard deviation of the exploration noise: a number, ``linear(start,end,duration)`` or
+            ``step_linear(...)``; durations in env steps (agent decisions), as published.
+        stddev_clip: Largest absolute noise on actions inside the losses.
+        augment: Whether updates see randomly shifted images.
+        random_shift_pad: Largest shift in pixels.
+        replay_ratio: Gradient updates per env step (agent decision), > 0; any rational is exact.
+        num_seed_frames: Env frames of uniform random actions before the first update.
+        seed: Seed of every random number the agent draws; the command line links it to ``seed_everything``.
+    """
+
+    module_names = ("encoder", "actor", "critic")
+    optimizer_names = ("encoder", "actor", "critic")
+
+    def __init__(
+        self,
+        obs_shape: tuple[int, int, int],
+        action_dim: int,
+        *,
+        lr: float = 1e-4,
+        feature_dim: int = 50,
+        hidden_dim: int = 1024,
+        num_channels: int = 32,
+        critic_target_tau: float = 0.01,
+        stddev_schedule: str | float = "linear(1.0,0.1,500000)",
+        stddev_clip: float = 0.3,
+        augment: bool = True,
+        random_shift_pad: int = 4,
+        replay_ratio: float = 0.5,
+        num_seed_frames: int = 4000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(replay_ratio=replay_ratio, num_seed_frames=num_seed_frames, seed=seed)
+        self.save_hyperparameters()
+        if not 0 < critic_target_tau <= 1:
+            raise UserError(f"critic_target_tau={critic_target_tau} must be in (0, 1]; the published value is 0.01")
+        self.lr = lr
+        self.stddev_schedule = parse_schedule(stddev_schedule)
+        self.stddev_clip = stddev_clip
+        self.action_dim = action_dim
+        self.augment = augment
+        self.random_shift_pad = random_shift_pad
+        self.encoder = Encoder(obs_shape, num_channels)
+        self.actor = Actor(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
+        self.critic = Critic(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self._move_target = get_ema_multi_avg_fn(1.0 - critic_target_tau)
+
+    @property
+    def stddev(self) -> float:
+        """Standard deviation of the exploration noise at the current env step."""
+        return self.stddev_schedule(self.env_steps)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return one Adam each for encoder, actor and critic."""
+        return [torch.optim.Adam(self.module(name).parameters(), lr=self.lr) for name in self.optimizer_names]
+
+    def training_step(self, tick: int, batch_idx: int = 0) -> None:
+        """One env step of every env, then as many gradient updates as the replay ratio has earned."""
+        self.restore_global_rng()
+        data = self.data
+        step = data.collector.step()
+        data.replay.write(step)
+        self.advance_clocks(data.num_envs, data.action_repeat)
+        self.dispatch("on_env_step", step)
+        for episode_return, env_steps in data.collector.finished_episodes(step):
+            self.log_scalars({"train/return": episode_return, "train/episode_steps": env_steps})
+            self.dispatch("on_episode_end", episode_return, env_steps)
+
+        while self.update_credit >= 1 and data.replay.has_window:
+            self.update_credit -= 1
+            self.dispatch("on_update_start")
+            batch = data.replay.sample().to(self.device)
+            self.metrics = self.update(batch)
+            self.num_updates += 1
+            self.dispatch("on_update_end", batch, self.metrics)
+        self.log_progress(self.metrics)
+        self.stop_when_done()
+
+    def update(self, batch: TensorDictBase) -> TensorDict:
+        """Do one gradient update: critic and encoder, then actor, then the target's moving average.
+
+        Args:
+            batch: ``[B]`` with ``pixels`` and ``("next", "pixels")`` uint8 ``(B, C, H, W)``, ``action`` ``(B, A)``,
+                n-step ``reward`` ``(B, 1)`` and ``discount`` ``(B, 1)``; ``next`` is n steps later.
+
+        Returns:
+            Detached scalars by log tag. Nothing is read back from a GPU.
+        """
+        pixels, next_pixels = batch["pixels"], batch["next", "pixels"]
+        if self.augment:
+            pixels, next_pixels = self._shift(pixels), self._shift(next_pixels)
+        features = self.encoder(pixels)
+        with torch.no_grad():
+            next_features = self.encoder(next_pixels)
+            next_action = self._noisy(self.actor(next_features))
+            next_q1, next_q2 = self.critic_target(next_features, next_action)
+            target = losses.td_target(batch["reward"], batch["discount"], next_q1, next_q2)
+
+        q1, q2 = self.critic(features, batch["action"])
+        critic_loss, critic_terms = self._with_terms("critic", losses.critic_loss(q1, q2, target))
+        self.minimize(critic_loss, "encoder", "critic")
+
+        features = features.detach()
+        action = self._noisy(self.actor(features))
+        actor_loss, actor_terms = self._with_terms("actor", losses.actor_loss(*self.critic(features, action)))
+        self.minimize(actor_loss, "actor")
+
+        self._move_target(list(self.critic_target.parameters()), list(self.critic.parameters()), None)
+        metrics = {
+            "loss/critic": critic_loss,
+            "loss/actor": actor_loss,
+            "q/q1": q1.mean(),
+            "q/q2": q2.mean(),
+            "q/target": target.mean(),
+            "q/reward": batch["reward"].mean(),
+            **critic_terms,
+            **actor_terms,
+        }
+        return TensorDict({tag: value.detach() for tag, value in metrics.items()}, batch_size=[])
+
+    def _with_terms(self, name: str, loss: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        terms = self.loss_terms(name)
+        for term in terms.values():
+            loss = loss + term
+        return loss, {f"{tag}/loss": term for tag, term in terms.items()}
+
+    def _shift(self, pixels: Tensor) -> Tensor:
+        return random_shift(pixels, self.random_shift_pad, self.rng.get("augment", pixels.device))
+
+    def _noisy(self, mean: Tensor) -> Tensor:
+        return noisy_action(mean, self.stddev, self.stddev_clip, self.rng.get("update_noise", mean.device))
+
+    @torch.no_grad()
+    def act(self, pixels: Tensor, *, explore: bool) -> Tensor:
+        """Return actions ``(batch, action_dim)`` on the pixels' device; uniform during the seed phase if exploring."""
+        generator = self.rng.get(f"explore/rank{self._rank}", self.device)
+        if explore and self.env_frames < self.num_seed_frames:
+            shape = (pixels.shape[0], self.action_dim)
+            return (torch.rand(shape, generator=generator, device=self.device) * 2.0 - 1.0).to(pixels.device)
+        action = self.actor(self.encoder(pixels.to(self.device)))
+        if explore:
+            action = noisy_action(action, self.stddev, None, generator)
+        return action.to(pixels.device)
+
+    @property
+    def _rank(self) -> int:
+        return self.global_rank if self._trainer is not None else 0
+
+    def target_of(self, name: str) -> nn.Module | None:
+        """Return the target critic's twin of ``critic`` or one of its submodules; encoder and actor have none."""
+        top, _, sub = name.partition(".")
+        return self.critic_target.get_submodule(sub) if top == "critic" else None
+
+    def init_layer(self, layer: nn.Module, generator: torch.Generator | None = None) -> None:
+        """Initialise one layer as published: orthogonal weights, zero biases."""
+        init_weights(layer, generator)
+
+    def settings(self) -> dict[str, float]:
+        """Return replay ratio, exploration noise and augmentation flag, by log tag."""
+        return {**super().settings(), "schedule/stddev": self.stddev, "schedule/augment": float(self.augment)}

@@ -1,0 +1,283 @@
+"""The contract of interventions and probes: when they act, where, and what they promise to touch.
+
+Both are Lightning callbacks. On top of Lightning's hooks they get four of ours, dispatched by the agent:
+``on_env_step``, ``on_episode_end``, ``on_update_start`` and ``on_update_end``.
+
+Order never depends on the YAML: interventions act at the start of an update, sorted by family, then class name, then
+``state_key``; probes measure at its end. So "measure, then intervene" always holds.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import lightning.pytorch as pl
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from plasticity_rl.errors import UserError
+from plasticity_rl.schedules import Events
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from plasticity_rl.evaluation import Episode
+    from plasticity_rl.rl_module import RLModule
+
+FAMILIES = (
+    "experience",
+    "augmentation",
+    "replay_ratio",
+    "architecture",
+    "regularizer",
+    "soft_reset",
+    "reset",
+    "surgery",
+)
+"""Families of interventions in the order in which they act when several are due at the same update."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """What an intervention's event may change; everything else is bit-identical before and after (a law test).
+
+    Attributes:
+        parameters: Names in ``agent.named_parameters()`` whose values may change.
+        optimizer_slots: Names of the parameters whose optimizer state may change.
+        attributes: Names of agent attributes that may change, e.g. ``{"augment"}``.
+    """
+
+    parameters: frozenset[str] = field(default_factory=frozenset)
+    optimizer_slots: frozenset[str] = field(default_factory=frozenset)
+    attributes: frozenset[str] = field(default_factory=frozenset)
+
+
+class RLCallback(pl.Callback):
+    """Base of interventions and probes. Subclass :class:`Intervention` or :class:`Probe` instead.
+
+    Constructor arguments are plain data (they come from YAML) and are stored under their own names: they make up the
+    ``state_key``, so two instances with different arguments coexist.
+    """
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {}
+    """Arguments with which it acts within a few updates: how the law tests build it."""
+
+    @property
+    def name(self) -> str:
+        """Snake-case class name, used in tags."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the constructor arguments by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    @property
+    def state_key(self) -> str:
+        """Key of this instance's state in a checkpoint: class and arguments."""
+        return self._generate_state_key(**self.arguments())
+
+    def on_env_step(self, agent: RLModule, step: TensorDictBase) -> None:
+        """Called after each env step was written to the replay; ``step`` has batch shape ``[num_envs]``."""
+
+    def on_episode_end(self, agent: RLModule, episode_return: float, env_steps: int) -> None:
+        """Called for every training episode that ended in this env step."""
+
+    def on_update_start(self, agent: RLModule) -> None:
+        """Called before the batch of a gradient update is sampled."""
+
+    def on_update_end(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> None:
+        """Called after a gradient update (critic, actor and target)."""
+
+    def on_evaluation(self, agent: RLModule, episodes: Sequence[Episode]) -> None:
+        """Called after every evaluation (also the one at frame 0), with its episodes."""
+
+    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
+        """Called on every callback after an intervention gave ``parameters`` fresh initial values."""
+
+
+class Intervention(RLCallback):
+    """Changes something about learning and says exactly what. Most subclass a more specific base below."""
+
+    family: ClassVar[str] = "surgery"
+    inert_arguments: ClassVar[Mapping[str, Any] | None] = None
+    """Arguments with which it changes nothing (law 2), or None where it acts by nature at the start."""
+    incompatible_with: ClassVar[Mapping[str, str]] = {}
+    """Class names of interventions that cannot run beside this one, each with the reason."""
+
+    def mutates(self, agent: RLModule) -> Mutation:
+        """Return what its events may change."""
+        return Mutation()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse incompatible companions and wrong names before anything is trained."""
+        refuse_conflicts(self, trainer.callbacks)  # type: ignore[attr-defined]
+        self.mutates(as_agent(pl_module))
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save the agent's attributes that this intervention may have changed."""
+        agent = as_agent(pl_module)
+        attributes = checkpoint.setdefault("intervention_attributes", {})
+        attributes.update({name: getattr(agent, name) for name in self.mutates(agent).attributes})
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Set them as they were: the event that changed them does not fire again."""
+        agent = as_agent(pl_module)
+        attributes = checkpoint.get("intervention_attributes", {})
+        for name in self.mutates(agent).attributes & attributes.keys():
+            setattr(agent, name, attributes[name])
+
+
+class ScheduledIntervention(Intervention):
+    """An intervention that acts at events of a schedule in env frames.
+
+    An event due at frame N acts at the first update after frame N, hence after the evaluation at frame N and never
+    right before one.
+
+    Args:
+        every_n_frames: Period in env frames, or None.
+        at_frames: Env frames of single events.
+    """
+
+    def __init__(self, *, every_n_frames: int | None = None, at_frames: Sequence[int] = ()) -> None:
+        self.every_n_frames, self.at_frames = every_n_frames, list(at_frames)
+        option = f"{type(self).__name__}.every_n_frames / at_frames"
+        self.events = Events(every=every_n_frames, at=self.at_frames, option=option)
+
+    def act(self, agent: RLModule) -> str:
+        """Do it, and return one line that says what was done."""
+        raise NotImplementedError
+
+    def on_update_start(self, agent: RLModule) -> None:
+        """Act when an event is due, and log it."""
+        if self.events.fire(agent.env_frames):
+            agent.log_event(self.name, self.act(agent))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many events have been seen."""
+        return {"seen": self.events.seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.events.seen = state_dict["seen"]
+
+
+class Regularizer(Intervention):
+    """Adds ``coefficient * penalty`` to one of the agent's losses; with coefficient 0 it adds nothing at all.
+
+    Args:
+        coefficient: Weight of the penalty, >= 0.
+        modules: Modules by dotted name that the penalty looks at.
+        loss: Loss that it is added to: ``critic`` (which also trains the encoder) or ``actor``.
+
+    Raises:
+        UserError: When the coefficient is negative.
+    """
+
+    family = "regularizer"
+
+    def __init__(self, *, coefficient: float, modules: Sequence[str], loss: str) -> None:
+        if coefficient < 0:
+            raise UserError(f"{type(self).__name__}.coefficient={coefficient} must be >= 0")
+        self.coefficient, self.modules, self.loss = coefficient, list(modules), loss
+
+    def penalty(self, agent: RLModule) -> Tensor:
+        """Return the unweighted penalty, a scalar with gradient."""
+        raise NotImplementedError
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse wrong names before anything is trained."""
+        super().setup(trainer, pl_module, stage)
+        for name in self.modules:
+            as_agent(pl_module).module(name)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the term to the loss; not in ``setup``, after which the agent forgets the terms of earlier runs."""
+        agent = as_agent(pl_module)
+        if self.coefficient > 0:
+            tag = f"intervention/{self.name}/{'+'.join(self.modules)}"
+            agent.add_loss_term(self.loss, tag, lambda: self.coefficient * self.penalty(agent))
+
+
+class Probe(RLCallback):
+    """Measures something at the end of an update and changes nothing.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+    """
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 1}
+
+    def __init__(self, *, every_n_updates: int = 100) -> None:
+        self.every_n_updates = every_n_updates
+        self.events = Events(every=every_n_updates, option=f"{type(self).__name__}.every_n_updates")
+        self._due = False
+
+    def begin(self, agent: RLModule) -> None:
+        """Called before an update that is to be measured, for example to install hooks."""
+
+    def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
+        """Called after it; remove the hooks, and return scalars by tag."""
+        raise NotImplementedError
+
+    def on_update_start(self, agent: RLModule) -> None:
+        """Begin when the update that now starts completes a period."""
+        self._due = self.events.fire(agent.num_updates + 2)
+        if self._due:
+            self.begin(agent)
+
+    def on_update_end(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> None:
+        """Measure and log."""
+        if self._due:
+            agent.log_scalars(self.measure(agent, batch, metrics))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many measurements were due so far."""
+        return {"seen": self.events.seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.events.seen = state_dict["seen"]
+
+
+def as_agent(module: pl.LightningModule) -> RLModule:
+    """Return ``module`` as an agent of this framework.
+
+    Raises:
+        UserError: When it is another kind of LightningModule.
+    """
+    from plasticity_rl.rl_module import RLModule  # the agent dispatches to callbacks, so it imports this module
+
+    if not isinstance(module, RLModule):
+        raise UserError(f"interventions and probes need an agent of plasticity_rl, but got {type(module).__name__}")
+    return module
+
+
+def refuse_conflicts(callback: Intervention, others: Iterable[pl.Callback]) -> None:
+    """Raise UserError when ``others`` hold a class that ``callback`` names as incompatible, or its exact double."""
+    for other in others:
+        if other is callback:
+            continue
+        reason = callback.incompatible_with.get(type(other).__name__)
+        if reason is not None:
+            raise UserError(f"{type(callback).__name__} cannot run beside {type(other).__name__}: {reason}")
+        if type(other) is type(callback) and other.state_key == callback.state_key:
+            raise UserError(f"{type(callback).__name__} is given twice with the same arguments; remove one of them")
+
+
+def in_order(callbacks: Iterable[pl.Callback]) -> list[RLCallback]:
+    """Return the interventions by family, name and state key, then the probes by name and state key."""
+    ours = [callback for callback in callbacks if isinstance(callback, RLCallback)]
+
+    def key(callback: RLCallback) -> tuple[int, str, str]:
+        rank = FAMILIES.index(callback.family) if isinstance(callback, Intervention) else len(FAMILIES)
+        return rank, callback.name, callback.state_key
+
+    return sorted(ours, key=key)

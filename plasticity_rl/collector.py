@@ -1,0 +1,100 @@
+"""One env step at a time from a TorchRL collector, restorable in the middle of an episode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.collectors import Collector
+from torchrl.envs import EnvBase
+
+from plasticity_rl.env_state import env_state_dict, load_env_state_dict
+
+Policy = Callable[[Tensor], Tensor]
+"""Maps uint8 pixels ``(num_envs, channels, height, width)`` to actions ``(num_envs, action_dim)``."""
+
+
+class StepCollector:
+    """TorchRL's ``Collector``, asked for exactly one env step of every env.
+
+    Collecting one step at a time is what makes the replay ratio exact and every update use the newest policy.
+
+    Args:
+        env: An environment, or a vector of them with batch shape ``[num_envs]``.
+        policy: The acting policy. It is called, not stored as a submodule, so that the agent's weights are never
+            registered twice.
+    """
+
+    def __init__(self, env: EnvBase, policy: Policy) -> None:
+        self.env = env
+        self.num_envs = env.batch_size.numel()
+        self.episode_return = torch.zeros(self.num_envs)
+        self.episode_steps = torch.zeros(self.num_envs, dtype=torch.int64)
+        self._policy = policy
+        self._collector = Collector(
+            env,
+            policy=self._act,
+            frames_per_batch=self.num_envs,
+            total_frames=-1,
+            track_traj_ids=False,
+            auto_register_policy_transforms=False,
+            trust_policy=True,
+            use_buffers=False,
+        )
+        self._steps: Iterator[TensorDictBase] = iter(self._collector)
+
+    def _act(self, tensordict: TensorDictBase) -> TensorDictBase:
+        pixels = tensordict["pixels"]
+        action = self._policy(pixels.reshape(-1, *pixels.shape[-3:]))
+        return tensordict.set("action", action.reshape(*tensordict.batch_size, -1))
+
+    def step(self) -> TensorDictBase:
+        """Step every env once.
+
+        Returns:
+            TensorDict of batch shape ``[num_envs]`` with ``pixels``, ``action`` and, under ``next``, ``pixels``,
+            ``reward``, ``discount`` and ``done``.
+        """
+        step = next(self._steps).reshape(-1)
+        self.episode_return += step["next", "reward"].view(-1)
+        self.episode_steps += 1
+        return step
+
+    def finished_episodes(self, step: TensorDictBase) -> list[tuple[float, int]]:
+        """Return ``(return, env steps)`` of the episodes that ``step`` ended, and start counting their successors."""
+        ended = step["next", "done"].view(-1)
+        if not ended.any():
+            return []
+        episodes = [(float(self.episode_return[i]), int(self.episode_steps[i])) for i in ended.nonzero().flatten()]
+        self.episode_return[ended] = 0.0
+        self.episode_steps[ended] = 0
+        return episodes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return simulator, open episode and counters: TorchRL's own state starts a fresh trajectory instead."""
+        carrier = self._collector._carrier
+        return {
+            "env": env_state_dict(self.env),
+            "carrier": {"/".join(_as_tuple(key)): value.clone() for key, value in carrier.items(True, True)},
+            "episode_return": self.episode_return.clone(),
+            "episode_steps": self.episode_steps.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where ``state_dict`` was taken, in the middle of the open episode."""
+        load_env_state_dict(self.env, state["env"])
+        items = {tuple(key.split("/")): value.clone() for key, value in state["carrier"].items()}
+        self._collector._carrier = TensorDict(items, batch_size=self.env.batch_size)
+        self.episode_return = state["episode_return"].clone()
+        self.episode_steps = state["episode_steps"].clone()
+
+    def close(self) -> None:
+        """Close the env and free its rendering context."""
+        self._collector.shutdown()
+
+
+def _as_tuple(key: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (key,) if isinstance(key, str) else key

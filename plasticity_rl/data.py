@@ -1,0 +1,233 @@
+"""The LightningDataModule that owns the environment, the collector and the replay; one batch is one env step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+from torchrl.envs import EnvBase
+
+from plasticity_rl.callback import as_agent
+from plasticity_rl.collector import Policy, StepCollector
+from plasticity_rl.envs import make_env
+from plasticity_rl.errors import UserError
+from plasticity_rl.evaluation import Episode, play_episode
+from plasticity_rl.replay import FrameReplay, check_fits, replay_bytes
+from plasticity_rl.rng import derive_seed
+
+
+class Ticks:
+    """A loader of ``range(length)``: sized, without workers, prefetch or state. The loop's counters hold the position."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.length))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing to save: tells Lightning that stopping inside an epoch is safe."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+class RLDataModule(pl.LightningDataModule):
+    """Environment, collector and replay of one rank.
+
+    Args:
+        task: Task name, e.g. ``walker_run``, ``cup_catch``, ``reach_duplo``.
+        action_repeat: Simulator frames per env step (agent decision).
+        frame_stack: Frames per observation.
+        image_size: Height and width of a frame in pixels.
+        render: ``exact`` gives the published pixels; ``fast`` leaves out shadows, reflections and multisampling
+            (several times faster in software, visibly different pixels).
+        camera_id: Camera, or None for the published choice (quadruped 2, others 0).
+        num_envs: Environments stepped side by side; one tick is one env step of each.
+        n_step: Steps of the n-step return.
+        discount: Discount factor gamma per env step, in [0, 1].
+        batch_size: Transitions per gradient update.
+        capacity: Transitions the replay keeps.
+        storage: ``ram``, or ``memmap`` for files in the run folder.
+        max_frames: Env frames at which training stops.
+        eval_every_n_frames: Env frames between evaluations; a multiple of ``action_repeat * num_envs``.
+        num_eval_episodes: Episodes per evaluation.
+        seed: Seed of environments and replay sampling; the command line links it to ``seed_everything``.
+        replay_dir: Folder of the replay files that make a resume exact; None is ``replay/`` in the run folder
+            (``trainer.default_root_dir``). They are written at checkpoints, or at once with ``storage="memmap"``.
+        env: Factory with the signature of ``plasticity_rl.make_env``, for environments of your own.
+    """
+
+    def __init__(
+        self,
+        task: str = "walker_run",
+        *,
+        action_repeat: int = 2,
+        frame_stack: int = 3,
+        image_size: int = 84,
+        render: Literal["exact", "fast"] = "exact",
+        camera_id: int | None = None,
+        num_envs: int = 1,
+        n_step: int = 3,
+        discount: float = 0.99,
+        batch_size: int = 256,
+        capacity: int = 1_000_000,
+        storage: Literal["ram", "memmap"] = "ram",
+        max_frames: int = 3_100_000,
+        eval_every_n_frames: int = 10_000,
+        num_eval_episodes: int = 10,
+        seed: int = 0,
+        replay_dir: str | None = None,
+        env: Callable[..., EnvBase] = make_env,
+    ) -> None:
+        super().__init__()
+        self.task, self.action_repeat, self.frame_stack, self.image_size = task, action_repeat, frame_stack, image_size
+        self.render, self.camera_id, self.num_envs, self.env_factory = render, camera_id, num_envs, env
+        self.n_step, self.discount, self.batch_size = n_step, discount, batch_size
+        self.capacity, self.storage, self.replay_dir = capacity, storage, replay_dir
+        self.max_frames, self.eval_every_n_frames = max_frames, eval_every_n_frames
+        self.num_eval_episodes, self.seed = num_eval_episodes, seed
+        self.keep_frames_of: int | None = None
+        self._refuse_bad_numbers()
+        # One env is built here, before any training, so that a wrong task or a broken renderer is known at once.
+        self._eval_env = self._make_env(seed=seed, num_envs=1)
+        channels, height, width = self._eval_env.observation_spec["pixels"].shape
+        self.obs_shape: tuple[int, int, int] = (channels, height, width)
+        self.action_dim: int = self._eval_env.action_spec.shape[-1]
+
+    def _refuse_bad_numbers(self) -> None:
+        names = ("action_repeat", "frame_stack", "image_size", "num_envs", "n_step", "batch_size", "capacity")
+        for name in (*names, "max_frames", "eval_every_n_frames", "num_eval_episodes"):
+            if getattr(self, name) < 1:
+                raise UserError(f"data.{name}={getattr(self, name)} must be a whole number >= 1")
+        if not 0 <= self.discount <= 1:
+            raise UserError(f"data.discount={self.discount} must be in [0, 1]; the published value is 0.99")
+        if self.eval_every_n_frames % self.frames_per_tick:
+            raise UserError(
+                f"data.eval_every_n_frames={self.eval_every_n_frames} must be a multiple of "
+                f"action_repeat * num_envs = {self.frames_per_tick}"
+            )
+
+    @property
+    def frames_per_tick(self) -> int:
+        """Env frames that one step of every env takes."""
+        return self.action_repeat * self.num_envs
+
+    def _make_env(self, *, seed: int, num_envs: int) -> EnvBase:
+        return self.env_factory(
+            self.task,
+            seed=seed,
+            action_repeat=self.action_repeat,
+            frame_stack=self.frame_stack,
+            image_size=self.image_size,
+            render=self.render,
+            camera_id=self.camera_id,
+            num_envs=num_envs,
+        )
+
+    # ---- Lightning --------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Build training env, collector and replay when fitting; evaluation needs none of them."""
+        if stage != "fit":
+            return
+        agent = as_agent(self.trainer.lightning_module)  # type: ignore[union-attr]
+        self._refuse_too_few_seed_frames(agent.num_seed_frames)
+        num_bytes = replay_bytes(
+            self.obs_shape, self.frame_stack, self.action_dim, self._records_needed(), self.num_envs, 0
+        )
+        folder = Path(self.replay_dir or Path(self.trainer.default_root_dir) / "replay")  # type: ignore[union-attr]
+        check_fits(num_bytes, self.storage, folder)
+        rank = self.trainer.global_rank  # type: ignore[union-attr]
+        self.replay = self._make_replay(folder / f"rank{rank}", derive_seed(self.seed, f"replay/rank{rank}"))
+        train_env = self._make_env(seed=self.seed + rank * self.num_envs, num_envs=self.num_envs)
+        self.collector = StepCollector(train_env, lambda pixels: agent.act(pixels, explore=True))
+
+    def _make_replay(self, folder: Path, seed: int) -> FrameReplay:
+        return FrameReplay(
+            obs_shape=self.obs_shape,
+            action_dim=self.action_dim,
+            capacity=self.capacity,
+            frame_stack=self.frame_stack,
+            n_step=self.n_step,
+            discount=self.discount,
+            batch_size=self.batch_size,
+            num_lanes=self.num_envs,
+            storage=self.storage,
+            folder=folder,
+            slack=self._slack(),
+            seed=seed,
+        )
+
+    def _records_needed(self) -> int:
+        """Transitions that a run of ``max_frames`` can fill: a short run does not need the whole capacity."""
+        return min(self.capacity, -(-self.max_frames // self.action_repeat))
+
+    def _slack(self) -> int:
+        """Records per lane that may be written after a checkpoint without overwriting what it needs: two epochs."""
+        return 2 * (self.eval_every_n_frames // self.frames_per_tick) + 1000
+
+    def _refuse_too_few_seed_frames(self, num_seed_frames: int) -> None:
+        seed_transitions = min(num_seed_frames, self.max_frames) // self.action_repeat
+        if self.batch_size > seed_transitions:
+            raise UserError(
+                f"data.batch_size={self.batch_size} is larger than the {seed_transitions} transitions of the seed phase "
+                f"(model.num_seed_frames={num_seed_frames} / action_repeat {self.action_repeat}): "
+                f"use num_seed_frames >= {self.batch_size * self.action_repeat} or a smaller batch"
+            )
+
+    def train_dataloader(self) -> Ticks:
+        """One epoch: the env steps between two evaluations."""
+        return Ticks(self.eval_every_n_frames // self.frames_per_tick)
+
+    def val_dataloader(self) -> list[int]:
+        """Indices of the evaluation episodes of this rank."""
+        trainer = self.trainer
+        assert trainer is not None
+        return list(range(trainer.global_rank, self.num_eval_episodes, trainer.world_size))
+
+    def evaluate(self, policy: Policy, episode: int) -> Episode:
+        """Play evaluation episode number ``episode`` with a deterministic policy, on an env of its own."""
+        seed = derive_seed(self.seed, f"eval/{episode}") % 2**32
+        return play_episode(self._eval_env, policy, seed, keep_frames=episode == self.keep_frames_of)
+
+    def teardown(self, stage: str) -> None:
+        """Free the training env."""
+        if stage == "fit" and hasattr(self, "collector"):
+            self.collector.close()
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------------
+
+    def _identity(self) -> dict[str, Any]:
+        names = ("task", "action_repeat", "frame_stack", "image_size", "render", "camera_id", "num_envs", "seed")
+        return {name: getattr(self, name) for name in names}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Bring the replay's files up to date, then return cursors, simulator and open episode."""
+        if not hasattr(self, "collector"):
+            return {}
+        self.replay.flush()
+        return {
+            "identity": self._identity(),
+            "collector": self.collector.state_dict(),
+            "replay": self.replay.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue exactly where the checkpoint was taken; evaluating a checkpoint needs none of it."""
+        if not hasattr(self, "collector"):
+            return
+        for name, saved in state_dict["identity"].items():
+            if saved != getattr(self, name):
+                raise UserError(
+                    f"the checkpoint was written with data.{name}={saved}, but this run has {getattr(self, name)}: "
+                    "a resumed run must keep its task and seed"
+                )
+        self.replay.load_state_dict(state_dict["replay"])
+        self.collector.load_state_dict(state_dict["collector"])

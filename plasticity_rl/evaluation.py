@@ -1,0 +1,52 @@
+"""Play one evaluation episode: deterministic, seeded, without memory of earlier evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+from plasticity_rl.collector import Policy
+
+
+@dataclass
+class Episode:
+    """What one evaluation episode gave.
+
+    Attributes:
+        episode_return: Sum of the rewards (undiscounted).
+        env_steps: Number of agent decisions.
+        frames: The newest frame of every observation, uint8 ``(3, height, width)`` each; empty unless asked for.
+    """
+
+    episode_return: float
+    env_steps: int
+    frames: list[Tensor] = field(default_factory=list)
+
+
+@torch.no_grad()
+def play_episode(env: EnvBase, policy: Policy, seed: int, *, keep_frames: bool = False) -> Episode:
+    """Seed ``env``, then play one episode with ``policy``.
+
+    The same seed gives the same start, so evaluations at different frames and of different arms are paired, and there
+    is nothing to put into a checkpoint.
+
+    Args:
+        env: A single env (batch shape ``[]``).
+        policy: Maps pixels ``(1, channels, height, width)`` to an action ``(1, action_dim)``.
+        seed: Seed of the episode.
+        keep_frames: Whether to keep the frames, for a video.
+    """
+    env.set_seed(seed)
+    step = env.reset()
+    rewards: list[float] = []
+    frames = [step["pixels"][-3:].clone()] if keep_frames else []
+    while True:
+        step = env.step(step.set("action", policy(step["pixels"][None])[0]))["next"]
+        rewards.append(float(step["reward"]))
+        if keep_frames:
+            frames.append(step["pixels"][-3:].clone())
+        if bool(step["done"]):
+            return Episode(sum(rewards), len(rewards), frames)

@@ -1,0 +1,38 @@
+"""Where every number goes: tag names and the one rule for the x-axis (env frames).
+
+Tags:
+    ``train/return``, ``train/episode_steps``: at the end of every training episode.
+    ``eval/return``, ``eval/return_std``: at every evaluation, the first at frame 0.
+    ``loss/critic``, ``loss/actor``, ``q/q1``, ``q/q2``, ``q/target``, ``q/reward``: means over the last update's batch.
+    ``schedule/replay_ratio``, ``schedule/stddev``, ``schedule/augment``: what the agent is set to.
+    ``clock/env_steps``, ``clock/num_updates``: the other two clocks, against env frames.
+    ``speed/frames_per_second``, ``speed/updates_per_second``: since the previous value.
+    ``fau/<module>``, ``fau/<module>/<layer>``: fraction of active units.
+    ``intervention/<name>`` and ``intervention/<name>/<detail>``: 1 at the frame an intervention acted, and its details.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch import Tensor
+
+
+def log_scalars(loggers: Iterable[Logger], scalars: Mapping[str, Any], env_frames: int) -> None:
+    """Write scalars at x = ``env_frames``, once. Tensors are read here, so this waits for a GPU.
+
+    Lightning's ``self.log`` is not used for curves: it counts optimizer steps on the x-axis, repeats the last value at
+    every later logging step, and costs 0.35 ms for each value.
+    """
+    values = {tag: value.item() if isinstance(value, Tensor) else float(value) for tag, value in scalars.items()}
+    for logger in loggers:
+        logger.log_metrics(values, step=env_frames)
+
+
+def log_text(loggers: Iterable[Logger], tag: str, text: str, env_frames: int) -> None:
+    """Write a line of text at x = ``env_frames`` to the loggers that show text (TensorBoard)."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text(tag, text, global_step=env_frames)

@@ -1,0 +1,166 @@
+"""Off-screen OpenGL: choose a backend before dm_control is imported, check that it draws, free what it holds.
+
+MuJoCo and dm_control read ``MUJOCO_GL`` once, when they are imported. Call :func:`configure_backend` before that
+(importing ``plasticity_rl.envs`` does).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes.util
+import glob
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from plasticity_rl.errors import UserError
+
+_FIX = "On Debian or Ubuntu: apt-get install libegl1 libgl1 libosmesa6, then set MUJOCO_GL=egl|osmesa|glfw."
+_TINY_MODEL = "<mujoco><worldbody><light pos='0 0 2'/><geom size='1' rgba='1 0 0 1'/></worldbody></mujoco>"
+
+
+def choose_backend(platform: str, nvidia_devices: int, has_library: Callable[[str], object]) -> str | None:
+    """Return the OpenGL backend to ask for, or None to leave the choice to dm_control.
+
+    Args:
+        platform: ``sys.platform`` of the machine.
+        nvidia_devices: number of NVIDIA GPUs visible as device files, 0 or more.
+        has_library: truthy for the short names ("EGL", "OSMesa") of the shared libraries that can be loaded.
+
+    Returns:
+        ``"egl"``, ``"osmesa"`` or None. A GPU is used where there is one; without one OSMesa comes first, because
+        an EGL library is often installed with no device behind it.
+    """
+    if not platform.startswith("linux"):
+        return None
+    if nvidia_devices and has_library("EGL"):
+        return "egl"
+    if has_library("OSMesa"):
+        return "osmesa"
+    return "egl" if nvidia_devices or has_library("EGL") else None
+
+
+def choose_egl_device(nvidia_devices: int, local_rank: str | None) -> str | None:
+    """Return the EGL device index for this rank, so that several ranks do not all draw on the first GPU.
+
+    Args:
+        nvidia_devices: number of NVIDIA GPUs, 0 or more.
+        local_rank: value of ``LOCAL_RANK``, or None outside of a distributed run.
+
+    Returns:
+        An index as text, or None to leave the choice to MuJoCo.
+    """
+    if nvidia_devices < 2 or local_rank is None or not local_rank.isdecimal():
+        return None
+    return str(int(local_rank) % nvidia_devices)
+
+
+def configure_backend() -> None:
+    """Set ``MUJOCO_GL`` and ``MUJOCO_EGL_DEVICE_ID`` where the user has not; does nothing after dm_control's import."""
+    if "dm_control._render" in sys.modules:
+        return
+    nvidia_devices = len(glob.glob("/dev/nvidia[0-9]*"))
+    if "MUJOCO_GL" not in os.environ:
+        # dm_control refuses a backend that contradicts PYOPENGL_PLATFORM, so a choice made there decides here.
+        asked = os.environ.get("PYOPENGL_PLATFORM")
+        backend = asked if asked in ("egl", "osmesa") else None
+        backend = backend or choose_backend(sys.platform, nvidia_devices, ctypes.util.find_library)
+        if backend:
+            os.environ["MUJOCO_GL"] = backend
+    device = choose_egl_device(nvidia_devices, os.environ.get("LOCAL_RANK"))
+    if device is not None and os.environ.get("MUJOCO_GL") == "egl":
+        os.environ.setdefault("MUJOCO_EGL_DEVICE_ID", device)
+
+
+@contextlib.contextmanager
+def rendering_errors() -> Iterator[None]:
+    """Turn any failure of the block (an import of dm_control, the first frame) into one line that says what to do.
+
+    Raises:
+        UserError: when the block raises anything else than a UserError.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # backends fail with ImportError, AttributeError, RuntimeError, GLError, FatalError ...
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        backend = os.environ.get("MUJOCO_GL", "(unset)")
+        raise UserError(f"Rendering does not start with MUJOCO_GL={backend} ({reason}). {_FIX}") from error
+
+
+def check_display() -> None:
+    """Refuse what would abort the interpreter: GLFW on Linux without a display.
+
+    dm_control chooses GLFW by itself when it is imported with ``MUJOCO_GL`` unset, so before :func:`configure_backend`.
+
+    Raises:
+        UserError: one line with the fix.
+    """
+    backend = getattr(sys.modules.get("dm_control._render"), "BACKEND", None)
+    has_display = "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    if backend == "glfw" and sys.platform.startswith("linux") and not has_display:
+        raise UserError(
+            "dm_control draws with glfw, which needs a display, and there is none: "
+            f"set MUJOCO_GL, or import plasticity_rl.envs before dm_control. {_FIX}"
+        )
+
+
+def check_rendering() -> None:
+    """Draw one 16 x 16 frame of a tiny model and free it again.
+
+    Raises:
+        UserError: when no frame can be drawn; one line with the packages and the variable that usually fix it.
+    """
+    configure_backend()
+    with rendering_errors():
+        from dm_control import mujoco  # the import itself is part of what is checked
+
+        check_display()
+        physics = mujoco.Physics.from_xml_string(_TINY_MODEL)
+        try:
+            frame = physics.render(height=16, width=16)
+        finally:
+            physics.free()
+        if not frame.any():
+            raise RuntimeError("the frame is black")
+
+
+def free_contexts(physics: Any) -> None:
+    """Free the OpenGL contexts of a dm_control ``Physics``; the next frame makes new ones from the current model.
+
+    dm_control has no public call for this that keeps the physics alive.
+    """
+    with physics._contexts_lock:
+        if physics._contexts:
+            physics._free_rendering_contexts()
+
+
+class Renders(Protocol):
+    """Anything that holds OpenGL contexts."""
+
+    def free_rendering(self) -> None:
+        """Free the contexts now; called at most once more when the interpreter exits."""
+
+
+_live: weakref.WeakSet[Renders] = weakref.WeakSet()
+
+
+def free_at_exit(owner: Renders) -> None:
+    """Free ``owner``'s contexts at interpreter exit, unless it is gone by then."""
+    _live.add(owner)
+
+
+def _free_all() -> None:
+    for owner in list(_live):
+        with contextlib.suppress(Exception):  # nobody is left to handle it
+            owner.free_rendering()
+
+
+# dm_control draws in worker threads which Python stops before it runs `atexit` hooks; dm_control's own hook then prints
+# "cannot schedule new futures after shutdown". Only `threading` has a hook that comes before, and it is not public.
+getattr(threading, "_register_atexit", atexit.register)(_free_all)

@@ -1,0 +1,332 @@
+"""Replay buffer that stores every frame once and rebuilds frame stacks and n-step returns when sampling.
+
+Collected steps become records in the layout of dm_env: record t holds frame t, the action taken there, the reward and
+discount of the transition that leaves it, and its position in the episode. One more record per episode holds the last
+frame. A batch of n-step transitions is then a set of windows of consecutive records: 21 KB per step at 84x84 instead of
+127 KB for stored observation pairs, and the frame stack and n can change between runs.
+
+The parts are TorchRL's own extension points:
+
+* storage: :class:`~plasticity_rl.replay_storage.FrameStorage`;
+* writer: :class:`LaneWriter`, one ring per environment (``RoundRobinWriter`` has a single cursor);
+* sampler: :class:`~plasticity_rl.replay_sampler.WindowSampler` (``SliceSampler`` cannot draw windows clamped at the
+  reset frame, and ``Sequence`` units mask incomplete windows instead of redrawing them);
+* transform: :class:`FoldNStep` (``MultiStepTransform`` freezes n and the discount into the data when writing).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import ReplayBuffer
+from torchrl.data.replay_buffers.writers import Writer
+from torchrl.envs.transforms import Transform
+
+from plasticity_rl.errors import UserError
+from plasticity_rl.replay_files import RecordFiles, RecordLayout, check_fits, replay_bytes
+from plasticity_rl.replay_sampler import NoDumps, WindowSampler
+from plasticity_rl.replay_storage import FrameStorage
+
+__all__ = ["FoldNStep", "FrameReplay", "LaneWriter", "WindowSampler", "check_fits", "replay_bytes"]
+
+
+class LaneWriter(NoDumps, Writer):
+    """Appends records to the ring of their lane and numbers them within their episode.
+
+    Args:
+        num_lanes: Number of environments.
+    """
+
+    _storage: FrameStorage
+
+    def __init__(self, num_lanes: int) -> None:
+        super().__init__()
+        self.position = torch.zeros(num_lanes, dtype=torch.int64)
+        """int64 [num_lanes], position in the episode of the next record; 0 when an episode is about to start."""
+
+    def extend(self, data: TensorDictBase) -> Tensor:
+        """Append one record to each lane in ``data["lane"]`` (int64 [M], no lane twice); return their slots [M]."""
+        lanes = data.get("lane")
+        slots = self._storage.reserve(lanes)
+        self._storage.set(slots, data.set("step", self.position[lanes]))
+        self.position[lanes] += 1
+        self.position[lanes[data.get("terminal")]] = 0
+        return slots
+
+    def add(self, data: TensorDictBase) -> int:
+        """Append a single record; see :meth:`extend`."""
+        return int(self.extend(data.unsqueeze(0)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the positions in the open episodes."""
+        return {"position": self.position.clone()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self.position = state_dict["position"].clone()
+
+    def _empty(self, empty_write_count: bool = True) -> None:
+        """Keep the positions: the open episodes go on after the buffer is emptied."""
+
+
+class FoldNStep(Transform):
+    r"""Folds the n rewards and discounts of each window into one.
+
+    With rewards :math:`r_k` and environment discounts :math:`d_k` (0 after a true termination, else 1),
+
+    .. math:: R = \sum_{k<n} r_k \prod_{j<k} \gamma d_j, \qquad D = \prod_{k<n} \gamma d_k,
+
+    so that the target is :math:`R + D\,Q(s_{t+n}, \cdot)`. The order of the float32 operations is DrQ-v2's.
+
+    Args:
+        discount: :math:`\gamma`, in [0, 1].
+    """
+
+    def __init__(self, discount: float) -> None:
+        super().__init__(in_keys=[], out_keys=[])
+        self.discount = discount
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Replace ``reward`` and ``discount`` [B, n] by their folded values [B, 1]."""
+        if tensordict.get("next", None) is None:
+            return tensordict  # raw records, read as replay[index]
+        rewards, discounts = tensordict.get("reward"), tensordict.get("discount")
+        reward, discount = torch.zeros_like(rewards[:, :1]), torch.ones_like(rewards[:, :1])
+        for k in range(rewards.shape[1]):
+            reward += discount * rewards[:, k : k + 1]
+            discount *= discounts[:, k : k + 1] * self.discount
+        return tensordict.set("reward", reward).set("discount", discount)
+
+
+class FrameReplay(NoDumps, ReplayBuffer):
+    """Replay of pixel observations with frame stacks and n-step returns built when sampling.
+
+    ``sample()`` returns a TensorDict [batch_size] with ``pixels`` uint8 (obs_shape), ``action`` float32 (action_dim),
+    ``reward`` and ``discount`` float32 [1] (see :class:`FoldNStep`) and ``("next", "pixels")`` uint8 n steps later,
+    uniformly over all complete windows of all lanes, the open episodes included.
+
+    **The pixels of a batch of the configured size stay valid until the second next** ``sample()``: two buffers take
+    turns. Clone what must live longer. Batches of another size, and those of :meth:`peek`, are fresh tensors.
+
+    To checkpoint, call :meth:`flush` and store :meth:`state_dict` (a few KB; the data stays in ``folder``). With
+    ``slack`` at least the number of records per lane written between two checkpoints (terminal records included),
+    the last checkpoint can always be resumed exactly, also after the process was killed. After a power failure the
+    same holds for the last checkpoint; checks on older ones may miss what the disk never received.
+
+    Args:
+        obs_shape: Observation shape (channels x frame_stack, height, width).
+        action_dim: Number of action dimensions.
+        capacity: Records that can be sampled, over all lanes: one per transition plus one per episode.
+        frame_stack: Frames per observation.
+        n_step: Transitions per sampled window. May differ when resuming.
+        discount: Discount per transition, in [0, 1]. May differ when resuming.
+        batch_size: Windows per ``sample()``. May differ when resuming.
+        num_lanes: Number of environments; each has its own ring.
+        storage: ``"ram"`` keeps records in memory and copies new ones to ``folder`` on :meth:`flush`; ``"memmap"``
+            works in ``folder`` directly. The files are the same, so a run can be resumed with the other setting.
+        folder: Where the records persist; never deleted, and untouched until the first write (memmap) or flush (ram).
+            None: memory only, no resume.
+        slack: Extra records per lane, see above.
+        seed: Seed of the sampling generator.
+
+    Raises:
+        UserError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        obs_shape: tuple[int, int, int],
+        action_dim: int,
+        capacity: int,
+        frame_stack: int = 3,
+        n_step: int = 3,
+        discount: float = 0.99,
+        batch_size: int = 256,
+        num_lanes: int = 1,
+        storage: Literal["ram", "memmap"] = "ram",
+        folder: str | os.PathLike[str] | None = None,
+        slack: int = 0,
+        seed: int = 0,
+    ) -> None:
+        at_least = {"action_dim": 1, "frame_stack": 1, "n_step": 1, "batch_size": 1, "num_lanes": 1, "slack": 0}
+        given = {"action_dim": action_dim, "frame_stack": frame_stack, "n_step": n_step, "batch_size": batch_size}
+        given |= {"num_lanes": num_lanes, "slack": slack}
+        _check_arguments(given, at_least, obs_shape, capacity, discount, storage, folder)
+        frame_shape = (obs_shape[0] // frame_stack, obs_shape[1], obs_shape[2])
+        layout = RecordLayout(frame_shape, action_dim, num_lanes, -(-capacity // num_lanes), slack)
+        self._obs_shape = tuple(obs_shape)
+        self._lanes = torch.arange(num_lanes)
+        self._records = FrameStorage(
+            layout,
+            None if folder is None else RecordFiles(folder, layout),
+            in_ram=storage == "ram",
+            buffered_batch=batch_size,
+        )
+        self._windows = WindowSampler(frame_stack, n_step)
+        super().__init__(
+            storage=self._records,
+            sampler=self._windows,
+            writer=LaneWriter(num_lanes),
+            transform=FoldNStep(discount),
+            collate_fn=_identity,
+            batch_size=batch_size,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    @property
+    def written(self) -> Tensor:
+        """int64 [num_lanes], records written per lane since the run began, overwritten ones included."""
+        return self._records.written.clone()
+
+    @property
+    def num_transitions(self) -> int:
+        """Transitions in the replay (live records that are not the last frame of an episode)."""
+        return self._records.num_transitions
+
+    @property
+    def has_window(self) -> bool:
+        """Whether ``sample()`` would succeed."""
+        return self._windows.can_sample(self._records, 1)
+
+    @property
+    def num_windows(self) -> int:
+        """Number of different windows that ``sample()`` draws from. Time linear in the live records."""
+        return len(self._windows.complete_anchors(self._records)[0])
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the full replay, in memory or on disk."""
+        return self._records.layout.size_bytes()
+
+    def write(self, step: TensorDictBase) -> None:
+        """Append one collected step of every environment.
+
+        The first step of a lane, and the one after a done, starts an episode: its observation must be the reset
+        observation.
+
+        Args:
+            step: Batch of ``num_lanes`` elements (any shape) with ``pixels`` uint8 (obs_shape), ``action``,
+                ``("next", "pixels")`` and, of shape [1], ``("next", "reward")``, ``("next", "discount")`` (0 after a
+                true termination, else 1) and ``("next", "done")``.
+
+        Raises:
+            ValueError: If the pixels are not uint8, or shape or number of lanes differ from the constructor's.
+        """
+        pixels = self._newest_frame(step.get("pixels"))
+        done = step.get(("next", "done")).reshape(-1).cpu()
+        columns = {
+            "pixels": pixels,
+            "action": step.get("action").reshape(len(self._lanes), self._records.layout.action_dim),
+            "reward": step.get(("next", "reward")).reshape(-1),
+            "discount": step.get(("next", "discount")).reshape(-1),
+        }
+        self._append(columns, self._lanes, terminal=False)
+        if done.any():
+            lanes = self._lanes[done]
+            last = self._newest_frame(step.get(("next", "pixels")))[lanes]
+            nothing = {name: torch.zeros_like(columns[name][lanes]) for name in ("action", "reward", "discount")}
+            self._append({"pixels": last, **nothing}, lanes, terminal=True)
+
+    def peek(self, batch_size: int, generator: torch.Generator) -> TensorDictBase:
+        """Return a batch like ``sample()``, drawn with ``generator``: the run's own sequence of batches is unchanged.
+
+        Args:
+            batch_size: Number of windows.
+            generator: Source of all random numbers.
+
+        Returns:
+            TensorDict [batch_size] of fresh tensors.
+
+        Raises:
+            RuntimeError: If there is no complete window yet.
+        """
+        windows = self._windows.draw(self._records, batch_size, generator)
+        return self.transform(self._records.read(windows, reuse=False))
+
+    def flush(self) -> int:
+        """Bring all records to the disk: those written since the last flush, never the whole replay.
+
+        Returns:
+            The number of records that were new.
+
+        Raises:
+            UserError: If the folder holds the replay of another run.
+        """
+        return self._records.flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return cursors, positions and generator (tensors and plain data, a few KB), after flushing if needed."""
+        return {
+            "storage": self._records.state_dict(),
+            "writer": self.writer.state_dict(),
+            "sampler": self._windows.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go back to a checkpoint: everything written and sampled from here on is as if it had never stopped.
+
+        Args:
+            state_dict: What :meth:`state_dict` returned, in this process or another.
+
+        Raises:
+            UserError: If there is no folder, or it does not hold (or no longer holds) the data of the checkpoint.
+        """
+        self._records.load_state_dict(state_dict["storage"])
+        self.writer.load_state_dict(state_dict["writer"])
+        self._windows.load_state_dict(state_dict["sampler"])
+
+    def _newest_frame(self, pixels: Tensor) -> Tensor:
+        expected = (len(self._lanes), *self._obs_shape)
+        if (
+            pixels.dtype != torch.uint8
+            or pixels.shape[-3:] != self._obs_shape
+            or pixels[..., 0, 0, 0].numel() != expected[0]
+        ):
+            raise ValueError(
+                f"write() needs uint8 pixels of {expected[0]} lanes with shape {self._obs_shape}, "
+                f"got {pixels.dtype} {tuple(pixels.shape)}."
+            )
+        return pixels.reshape(expected)[:, -self._records.layout.frame_shape[0] :]
+
+    def _append(self, columns: dict[str, Tensor], lanes: Tensor, *, terminal: bool) -> None:
+        flags = {"lane": lanes, "terminal": torch.full(lanes.shape, terminal)}
+        self.extend(TensorDict({**columns, **flags}, batch_size=lanes.shape))
+
+
+def _check_arguments(
+    given: dict[str, int],
+    at_least: dict[str, int],
+    obs_shape: tuple[int, int, int],
+    capacity: int,
+    discount: float,
+    storage: str,
+    folder: str | os.PathLike[str] | None,
+) -> None:
+    for name, value in given.items():
+        if value < at_least[name]:
+            raise UserError(f"{name} must be at least {at_least[name]}, got {value}.")
+    stack, window = given["frame_stack"], given["frame_stack"] + given["n_step"]
+    if len(obs_shape) != 3 or obs_shape[0] % stack:
+        raise UserError(
+            f"obs_shape must be (channels x {stack} stacked frames, height, width), got {tuple(obs_shape)}."
+        )
+    if capacity < given["num_lanes"] * window:
+        raise UserError(
+            f"--data.capacity must be at least {given['num_lanes'] * window} ({given['num_lanes']} environments x "
+            f"({stack} stacked frames + {given['n_step']} steps)), got {capacity}."
+        )
+    if not 0.0 <= discount <= 1.0:
+        raise UserError(f"discount must be in [0, 1], got {discount}.")
+    if storage not in ("ram", "memmap"):
+        raise UserError(f"--data.storage must be ram or memmap, got {storage!r}.")
+    if storage == "memmap" and folder is None:
+        raise UserError("--data.storage memmap needs a folder for its files.")
+
+
+def _identity(batch: TensorDictBase) -> TensorDictBase:
+    return batch

@@ -1,0 +1,351 @@
+"""The replay on disk: record layout, memory-mapped files, and the bookkeeping that makes resuming safe.
+
+A replay folder holds
+
+* ``records/``: one memory-mapped file per column, in tensordict's own format (``TensorDict.load_memmap`` reads it);
+* ``high_water.bin``: per lane, the highest number of records any run ever stored here;
+* ``replay.json``: the layout, the run the data belongs to, and where each resumed run started to write.
+
+The last two answer the only question that matters when a checkpoint is resumed: are all the records it needs still
+there, unchanged? If not, resuming is refused, never done approximately.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from plasticity_rl.errors import UserError
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """Shape and size of the stored records; two replays can share files exactly when their layouts are equal.
+
+    Attributes:
+        frame_shape: Shape (channels, height, width) of a single uint8 frame.
+        action_dim: Number of action dimensions.
+        num_lanes: Number of environments; each has its own ring of contiguous slots, its lane.
+        lane_length: Records of a lane that can be sampled: always its newest ones.
+        slack: Slots per lane beyond ``lane_length``, so that this many records can be written after a checkpoint
+            without overwriting one that the checkpoint needs.
+    """
+
+    frame_shape: tuple[int, int, int]
+    action_dim: int
+    num_lanes: int
+    lane_length: int
+    slack: int
+
+    @property
+    def lane_slots(self) -> int:
+        """Physical slots per lane."""
+        return self.lane_length + self.slack
+
+    @property
+    def slots(self) -> int:
+        """Physical slots over all lanes."""
+        return self.num_lanes * self.lane_slots
+
+    def columns(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Return the shape of one record and the dtype of every column."""
+        return {
+            "pixels": (self.frame_shape, torch.uint8),
+            "action": ((self.action_dim,), torch.float32),
+            "reward": ((), torch.float32),
+            "discount": ((), torch.float32),
+            "step": ((), torch.int64),
+            "terminal": ((), torch.bool),
+        }
+
+    def size_bytes(self) -> int:
+        """Return the bytes of all slots of all columns."""
+        return self.slots * sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.columns().values())
+
+    def allocate(self) -> TensorDict:
+        """Return uninitialised records in memory; the operating system provides the pages as they are written.
+
+        Raises:
+            UserError: When the system does not even reserve that much address space.
+        """
+        specs = self.columns().items()
+        try:
+            columns = {name: torch.empty((self.slots, *shape), dtype=dtype) for name, (shape, dtype) in specs}
+        except RuntimeError as error:
+            raise UserError(
+                f"The system refuses to reserve {_show(self.size_bytes())} of memory for the replay. Lower "
+                "--data.capacity, or keep the replay on disk with --data.storage memmap."
+            ) from error
+        return TensorDict(columns, batch_size=[self.slots])
+
+    def describe(self) -> dict[str, Any]:
+        """Return the layout in the user's terms, as plain data for checkpoints and messages."""
+        return {
+            "frame shape": list(self.frame_shape),
+            "action_dim": self.action_dim,
+            "capacity": self.num_lanes * self.lane_length,
+            "num_lanes": self.num_lanes,
+            "slack": self.slack,
+        }
+
+    def require_equal(self, other: dict[str, Any], where: str) -> None:
+        """Refuse data of another layout.
+
+        Args:
+            other: What :meth:`describe` returned when the data was written.
+            where: Where ``other`` was found, for the message.
+
+        Raises:
+            UserError: If a value differs; names both values.
+        """
+        mine = self.describe()
+        wrong = [
+            f"{name} is {mine[name]} now but {other.get(name)} there" for name in mine if mine[name] != other.get(name)
+        ]
+        if wrong:
+            raise UserError(
+                f"The replay cannot be resumed: {'; '.join(wrong)} ({where}). Resume with the settings of the original "
+                "run, or start a new run with an empty replay folder."
+            )
+
+
+class RecordFiles:
+    """The files of one replay folder. Nothing is created, changed or deleted before :meth:`create` or :meth:`open`.
+
+    Args:
+        folder: The folder; made when needed.
+        layout: What the files hold.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], layout: RecordLayout) -> None:
+        self.folder = Path(folder)
+        self.layout = layout
+        self.records: TensorDictBase | None = None
+        self._high_water = torch.zeros(0, dtype=torch.int64)
+        self._forks: list[list[int]] = []
+        self._run = ""
+
+    @property
+    def session(self) -> int:
+        """Index of the latest run that wrote here: 0 for the original run, plus 1 for each resume that wrote."""
+        return len(self._forks) - 1
+
+    def create(self, run: str) -> TensorDictBase:
+        """Create empty files for the new run ``run`` and return the mapped records.
+
+        Raises:
+            UserError: If the folder already holds a replay.
+        """
+        if self._info_path.exists():
+            raise UserError(
+                f"The replay folder {self.folder} already holds the replay of another run. Resume that run from its "
+                "checkpoint, or delete the folder, or choose another one."
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._run, self._forks = run, [[0] * self.layout.num_lanes]
+        # Expanding one record gives the shapes without memory; the files are sparse until written. Leftovers of a
+        # creation cut short hold no data (replay.json is written last) and are simply overwritten.
+        one = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in self.layout.columns().items()}
+        blank = TensorDict(one, batch_size=[]).expand(self.layout.slots)
+        self.records = blank.memmap_like(prefix=str(self._records_path), existsok=True)
+        self._high_water_path.write_bytes(bytes(8 * self.layout.num_lanes))
+        self._high_water = self._map_high_water()
+        self.sync()
+        self._write_info()
+        return self.records
+
+    def open(self, run: str, session: int, written: Tensor) -> TensorDictBase | None:
+        """Map the files again for a checkpoint of run ``run`` and return the records.
+
+        Args:
+            run: Identity of the run that the checkpoint belongs to.
+            session: ``session`` of that run at the checkpoint.
+            written: int64 [num_lanes], records written per lane at the checkpoint.
+
+        Returns:
+            The records, or None when there are no files because the checkpoint was taken before the first write.
+
+        Raises:
+            UserError: If files are missing, belong to another run or layout, or no longer hold what the checkpoint
+                needs.
+        """
+        if not self._info_path.exists():
+            if not written.any():
+                return None
+            raise UserError(
+                f"The checkpoint needs the replay data in {self.folder}, which is not there. Put the folder back, or "
+                "start a new run with an empty replay."
+            )
+        info = json.loads(self._info_path.read_text(encoding="utf-8"))
+        if info["format"] != _FORMAT:
+            raise UserError(f"The replay in {self.folder} has file format {info['format']}, not {_FORMAT}.")
+        self.layout.require_equal(info["layout"], str(self.folder))
+        if info["run"] != run:
+            raise UserError(
+                f"The replay in {self.folder} belongs to run {info['run']}, the checkpoint to run {run}. Use the "
+                "checkpoint and the replay folder of the same run."
+            )
+        self._run, self._forks, self._high_water = run, info["forks"], self._map_high_water()
+        self._require_intact(session, written)
+        self.records = TensorDict.load_memmap(self._records_path)
+        return self.records
+
+    def fork(self, written: Tensor) -> None:
+        """Note durably that a resumed run is about to write from ``written`` (int64 [num_lanes]) onwards."""
+        self._forks.append(written.tolist())
+        self._write_info()
+
+    def raise_high_water(self, written: Tensor) -> None:
+        """Note that up to ``written`` (int64 [num_lanes]) records are stored; must precede their storing.
+
+        Being memory-mapped, the note survives the death of the process at any instant.
+        """
+        torch.maximum(self._high_water, written, out=self._high_water)
+
+    def sync(self) -> None:
+        """Wait until everything written so far is on the disk."""
+        for path in (self._high_water_path, *sorted(self._records_path.iterdir())):
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+
+    def _require_intact(self, session: int, written: Tensor) -> None:
+        start_new = "or start a new run with an empty replay"
+        excess = int((self._high_water - written).max())
+        if excess > self.layout.slack:
+            raise UserError(
+                f"The replay in {self.folder} went on for {excess} records per lane after this checkpoint, more than "
+                f"its slack of {self.layout.slack}, and overwrote data that the checkpoint needs. Resume from a newer "
+                f"checkpoint, {start_new}."
+            )
+        later = torch.tensor(self._forks[session + 1 :], dtype=torch.int64).reshape(-1, self.layout.num_lanes)
+        if bool((later < written).any()):
+            raise UserError(
+                f"The replay in {self.folder} was continued from an earlier checkpoint than this one, which replaced "
+                f"data that this checkpoint needs. Resume from a checkpoint of the later run, {start_new}."
+            )
+
+    def _write_info(self) -> None:
+        info = {"format": _FORMAT, "run": self._run, "layout": self.layout.describe(), "forks": self._forks}
+        draft = self._info_path.with_suffix(".tmp")
+        with open(draft, "w", encoding="utf-8") as file:
+            json.dump(info, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, self._info_path)  # atomic: a reader sees the old or the new file, never half of one
+
+    def _map_high_water(self) -> Tensor:
+        size = self.layout.num_lanes
+        return torch.from_file(str(self._high_water_path), shared=True, size=size, dtype=torch.int64)
+
+    @property
+    def _info_path(self) -> Path:
+        return self.folder / "replay.json"
+
+    @property
+    def _records_path(self) -> Path:
+        return self.folder / "records"
+
+    @property
+    def _high_water_path(self) -> Path:
+        return self.folder / "high_water.bin"
+
+
+def replay_bytes(
+    obs_shape: tuple[int, int, int],
+    frame_stack: int,
+    action_dim: int,
+    capacity: int,
+    num_lanes: int = 1,
+    slack: int = 0,
+) -> int:
+    """Return the bytes a full replay takes, in memory or on disk.
+
+    Args:
+        obs_shape: Shape (channels x frame_stack, height, width) of one observation.
+        frame_stack: Frames per observation; each frame is stored once.
+        action_dim: Number of action dimensions.
+        capacity: Records that can be sampled, over all lanes.
+        num_lanes: Number of environments.
+        slack: Extra records per lane.
+
+    Returns:
+        The number of bytes.
+    """
+    frame = (obs_shape[0] // frame_stack, obs_shape[1], obs_shape[2])
+    return RecordLayout(frame, action_dim, num_lanes, -(-capacity // num_lanes), slack).size_bytes()
+
+
+def check_fits(num_bytes: int, storage: Literal["ram", "memmap"], folder: str | os.PathLike[str] | None = None) -> None:
+    """Refuse a replay that memory or disk could not hold once it is full.
+
+    Args:
+        num_bytes: Size of the full replay, from :func:`replay_bytes`.
+        storage: ``"ram"`` needs memory, and disk too when there is a folder; ``"memmap"`` needs disk only.
+        folder: The replay folder. What it already holds counts as available.
+
+    Raises:
+        UserError: Naming the bytes needed, the bytes available, and the option to change.
+    """
+    if storage == "ram":
+        memory = available_memory()
+        if memory is not None and num_bytes > memory:
+            raise UserError(
+                f"A full replay needs {_show(num_bytes)} of memory but {_show(memory)} are available. Lower "
+                "--data.capacity, or keep the replay on disk with --data.storage memmap."
+            )
+    if folder is not None:
+        disk = _available_disk(Path(folder))
+        if num_bytes > disk:
+            raise UserError(
+                f"A full replay needs {_show(num_bytes)} of disk in {folder} but {_show(disk)} are available. Lower "
+                "--data.capacity, or put the run on a larger disk."
+            )
+
+
+def available_memory() -> int | None:
+    """Return the bytes of memory a process may still use, or None where the system does not tell."""
+    limit = _first_int(Path("/sys/fs/cgroup/memory.max"), "")  # containers: "max" when unlimited
+    free = _first_int(Path("/proc/meminfo"), "MemAvailable:")
+    found = [limit] if limit is not None else []
+    if free is not None:
+        found.append(free * 1024)
+    else:
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))  # total: an upper bound
+    return min(found, default=None)
+
+
+def _first_int(path: Path, prefix: str) -> int | None:
+    """Return the first integer of the first line of ``path`` that starts with ``prefix``, or None."""
+    try:
+        line = next(line for line in path.read_text(encoding="ascii").splitlines() if line.startswith(prefix))
+        return int(line.removeprefix(prefix).split()[0])
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+
+
+def _available_disk(folder: Path) -> int:
+    """Return the free bytes at ``folder`` (which need not exist yet) plus those its files already occupy."""
+    here = folder.absolute()
+    while not here.exists():
+        here = here.parent
+    stats = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    # Sparse files report their full length as st_size; the blocks are what is really taken.
+    occupied = sum(stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size for stat in stats)
+    return shutil.disk_usage(here).free + occupied
+
+
+def _show(num_bytes: int) -> str:
+    return f"{num_bytes} bytes ({num_bytes / 1e9:.1f} GB)"

@@ -1,0 +1,305 @@
+"""What every agent of the framework shares: clocks, replay-ratio credit, hooks, evaluation, exact checkpoints.
+
+This is the protocol that callbacks program against; an agent adds its networks, its ``update`` and its
+``training_step``. Callbacks reach modules, targets and optimizers through the methods below, never by attribute.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+
+from plasticity_rl import logging as rl_logging
+from plasticity_rl.callback import RLCallback, in_order
+from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.evaluation import Episode
+from plasticity_rl.rng import NamedGenerators, global_rng_state, set_global_rng_state
+
+if TYPE_CHECKING:
+    from plasticity_rl.data import RLDataModule
+
+COUNTERS = ("env_frames", "env_steps", "num_updates")
+"""Clocks: simulator frames (action repeat included), agent decisions, gradient updates. Never ``global_step``."""
+
+
+class RLModule(pl.LightningModule):
+    """Base of agents: owns the clocks and the random generators, dispatches hooks, evaluates, saves and restores.
+
+    Args:
+        replay_ratio: Gradient updates per env step (agent decision), > 0; any rational is exact.
+        num_seed_frames: Env frames of uniform random actions before the first update.
+        seed: Seed of every random number the agent draws.
+    """
+
+    module_names: tuple[str, ...] = ()
+    """Top-level modules that interventions and probes may name."""
+    augment: bool = False
+    """Whether updates see augmented images."""
+    optimizer_names: tuple[str, ...] = ()
+    """Names of the optimizers, in the order of ``configure_optimizers``."""
+
+    def __init__(self, *, replay_ratio: float, num_seed_frames: int, seed: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.num_seed_frames = num_seed_frames
+        self.env_frames = self.env_steps = self.num_updates = 0
+        self.replay_ratio = replay_ratio
+        self.update_credit = Fraction(0)
+        self.rng = NamedGenerators(seed)
+        self.metrics: TensorDictBase = TensorDict({})
+        self._loss_terms: dict[str, dict[str, Callable[[], Tensor]]] = {}
+        self._own_optimizers: list[torch.optim.Optimizer] | None = None
+        self._callbacks: list[RLCallback] | None = None
+        self._global_rng: dict[str, Any] | None = None
+        self.latest: dict[str, Any] = {}
+        self.eval_episodes: list[Episode] = []
+        self.eval_returns: list[tuple[int, float]] = []
+        self._last_log = (time.monotonic(), 0, 0)
+
+    # ---- clocks -----------------------------------------------------------------------------------------------------
+
+    @property
+    def replay_ratio(self) -> float:
+        """Gradient updates per env step."""
+        return float(self._replay_ratio)
+
+    @replay_ratio.setter
+    def replay_ratio(self, value: float) -> None:
+        ratio = Fraction(value).limit_denominator(1000)
+        if ratio <= 0:
+            raise UserError(f"replay_ratio={value} must be > 0 (gradient updates per env step; published: 0.5)")
+        self._replay_ratio = ratio
+
+    def advance_clocks(self, env_steps: int, frames_per_env_step: int) -> None:
+        """Count env steps, and earn update credit for those that lie past the seed phase."""
+        if self.env_frames >= self.num_seed_frames:
+            self.update_credit += self._replay_ratio * env_steps
+        self.env_steps += env_steps
+        self.env_frames += env_steps * frames_per_env_step
+
+    # ---- what callbacks may ask -------------------------------------------------------------------------------------
+
+    def module(self, name: str) -> nn.Module:
+        """Return a module by dotted name, e.g. ``critic`` or ``critic.Q1``.
+
+        Raises:
+            UserError: When there is none; the message lists what exists.
+        """
+        if name.split(".")[0] in self.module_names:
+            try:
+                return self.get_submodule(name)
+            except AttributeError:
+                pass
+        names = [f"{top}.{sub}".rstrip(".") for top in self.module_names for sub, _ in _children(getattr(self, top))]
+        raise UserError(f"no module {name!r} in {type(self).__name__}; there are {names}.{suggestion(name, names)}")
+
+    def target_of(self, name: str) -> nn.Module | None:
+        """Return the target network's twin of module ``name``, or None where the agent keeps no target of it."""
+        return None
+
+    def activation_layers(self, name: str) -> dict[str, nn.Module]:
+        """Return the hidden activation layers of a module by dotted name, in forward order."""
+        module = self.module(name)
+        return {sub: layer for sub, layer in module.named_modules() if isinstance(layer, nn.ReLU)}
+
+    def init_layer(self, layer: nn.Module, generator: torch.Generator | None = None) -> None:
+        """Initialise one layer in place, as at construction."""
+        raise NotImplementedError
+
+    def optimizer_by_name(self, name: str) -> Any:
+        """Return an optimizer by its name: Lightning's while a Trainer is attached, else one owned by the module."""
+        return self._optimizers()[self.optimizer_names.index(name)]
+
+    def optimizer_of(self, parameter: Tensor) -> torch.optim.Optimizer | None:
+        """Return the torch optimizer that updates ``parameter``, or None."""
+        for wrapped in self._optimizers():
+            optimizer = getattr(wrapped, "optimizer", wrapped)
+            if any(p is parameter for group in optimizer.param_groups for p in group["params"]):
+                return optimizer
+        return None
+
+    def parameter_names(self, modules: Iterable[nn.Module]) -> frozenset[str]:
+        """Return the names, as in ``named_parameters()``, of all parameters of ``modules``."""
+        wanted = {id(p) for module in modules for p in module.parameters()}
+        return frozenset(name for name, p in self.named_parameters() if id(p) in wanted)
+
+    def add_loss_term(self, loss: str, name: str, term: Callable[[], Tensor]) -> None:
+        """Add ``term()``, a scalar, to the loss called ``loss`` at every update; logged under ``<name>/loss``."""
+        terms = self._loss_terms.setdefault(loss, {})
+        if name in terms:
+            raise UserError(f"the {loss} loss already has a term called {name!r}")
+        terms[name] = term
+
+    def loss_terms(self, loss: str) -> dict[str, Tensor]:
+        """Evaluate the terms that callbacks added to ``loss``."""
+        return {name: term() for name, term in self._loss_terms.get(loss, {}).items()}
+
+    def reinitialized(self, parameters: Sequence[Tensor]) -> None:
+        """Tell every callback that ``parameters`` hold fresh initial values."""
+        self.dispatch("on_reinitialize", parameters)
+
+    def settings(self) -> dict[str, float]:
+        """Return what the agent is set to at this moment, by log tag."""
+        return {"schedule/replay_ratio": self.replay_ratio}
+
+    def _optimizers(self) -> Sequence[Any]:
+        if self._trainer is not None:
+            return self.optimizers()  # type: ignore[return-value]
+        if self._own_optimizers is None:
+            self._own_optimizers = list(self.configure_optimizers())  # type: ignore[arg-type]
+        return self._own_optimizers
+
+    def minimize(self, loss: Tensor, *optimizer_names: str) -> None:
+        """Step the named optimizers on ``loss``, with gradients for their own parameters and no others."""
+        optimizers = [self.optimizer_by_name(name) for name in optimizer_names]
+        parameters = [p for o in optimizers for group in o.param_groups for p in group["params"] if p.requires_grad]
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        if self._trainer is not None:
+            self.manual_backward(loss, inputs=parameters)
+        else:
+            loss.backward(inputs=parameters)
+        for optimizer in optimizers:
+            optimizer.step()
+
+    # ---- hooks and logging ------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> RLDataModule:
+        """The attached data module: env, collector and replay."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def dispatch(self, hook: str, *args: Any) -> None:
+        """Call ``hook(agent, *args)`` on the attached interventions and probes, in their fixed order."""
+        if self._callbacks is None:
+            self._callbacks = in_order(self.trainer.callbacks) if self._trainer is not None else []  # type: ignore[attr-defined]
+        for callback in self._callbacks:
+            getattr(callback, hook)(self, *args)
+
+    def log_scalars(self, scalars: Mapping[str, Any]) -> None:
+        """Write scalars at the current env frame to the Trainer's loggers, and keep them in ``latest``."""
+        self.latest.update(scalars)
+        rl_logging.log_scalars(self.trainer.loggers, scalars, self.env_frames)
+
+    def log_progress(self, metrics: Mapping[str, Any]) -> None:
+        """Every ``trainer.log_every_n_steps`` env steps: the last update's metrics, the clocks, settings and speeds."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        interval = max(every, 1) * self.data.num_envs
+        if self.env_steps // interval == (self.env_steps - self.data.num_envs) // interval:
+            return
+        then, frames, updates = self._last_log
+        now = time.monotonic()
+        seconds = max(now - then, 1e-9)
+        self._last_log = (now, self.env_frames, self.num_updates)
+        self.log_scalars(
+            {
+                **dict(metrics.items()),
+                **self.settings(),
+                "clock/env_steps": self.env_steps,
+                "clock/num_updates": self.num_updates,
+                "speed/frames_per_second": (self.env_frames - frames) / seconds,
+                "speed/updates_per_second": (self.num_updates - updates) / seconds,
+            }
+        )
+
+    def log_event(self, name: str, text: str) -> None:
+        """Mark that an intervention acted: a scalar ``intervention/<name>`` = 1 and a line of text."""
+        self.log_scalars({f"intervention/{name}": 1.0})
+        rl_logging.log_text(self.trainer.loggers, f"intervention/{name}", text, self.env_frames)
+
+    # ---- Lightning: start, evaluation, checkpoints ------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Forget what belonged to an earlier Trainer."""
+        self._callbacks = None
+        self._loss_terms = {}
+
+    def on_train_start(self) -> None:
+        """Evaluate the untrained agent at frame 0, as the reference does; stop at once if already done."""
+        self._last_log = (time.monotonic(), self.env_frames, self.num_updates)
+        if self.env_frames == 0:
+            for episode in self.data.val_dataloader():
+                self.validation_step(episode, 0)
+            self._log_evaluation()
+        self.stop_when_done()
+
+    def stop_when_done(self) -> None:
+        """Ask the Trainer to stop once ``max_frames`` are collected."""
+        if self.env_frames >= self.data.max_frames:
+            self.trainer.should_stop = True
+
+    def restore_global_rng(self) -> None:
+        """Restore the process-wide generators, as the last step of a resume: anything set up earlier may draw."""
+        if self._global_rng is not None:
+            set_global_rng_state(self._global_rng)
+            self._global_rng = None
+
+    def act(self, pixels: Tensor, *, explore: bool) -> Tensor:
+        """Return actions ``(batch, action_dim)`` for uint8 pixels ``(batch, channels, height, width)``."""
+        raise NotImplementedError
+
+    def validation_step(self, episode: int, batch_idx: int) -> None:
+        """Play one deterministic evaluation episode."""
+        self.eval_episodes.append(self.data.evaluate(lambda pixels: self.act(pixels, explore=False), episode))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log mean and standard deviation of the evaluation episodes' returns."""
+        scalars = self._log_evaluation()
+        # Through Lightning as well, for checkpoint file names, ``monitor`` and the table that ``validate`` prints.
+        self.log_dict({**scalars, "env_frames": float(self.env_frames)}, logger=False)
+
+    def _log_evaluation(self) -> dict[str, Tensor]:
+        returns = torch.tensor([episode.episode_return for episode in self.eval_episodes], dtype=torch.float64)
+        scalars = {"eval/return": returns.mean(), "eval/return_std": returns.std(correction=0)}
+        self.dispatch("on_evaluation", self.eval_episodes)
+        self.eval_returns.append((self.env_frames, float(returns.mean())))
+        self.eval_episodes = []
+        self.log_scalars(scalars)
+        return scalars
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add clocks, credit and generators, as tensors and plain data."""
+        checkpoint["rl"] = {
+            **{name: getattr(self, name) for name in COUNTERS},
+            "replay_ratio": [self._replay_ratio.numerator, self._replay_ratio.denominator],
+            "update_credit": [self.update_credit.numerator, self.update_credit.denominator],
+            "rng": self.rng.state_dict(),
+            "global_rng": global_rng_state(),
+            "eval_returns": [list(pair) for pair in self.eval_returns],
+            "architecture": {name: list(p.shape) for name, p in self.named_parameters()},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what ``on_save_checkpoint`` added, refusing a checkpoint of another network by name."""
+        if "rl" not in checkpoint:
+            raise UserError("the checkpoint was not written by plasticity_rl: it holds no 'rl' entry")
+        state = checkpoint["rl"]
+        refuse_other_architecture(state["architecture"], {name: list(p.shape) for name, p in self.named_parameters()})
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+        self._replay_ratio = Fraction(*state["replay_ratio"])
+        self.update_credit = Fraction(*state["update_credit"])
+        self.eval_returns = [(frames, value) for frames, value in state["eval_returns"]]
+        self.rng.load_state_dict(state["rng"])
+        self._global_rng = state["global_rng"]
+
+
+def refuse_other_architecture(saved: Mapping[str, list[int]], current: Mapping[str, list[int]]) -> None:
+    """Raise UserError naming the first parameter in which a checkpoint and the agent differ."""
+    for name in [*saved, *current]:
+        if saved.get(name) != current.get(name):
+            raise UserError(
+                f"the checkpoint is of another network: {name} is {saved.get(name, 'absent')} there "
+                f"and {current.get(name, 'absent')} here; use the --model and --data options of the run that wrote it"
+            )
+
+
+def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [("", module), *((name, child) for name, child in module.named_children())]

@@ -1,0 +1,92 @@
+"""What a run leaves behind: versions and git revision, and a summary at the end. Never overwrites another run."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
+
+from plasticity_rl.callback import as_agent
+from plasticity_rl.errors import UserError
+
+PACKAGES = ("plasticity-rl", "torch", "torchrl", "tensordict", "lightning", "dm_control", "mujoco", "numpy")
+
+
+def refuse_other_run(run_dir: Path, *, resuming: bool) -> None:
+    """Raise UserError when ``run_dir`` cannot be written, or holds a run that this one would overwrite."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=run_dir):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"the run folder {run_dir} cannot be written ({error.strerror}): "
+            "choose another with --trainer.default_root_dir"
+        ) from error
+    if not resuming and any((run_dir / name).exists() for name in ("checkpoints", "replay")):
+        raise UserError(
+            f"the run folder {run_dir} already holds a run: continue it with --ckpt_path last, "
+            "or choose another with --trainer.default_root_dir"
+        )
+
+
+def git_revision(folder: Path) -> str:
+    """Return the commit of the checkout that ``folder`` lies in, with ``+changes`` if files differ; or ``unknown``."""
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return git("rev-parse", "HEAD").strip() + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def describe_start(env_frames: int) -> dict[str, object]:
+    """Return what is needed to repeat this start: command, versions, git revision, machine."""
+    return {
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "at_env_frames": env_frames,
+        "command": " ".join(sys.argv),
+        "git_revision": git_revision(Path(__file__).parent),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "mujoco_gl": os.environ.get("MUJOCO_GL", ""),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+class RunFolder(pl.Callback):
+    """Appends every start of a run to ``starts.yaml`` and prints a summary when it stops."""
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a folder that holds another run, then note this start."""
+        run_dir = Path(trainer.default_root_dir)
+        refuse_other_run(run_dir, resuming=trainer.ckpt_path is not None)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        start = OmegaConf.to_yaml(OmegaConf.create([describe_start(as_agent(pl_module).env_frames)]))
+        with (run_dir / "starts.yaml").open("a") as file:
+            file.write(start)
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print return before and after, the folder, and how to look at it."""
+        agent = as_agent(pl_module)
+        run_dir = trainer.default_root_dir
+        print()
+        if agent.eval_returns:
+            (first_frame, first), (last_frame, last) = agent.eval_returns[0], agent.eval_returns[-1]
+            print(f"Return before training: {first:8.1f}  (frame {first_frame:,})")
+            print(f"Return after training:  {last:8.1f}  (frame {last_frame:,})")
+        print(f"Run folder:  {run_dir}")
+        print(f"TensorBoard: tensorboard --logdir {run_dir}")

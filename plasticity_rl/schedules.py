@@ -1,0 +1,104 @@
+"""Two kinds of schedule: a value that changes with env steps, and events at given moments."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+
+from plasticity_rl.errors import UserError
+
+Schedule = Callable[[int], float]
+
+_NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
+_LINEAR = re.compile(rf"linear\({_NUMBER},{_NUMBER},{_NUMBER}\)")
+_STEP_LINEAR = re.compile(rf"step_linear\({_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\)")
+
+
+def parse_schedule(text: str | float, *, option: str = "stddev_schedule") -> Schedule:
+    """Turn a schedule's text into a function of a step count.
+
+    Args:
+        text: A number (constant), ``linear(start,end,duration)`` or
+            ``step_linear(start,middle,duration1,end,duration2)``. Durations are in env steps (agent decisions), as in
+            the published DrQ-v2.
+        option: Name of the option, for the error message.
+
+    Returns:
+        A function ``env_steps -> value``. Past the last duration the value stays at its end.
+
+    Raises:
+        UserError: When the text is none of these forms or a duration is not positive.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    text = str(text)
+    if math.isfinite(number):
+        return _constant(number)
+    if match := _LINEAR.fullmatch(text.strip()):
+        start, end, duration = map(float, match.groups())
+        segments = [(start, end, duration)]
+    elif match := _STEP_LINEAR.fullmatch(text.strip()):
+        start, middle, duration1, end, duration2 = map(float, match.groups())
+        segments = [(start, middle, duration1), (middle, end, duration2)]
+    else:
+        raise UserError(
+            f"{option}={text!r} is not a schedule: give a number, 'linear(start,end,duration)' or "
+            "'step_linear(start,middle,duration1,end,duration2)' with durations in env steps"
+        )
+    if any(duration <= 0 for *_, duration in segments):
+        raise UserError(f"{option}={text!r} has a duration that is not positive: durations are env steps > 0")
+    return _piecewise(segments)
+
+
+def _constant(value: float) -> Schedule:
+    return lambda env_steps: value
+
+
+def _piecewise(segments: list[tuple[float, float, float]]) -> Schedule:
+    def value(env_steps: int) -> float:
+        offset = float(env_steps)
+        for start, end, duration in segments:
+            if offset < duration:
+                mix = offset / duration
+                return (1.0 - mix) * start + mix * end
+            offset -= duration
+        return segments[-1][1]
+
+    return value
+
+
+class Events:
+    """Counts the events of a periodic or listed schedule, so that none fires twice or is lost by a resume.
+
+    Args:
+        every: Period, or None.
+        at: Single moments.
+        option: Name of the options, for error messages.
+
+    Raises:
+        UserError: When a period is not positive, a moment is negative, or neither is given.
+    """
+
+    def __init__(self, *, every: int | None, at: Sequence[int] = (), option: str) -> None:
+        if every is None and not at:
+            raise UserError(f"{option}: no schedule given; set a period or a list of moments")
+        if every is not None and every <= 0:
+            raise UserError(f"{option}: the period is {every}, but must be a whole number > 0")
+        if any(moment < 0 for moment in at):
+            raise UserError(f"{option}: moments are {list(at)}, but must not be negative")
+        self.every, self.at = every, tuple(sorted(at))
+        self.seen = 0
+
+    def passed(self, now: int) -> int:
+        """Return how many events lie strictly before ``now``."""
+        periodic = max(now - 1, 0) // self.every if self.every else 0
+        return periodic + sum(moment < now for moment in self.at)
+
+    def fire(self, now: int) -> bool:
+        """Return whether an event has passed since the last call. Several at once (a long seed phase) fire once."""
+        passed = self.passed(now)
+        due, self.seen = passed > self.seen, passed
+        return due

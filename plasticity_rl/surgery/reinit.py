@@ -1,0 +1,58 @@
+"""Re-initialise and copy weights in place, so that optimizers, targets and DDP buckets stay valid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+LayerInit = Callable[[nn.Module, "torch.Generator | None"], None]
+"""Initialises one layer in place, drawing from the generator."""
+
+
+@torch.no_grad()
+def reinitialize(module: nn.Module, init_layer: LayerInit, generator: torch.Generator) -> None:
+    """Give every layer of ``module`` fresh initial weights, drawn on the CPU in module order.
+
+    Drawing on the CPU makes the weights independent of the device, hence equal on every rank of a mixed cluster.
+
+    Args:
+        module: Edited in place; its parameter tensors keep their identity.
+        init_layer: The agent's own initialisation of one layer.
+        generator: CPU generator.
+    """
+    device = next(module.parameters()).device
+    if device.type == "cpu":
+        for layer in module.modules():
+            init_layer(layer, generator)
+        return
+    for layer in module.modules():
+        own = dict(layer.named_parameters(recurse=False))
+        if own:
+            _init_on_cpu(layer, own, init_layer, generator)
+
+
+def _init_on_cpu(
+    layer: nn.Module, own: dict[str, nn.Parameter], init_layer: LayerInit, generator: torch.Generator
+) -> None:
+    on_device = {name: p.data for name, p in own.items()}
+    for p in own.values():
+        p.data = p.data.cpu()
+    init_layer(layer, generator)
+    for name, p in own.items():
+        p.data = on_device[name].copy_(p.data)
+
+
+@torch.no_grad()
+def copy_parameters(source: nn.Module, destination: nn.Module) -> None:
+    """Copy all parameters of ``source`` into the twin module ``destination``, in place.
+
+    Raises:
+        ValueError: When the modules have parameters of different names.
+    """
+    theirs, ours = dict(source.named_parameters()), dict(destination.named_parameters())
+    if theirs.keys() != ours.keys():
+        raise ValueError(f"modules are no twins: {sorted(theirs.keys() ^ ours.keys())} exist in one of them only")
+    for name, parameter in ours.items():
+        parameter.copy_(theirs[name])

@@ -1,0 +1,74 @@
+"""The Trainer as this framework needs it: stops on env frames, saves into one run folder, draws a bar over frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks.progress import ProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from plasticity_rl.progress import FrameProgressBar
+from plasticity_rl.run_folder import RunFolder
+from plasticity_rl.video import EvalVideo
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": -1,  # an epoch is the time between two evaluations; training stops on data.max_frames
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 50,
+    "enable_model_summary": False,
+}
+
+
+def run_callbacks(given: Sequence[pl.Callback], *, progress_bar: bool = True) -> list[pl.Callback]:
+    """Return ``given`` followed by what every run has and ``given`` does not replace.
+
+    Run folder, evaluation video, progress bar over frames, and checkpoints: ``last.ckpt`` and the best by return, each
+    written after an evaluation.
+    """
+    callbacks = list(given)
+    if not any(isinstance(callback, RunFolder) for callback in callbacks):
+        callbacks.append(RunFolder())
+    if not any(isinstance(callback, EvalVideo) for callback in callbacks):
+        callbacks.append(EvalVideo())
+    if progress_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+        callbacks.append(FrameProgressBar())
+    if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
+        callbacks.append(
+            ModelCheckpoint(
+                filename="best_{env_frames:.0f}_frames",
+                auto_insert_metric_name=False,
+                monitor="eval/return",
+                mode="max",
+                save_last=True,
+                every_n_epochs=1,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            )
+        )
+    return callbacks
+
+
+def place_checkpoints(callbacks: Sequence[pl.Callback], run_dir: Path) -> None:
+    """Send checkpoints whose folder was not chosen to ``checkpoints/`` in the run folder."""
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(run_dir / "checkpoints")
+
+
+def make_trainer(run_dir: str | Path, *, callbacks: Sequence[pl.Callback] = (), **options: Any) -> pl.Trainer:
+    """Return a Trainer that writes everything into ``run_dir``.
+
+    Args:
+        run_dir: Run folder: ``checkpoints/``, TensorBoard events, ``videos/``, ``replay/``.
+        callbacks: Interventions and probes, in any order, and any other Lightning callbacks.
+        **options: Passed on to ``lightning.Trainer``.
+    """
+    run_dir = Path(run_dir)
+    all_callbacks = run_callbacks(callbacks, progress_bar=options.get("enable_progress_bar", True))
+    place_checkpoints(all_callbacks, run_dir)
+    options = {"logger": TensorBoardLogger(str(run_dir), name="", version=""), **TRAINER_DEFAULTS, **options}
+    return pl.Trainer(default_root_dir=run_dir, callbacks=all_callbacks, **options)
