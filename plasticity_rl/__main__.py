@@ -48,6 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"no command {args[0]!r}; there are {', '.join(COMMANDS)}.{suggestion(args[0], COMMANDS)}")
     os.environ.setdefault("RL_LOGGING_LEVEL", "ERROR")  # TorchRL reads it at import; its INFO lines break the bar
     try:
+        # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
+        from plasticity_rl.rendering import check_rendering
+
+        check_rendering()
         from plasticity_rl.cli import run
 
         run(args)

@@ -42,7 +42,8 @@ class DrQV2(RLModule):
         random_shift_pad: Largest shift in pixels.
         replay_ratio: Gradient updates per env step (agent decision), > 0; any rational is exact.
         num_seed_frames: Env frames of uniform random actions before the first update.
-        seed: Seed of every random number the agent draws; the command line links it to ``seed_everything``.
+        seed: Seed of every random number drawn while training; the command line links it to ``seed_everything``. The
+            initial weights come from torch's default generator (``seed_everything``), as published.
     """
 
     module_names = ("encoder", "actor", "critic")
@@ -72,6 +73,8 @@ class DrQV2(RLModule):
             raise UserError(f"critic_target_tau={critic_target_tau} must be in (0, 1]; the published value is 0.01")
         self.lr = lr
         self.stddev_schedule = parse_schedule(stddev_schedule)
+        if min(self.stddev_schedule(0), self.stddev_schedule(2**60)) < 0:
+            raise UserError(f"stddev_schedule={stddev_schedule!r} gives a negative standard deviation; use values >= 0")
         self.stddev_clip = stddev_clip
         self.action_dim = action_dim
         self.augment = augment

@@ -17,6 +17,20 @@ Policy = Callable[[Tensor], Tensor]
 """Maps uint8 pixels ``(num_envs, channels, height, width)`` to actions ``(num_envs, action_dim)``."""
 
 
+class _PolicyModule:
+    """A ``Policy`` as TorchRL calls it. With ``out_keys`` it is not called once at construction, which would draw."""
+
+    out_keys = ("action",)
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def __call__(self, tensordict: TensorDictBase) -> TensorDictBase:
+        pixels = tensordict["pixels"]
+        action = self.policy(pixels.reshape(-1, *pixels.shape[-3:]))
+        return tensordict.set("action", action.reshape(*tensordict.batch_size, -1))
+
+
 class StepCollector:
     """TorchRL's ``Collector``, asked for exactly one env step of every env.
 
@@ -33,10 +47,9 @@ class StepCollector:
         self.num_envs = env.batch_size.numel()
         self.episode_return = torch.zeros(self.num_envs)
         self.episode_steps = torch.zeros(self.num_envs, dtype=torch.int64)
-        self._policy = policy
         self._collector = Collector(
             env,
-            policy=self._act,
+            policy=_PolicyModule(policy),
             frames_per_batch=self.num_envs,
             total_frames=-1,
             track_traj_ids=False,
@@ -45,11 +58,6 @@ class StepCollector:
             use_buffers=False,
         )
         self._steps: Iterator[TensorDictBase] = iter(self._collector)
-
-    def _act(self, tensordict: TensorDictBase) -> TensorDictBase:
-        pixels = tensordict["pixels"]
-        action = self._policy(pixels.reshape(-1, *pixels.shape[-3:]))
-        return tensordict.set("action", action.reshape(*tensordict.batch_size, -1))
 
     def step(self) -> TensorDictBase:
         """Step every env once.

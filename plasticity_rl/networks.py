@@ -49,7 +49,7 @@ class Encoder(nn.Module):
         if min(height, width) < MIN_IMAGE_SIZE:
             raise UserError(
                 f"image_size={min(height, width)} is too small for the encoder: "
-                f"its four convolutions need at least {MIN_IMAGE_SIZE} pixels (--data.image_size 84 is the published size)"
+                f"its four convolutions need at least {MIN_IMAGE_SIZE} pixels (published: --data.image_size 84)"
             )
         self.convnet = nn.Sequential(
             nn.Conv2d(channels, num_channels, 3, stride=2),

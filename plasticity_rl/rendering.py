@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import ctypes.util
 import glob
+import importlib
 import os
 import sys
 import threading
@@ -162,5 +163,7 @@ def _free_all() -> None:
 
 
 # dm_control draws in worker threads which Python stops before it runs `atexit` hooks; dm_control's own hook then prints
-# "cannot schedule new futures after shutdown". Only `threading` has a hook that comes before, and it is not public.
+# "cannot schedule new futures after shutdown". Only `threading` has a hook that comes before, and it is not public. Its
+# hooks run last in, first out, so the one that stops the workers has to be registered first.
+importlib.import_module("concurrent.futures.thread")
 getattr(threading, "_register_atexit", atexit.register)(_free_all)

@@ -6,6 +6,7 @@ This is the protocol that callbacks program against; an agent adds its networks,
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -72,7 +73,8 @@ class RLModule(pl.LightningModule):
 
     @replay_ratio.setter
     def replay_ratio(self, value: float) -> None:
-        ratio = Fraction(value).limit_denominator(1000)
+        # Decimals stand for the fraction they round: 0.333333333 is 1/3, and credit then adds up exactly.
+        ratio = Fraction(value).limit_denominator(1_000_000) if math.isfinite(value) else Fraction(0)
         if ratio <= 0:
             raise UserError(f"replay_ratio={value} must be > 0 (gradient updates per env step; published: 0.5)")
         self._replay_ratio = ratio

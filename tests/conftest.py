@@ -5,6 +5,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RL_LOGGING_LEVEL", "ERROR")
 
-import torch  # noqa: E402
+import torch
 
 torch.set_num_threads(1)

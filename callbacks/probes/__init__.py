@@ -1,0 +1,1 @@
+"""Probes: one quantity per file."""

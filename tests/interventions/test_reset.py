@@ -1,0 +1,192 @@
+"""Reset: which weights, which optimizer state, which target, and when."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import fit_tiny
+from torch import nn
+
+from callbacks import Reset
+from plasticity_rl import UserError
+from plasticity_rl.callback import RLCallback
+
+
+class Diary(RLCallback):
+    """Notes what happens at which env frame, and the weights around each reset.
+
+    Args:
+        reset: The reset to look at.
+    """
+
+    def __init__(self, reset: Reset) -> None:
+        self.reset, self.act = reset, reset.act
+        reset.act = self.note_act
+        self.lines: list[tuple[int, str]] = []
+        self.around: list[dict] = []
+
+    def note_act(self, agent) -> str:
+        self.lines.append((agent.env_frames, "reset"))
+        before = snapshot(agent)
+        text = self.act(agent)
+        self.around.append({"before": before, "after": snapshot(agent), "updates": agent.num_updates})
+        return text
+
+    def on_env_step(self, agent, step) -> None:
+        self.lines.append((agent.env_frames, "env step"))
+
+    def on_evaluation(self, agent, episodes) -> None:
+        self.lines.append((agent.env_frames, "evaluation"))
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        self.lines.append((agent.env_frames, "update"))
+
+    def frames(self, what: str) -> list[int]:
+        return [frame for frame, line in self.lines if line == what]
+
+
+def snapshot(agent) -> dict:
+    steps = {}
+    for optimizer in agent.trainer.optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                state = {key: value.clone() for key, value in optimizer.state.get(parameter, {}).items()}
+                steps[id(parameter)] = state
+    return {
+        "weights": {name: p.detach().clone() for name, p in agent.named_parameters()},
+        "slots": {name: steps[id(p)] for name, p in agent.named_parameters() if id(p) in steps},
+        "replay": agent.data.replay.written.clone(),
+        "transitions": agent.data.replay.num_transitions,
+    }
+
+
+def run(tmp_path, **arguments) -> tuple:
+    reset = Reset(**arguments)
+    diary = Diary(reset)
+    agent = fit_tiny(tmp_path, callbacks=[reset, diary])
+    return agent, diary
+
+
+CASES = {
+    "encoder": (["encoder"], ["encoder."], []),
+    "head": (["critic.Q1"], ["critic.Q1."], ["critic_target.Q1."]),
+    "actor": (["actor"], ["actor."], []),
+    "default": (["actor", "critic"], ["actor.", "critic."], ["critic_target."]),
+    "all": (["encoder", "actor", "critic"], ["encoder.", "actor.", "critic."], ["critic_target."]),
+}
+
+
+@pytest.mark.parametrize(("modules", "own", "targets"), CASES.values(), ids=CASES)
+def test_weights_target_optimizer_and_replay(modules, own, targets, tmp_path):
+    agent, diary = run(tmp_path, modules=modules, at_frames=[100])
+    (around,) = diary.around
+    before, after = around["before"], around["after"]
+    fresh = {name for name in before["weights"] if name.startswith(tuple(own))}
+    copied = {name for name in before["weights"] if name.startswith(tuple(targets))} if targets else set()
+    assert fresh
+    changed = {name for name, value in before["weights"].items() if not torch.equal(value, after["weights"][name])}
+    assert changed == fresh | copied
+
+    layers = dict(agent.named_modules())
+    for name in fresh:
+        value, layer = after["weights"][name], layers[name.rpartition(".")[0]]
+        if name.endswith("bias"):
+            assert not value.any()
+        elif isinstance(layer, nn.LayerNorm):
+            assert (value == 1).all()
+        else:
+            rows = value.flatten(1)
+            gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
+            gain = 2.0 if isinstance(layer, nn.Conv2d) else 1.0
+            torch.testing.assert_close(gram, gain * torch.eye(len(gram)), atol=1e-5, rtol=0)
+    for name in copied:
+        assert torch.equal(after["weights"][name], after["weights"][name.replace("critic_target", "critic")])
+
+    for name, slot in after["slots"].items():
+        if name in fresh:
+            assert not any(value.any() for value in slot.values())
+        else:
+            assert int(slot["step"]) == around["updates"] > 0
+            assert all(torch.equal(slot[key], value) for key, value in before["slots"][name].items())
+    assert torch.equal(before["replay"], after["replay"])
+    assert before["transitions"] == after["transitions"] == 52  # the update after frame 100 is at frame 104
+
+
+def test_default_keeps_the_encoder():
+    assert Reset(at_frames=[1]).modules == ["actor", "critic"]
+
+
+def test_due_at_an_evaluation_it_acts_after_it_and_before_the_next_update(tmp_path):
+    _, diary = run(tmp_path, at_frames=[100])
+    ((at, _),) = [line for line in diary.lines if line[1] == "reset"]
+    index = diary.lines.index((at, "reset"))
+    evaluation = diary.lines.index((100, "evaluation"))
+    assert evaluation < index
+    assert (at, "evaluation") not in diary.lines
+    between = [line for _, line in diary.lines[evaluation + 1 : index]]
+    assert set(between) == {"env step"}, "no update may come between"
+    assert diary.lines[index + 1] == (at, "update")
+    assert at == 104
+
+
+def test_due_between_evaluations_it_acts_at_the_first_update_after_its_frame(tmp_path):
+    _, diary = run(tmp_path, at_frames=[70, 71])
+    assert diary.frames("reset") == [min(frame for frame in diary.frames("update") if frame > 70)]
+    assert diary.frames("reset") == [72]
+
+
+def test_periodic_schedule_counts_from_zero_through_the_seed_phase(tmp_path):
+    """Updates begin after frame 40: what fell due before is one reset, not several."""
+    _, diary = run(tmp_path / "often", every_n_frames=15)
+    updates = diary.frames("update")
+    assert updates[0] == 44
+    assert diary.frames("reset") == [44, *(min(u for u in updates if u > due) for due in range(45, 200, 15))]
+    _, diary = run(tmp_path / "seldom", every_n_frames=60)
+    assert diary.frames("reset") == [64, 124, 184]
+
+
+def test_periodic_and_listed_together(tmp_path):
+    _, diary = run(tmp_path, every_n_frames=80, at_frames=[130, 90])
+    assert diary.frames("reset") == [84, 92, 132, 164]
+
+
+def test_each_reset_draws_new_weights_and_logs(tmp_path):
+    agent, diary = run(tmp_path, modules=["critic"], at_frames=[60, 120])
+    first, second = (around["after"]["weights"]["critic.Q1.0.weight"] for around in diary.around)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, diary.around[0]["before"]["weights"]["critic.Q1.0.weight"])
+    assert agent.latest["intervention/reset"] == 1.0
+
+
+def test_two_resets_do_not_share_their_numbers(tmp_path):
+    """The generator belongs to the instance: what one draws does not depend on the other."""
+    _, alone = run(tmp_path / "alone", modules=["critic"], at_frames=[60])
+    critic = Reset(modules=["critic"], at_frames=[60])
+    diary = Diary(critic)
+    fit_tiny(tmp_path / "both", callbacks=[Reset(modules=["actor"], at_frames=[50]), critic, diary])
+    one, two = (d.around[0]["after"]["weights"] for d in (alone, diary))
+    assert all(torch.equal(one[name], two[name]) for name in one if name.startswith("critic."))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "Reset.every_n_frames / at_frames: no schedule given"),
+        ({"every_n_frames": 0}, "the period is 0, but must be a whole number > 0"),
+        ({"at_frames": [-5]}, r"moments are \[-5\], but must not be negative"),
+    ],
+)
+def test_bad_schedules_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        Reset(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"), [("critc", "critic"), ("critic.Q3", "critic.Q2"), ("critic_target", "critic"), ("", None)]
+)
+def test_wrong_names_list_the_choices_before_training(name, suggested, tmp_path):
+    choices = "'encoder', 'encoder.convnet', 'actor', 'actor.trunk', 'actor.policy', 'critic', 'critic.trunk'"
+    with pytest.raises(UserError, match=f"no module '{name}' in DrQV2; there are .{choices}") as error:
+        fit_tiny(tmp_path, callbacks=[Reset(modules=[name], at_frames=[50])])
+    assert suggested is None or f"Did you mean {suggested}" in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,183 @@
+"""FractionActiveUnits against activations recomputed by hand, layer by layer."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from helpers import fit_tiny
+from torch import Tensor, nn
+
+from callbacks import FractionActiveUnits, Reset
+from plasticity_rl import UserError
+from plasticity_rl.augment import random_shift
+from plasticity_rl.callback import RLCallback
+
+
+def relu_outputs(layers: nn.Sequential, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Apply the layers one by one; return the result and the outputs of the ReLUs by position."""
+    outputs = {}
+    for position, layer in enumerate(layers):
+        x = torch.where(x > 0, x, torch.zeros_like(x)) if isinstance(layer, nn.ReLU) else layer(x)
+        if isinstance(layer, nn.ReLU):
+            outputs[str(position)] = x
+    return x, outputs
+
+
+class Recompute(RLCallback):
+    """Keeps the networks and the state of the augmentation before every update, and recomputes what was measured."""
+
+    def __init__(self) -> None:
+        self.results: list[tuple[dict[str, float], dict[str, float]]] = []
+
+    def on_update_start(self, agent) -> None:
+        # After the probe's own on_update_start, so the copies may carry its hooks; they are never run as modules here.
+        self.networks = {name: copy.deepcopy(agent.module(name)) for name in ("encoder", "actor", "critic")}
+        self.shifts = torch.Generator()
+        self.shifts.set_state(agent.rng.get("augment").get_state())
+
+    @torch.no_grad()
+    def on_update_end(self, agent, batch, metrics) -> None:
+        pixels = random_shift(batch["pixels"], 1, self.shifts) if agent.augment else batch["pixels"]
+        encoder, actor, critic = self.networks.values()
+        features, active = relu_outputs(encoder.convnet, pixels.float() / 255.0 - 0.5)
+        layers = {f"encoder/convnet.{i}": h for i, h in active.items()}
+        features = features.flatten(1)
+        _, active = relu_outputs(actor.policy, actor.trunk(features))
+        layers |= {f"actor/policy.{i}": h for i, h in active.items()}
+        for head in ("Q1", "Q2"):
+            joint = torch.cat([critic.trunk(features), batch["action"]], -1)
+            _, active = relu_outputs(getattr(critic, head), joint)
+            layers |= {f"critic/{head}.{i}": h for i, h in active.items()}
+        expected = {f"fau/{name}": int((h > 0).sum()) / h.numel() for name, h in layers.items()}
+        for module in ("encoder", "actor", "critic"):
+            own = [h for name, h in layers.items() if name.startswith(module)]
+            active_units = sum(int((h > 0).sum()) for h in own)
+            expected[f"fau/{module}"] = active_units / sum(h.numel() for h in own)
+        logged = {tag: float(value) for tag, value in agent.latest.items() if tag.startswith("fau/")}
+        self.results.append((expected, logged))
+
+
+class Values(RLCallback):
+    """Notes at which updates ``fau/encoder`` was logged. Its name sorts after the probe's, so it looks after it."""
+
+    def __init__(self) -> None:
+        self.values: dict[int, float] = {}
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        value = agent.latest.pop("fau/encoder", None)
+        if value is not None:
+            self.values[agent.num_updates] = float(value)
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_logged_values_are_those_recomputed_by_hand(augment, tmp_path):
+    recompute = Recompute()
+    probe = FractionActiveUnits(every_n_updates=1)
+    options = {"agent_options": {"augment": augment}, "max_frames": 120}
+    fit_tiny(tmp_path, callbacks=[probe, recompute], **options)
+    assert len(recompute.results) == 20
+    for expected, logged in recompute.results:
+        assert logged.keys() == expected.keys()
+        assert len(logged) == 3 + 4 + 2 + 4
+        for tag, value in expected.items():
+            assert logged[tag] == pytest.approx(value, abs=1e-6), tag
+    first, last = recompute.results[0][1], recompute.results[-1][1]
+    assert first != last, "the values must move for this to be a test"
+
+
+def test_module_value_is_pooled_by_elements_not_averaged_over_layers(tmp_path):
+    recompute = Recompute()
+    fit_tiny(tmp_path, callbacks=[FractionActiveUnits(every_n_updates=1), recompute], max_frames=60)
+    _, logged = recompute.results[-1]
+    sizes = [7 * 7, 5 * 5, 3 * 3, 1 * 1]  # of 16x16 images, the same number of channels in each layer
+    layers = [logged[f"fau/encoder/convnet.{i}"] for i in (1, 3, 5, 7)]
+    pooled = sum(size * value for size, value in zip(sizes, layers, strict=True)) / sum(sizes)
+    assert logged["fau/encoder"] == pytest.approx(pooled, abs=1e-6)
+    assert abs(pooled - sum(layers) / 4) > 1e-3
+
+
+def test_at_initialisation_it_is_about_one_half(tmp_path):
+    """The published curves start near 0.5; wide enough here for the mean to settle."""
+    options = {"agent_options": {"hidden_dim": 256, "feature_dim": 50, "num_channels": 16, "num_seed_frames": 100}}
+    options["data_options"] = {"batch_size": 32}
+    values = []
+    for seed in (1, 2, 3):
+        agent = fit_tiny(
+            tmp_path / str(seed),
+            callbacks=[FractionActiveUnits(every_n_updates=1)],
+            seed=seed,
+            max_frames=104,
+            **options,
+        )
+        assert agent.num_updates == 1
+        values.append([float(agent.latest[f"fau/{name}"]) for name in ("encoder", "actor", "critic")])
+    for value in torch.tensor(values).mean(0).tolist():
+        assert 0.40 <= value <= 0.60
+
+
+@pytest.mark.parametrize("period", [1, 4, 7])
+def test_every_n_updates_counts_completed_updates(period, tmp_path):
+    logged = Values()
+    agent = fit_tiny(tmp_path, callbacks=[FractionActiveUnits(every_n_updates=period), logged])
+    assert list(logged.values) == list(range(period, agent.num_updates + 1, period))
+
+
+def test_period_does_not_change_the_values(tmp_path):
+    every, seldom = Values(), Values()
+    fit_tiny(tmp_path / "1", callbacks=[FractionActiveUnits(every_n_updates=1), every])
+    fit_tiny(tmp_path / "5", callbacks=[FractionActiveUnits(every_n_updates=5), seldom])
+    assert seldom.values == {update: every.values[update] for update in seldom.values}
+    assert seldom.values
+
+
+def test_measured_after_interventions_of_the_same_update_and_before_its_step(tmp_path):
+    """A reset of the whole agent takes the dead network's value back to that of a fresh one, at once."""
+
+    class Kill(RLCallback):
+        def on_train_start(self, trainer, pl_module) -> None:
+            for layer in (pl_module.critic.Q1[0], pl_module.critic.Q2[0]):
+                torch.nn.init.constant_(layer.bias, -100.0)
+
+    tags = {}
+
+    class Note(RLCallback):
+        def on_update_end(self, agent, batch, metrics) -> None:
+            tags[agent.env_frames] = agent.latest["fau/critic/Q1.1"]
+
+    probe, reset = FractionActiveUnits(every_n_updates=1), Reset(modules=["critic"], at_frames=[80])
+    fit_tiny(tmp_path, callbacks=[Note(), probe, Kill(), reset], max_frames=120)
+    assert all((float(value) == 0.0) == (frame <= 80) for frame, value in tags.items())
+    assert {80, 84} <= tags.keys()
+
+
+def test_modules_and_layers_can_be_chosen(tmp_path):
+    probe = FractionActiveUnits(every_n_updates=2, modules=["critic.Q1"], per_layer=False)
+    agent = fit_tiny(tmp_path, callbacks=[probe], max_frames=80)
+    assert {tag for tag in agent.latest if tag.startswith("fau/")} == {"fau/critic.Q1"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        (["critics"], "no module 'critics' in DrQV2; there are .*Did you mean critic"),
+        (["critic.trunk"], "FractionActiveUnits.modules: 'critic.trunk' has no hidden ReLU layer"),
+    ],
+)
+def test_wrong_modules_are_refused_before_training(modules, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        fit_tiny(tmp_path, callbacks=[FractionActiveUnits(modules=modules)])
+
+
+@pytest.mark.parametrize("period", [0, -3])
+def test_bad_period_is_refused(period):
+    with pytest.raises(UserError, match="FractionActiveUnits.every_n_updates: the period is"):
+        FractionActiveUnits(every_n_updates=period)
+
+
+@pytest.mark.parametrize("modules", [["actor", "critic"], ["critic", "critic.Q1"]])
+def test_a_layer_of_two_modules_is_counted_for_both(modules, tmp_path):
+    agent = fit_tiny(tmp_path, callbacks=[FractionActiveUnits(every_n_updates=1, modules=modules)], max_frames=80)
+    for name in modules:
+        assert 0.0 <= float(agent.latest[f"fau/{name}"]) <= 1.0

@@ -1,0 +1,122 @@
+"""The choice of an OpenGL backend and the message when it does not start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from plasticity_rl import rendering
+from plasticity_rl.errors import UserError
+from plasticity_rl.rendering import check_rendering, choose_backend, choose_egl_device
+
+
+@pytest.mark.parametrize(
+    ("platform", "gpus", "libraries", "expected"),
+    [
+        ("linux", 1, {"EGL", "OSMesa"}, "egl"),
+        ("linux", 1, {"OSMesa"}, "osmesa"),
+        ("linux", 1, set(), "egl"),
+        ("linux", 0, {"EGL", "OSMesa"}, "osmesa"),
+        ("linux", 0, {"EGL"}, "egl"),
+        ("linux", 0, set(), None),
+        ("darwin", 0, {"EGL", "OSMesa"}, None),
+        ("win32", 1, {"EGL"}, None),
+    ],
+)
+def test_choice_of_backend(platform: str, gpus: int, libraries: set[str], expected: str | None) -> None:
+    assert choose_backend(platform, gpus, lambda name: name in libraries) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "rank", "expected"),
+    [(0, "1", None), (1, "1", None), (4, None, None), (4, "2", "2"), (4, "5", "1"), (4, "x", None)],
+)
+def test_ranks_draw_on_their_own_gpu(gpus: int, rank: str | None, expected: str | None) -> None:
+    assert choose_egl_device(gpus, rank) == expected
+
+
+def in_new_process(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    return subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=False)
+
+
+CHECK = """
+from plasticity_rl.errors import UserError
+try:
+    from plasticity_rl.rendering import check_rendering
+    check_rendering()
+except UserError as error:
+    print(error)
+"""
+
+
+def test_rendering_works_here() -> None:
+    check_rendering()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"MUJOCO_GL": "rubbish"},  # the import of dm_control fails
+        {"MUJOCO_GL": "off"},  # the import works, the first frame fails
+        {"MUJOCO_GL": "egl", "MUJOCO_EGL_DEVICE_ID": "99"},
+    ],
+)
+def test_failure_is_one_line_with_the_fix(variables: dict[str, str]) -> None:
+    run = in_new_process(CHECK, **variables)
+    assert run.returncode == 0, run.stderr
+    (line,) = run.stdout.splitlines()
+    for part in ("MUJOCO_GL=" + variables["MUJOCO_GL"], "libegl1 libgl1 libosmesa6", "MUJOCO_GL=egl|osmesa|glfw"):
+        assert part in line
+
+
+def test_glfw_without_display_is_refused_instead_of_aborting(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import dm_control.suite; from plasticity_rl.envs import make_env; make_env('walker_run', seed=0)"
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    run = in_new_process(code, MUJOCO_GL="glfw")
+    if "ImportError" not in run.stderr:  # the GLFW library itself may be missing
+        assert "import plasticity_rl.envs before dm_control" in run.stderr.splitlines()[-1]
+
+
+def test_import_of_envs_fails_with_the_same_line() -> None:
+    run = in_new_process("import plasticity_rl.envs", MUJOCO_GL="rubbish")
+    assert run.returncode != 0
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith("plasticity_rl.errors.UserError: Rendering does not start with MUJOCO_GL=rubbish")
+
+
+def test_state_envs_need_no_rendering() -> None:
+    code = "from plasticity_rl.envs import make_env; make_env('walker_run', seed=0, from_pixels=False).rollout(2)"
+    run = in_new_process(code, MUJOCO_GL="off")
+    assert run.returncode == 0, run.stderr
+
+
+def test_unset_variables_are_set_and_set_ones_kept() -> None:
+    code = "import os, plasticity_rl.rendering as r; r.configure_backend(); print(os.environ.get('MUJOCO_GL'))"
+    assert in_new_process(code, MUJOCO_GL="glfw").stdout.strip() == "glfw"
+    assert in_new_process(code, PYOPENGL_PLATFORM="osmesa").stdout.strip() == "osmesa"
+    if sys.platform.startswith("linux"):
+        assert in_new_process(code).stdout.strip() in ("egl", "osmesa")
+
+
+def test_errors_module_stays_light() -> None:
+    run = in_new_process("import sys, plasticity_rl.errors; print('dm_control' in sys.modules, 'torch' in sys.modules)")
+    assert run.stdout.split() == ["False", "False"], run.stderr
+
+
+def test_a_user_error_passes_unchanged() -> None:
+    with pytest.raises(UserError, match="^mine$"), rendering.rendering_errors():
+        raise UserError("mine")
+
+
+def test_the_early_exit_hook_exists() -> None:
+    assert hasattr(threading, "_register_atexit"), (
+        "without threading._register_atexit, dm_control prints errors at exit"
+    )

@@ -1,0 +1,66 @@
+"""A run on real pixels that is killed, twice, ends bit for bit like the run that was left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+TESTS = Path(__file__).parent
+
+
+def start(folder: Path, storage: str, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", str(TESTS / "resume_run.py"), str(folder), storage, str(kill_at)]
+    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=250, env=environment)
+
+
+def result(process: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert process.returncode == 0, process.stderr[-2000:]
+    return json.loads(process.stdout.strip().splitlines()[-1])
+
+
+def frames_of(folder: Path) -> int:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["rl"]["env_frames"]
+
+
+def killed(folder: Path, storage: str, at: int, *, last_checkpoint: int) -> None:
+    process = start(folder, storage, at)
+    assert process.returncode == -signal.SIGKILL, process.stderr[-2000:]
+    assert frames_of(folder) == last_checkpoint
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> dict[str, Any]:
+    """The run that was never stopped."""
+    run = result(start(tmp_path_factory.mktemp("straight"), "ram"))
+    assert run["facts"]["frames"] == 1440
+    assert [frames for frames, _ in run["facts"]["evaluated"]] == [0, 480, 960, 1440]
+    return run
+
+
+@pytest.mark.parametrize(
+    ("storage", "kills"),
+    [
+        pytest.param("ram", [(1300, 960)], id="ram"),
+        pytest.param("memmap", [(1300, 960)], id="memmap"),
+        pytest.param("ram", [(800, 480), (1300, 960)], id="ram-twice", marks=pytest.mark.slow),
+        pytest.param("memmap", [(800, 480), (1300, 960)], id="memmap-twice", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_in_mid_epoch_and_resumed_is_exact(storage, kills, straight, tmp_path):
+    """Killed at frame 800, inside the first episode, and at 1300: the checkpoint is one episode older."""
+    for frame, last_checkpoint in kills:
+        killed(tmp_path, storage, frame, last_checkpoint=last_checkpoint)
+    resumed = result(start(tmp_path, storage))
+    assert resumed["facts"] == straight["facts"]
+    different = [part for part, digest in straight["digests"].items() if resumed["digests"][part] != digest]
+    assert different == []
