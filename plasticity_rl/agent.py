@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import MappingProxyType
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -48,6 +49,7 @@ class DrQV2(RLModule):
 
     module_names = ("encoder", "actor", "critic")
     optimizer_names = ("encoder", "actor", "critic")
+    loss_optimizers = MappingProxyType({"critic": ("encoder", "critic"), "actor": ("actor",)})
 
     def __init__(
         self,
@@ -138,12 +140,12 @@ class DrQV2(RLModule):
 
         q1, q2 = self.critic(features, batch["action"])
         critic_loss, critic_terms = self._with_terms("critic", losses.critic_loss(q1, q2, target))
-        self.minimize(critic_loss, "encoder", "critic")
+        self.minimize(critic_loss, *self.loss_optimizers["critic"])
 
         features = features.detach()
         action = self._noisy(self.actor(features))
         actor_loss, actor_terms = self._with_terms("actor", losses.actor_loss(*self.critic(features, action)))
-        self.minimize(actor_loss, "actor")
+        self.minimize(actor_loss, *self.loss_optimizers["actor"])
 
         self._move_target(list(self.critic_target.parameters()), list(self.critic.parameters()), None)
         metrics = {

@@ -202,8 +202,19 @@ class Regularizer(Intervention):
         """Add the term to the loss; not in ``setup``, after which the agent forgets the terms of earlier runs."""
         agent = as_agent(pl_module)
         if self.coefficient > 0:
+            self._refuse_untrained(agent)
             tag = f"intervention/{self.name}/{'+'.join(self.modules)}"
             agent.add_loss_term(self.loss, tag, lambda: self.coefficient * self.penalty(agent))
+
+    def _refuse_untrained(self, agent: RLModule) -> None:
+        optimizers = [agent.optimizer_by_name(name) for name in agent.loss_optimizers.get(self.loss, ())]
+        trained = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+        for name in self.modules:
+            if optimizers and not any(id(p) in trained for p in agent.module(name).parameters()):
+                raise UserError(
+                    f"{type(self).__name__}: the {self.loss} loss does not train {name!r}, so the penalty would do "
+                    f"nothing; choose another of the losses {list(agent.loss_optimizers)}"
+                )
 
 
 class Probe(RLCallback):
@@ -261,15 +272,26 @@ def as_agent(module: pl.LightningModule) -> RLModule:
 
 
 def refuse_conflicts(callback: Intervention, others: Iterable[pl.Callback]) -> None:
-    """Raise UserError when ``others`` hold a class that ``callback`` names as incompatible, or its exact double."""
+    """Raise UserError when ``others`` hold a class that ``callback`` names as incompatible."""
     for other in others:
         if other is callback:
             continue
         reason = callback.incompatible_with.get(type(other).__name__)
         if reason is not None:
             raise UserError(f"{type(callback).__name__} cannot run beside {type(other).__name__}: {reason}")
-        if type(other) is type(callback) and other.state_key == callback.state_key:
-            raise UserError(f"{type(callback).__name__} is given twice with the same arguments; remove one of them")
+
+
+def refuse_doubles(callbacks: Iterable[pl.Callback]) -> None:
+    """Raise UserError when two interventions or probes are equal in class and arguments.
+
+    To be called before the Trainer is built, which would raise a longer error of its own.
+    """
+    seen: set[str] = set()
+    for callback in callbacks:
+        if isinstance(callback, RLCallback):
+            if callback.state_key in seen:
+                raise UserError(f"{type(callback).__name__} is given twice with the same arguments; remove one of them")
+            seen.add(callback.state_key)
 
 
 def in_order(callbacks: Iterable[pl.Callback]) -> list[RLCallback]:

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import lightning.pytorch as pl
+import yaml
 from jsonargparse import ActionConfigFile
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 from plasticity_rl import __version__
@@ -20,7 +23,7 @@ from plasticity_rl.agent import DrQV2
 from plasticity_rl.cli_errors import UNION, one_line
 from plasticity_rl.data import RLDataModule
 from plasticity_rl.errors import UserError
-from plasticity_rl.run_folder import refuse_other_run
+from plasticity_rl.run_folder import read_checkpoint, refuse_other_run
 from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks
 
 RUNS = Path("runs")
@@ -34,7 +37,8 @@ class OneLineParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what the console script prints as one line with exit code 2."""
-        raise UserError(one_line(message, self.known_options)) from ex
+        own = set(self._option_string_actions)  # inside a callback: its arguments
+        raise UserError(one_line(message, own if "is not accepted" in message else self.known_options)) from ex
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse; unresolved ``${...}`` is the user's error too."""
@@ -49,9 +53,11 @@ class SaveRunConfig(SaveConfigCallback):
     """Writes the resolved ``config.yaml`` into a new run folder; a resumed run keeps the old file and adds its own."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Save once, on rank 0, when training."""
-        if stage != "fit" or not trainer.is_global_zero:
-            return
+        """Write nothing yet: other callbacks and the checkpoint may still refuse to start."""
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save once, on rank 0, when everything was accepted."""
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "config.yaml"
@@ -95,22 +101,34 @@ class RLCLI(LightningCLI):
         parser.link_arguments("data.action_dim", "model.action_dim", apply_on="instantiate")
         OneLineParser.known_options |= set(parser._option_string_actions)
 
+    def _parse_ckpt_path(self) -> None:
+        """Take the network's options from the checkpoint for evaluation only; Lightning does so for training too.
+
+        There it would hide that the command asks for another network than the checkpoint holds.
+        """
+        path = self.config[self.config.subcommand].ckpt_path
+        if path in (None, "last"):
+            return
+        if not Path(path).is_file():
+            raise UserError(f"--ckpt_path {path}: no such file; give a .ckpt file or 'last'")
+        read_checkpoint(path)
+        if self.config.subcommand != "fit":
+            super()._parse_ckpt_path()
+
     def before_instantiate_classes(self) -> None:
         """Choose the run folder, and refuse one that holds another run."""
         assert self.subcommand is not None
         config = self.config[self.subcommand]
-        resuming = config.ckpt_path is not None
+        config.data.seed = config.model.seed = as_seed(config.seed_everything)  # `true` has become a number by now
         if config.trainer.default_root_dir is None:
             config.trainer.default_root_dir = str(default_run_dir(config, self.subcommand))
+        run_dir = Path(config.trainer.default_root_dir)
+        if config.ckpt_path == "last" and not list((run_dir / "checkpoints").glob("last*.ckpt")):
+            raise UserError(
+                f"--ckpt_path last: no checkpoint in {run_dir}; name the run with --trainer.default_root_dir"
+            )
         if self.subcommand == "fit":
-            run_dir = Path(config.trainer.default_root_dir)
-            refuse_other_run(run_dir, resuming=resuming)
-            if config.ckpt_path == "last" and not (run_dir / "checkpoints").is_dir():
-                raise UserError(
-                    f"--ckpt_path last: no checkpoint in {run_dir}; name the run with --trainer.default_root_dir"
-                )
-        if config.ckpt_path not in (None, "last", "best") and not Path(config.ckpt_path).is_file():
-            raise UserError(f"--ckpt_path {config.ckpt_path}: no such file; give a .ckpt file or 'last'")
+            refuse_other_run(run_dir, resuming=config.ckpt_path is not None)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Add logger, checkpoints, progress bar and run folder, unless the user chose others."""
@@ -125,12 +143,22 @@ class RLCLI(LightningCLI):
             kwargs["logger"] = False
         elif options.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(str(run_dir), name="", version="")
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        try:
+            return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"trainer: {_first_line(error)}") from error
 
 
 def as_seed(seed: int | bool | None) -> int:
-    """Turn ``--seed_everything`` into a number: true and false mean 0 to the framework's own generators."""
-    return 0 if seed is None or isinstance(seed, bool) else seed
+    """Turn ``--seed_everything`` into a number: false means 0 to the framework's own generators."""
+    seed = 0 if seed is None or isinstance(seed, bool) else seed
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed_everything={seed} must be a whole number from 0 to {2**32 - 1}")
+    return seed
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def default_run_dir(config: Any, subcommand: str) -> Path:
@@ -144,28 +172,58 @@ def default_run_dir(config: Any, subcommand: str) -> Path:
                 "name the run's folder with --trainer.default_root_dir"
             )
         return candidates[-1].parents[1]
-    if config.ckpt_path is not None:
+    if config.ckpt_path is not None and Path(config.ckpt_path).resolve().parent.name == "checkpoints":
         return Path(config.ckpt_path).resolve().parents[1]
     return RUNS / f"{prefix}{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
+def option_values(args: Sequence[str], *names: str) -> list[str]:
+    """Return the values given to an option in either spelling, ``--name value`` and ``--name=value``."""
+    pairs = zip(args, [*args[1:], ""], strict=True)
+    return [
+        following if arg in names else arg.partition("=")[2]
+        for arg, following in pairs
+        if arg in names or arg.startswith(tuple(f"{name}=" for name in names))
+    ]
+
+
+def check_config_files(args: Sequence[str]) -> None:
+    """Raise UserError naming the first config file that is broken or holds no options."""
+    for path in map(Path, option_values(args, "--config", "-c")):
+        if not path.is_file():
+            continue  # the parser says so
+        try:
+            content = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict):
+            held = "nothing" if content is None else f"a {type(content).__name__}"
+            raise UserError(f"{path} must hold options (data:, model:, trainer:, ...), but holds {held}")
+
+
 def with_run_config(args: Sequence[str]) -> list[str]:
-    """Add the run folder's ``config.yaml`` to a command that names a checkpoint but no config."""
+    """Add the run folder and its ``config.yaml`` to a command that names a checkpoint but no config."""
     args = list(args)
-    if any(arg == "--config" or arg.startswith("--config=") or arg == "-c" for arg in args):
+    checkpoint = option_values(args, "--ckpt_path")
+    if not checkpoint or option_values(args, "--config", "-c"):
         return args
-    for i, arg in enumerate(args):
-        value = arg.partition("=")[2] or (args[i + 1] if i + 1 < len(args) else "")
-        if arg.split("=")[0] == "--ckpt_path" and value.endswith(".ckpt"):
-            config = Path(value).parent.parent / "config.yaml"
-            if config.is_file():
-                return [args[0], "--config", str(config), *args[1:]]
-    return args
+    folders = option_values(args, "--trainer.default_root_dir")
+    if checkpoint[-1] == "last":
+        run_dir = Path(folders[-1]) if folders else None
+    else:
+        run_dir = Path(checkpoint[-1]).resolve().parents[1]
+    # A command that adds callbacks describes the whole run by itself; the config would give them a second time.
+    appends = args[0] == "fit" and any(arg.startswith("--trainer.callbacks") for arg in args)
+    if run_dir is None or appends or not (run_dir / "config.yaml").is_file():
+        return args
+    own = [] if folders else [f"--trainer.default_root_dir={run_dir}"]
+    return [args[0], f"--config={run_dir / 'config.yaml'}", *own, *args[1:]]
 
 
 def quiet() -> None:
     """Keep other packages' hints out of the way of the progress bar."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", module=r"jsonargparse\..*")
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
@@ -179,6 +237,7 @@ def run(args: Sequence[str]) -> None:
         UserError: When the input is wrong.
     """
     quiet()
+    check_config_files(args)
     try:
         RLCLI(
             DrQV2,
@@ -192,6 +251,8 @@ def run(args: Sequence[str]) -> None:
         )
     except UserError:
         raise
+    except MisconfigurationException as error:
+        raise UserError(_first_line(error)) from error
     except ValueError as error:
         # A callback's constructor refused its arguments: the parser wraps that in its report about types.
         if UNION in str(error):

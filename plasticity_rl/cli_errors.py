@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import re
 from collections.abc import Collection
 
@@ -17,7 +16,7 @@ def one_line(message: str, options: Collection[str] = ()) -> str:
 
     Args:
         message: The parser's message, many lines for a value that could have several types.
-        options: Option strings the parser knows (``--model.lr``), for suggestions.
+        options: Option strings the parser knows (``--model.lr``, or ``--modules`` inside a class), for suggestions.
 
     Returns:
         One line: the key, what was given, what was expected, and near names.
@@ -30,12 +29,18 @@ def one_line(message: str, options: Collection[str] = ()) -> str:
     if match := re.search(r"does not accept option '([^']+)'", message):
         return f"there is no option {match[1]!r}.{suggestion('--' + match[1], options)}"
     if match := re.search(r"Problem with given class_path '([^']+)':\s*\n?\s*(.+)", message):
-        return f"{prefix}no class {match[1]!r} ({match[2].strip()}).{_near_classes(match[1])}"
-    if match := re.search(r"Option '([^']+)' is not accepted", message):
-        if UNION not in message.split("Errors:", 1)[-1]:
-            return f"{prefix}there is no option {match[1]!r}.{_near_arguments(match[1], message)}"
+        return f"{prefix}no class {match[1]!r} ({match[2].strip()}).{_near_classes(key, match[1])}"
+    if match := re.search(r"Expected a dot import path string: (\S+)", message):
+        return f"{prefix}no class {match[1]!r}; write its path, package.Name.{_near_classes(key, match[1])}"
+    if match := re.search(r"^Option '([^']+)' is not accepted", message):
+        names = [option.lstrip("-") for option in options if not option.startswith(("-h", "--help"))]
+        return (
+            f"there is no option {match[1]!r}.{suggestion(match[1], names) or ' There are ' + ', '.join(names) + '.'}"
+        )
     if UNION in message:
         return prefix + _from_union(message)
+    if match := re.search(r"expects a function or a callable class: (.+)", message):
+        return prefix + _plain(match[1])
     text = re.sub(r'Parser key "[^"]+":', "", message)
     return prefix + _plain(" ".join(text.split()))
 
@@ -47,33 +52,26 @@ def _from_union(message: str) -> str:
     given = re.search(r"Given value: (.*)", "\n".join(errors))
     telling = [r for r in reasons if not r.startswith(("Expected a", "Not a valid subclass", "a class path", "a dict"))]
     if telling:
-        return _plain(telling[0])
+        classes = re.findall(r"class_path'?[=:] ?'[\w.]*?(\w+)'", given[1] if given else "")
+        return (f"{classes[0]}: " if len(classes) == 1 else "") + _plain(telling[0])
     expected = [_plain(r.removeprefix("Expected a ")) for r in reasons if r.startswith("Expected a ")]
     return f"expected {' or '.join(expected)}, got {given[1] if given else 'something else'}"
 
 
 def _plain(text: str) -> str:
     text = re.sub(r"<class '([\w.]+)'>", r"\1", text).replace("NoneType", "null")
-    return re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", text).replace("Expected a one", "Expected one")
+    text = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", text).replace("Expected a one", "Expected one")
+    return re.sub(r"^Expected (?:a )?(.+)\. Got value: ", r"expected \1, got ", text)
 
 
-def _near_classes(class_path: str) -> str:
+def _near_classes(key: str, class_path: str) -> str:
+    """Suggest classes of the module that was named, or callbacks where callbacks are expected."""
     module_name, _, name = class_path.rpartition(".")
     try:
-        names = importlib.import_module(module_name or "callbacks").__all__
-    except (ImportError, AttributeError):
-        return ""
-    return suggestion(name, names) or f" There are {', '.join(names)}."
-
-
-def _near_arguments(name: str, message: str) -> str:
-    match = re.search(r"class_path'?\s*[:=]\s*'([\w.]+)'", message)
-    if match is None:
-        return ""
-    module_name, _, class_name = match[1].rpartition(".")
-    try:
-        signature = inspect.signature(getattr(importlib.import_module(module_name), class_name))
+        names = importlib.import_module(module_name).__all__
     except (ImportError, AttributeError, ValueError):
-        return ""
-    names = [parameter for parameter in signature.parameters if parameter != "self"]
-    return suggestion(name, names) or f" {class_name} takes {', '.join(names)}."
+        if "callbacks" not in key:
+            return ""
+        module_name, names = "callbacks", importlib.import_module("callbacks").__all__
+    paths = [f"{module_name}.{known}" for known in names]
+    return suggestion(f"{module_name}.{name}", paths) or f" There are {', '.join(paths)}."

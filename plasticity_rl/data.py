@@ -19,7 +19,7 @@ from plasticity_rl.rng import derive_seed
 
 
 class Ticks:
-    """A loader of ``range(length)``: sized, without workers, prefetch or state. The loop's counters hold the position."""
+    """A loader of ``range(length)``: sized, without workers, prefetch or state. The loop counts the position."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -177,8 +177,8 @@ class RLDataModule(pl.LightningDataModule):
         seed_transitions = min(num_seed_frames, self.max_frames) // self.action_repeat
         if self.batch_size > seed_transitions:
             raise UserError(
-                f"data.batch_size={self.batch_size} is larger than the {seed_transitions} transitions of the seed phase "
-                f"(model.num_seed_frames={num_seed_frames} / action_repeat {self.action_repeat}): "
+                f"data.batch_size={self.batch_size} is larger than the {seed_transitions} transitions of the seed "
+                f"phase (model.num_seed_frames={num_seed_frames} / action_repeat {self.action_repeat}): "
                 f"use num_seed_frames >= {self.batch_size * self.action_repeat} or a smaller batch"
             )
 
@@ -208,6 +208,15 @@ class RLDataModule(pl.LightningDataModule):
         names = ("task", "action_repeat", "frame_stack", "image_size", "render", "camera_id", "num_envs", "seed")
         return {name: getattr(self, name) for name in names}
 
+    def refuse_other_identity(self, saved: dict[str, Any]) -> None:
+        """Raise UserError when training would continue a checkpoint of another task, environment setting or seed."""
+        for name, value in saved.items() if hasattr(self, "collector") else ():
+            if value != getattr(self, name):
+                raise UserError(
+                    f"the checkpoint was written with data.{name}={value}, but this run has {getattr(self, name)}: "
+                    "a resumed run must keep its task, environment settings and seed"
+                )
+
     def state_dict(self) -> dict[str, Any]:
         """Bring the replay's files up to date, then return cursors, simulator and open episode."""
         if not hasattr(self, "collector"):
@@ -223,11 +232,6 @@ class RLDataModule(pl.LightningDataModule):
         """Continue exactly where the checkpoint was taken; evaluating a checkpoint needs none of it."""
         if not hasattr(self, "collector"):
             return
-        for name, saved in state_dict["identity"].items():
-            if saved != getattr(self, name):
-                raise UserError(
-                    f"the checkpoint was written with data.{name}={saved}, but this run has {getattr(self, name)}: "
-                    "a resumed run must keep its task and seed"
-                )
+        self.refuse_other_identity(state_dict["identity"])
         self.replay.load_state_dict(state_dict["replay"])
         self.collector.load_state_dict(state_dict["collector"])

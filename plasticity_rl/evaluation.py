@@ -26,6 +26,8 @@ class Episode:
     frames: list[Tensor] = field(default_factory=list)
 
 
+# Lightning validates in inference mode, whose tensors (the env's frame stack) cannot be edited outside it later.
+@torch.inference_mode(False)
 @torch.no_grad()
 def play_episode(env: EnvBase, policy: Policy, seed: int, *, keep_frames: bool = False) -> Episode:
     """Seed ``env``, then play one episode with ``policy``.

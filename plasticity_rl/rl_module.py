@@ -46,6 +46,9 @@ class RLModule(pl.LightningModule):
     optimizer_names: tuple[str, ...] = ()
     """Names of the optimizers, in the order of ``configure_optimizers``."""
 
+    loss_optimizers: Mapping[str, tuple[str, ...]] = {}
+    """Names of the losses that callbacks may add to, each with the optimizers that step on it."""
+
     def __init__(self, *, replay_ratio: float, num_seed_frames: int, seed: int) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -133,7 +136,12 @@ class RLModule(pl.LightningModule):
         return frozenset(name for name, p in self.named_parameters() if id(p) in wanted)
 
     def add_loss_term(self, loss: str, name: str, term: Callable[[], Tensor]) -> None:
-        """Add ``term()``, a scalar, to the loss called ``loss`` at every update; logged under ``<name>/loss``."""
+        """Add ``term()``, a scalar, to the loss called ``loss`` at every update; logged under ``<name>/loss``.
+
+        Call it from ``on_fit_start`` or later: ``setup`` drops the terms of an earlier Trainer.
+        """
+        if loss not in self.loss_optimizers:
+            raise UserError(f"no loss {loss!r} in {type(self).__name__}; there are {list(self.loss_optimizers)}")
         terms = self._loss_terms.setdefault(loss, {})
         if name in terms:
             raise UserError(f"the {loss} loss already has a term called {name!r}")
@@ -141,7 +149,7 @@ class RLModule(pl.LightningModule):
 
     def loss_terms(self, loss: str) -> dict[str, Tensor]:
         """Evaluate the terms that callbacks added to ``loss``."""
-        return {name: term() for name, term in self._loss_terms.get(loss, {}).items()}
+        return {name: term() for name, term in sorted(self._loss_terms.get(loss, {}).items())}
 
     def reinitialized(self, parameters: Sequence[Tensor]) -> None:
         """Tell every callback that ``parameters`` hold fresh initial values."""
@@ -282,6 +290,8 @@ class RLModule(pl.LightningModule):
         """Restore what ``on_save_checkpoint`` added, refusing a checkpoint of another network by name."""
         if "rl" not in checkpoint:
             raise UserError("the checkpoint was not written by plasticity_rl: it holds no 'rl' entry")
+        if self._trainer is not None and (data := checkpoint.get(type(self.data).__qualname__)):
+            self.data.refuse_other_identity(data["identity"])  # before the networks, whose shapes depend on the task
         state = checkpoint["rl"]
         refuse_other_architecture(state["architecture"], {name: list(p.shape) for name, p in self.named_parameters()})
         for name in COUNTERS:

@@ -10,8 +10,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
@@ -32,11 +35,24 @@ def refuse_other_run(run_dir: Path, *, resuming: bool) -> None:
             f"the run folder {run_dir} cannot be written ({error.strerror}): "
             "choose another with --trainer.default_root_dir"
         ) from error
-    if not resuming and any((run_dir / name).exists() for name in ("checkpoints", "replay")):
+    if not resuming and any((run_dir / name).exists() for name in ("checkpoints", "replay", "starts.yaml")):
         raise UserError(
             f"the run folder {run_dir} already holds a run: continue it with --ckpt_path last, "
             "or choose another with --trainer.default_root_dir"
         )
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint, or raise UserError when the file is damaged or was not written by this framework."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises KeyError, EOFError, OSError, RuntimeError, UnpicklingError ...
+        raise UserError(
+            f"{path} is not a checkpoint, or is damaged (reading it gave {type(error).__name__})"
+        ) from error
+    if not isinstance(checkpoint, dict) or "rl" not in checkpoint:
+        raise UserError(f"{path} is not a checkpoint of plasticity_rl: it holds no 'rl' entry")
+    return checkpoint
 
 
 def git_revision(folder: Path) -> str:
@@ -66,7 +82,7 @@ def describe_start(env_frames: int) -> dict[str, object]:
 
 
 class RunFolder(pl.Callback):
-    """Appends every start of a run to ``starts.yaml`` and prints a summary when it stops."""
+    """Appends every start of a run to ``starts.yaml``, and prints a summary when it stops or was evaluated."""
 
     @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -90,3 +106,12 @@ class RunFolder(pl.Callback):
             print(f"Return after training:  {last:8.1f}  (frame {last_frame:,})")
         print(f"Run folder:  {run_dir}")
         print(f"TensorBoard: tensorboard --logdir {run_dir}")
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the result of ``validate``."""
+        if trainer.state.fn != TrainerFn.VALIDATING:
+            return
+        agent = as_agent(pl_module)
+        (frame, mean), std = agent.eval_returns[-1], float(agent.latest["eval/return_std"])
+        print(f"Return: {mean:.3f} +- {std:.3f} over {agent.data.num_eval_episodes} episodes  (frame {frame:,})")

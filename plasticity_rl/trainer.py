@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks.progress import ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from plasticity_rl.callback import refuse_doubles
 from plasticity_rl.progress import FrameProgressBar
 from plasticity_rl.run_folder import RunFolder
 from plasticity_rl.video import EvalVideo
@@ -30,6 +31,7 @@ def run_callbacks(given: Sequence[pl.Callback], *, progress_bar: bool = True) ->
     written after an evaluation.
     """
     callbacks = list(given)
+    refuse_doubles(callbacks)
     if not any(isinstance(callback, RunFolder) for callback in callbacks):
         callbacks.append(RunFolder())
     if not any(isinstance(callback, EvalVideo) for callback in callbacks):
@@ -43,7 +45,16 @@ def run_callbacks(given: Sequence[pl.Callback], *, progress_bar: bool = True) ->
                 auto_insert_metric_name=False,
                 monitor="eval/return",
                 mode="max",
-                save_last=True,
+                every_n_epochs=1,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            )
+        )
+        # Not `save_last` of the above: Lightning then rewrites last.ckpt only when the return is a new best.
+        callbacks.append(
+            ModelCheckpoint(
+                filename="last",
+                auto_insert_metric_name=False,
                 every_n_epochs=1,
                 save_on_train_epoch_end=True,
                 enable_version_counter=False,

@@ -77,7 +77,7 @@ def write_mp4(frames: np.ndarray, path: Path, frames_per_second: int) -> None:
 def add_animation(
     logger: TensorBoardLogger, tag: str, frames: np.ndarray, frames_per_second: int, env_frames: int
 ) -> None:
-    """Show frames in TensorBoard's image tab. ``SummaryWriter.add_video`` needs moviepy < 2, so the GIF is made here."""
+    """Show frames in TensorBoard's image tab, as a GIF: ``SummaryWriter.add_video`` needs moviepy < 2."""
     images = [Image.fromarray(frame) for frame in frames]
     buffer = io.BytesIO()
     duration = 1000 // frames_per_second

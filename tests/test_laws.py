@@ -353,7 +353,11 @@ PAIRS = [
     pytest.param(*pair, id="-".join(names(pair)), marks=[pytest.mark.slow] if i >= QUICK_PAIRS else [])
     for i, pair in enumerate(_ALL_PAIRS)
 ]
-SHORT = {"max_frames": 110, "data_options": {"eval_every_n_frames": 110}}
+SHORT = {
+    "max_frames": 110,
+    "data_options": {"eval_every_n_frames": 110},
+    "trainer_options": {"log_every_n_steps": 1},  # so that the metrics of every update are compared
+}
 
 
 def run_in_order(folder, given: Sequence[RLCallback], log: Log) -> tuple[Any, ...]:
@@ -409,6 +413,23 @@ def test_law_7_two_instances_of_one_class(cls, first, second, tmp_path, monkeypa
     for number, arguments in enumerate((first, second)):
         alone = run_in_order(tmp_path / str(number), [cls(**arguments)], log)
         assert differences(alone[0], forward[0]) != [] or alone[2] != forward[2], "one of the two had no effect"
+
+
+def test_law_7_the_sum_of_several_penalties_does_not_depend_on_their_order(tmp_path):
+    """Floating-point addition is not associative: the agent must add the terms in an order of its own."""
+    states = []
+    for order in (1, -1):
+        losses: list[float] = []
+
+        class Losses(RLCallback):
+            def on_update_end(self, agent, batch, metrics, losses=losses) -> None:
+                losses.append(float(metrics["loss/critic"]))
+
+        parts = {"critic": 3, "critic.Q1": 2, "critic.Q2": 7}
+        given = [callbacks.L2Init(modules=[name], coefficient=value) for name, value in parts.items()]
+        agent = fit_tiny(tmp_path / str(order), callbacks=[*given[::order], Losses()])
+        states.append((run_state(agent)["weights"], losses))
+    assert differences(*states) == []
 
 
 def test_two_resets_each_keep_their_own_schedule(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from types import MappingProxyType
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -18,6 +19,7 @@ class TinyAgent(RLModule):
 
     module_names = ("torso", "policy", "value")
     optimizer_names = ("value_learner", "policy_learner")
+    loss_optimizers = MappingProxyType({"td": ("value_learner",), "dpg": ("policy_learner",)})
 
     def __init__(
         self,

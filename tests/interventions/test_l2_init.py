@@ -171,6 +171,8 @@ def test_origin_is_a_copy_and_is_saved(tmp_path):
     ("arguments", "message"),
     [
         ({"coefficient": -0.1}, r"^L2Init.coefficient=-0.1 must be >= 0$"),
+        ({"loss": "critc"}, r"^no loss 'critc' in DrQV2; there are \['critic', 'actor'\]$"),
+        ({"modules": ["actor"]}, "the critic loss does not train 'actor', so the penalty would do nothing"),
         ({"modules": ["critics"]}, "no module 'critics' in DrQV2; there are .*'critic'.* Did you mean critic"),
     ],
 )
