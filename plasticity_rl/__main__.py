@@ -49,9 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("RL_LOGGING_LEVEL", "ERROR")  # TorchRL reads it at import; its INFO lines break the bar
     try:
         # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
-        from plasticity_rl.rendering import check_rendering
+        from plasticity_rl.rendering import check_rendering, configure_backend
 
-        check_rendering()
+        configure_backend()
+        if not any(arg in ("-h", "--help") or arg.startswith("--print_config") for arg in args):
+            check_rendering()
         from plasticity_rl.cli import run
 
         run(args)

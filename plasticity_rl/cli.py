@@ -123,10 +123,14 @@ class RLCLI(LightningCLI):
         if config.trainer.default_root_dir is None:
             config.trainer.default_root_dir = str(default_run_dir(config, self.subcommand))
         run_dir = Path(config.trainer.default_root_dir)
-        if config.ckpt_path == "last" and not list((run_dir / "checkpoints").glob("last*.ckpt")):
-            raise UserError(
-                f"--ckpt_path last: no checkpoint in {run_dir}; name the run with --trainer.default_root_dir"
-            )
+        if config.ckpt_path == "last":
+            checkpoints = list((run_dir / "checkpoints").glob("last*.ckpt"))
+            if not checkpoints:
+                raise UserError(
+                    f"--ckpt_path last: no checkpoint in {run_dir}; name the run with --trainer.default_root_dir"
+                )
+            for path in checkpoints:
+                read_checkpoint(path)
         if self.subcommand == "fit":
             refuse_other_run(run_dir, resuming=config.ckpt_path is not None)
 
@@ -195,7 +199,8 @@ def check_config_files(args: Sequence[str]) -> None:
         try:
             content = yaml.safe_load(path.read_text())
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+            reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+            raise UserError(f"{path} is not valid YAML: {reason}") from error
         if not isinstance(content, dict):
             held = "nothing" if content is None else f"a {type(content).__name__}"
             raise UserError(f"{path} must hold options (data:, model:, trainer:, ...), but holds {held}")

@@ -41,7 +41,7 @@ def one_line(message: str, options: Collection[str] = ()) -> str:
         return prefix + _from_union(message)
     if match := re.search(r"expects a function or a callable class: (.+)", message):
         return prefix + _plain(match[1])
-    text = re.sub(r'Parser key "[^"]+":', "", message)
+    text = re.sub(r'Parser key "[^"]+":|Call to compute_fn of link .* failed:', "", message)
     return prefix + _plain(" ".join(text.split()))
 
 
@@ -53,7 +53,8 @@ def _from_union(message: str) -> str:
     telling = [r for r in reasons if not r.startswith(("Expected a", "Not a valid subclass", "a class path", "a dict"))]
     if telling:
         classes = re.findall(r"class_path'?[=:] ?'[\w.]*?(\w+)'", given[1] if given else "")
-        return (f"{classes[0]}: " if len(classes) == 1 else "") + _plain(telling[0])
+        named = len(classes) != 1 or telling[0].startswith(f"{classes[0]}.")
+        return ("" if named else f"{classes[0]}: ") + _plain(telling[0])
     expected = [_plain(r.removeprefix("Expected a ")) for r in reasons if r.startswith("Expected a ")]
     return f"expected {' or '.join(expected)}, got {given[1] if given else 'something else'}"
 

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks.progress import ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from plasticity_rl.callback import refuse_doubles
+from plasticity_rl.checkpoint import BestCheckpoint, LastCheckpoint
 from plasticity_rl.progress import FrameProgressBar
 from plasticity_rl.run_folder import RunFolder
 from plasticity_rl.video import EvalVideo
@@ -39,27 +40,7 @@ def run_callbacks(given: Sequence[pl.Callback], *, progress_bar: bool = True) ->
     if progress_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(FrameProgressBar())
     if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
-        callbacks.append(
-            ModelCheckpoint(
-                filename="best_{env_frames:.0f}_frames",
-                auto_insert_metric_name=False,
-                monitor="eval/return",
-                mode="max",
-                every_n_epochs=1,
-                save_on_train_epoch_end=True,
-                enable_version_counter=False,
-            )
-        )
-        # Not `save_last` of the above: Lightning then rewrites last.ckpt only when the return is a new best.
-        callbacks.append(
-            ModelCheckpoint(
-                filename="last",
-                auto_insert_metric_name=False,
-                every_n_epochs=1,
-                save_on_train_epoch_end=True,
-                enable_version_counter=False,
-            )
-        )
+        callbacks += [BestCheckpoint(), LastCheckpoint()]
     return callbacks
 
 
