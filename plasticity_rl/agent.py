@@ -71,8 +71,16 @@ class DrQV2(RLModule):
     ) -> None:
         super().__init__(replay_ratio=replay_ratio, num_seed_frames=num_seed_frames, seed=seed)
         self.save_hyperparameters()
+        for name, value in {"feature_dim": feature_dim, "hidden_dim": hidden_dim, "num_channels": num_channels}.items():
+            if value < 1:
+                raise UserError(f"model.{name}={value} must be a whole number >= 1")
+        for name, value in {"random_shift_pad": random_shift_pad, "num_seed_frames": num_seed_frames}.items():
+            if value < 0:
+                raise UserError(f"model.{name}={value} must be a whole number >= 0")
+        if not 0 < lr < float("inf") or not stddev_clip >= 0:
+            raise UserError(f"model.lr={lr} must be > 0, and model.stddev_clip={stddev_clip} must be >= 0")
         if not 0 < critic_target_tau <= 1:
-            raise UserError(f"critic_target_tau={critic_target_tau} must be in (0, 1]; the published value is 0.01")
+            raise UserError(f"model.critic_target_tau={critic_target_tau} must be in (0, 1]; published: 0.01")
         self.lr = lr
         self.stddev_schedule = parse_schedule(stddev_schedule)
         if min(self.stddev_schedule(0), self.stddev_schedule(2**60)) < 0:
@@ -123,12 +131,14 @@ class DrQV2(RLModule):
 
         Args:
             batch: ``[B]`` with ``pixels`` and ``("next", "pixels")`` uint8 ``(B, C, H, W)``, ``action`` ``(B, A)``,
-                n-step ``reward`` ``(B, 1)`` and ``discount`` ``(B, 1)``; ``next`` is n steps later.
+                n-step ``reward`` and ``discount`` ``(B, 1)`` or ``(B,)``; ``next`` is n steps later.
 
         Returns:
             Detached scalars by log tag. Nothing is read back from a GPU.
         """
         pixels, next_pixels = batch["pixels"], batch["next", "pixels"]
+        # As columns, whatever came in: a flat reward would broadcast with the (B, 1) values to (B, B) without a word.
+        reward, discount = batch["reward"].view(-1, 1), batch["discount"].view(-1, 1)
         if self.augment:
             pixels, next_pixels = self._shift(pixels), self._shift(next_pixels)
         features = self.encoder(pixels)
@@ -136,7 +146,7 @@ class DrQV2(RLModule):
             next_features = self.encoder(next_pixels)
             next_action = self._noisy(self.actor(next_features))
             next_q1, next_q2 = self.critic_target(next_features, next_action)
-            target = losses.td_target(batch["reward"], batch["discount"], next_q1, next_q2)
+            target = losses.td_target(reward, discount, next_q1, next_q2)
 
         q1, q2 = self.critic(features, batch["action"])
         critic_loss, critic_terms = self._with_terms("critic", losses.critic_loss(q1, q2, target))
@@ -154,7 +164,7 @@ class DrQV2(RLModule):
             "q/q1": q1.mean(),
             "q/q2": q2.mean(),
             "q/target": target.mean(),
-            "q/reward": batch["reward"].mean(),
+            "q/reward": reward.mean(),
             **critic_terms,
             **actor_terms,
         }

@@ -38,6 +38,4 @@ class BestCheckpoint(ModelCheckpoint):
     """Keeps the checkpoint of the highest evaluation return, named after its env frame."""
 
     def __init__(self) -> None:
-        super().__init__(
-            filename="best_{env_frames:.0f}_frames", monitor="eval/return", mode="max", **AFTER_EVALUATION
-        )
+        super().__init__(filename="best_{env_frames:.0f}_frames", monitor="eval/return", mode="max", **AFTER_EVALUATION)

@@ -11,9 +11,8 @@ from typing import Any, ClassVar, NoReturn
 
 import lightning.pytorch as pl
 import yaml
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
@@ -24,10 +23,28 @@ from plasticity_rl.cli_errors import UNION, one_line
 from plasticity_rl.data import RLDataModule
 from plasticity_rl.errors import UserError
 from plasticity_rl.run_folder import read_checkpoint, refuse_other_run
-from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks
+from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks, run_logger
 
 RUNS = Path("runs")
 """Where runs go that name no folder: ``runs/<task>_seed<seed>_<date>-<time>``."""
+
+
+PARSER_MODE = "omegaconf+"
+"""YAML in which ``${...}`` follows overrides on the command line."""
+
+
+def load_yaml(text: str) -> Any:
+    """Load YAML whose keys ``on`` and ``off`` are names: YAML 1.1 reads them as true and false."""
+    return _with_text_keys(get_loader("yaml")(text))
+
+
+def _with_text_keys(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_text_keys(item) for item in value]
+    if isinstance(value, dict):
+        names = {True: "on", False: "off"}
+        return {names[key] if isinstance(key, bool) else key: _with_text_keys(item) for key, item in value.items()}
+    return value
 
 
 class OneLineParser(LightningArgumentParser):
@@ -140,13 +157,15 @@ class RLCLI(LightningCLI):
         run_dir = Path(options.default_root_dir)
         callbacks = options.callbacks if isinstance(options.callbacks, list) else [options.callbacks]
         callbacks = run_callbacks(
-            [callback for callback in callbacks if callback], progress_bar=options.enable_progress_bar is not False
+            [callback for callback in callbacks if callback],
+            progress_bar=options.enable_progress_bar is not False,
+            checkpoints=options.enable_checkpointing is not False,
         )
         place_checkpoints(callbacks, run_dir)
         if self.subcommand == "validate":
             kwargs["logger"] = False
         elif options.logger in (None, True):
-            kwargs["logger"] = TensorBoardLogger(str(run_dir), name="", version="")
+            kwargs["logger"] = run_logger(run_dir)
         try:
             return super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except (ValueError, TypeError) as error:
@@ -243,6 +262,7 @@ def run(args: Sequence[str]) -> None:
     """
     quiet()
     check_config_files(args)
+    set_loader(PARSER_MODE, load_yaml, exceptions=(yaml.YAMLError,))
     try:
         RLCLI(
             DrQV2,
@@ -252,7 +272,7 @@ def run(args: Sequence[str]) -> None:
             trainer_defaults=TRAINER_DEFAULTS,
             save_config_callback=SaveRunConfig,
             auto_configure_optimizers=False,
-            parser_kwargs={"parser_mode": "omegaconf+"},
+            parser_kwargs={"parser_mode": PARSER_MODE},
         )
     except UserError:
         raise

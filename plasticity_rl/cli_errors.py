@@ -33,10 +33,10 @@ def one_line(message: str, options: Collection[str] = ()) -> str:
     if match := re.search(r"Expected a dot import path string: (\S+)", message):
         return f"{prefix}no class {match[1]!r}; write its path, package.Name.{_near_classes(key, match[1])}"
     if match := re.search(r"^Option '([^']+)' is not accepted", message):
-        names = [option.lstrip("-") for option in options if not option.startswith(("-h", "--help"))]
-        return (
-            f"there is no option {match[1]!r}.{suggestion(match[1], names) or ' There are ' + ', '.join(names) + '.'}"
+        names = sorted(
+            name.lstrip("-") for name in options if not name.startswith(("-h", "--help")) and name[-1] != "+"
         )
+        return f"there is no option {match[1]!r}.{suggestion(match[1], names) or f' There are {names}.'}"
     if UNION in message:
         return prefix + _from_union(message)
     if match := re.search(r"expects a function or a callable class: (.+)", message):
@@ -74,5 +74,5 @@ def _near_classes(key: str, class_path: str) -> str:
         if "callbacks" not in key:
             return ""
         module_name, names = "callbacks", importlib.import_module("callbacks").__all__
-    paths = [f"{module_name}.{known}" for known in names]
-    return suggestion(f"{module_name}.{name}", paths) or f" There are {', '.join(paths)}."
+    near = suggestion(name, names) or f" There are {', '.join(names)}."
+    return re.sub(r"(\w+)([,?.])", rf"{module_name}.\1\2", near)

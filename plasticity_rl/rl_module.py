@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
@@ -262,8 +263,11 @@ class RLModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log mean and standard deviation of the evaluation episodes' returns."""
         scalars = self._log_evaluation()
-        # Through Lightning as well, for checkpoint file names, ``monitor`` and the table that ``validate`` prints.
-        self.log_dict({**scalars, "env_frames": float(self.env_frames)}, logger=False)
+        # Through Lightning as well, for checkpoint file names, ``monitor`` and what ``Trainer.validate`` returns: that
+        # takes logged metrics only, and a metric called ``step`` puts them on our x-axis.
+        validating = self.trainer.state.fn == TrainerFn.VALIDATING
+        frames = float(self.env_frames)
+        self.log_dict({**scalars, "env_frames": frames, **({"step": frames} if validating else {})}, logger=validating)
 
     def _log_evaluation(self) -> dict[str, Tensor]:
         returns = torch.tensor([episode.episode_return for episode in self.eval_episodes], dtype=torch.float64)

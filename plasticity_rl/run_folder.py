@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
@@ -105,7 +106,8 @@ class RunFolder(pl.Callback):
             print(f"Return before training: {first:8.1f}  (frame {first_frame:,})")
             print(f"Return after training:  {last:8.1f}  (frame {last_frame:,})")
         print(f"Run folder:  {run_dir}")
-        print(f"TensorBoard: tensorboard --logdir {run_dir}")
+        if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+            print(f"TensorBoard: tensorboard --logdir {run_dir}")
 
     @rank_zero_only
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

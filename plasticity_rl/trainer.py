@@ -20,12 +20,15 @@ from plasticity_rl.video import EvalVideo
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": -1,  # an epoch is the time between two evaluations; training stops on data.max_frames
     "num_sanity_val_steps": 0,
+    "devices": 1,  # one GPU of several: more are a choice, since every rank has environments of its own
     "log_every_n_steps": 50,
     "enable_model_summary": False,
 }
 
 
-def run_callbacks(given: Sequence[pl.Callback], *, progress_bar: bool = True) -> list[pl.Callback]:
+def run_callbacks(
+    given: Sequence[pl.Callback], *, progress_bar: bool = True, checkpoints: bool = True
+) -> list[pl.Callback]:
     """Return ``given`` followed by what every run has and ``given`` does not replace.
 
     Run folder, evaluation video, progress bar over frames, and checkpoints: ``last.ckpt`` and the best by return, each
@@ -39,7 +42,7 @@ def run_callbacks(given: Sequence[pl.Callback], *, progress_bar: bool = True) ->
         callbacks.append(EvalVideo())
     if progress_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(FrameProgressBar())
-    if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
+    if checkpoints and not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
         callbacks += [BestCheckpoint(), LastCheckpoint()]
     return callbacks
 
@@ -51,6 +54,11 @@ def place_checkpoints(callbacks: Sequence[pl.Callback], run_dir: Path) -> None:
             callback.dirpath = str(run_dir / "checkpoints")
 
 
+def run_logger(run_dir: str | Path) -> TensorBoardLogger:
+    """Return a TensorBoard logger that writes into ``run_dir`` itself, and no ``hp_metric`` (a -1 at step 0)."""
+    return TensorBoardLogger(str(run_dir), name="", version="", default_hp_metric=False)
+
+
 def make_trainer(run_dir: str | Path, *, callbacks: Sequence[pl.Callback] = (), **options: Any) -> pl.Trainer:
     """Return a Trainer that writes everything into ``run_dir``.
 
@@ -60,7 +68,11 @@ def make_trainer(run_dir: str | Path, *, callbacks: Sequence[pl.Callback] = (), 
         **options: Passed on to ``lightning.Trainer``.
     """
     run_dir = Path(run_dir)
-    all_callbacks = run_callbacks(callbacks, progress_bar=options.get("enable_progress_bar", True))
+    all_callbacks = run_callbacks(
+        callbacks,
+        progress_bar=options.get("enable_progress_bar") is not False,
+        checkpoints=options.get("enable_checkpointing") is not False,
+    )
     place_checkpoints(all_callbacks, run_dir)
-    options = {"logger": TensorBoardLogger(str(run_dir), name="", version=""), **TRAINER_DEFAULTS, **options}
+    options = {"logger": run_logger(run_dir), **TRAINER_DEFAULTS, **options}
     return pl.Trainer(default_root_dir=run_dir, callbacks=all_callbacks, **options)

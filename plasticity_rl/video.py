@@ -20,7 +20,7 @@ from plasticity_rl.rl_module import RLModule
 
 
 class EvalVideo(RLCallback):
-    """Films the first episode of every ``every_n_evals``-th evaluation as the agent sees it.
+    """Films the first episode of every ``every_n_evals``-th and of the last evaluation, as the agent sees it.
 
     Mutates: nothing; the frames are those the policy was given, so it costs no rendering.
     Logs: image ``eval/video`` (an animated GIF) and ``videos/eval_<frames>.mp4`` in the run folder.
@@ -39,8 +39,10 @@ class EvalVideo(RLCallback):
             as_agent(pl_module).data.keep_frames_of = 0
 
     def on_evaluation(self, agent: RLModule, episodes: Sequence[Episode]) -> None:
-        """Write the film when this evaluation is due."""
-        if not self.every_n_evals or len(agent.eval_returns) % self.every_n_evals or not episodes[0].frames:
+        """Write the film when this evaluation is due; the last one always is."""
+        last = agent.env_frames >= agent.data.max_frames
+        due = self.every_n_evals and (last or len(agent.eval_returns) % self.every_n_evals == 0)
+        if not due or not episodes[0].frames:
             return
         frames = enlarge(episodes[0].frames, self.min_side)
         frames_per_second = film_speed(agent.data.action_repeat)

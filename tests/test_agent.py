@@ -392,3 +392,26 @@ def test_same_seed_gives_the_same_run_bit_by_bit_and_another_seed_another(tmp_pa
     states, same = one.rng.state_dict(), again.rng.state_dict()
     assert set(states) == set(same)
     assert all(torch.equal(states[name], same[name]) for name in states)
+
+
+def test_flat_rewards_and_discounts_mean_the_same_as_columns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    batch = TensorDict(
+        {
+            "pixels": torch.randint(0, 256, (4, 9, 16, 16), dtype=torch.uint8, generator=generator),
+            "action": torch.rand(4, 2, generator=generator),
+            "reward": torch.rand(4, 1, generator=generator),
+            "discount": torch.rand(4, 1, generator=generator),
+            ("next", "pixels"): torch.randint(0, 256, (4, 9, 16, 16), dtype=torch.uint8, generator=generator),
+        },
+        [4],
+    )
+    flat = batch.clone()
+    flat["reward"], flat["discount"] = batch["reward"].flatten(), batch["discount"].flatten()
+
+    def critic_loss(given: TensorDict) -> float:
+        torch.manual_seed(0)
+        agent = DrQV2((9, 16, 16), 2, hidden_dim=8, num_channels=2, feature_dim=4, random_shift_pad=1)
+        return float(agent.update(given)["loss/critic"])
+
+    assert critic_loss(flat) == critic_loss(batch)

@@ -1,8 +1,9 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import fit_tiny, weights_hash
+from helpers import fit_tiny, tiny_agent, tiny_data, weights_hash
 
+from plasticity_rl import make_trainer
 from plasticity_rl.rl_module import RLModule
 
 
@@ -46,3 +47,15 @@ def test_last_follows_every_evaluation_and_best_the_highest_return(tmp_path) -> 
     best_frame = max(evaluated, key=lambda pair: pair[1])[0]
     assert best.name == f"best_{best_frame}_frames.ckpt"
     assert saved_frames(best) == best_frame
+
+
+def test_trainer_validate_returns_what_the_run_logged_at_that_checkpoint(tmp_path) -> None:
+    trained = fit_tiny(tmp_path, max_frames=200)
+    data = tiny_data(max_frames=200, seed=1)
+    agent = tiny_agent(data)
+    trainer = make_trainer(tmp_path, logger=False, enable_progress_bar=False)
+
+    (metrics,) = trainer.validate(agent, data, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+
+    assert trained.eval_returns[-1] == (200, pytest.approx(metrics["eval/return"]))
+    assert metrics["env_frames"] == agent.env_frames == 200

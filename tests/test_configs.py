@@ -1,0 +1,97 @@
+"""Every file under ``configs/`` parses with the real command line and composes by repeated ``--config``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from cli_runs import REPOSITORY, callback_names, printed_config
+
+import callbacks
+from plasticity_rl.envs import task_names
+
+CONFIGS = REPOSITORY / "configs"
+BASES = [CONFIGS / "drqv2.yaml", CONFIGS / "quickstart.yaml"]
+TASKS = sorted((CONFIGS / "task").glob("*.yaml"))
+FRAGMENTS = sorted([*(CONFIGS / "interventions").glob("*.yaml"), *(CONFIGS / "probes").glob("*.yaml")])
+OTHERS = sorted(set(CONFIGS.glob("*.yaml")) - set(BASES))
+
+
+def stem(path: Path) -> str:
+    return path.stem
+
+
+def leaves(tree: dict, prefix: str = "") -> dict[str, object]:
+    """Return the values of nested dicts by dotted key."""
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        flat |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def same(printed: object, written: object) -> bool:
+    """YAML 1.1 reads 1e-4 as text; the parser makes a number of it."""
+    return printed == written or str(printed) == str(written) or float(str(printed)) == float(str(written))
+
+
+@pytest.mark.parametrize("path", [*BASES, *OTHERS], ids=stem)
+def test_a_base_config_sets_what_it_says(path):
+    printed = leaves(printed_config("--config", path))
+    for key, value in leaves(yaml.safe_load(path.read_text())).items():
+        if not isinstance(value, list):
+            assert same(printed[key], value), key
+
+
+@pytest.mark.parametrize("path", TASKS, ids=stem)
+def test_a_task_config_goes_on_top_of_the_published_agent(path):
+    """It changes what it names and nothing else, and its task exists."""
+    base = leaves(printed_config("--config", CONFIGS / "drqv2.yaml"))
+    config = leaves(printed_config("--config", CONFIGS / "drqv2.yaml", "--config", path))
+    written = leaves(yaml.safe_load(path.read_text()))
+    assert all(same(config[key], value) for key, value in written.items())
+    assert {key for key in config if config[key] != base[key]} <= written.keys()
+    assert config["data.task"] == path.stem
+    assert path.stem in task_names()
+
+
+@pytest.mark.parametrize("base", BASES, ids=stem)
+@pytest.mark.parametrize("path", FRAGMENTS, ids=stem)
+def test_a_fragment_appends_its_callbacks(path, base):
+    """The rest of the config stays as it was."""
+    before = printed_config("--config", base)
+    after = printed_config("--config", base, "--config", path)
+    own = [entry["class_path"] for entry in yaml.safe_load(path.read_text())["trainer"]["callbacks+"]]
+    assert own
+    assert callback_names(after) == [*callback_names(before), *own]
+    for config in (before, after):
+        config["trainer"].pop("callbacks", None)
+    assert after == before
+
+
+@pytest.mark.parametrize("path", FRAGMENTS, ids=stem)
+def test_the_arguments_of_a_fragment_are_accepted(path):
+    """Parsing checks names and types only; the constructor checks values."""
+    config = printed_config("--config", path)
+    for entry in config["trainer"]["callbacks"]:
+        package, name = entry["class_path"].split(".")
+        assert package == "callbacks"
+        getattr(callbacks, name)(**entry["init_args"])
+
+
+@pytest.mark.parametrize("base", BASES, ids=stem)
+def test_all_fragments_compose_in_one_command(base):
+    options = [option for path in FRAGMENTS for option in ("--config", path)]
+    expected = callback_names(printed_config("--config", base))
+    for path in FRAGMENTS:
+        expected += [entry["class_path"] for entry in yaml.safe_load(path.read_text())["trainer"]["callbacks+"]]
+    assert callback_names(printed_config("--config", base, *options)) == expected
+
+
+@pytest.mark.parametrize("name", callbacks.__all__)
+def test_every_callback_has_a_fragment_of_its_name(name):
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    (path,) = [path for path in FRAGMENTS if path.stem == snake]
+    entries = yaml.safe_load(path.read_text())["trainer"]["callbacks+"]
+    assert f"callbacks.{name}" in [entry["class_path"] for entry in entries]

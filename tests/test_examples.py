@@ -1,0 +1,50 @@
+"""The examples run as they are, with fewer frames."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_runs import REPOSITORY, checkpoint, events
+
+EXAMPLES = REPOSITORY / "examples"
+
+
+def run_example(name: str, *args: str | Path) -> str:
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+    process = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *map(str, args)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process.stdout
+
+
+def test_train_drqv2(tmp_path):
+    out = run_example("train_drqv2.py", "--max_frames", "2000", "--run_dir", tmp_path)
+    assert "(frame 2,000)" in out
+    saved = checkpoint(tmp_path)["rl"]
+    assert saved["env_frames"] == 2000
+    assert saved["num_updates"] > 50
+    tags = events(tmp_path).Tags()["scalars"]
+    assert {"eval/return", "loss/critic", "fau/critic", "intervention/reset"} <= set(tags)
+
+
+def test_write_a_callback(tmp_path):
+    out = run_example("write_a_callback.py", "--max_frames", "2000", "--run_dir", tmp_path)
+    assert "critic norm" in out
+    assert checkpoint(tmp_path)["rl"]["env_frames"] == 2000
+    tags = events(tmp_path).Tags()["scalars"]
+    assert {"weight_norm/encoder", "weight_norm/critic", "intervention/shrink"} <= set(tags)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_says_how_to_run_it(path):
+    assert f"python examples/{path.name}" in path.read_text().split('"""')[1]

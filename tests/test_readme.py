@@ -1,0 +1,179 @@
+"""What README.md shows is true: its commands run, its YAML parses, its tables list what exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from cli_runs import REPOSITORY, TINY, append_callbacks, call, callback_names, events, fit_tiny_cli, printed_config
+
+import callbacks
+from plasticity_rl.__main__ import COMMANDS
+
+TEXT = (REPOSITORY / "README.md").read_text()
+IGNORED = ("pip", "tensorboard", "git", "cd", "export", "sudo", "apt-get")
+RUN_IN_README = "runs/mine"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Return the shell commands, continued lines joined, comments and ``VAR=value`` in front removed."""
+    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    words = [re.split(r"\s#\s|^#", line)[0].strip() for line in lines]
+    return [re.sub(r"^(\w+=\S+ +)+", "", command) for command in words if command]
+
+
+def of_program(*names: str) -> list[str]:
+    return [command for command in commands() if command.split()[0] in names]
+
+
+def section(title: str) -> str:
+    match = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
+    assert match, f"README.md has no section {title!r}"
+    return match[1]
+
+
+def first_column(title: str) -> list[str]:
+    """Return what stands in backticks in the first column of a section's table."""
+    rows = [line for line in section(title).splitlines() if line.startswith("|")][2:]
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+
+
+# ---- commands --------------------------------------------------------------------------------------------------------
+
+
+def test_every_command_is_checked_by_one_of_these_tests():
+    known = ("plasticity-rl", "make", "python", *IGNORED)
+    assert [command for command in commands() if command.split()[0] not in known] == []
+    assert of_program("make")
+    assert of_program("plasticity-rl")
+    assert blocks("yaml")
+    assert blocks("python")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with the configs and the run that the README continues and evaluates."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(REPOSITORY / "configs", folder / "configs")
+    fit_tiny_cli(folder / RUN_IN_README, max_frames=100)
+    return folder
+
+
+@pytest.mark.parametrize("command", of_program("plasticity-rl"))
+def test_a_training_command_runs(command, folder, tmp_path, monkeypatch):
+    """In process, with the README's options first and a tiny env, tiny networks and few frames after them."""
+    monkeypatch.chdir(folder)
+    args = shlex.split(command)[1:]
+    if args[0] == "fit" and "--config" in args and RUN_IN_README in command:
+        args += ["--max_frames=200"]
+    elif args[0] == "fit" and not any(arg.startswith("--trainer.callbacks.help") for arg in args):
+        args += [*TINY, "--max_frames=100", f"--trainer.default_root_dir={tmp_path}"]
+    elif args[0] not in ("fit", "validate"):
+        assert args[0] in COMMANDS
+        args = [args[0], "--help"]
+    result = call(*args)
+    assert result.code == 0, result.err
+    assert result.out
+
+
+@pytest.mark.parametrize("command", of_program("make"))
+def test_a_make_target_exists(command):
+    process = subprocess.run(
+        ["make", "-n", *shlex.split(command)[1:]], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout
+
+
+def test_python_scripts_and_configs_and_pages_that_are_named_exist():
+    """Paths in commands, in backticks and in links."""
+    named = set(re.findall(r"(?:configs|examples|callbacks|plasticity_rl|tests|docs)/[\w/]+\.\w+", TEXT))
+    named |= {link for link in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in link}
+    assert named
+    assert [path for path in sorted(named) if not (REPOSITORY / path).exists()] == []
+
+
+# ---- code ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_a_yaml_block_composes_with_the_quickstart(block, tmp_path):
+    path = tmp_path / "block.yaml"
+    path.write_text(block)
+    base = ["--config", REPOSITORY / "configs" / "quickstart.yaml"]
+    names = callback_names(printed_config(*base, "--config", path))
+    assert names[1:] == re.findall(r"class_path: (\S+)", block)
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_a_python_block_compiles_and_imports_what_exists(block):
+    compile(block, "README.md", "exec")
+    imports = re.findall(r"^(?:from|import) .*$", block, re.MULTILINE)
+    assert imports
+    exec("\n".join(imports), {})
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_callback_table_has_a_row_for_every_callback():
+    assert sorted(first_column("Callbacks")) == sorted(callbacks.__all__)
+
+
+def test_the_callback_table_points_to_fragments_of_the_same_callback():
+    for row in section("Callbacks").splitlines():
+        if match := re.match(r"\| `(\w+)` .*?`(configs/\S+\.yaml)`", row):
+            assert f"class_path: callbacks.{match[1]}" in (REPOSITORY / match[2]).read_text()
+
+
+def compatible_groups() -> list[list[str]]:
+    """Return all callbacks by name, in as few runs as their declared incompatibilities allow."""
+    groups: list[list[str]] = []
+    for name in callbacks.__all__:
+        for group in groups:
+            refused = [getattr(getattr(callbacks, one), "incompatible_with", {}) for one in (name, *group)]
+            if not any(name in table for table in refused[1:]) and not set(group) & refused[0].keys():
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return groups
+
+
+@pytest.fixture(scope="module")
+def written_tags(tmp_path_factory) -> set[str]:
+    """Every tag that short runs with all callbacks write."""
+    folder, tags = tmp_path_factory.mktemp("tags"), set()
+    for index, names in enumerate(compatible_groups()):
+        entries = [(f"callbacks.{name}", dict(getattr(callbacks, name).example_arguments)) for name in names]
+        fragment = append_callbacks(folder / f"{index}.yaml", entries)
+        fit_tiny_cli(folder / str(index), "--config", fragment, "--model.replay_ratio=1", max_frames=200)
+        read = events(folder / str(index)).Tags()
+        tags |= {*read["scalars"], *read["images"], *(tag.removesuffix("/text_summary") for tag in read["tensors"])}
+    return tags
+
+
+def pattern(tag: str) -> re.Pattern[str]:
+    """``fau/<module>/<layer>`` stands for any one segment in place of each ``<...>``."""
+    return re.compile(
+        "".join("[^/]+" if part.startswith("<") else re.escape(part) for part in re.split("(<[^>]+>)", tag))
+    )
+
+
+@pytest.mark.parametrize("tag", first_column("What is logged"))
+def test_a_listed_tag_is_written(tag, written_tags):
+    assert any(pattern(tag).fullmatch(written) for written in written_tags), sorted(written_tags)
+
+
+def test_every_written_tag_is_listed(written_tags):
+    listed = [pattern(tag) for tag in first_column("What is logged")]
+    assert len(written_tags) > 20
+    assert sorted(tag for tag in written_tags if not any(one.fullmatch(tag) for one in listed)) == []
