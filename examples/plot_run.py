@@ -48,7 +48,7 @@ def draw(run_dir: str, out: Path) -> None:
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=120)
+    figure.savefig(out, dpi=120, bbox_inches="tight")
 
 
 if __name__ == "__main__":
