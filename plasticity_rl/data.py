@@ -174,7 +174,7 @@ class RLDataModule(pl.LightningDataModule):
         return 2 * (self.eval_every_n_frames // self.frames_per_tick) + 1000
 
     def _refuse_too_few_seed_frames(self, num_seed_frames: int) -> None:
-        seed_transitions = min(num_seed_frames, self.max_frames) // self.action_repeat
+        seed_transitions = num_seed_frames // self.action_repeat
         if self.batch_size > seed_transitions:
             raise UserError(
                 f"data.batch_size={self.batch_size} is larger than the {seed_transitions} transitions of the seed "

@@ -49,6 +49,7 @@ def test_last_follows_every_evaluation_and_best_the_highest_return(tmp_path) -> 
     assert saved_frames(best) == best_frame
 
 
+@pytest.mark.filterwarnings("ignore:You called `self.log:UserWarning")
 def test_trainer_validate_returns_what_the_run_logged_at_that_checkpoint(tmp_path) -> None:
     trained = fit_tiny(tmp_path, max_frames=200)
     data = tiny_data(max_frames=200, seed=1)

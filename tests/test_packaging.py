@@ -84,7 +84,14 @@ def test_every_subpackage_is_importable() -> None:
 @pytest.mark.parametrize("target", ["quickstart", "test"])
 def test_readme_commands_are_make_targets(target: str) -> None:
     assert f"make {target}" in (ROOT / "README.md").read_text("utf-8")
-    dry_run = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    dry_run = subprocess.run(
+        ["make", "-n", "--no-print-directory", target],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert dry_run.returncode == 0, dry_run.stderr
     last = dry_run.stdout.strip().splitlines()[-1]
     assert {"quickstart": "configs/quickstart.yaml", "test": "-m pytest"}[target] in last
