@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
-import torch
 from tensordict import TensorDictBase
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
+from plasticity_rl.active_units import ActiveUnitCounter
 from plasticity_rl.callback import Probe, as_agent
-from plasticity_rl.errors import UserError
-from plasticity_rl.measures import active_and_total, pooled_fraction
+from plasticity_rl.measures import pooled_fraction
 from plasticity_rl.rl_module import RLModule
 
 
@@ -46,38 +43,20 @@ class FractionActiveUnits(Probe):
     ) -> None:
         super().__init__(every_n_updates=every_n_updates)
         self.modules, self.per_layer = list(modules), per_layer
-        self._handles: list[RemovableHandle] = []
-        self._counts: dict[tuple[str, str], tuple[Tensor, int]] = {}
+        self._counter = ActiveUnitCounter(self.modules)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse unknown modules, and those without hidden units, before training."""
-        for name in self.modules:
-            if not as_agent(pl_module).activation_layers(name):
-                raise UserError(f"FractionActiveUnits.modules: {name!r} has no hidden ReLU layer to count units of")
+        self._counter.refuse_unknown(as_agent(pl_module), "FractionActiveUnits.modules")
 
     def begin(self, agent: RLModule) -> None:
         """Hook the activation layers for one update."""
-        self._counts = {}
-        for name in self.modules:
-            for layer_name, layer in agent.activation_layers(name).items():
-                self._handles.append(layer.register_forward_hook(self._counter(name, layer_name)))
-
-    def _counter(self, module: str, layer: str) -> Any:
-        def count(_: nn.Module, __: Any, output: Tensor) -> None:
-            # Passes without gradient are targets and acting, later ones belong to another module's loss.
-            if torch.is_grad_enabled() and (module, layer) not in self._counts:
-                self._counts[module, layer] = active_and_total(output)
-
-        return count
+        self._counter.start(agent)
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Remove the hooks and pool the counts by element."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
         scalars: dict[str, Any] = {}
-        for name in self.modules:
-            counts = {layer: value for (module, layer), value in self._counts.items() if module == name}
+        for name, counts in self._counter.stop().items():
             scalars[f"fau/{name}"] = pooled_fraction(counts.values())
             if self.per_layer:
                 scalars |= {f"fau/{name}/{layer}": active / total for layer, (active, total) in counts.items()}

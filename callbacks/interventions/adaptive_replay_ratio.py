@@ -1,0 +1,156 @@
+"""Raise the replay ratio once the critic's plasticity has recovered and settled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import lightning.pytorch as pl
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from plasticity_rl.active_units import ActiveUnitCounter
+from plasticity_rl.callback import Intervention, Mutation, as_agent
+from plasticity_rl.errors import UserError
+from plasticity_rl.measures import pooled_fraction
+from plasticity_rl.rl_module import RLModule
+
+
+class AdaptiveReplayRatio(Intervention):
+    """Train at a low replay ratio until the fraction of active units (FAU) stops changing, then at a high one.
+
+    Every ``every_n_episodes`` training episodes the module's mean FAU is compared with the one at the check before (at
+    the first check, with the FAU of the very first update). When they differ by at most ``threshold``, the replay ratio
+    becomes ``high``.
+
+    Mutates: ``agent.replay_ratio``: ``low`` at the start of a new run, ``high`` from the switch on. No weight.
+    Logs: ``intervention/adaptive_replay_ratio`` (1 at the frame of a switch) with a line of text, and
+        ``intervention/adaptive_replay_ratio/fau`` at every check.
+    Reference: Ma et al. 2024 (arXiv 2310.07418), section 5, Algorithm 1; the defaults are theirs for DeepMind Control
+        (50 episodes = 50 000 env frames). As in their code the mean covers the last episode of each window only, and
+        the switch happens once.
+    Differences from the original: none known with the defaults. ``average_over="window"``, ``min_recovery`` and
+        ``one_way=False`` are additions.
+
+    Args:
+        low: Replay ratio before the switch, gradient updates per env step, > 0.
+        high: Replay ratio after the switch.
+        every_n_episodes: Episodes between two checks.
+        threshold: Largest change of FAU between two checks that counts as settled, in FAU (0 to 1).
+        module: Module by dotted name whose FAU is watched.
+        average_over: ``episode`` averages over the last episode before a check (published), ``window`` over all.
+        min_recovery: Switch only while FAU is at least this fraction of its initial value, so that a critic that
+            collapsed for good does not count as settled. 0 reproduces the paper.
+        one_way: Never switch back. Otherwise a check with a larger change goes back to ``low``.
+    """
+
+    family = "replay_ratio"
+    example_arguments: ClassVar[Mapping[str, Any]] = {"high": 1.0, "every_n_episodes": 1, "threshold": 1.0}
+    inert_arguments: ClassVar[Mapping[str, Any]] = {"every_n_episodes": 10**9}
+    incompatible_with: ClassVar[Mapping[str, str]] = {"ReplayRatioSchedule": "both set the replay ratio"}
+
+    def __init__(
+        self,
+        *,
+        low: float = 0.5,
+        high: float = 2.0,
+        every_n_episodes: int = 50,
+        threshold: float = 0.001,
+        module: str = "critic",
+        average_over: Literal["episode", "window"] = "episode",
+        min_recovery: float = 0.0,
+        one_way: bool = True,
+    ) -> None:
+        for name, value in {"low": low, "high": high, "every_n_episodes": every_n_episodes}.items():
+            if not value > 0:
+                raise UserError(f"AdaptiveReplayRatio.{name}={value} must be > 0")
+        if threshold < 0 or not 0 <= min_recovery <= 1:
+            raise UserError(
+                f"AdaptiveReplayRatio: threshold={threshold} must be >= 0 and min_recovery={min_recovery} in [0, 1]"
+            )
+        self.low, self.high, self.every_n_episodes, self.threshold = low, high, every_n_episodes, threshold
+        self.module, self.average_over, self.min_recovery, self.one_way = module, average_over, min_recovery, one_way
+        self.episodes = 0
+        self.switched = False
+        self.initial: float | None = None
+        self.previous: float | None = None
+        self._sum: Tensor = torch.zeros(())
+        self._count = 0
+        self._counter = ActiveUnitCounter([module])
+        self._measuring = False
+
+    def mutates(self, agent: RLModule) -> Mutation:
+        """The replay ratio."""
+        return Mutation(attributes=frozenset({"replay_ratio"}))
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a module without hidden units."""
+        super().setup(trainer, pl_module, stage)
+        self._counter.refuse_unknown(as_agent(pl_module), "AdaptiveReplayRatio.module")
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start a new run at the low replay ratio; a resumed run keeps its own."""
+        agent = as_agent(pl_module)
+        if agent.env_frames == 0:
+            agent.replay_ratio = self.low
+
+    def on_update_start(self, agent: RLModule) -> None:
+        """Measure the first update of all, and every update of the episodes that are averaged over."""
+        watching = not (self.switched and self.one_way)
+        last_episode = self.episodes % self.every_n_episodes == self.every_n_episodes - 1
+        in_average = watching and (self.average_over == "window" or last_episode)
+        self._measuring = in_average or self.initial is None
+        if self._measuring:
+            self._counter.start(agent)
+
+    def on_update_end(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> None:
+        """Accumulate on the device; only the first value is read back."""
+        if not self._measuring:
+            return
+        fau = pooled_fraction(self._counter.stop()[self.module].values())
+        if self.initial is None:
+            self.initial = self.previous = float(fau)
+        self._sum = self._sum.to(fau.device) + fau
+        self._count += 1
+
+    def on_episode_end(self, agent: RLModule, episode_return: float, env_steps: int) -> None:
+        """Check at the end of a window, and start the next average at the beginning of its episode."""
+        self.episodes += 1
+        if self.episodes % self.every_n_episodes == 0 and self._count:
+            # All ranks must switch at the same update, or their collectives no longer match.
+            mean = agent.trainer.strategy.reduce(self._sum / self._count, reduce_op="mean")
+            self._check(agent, float(mean))
+        next_is_averaged = self.episodes % self.every_n_episodes == self.every_n_episodes - 1
+        if next_is_averaged if self.average_over == "episode" else self.episodes % self.every_n_episodes == 0:
+            self._sum, self._count = torch.zeros(()), 0
+
+    def _check(self, agent: RLModule, fau: float) -> None:
+        agent.log_scalars({f"intervention/{self.name}/fau": fau})
+        settled = self.settled(fau)
+        self.previous = fau
+        if settled and not self.switched:
+            self._set(agent, self.high, f"FAU of the {self.module} settled at {fau:.4f}")
+        elif not settled and self.switched and not self.one_way:
+            self._set(agent, self.low, f"FAU of the {self.module} moved to {fau:.4f}")
+
+    def settled(self, fau: float) -> bool:
+        """Return whether FAU differs from the check before by at most ``threshold`` and has recovered enough."""
+        assert self.previous is not None
+        assert self.initial is not None
+        return abs(fau - self.previous) <= self.threshold and fau >= self.min_recovery * self.initial
+
+    def _set(self, agent: RLModule, replay_ratio: float, reason: str) -> None:
+        self.switched = replay_ratio == self.high
+        agent.replay_ratio = replay_ratio
+        agent.log_event(self.name, f"replay ratio {replay_ratio:g} at frame {agent.env_frames}: {reason}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return counters, sums and the FAU of the last check."""
+        names = ("episodes", "switched", "initial", "previous", "_count")
+        return {"_sum": self._sum.clone(), **{name: getattr(self, name) for name in names}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        for name, value in state_dict.items():
+            setattr(self, name, value)
