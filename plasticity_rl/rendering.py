@@ -14,6 +14,7 @@ import importlib
 import os
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -118,7 +119,8 @@ def check_rendering() -> None:
         UserError: when no frame can be drawn; one line with the packages and the variable that usually fix it.
     """
     configure_backend()
-    with rendering_errors():
+    with rendering_errors(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # GLFW warns about a missing display; check_display says what to do about it
         from dm_control import mujoco  # the import itself is part of what is checked
 
         check_display()
