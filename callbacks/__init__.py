@@ -1,17 +1,55 @@
 """Interventions and probes: one paper or one quantity per file. In YAML always ``callbacks.<Name>``."""
 
 from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
+from callbacks.interventions.dormant_ratio_perturbation import DormantRatioPerturbation
+from callbacks.interventions.hare_and_tortoise import HareAndTortoise
 from callbacks.interventions.l2_init import L2Init
+from callbacks.interventions.optimizer_reset import OptimizerReset
+from callbacks.interventions.parseval_regularization import ParsevalRegularization
+from callbacks.interventions.prune_dormant import PruneDormant
+from callbacks.interventions.redo import ReDo
 from callbacks.interventions.replay_ratio_schedule import ReplayRatioSchedule
 from callbacks.interventions.reset import Reset
+from callbacks.interventions.shrink_and_perturb import ShrinkAndPerturb
+from callbacks.interventions.spectral_regularization import SpectralRegularization
 from callbacks.interventions.toggle_augmentation import ToggleAugmentation
+from callbacks.interventions.weight_clipping import WeightClipping
+from callbacks.interventions.weight_decay import WeightDecay
+from callbacks.probes.approximate_rank import ApproximateRank
+from callbacks.probes.distance_from_init import DistanceFromInit
+from callbacks.probes.dormant_units import DormantUnits
+from callbacks.probes.effective_rank import EffectiveRank
+from callbacks.probes.feature_rank import FeatureRank
 from callbacks.probes.fraction_active_units import FractionActiveUnits
+from callbacks.probes.gradient_norm import GradientNorm
+from callbacks.probes.srank import SRank
+from callbacks.probes.stable_rank import StableRank
+from callbacks.probes.weight_norm import WeightNorm
 
 __all__ = [
     "AdaptiveReplayRatio",
+    "ApproximateRank",
+    "DistanceFromInit",
+    "DormantRatioPerturbation",
+    "DormantUnits",
+    "EffectiveRank",
+    "FeatureRank",
     "FractionActiveUnits",
+    "GradientNorm",
+    "HareAndTortoise",
     "L2Init",
+    "OptimizerReset",
+    "ParsevalRegularization",
+    "PruneDormant",
+    "ReDo",
     "ReplayRatioSchedule",
     "Reset",
+    "SRank",
+    "ShrinkAndPerturb",
+    "SpectralRegularization",
+    "StableRank",
     "ToggleAugmentation",
+    "WeightClipping",
+    "WeightDecay",
+    "WeightNorm",
 ]

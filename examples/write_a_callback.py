@@ -1,7 +1,7 @@
 """Write a probe and an intervention of your own, and run them together; under a minute on a CPU.
 
 Run:  python examples/write_a_callback.py --max_frames 4000 --run_dir runs/own_callbacks
-From the command line they would be:  --trainer.callbacks+=my_module.WeightNorm --trainer.callbacks.every_n_updates=10
+On the command line:  --trainer.callbacks+=my_module.LargestWeight --trainer.callbacks.every_n_updates=10
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from tensordict import TensorDictBase
 from plasticity_rl import DrQV2, Mutation, Probe, RLDataModule, RLModule, ScheduledIntervention, make_trainer
 
 
-class WeightNorm(Probe):
-    """Measure the Euclidean norm of every module's weights. A probe only watches."""
+class LargestWeight(Probe):
+    """Measure the largest absolute weight of every module. A probe only watches."""
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return scalars by tag; they are logged at the current env frame."""
         return {
-            f"weight_norm/{name}": torch.stack([p.detach().square().sum() for p in agent.module(name).parameters()])
-            .sum()
-            .sqrt()
+            f"largest_weight/{name}": max(p.detach().abs().max() for p in agent.module(name).parameters())
             for name in agent.module_names
         }
 
@@ -70,9 +68,9 @@ def main() -> None:
         num_eval_episodes=1,
     )
     agent = DrQV2(data.obs_shape, data.action_dim, num_channels=8, hidden_dim=64, num_seed_frames=800)
-    callbacks = [WeightNorm(every_n_updates=10), Shrink(factor=0.8, at_frames=[options.max_frames // 2])]
+    callbacks = [LargestWeight(every_n_updates=10), Shrink(factor=0.8, at_frames=[options.max_frames // 2])]
     make_trainer(options.run_dir, callbacks=callbacks).fit(agent, data)
-    print(f"critic norm {float(agent.latest['weight_norm/critic']):.1f}")
+    print(f"largest weight of the critic {float(agent.latest['largest_weight/critic']):.2f}")
 
 
 if __name__ == "__main__":

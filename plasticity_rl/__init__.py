@@ -25,6 +25,7 @@ _EXPORTS = {
     "RLModule": "plasticity_rl.rl_module",
     "Regularizer": "plasticity_rl.callback",
     "ScheduledIntervention": "plasticity_rl.callback",
+    "UpdateIntervention": "plasticity_rl.callback",
     "UserError": "plasticity_rl.errors",
     "make_env": "plasticity_rl.envs",
     "make_trainer": "plasticity_rl.trainer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from types import MappingProxyType
 
 import torch
@@ -16,6 +17,7 @@ from plasticity_rl.errors import UserError
 from plasticity_rl.networks import Actor, Critic, Encoder, init_weights, noisy_action
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.schedules import parse_schedule
+from plasticity_rl.units import Reader
 
 
 class DrQV2(RLModule):
@@ -202,6 +204,17 @@ class DrQV2(RLModule):
         """Return the target critic's twin of ``critic`` or one of its submodules; encoder and actor have none."""
         top, _, sub = name.partition(".")
         return self.critic_target.get_submodule(sub) if top == "critic" else None
+
+    def forward_all(self, batch: TensorDictBase) -> None:
+        """Run encoder, actor and critic once on ``pixels`` and ``action``, neither augmented nor with noise."""
+        features = self.encoder(batch["pixels"])
+        self.actor(features)
+        self.critic(features, batch["action"])
+
+    def output_readers(self, name: str) -> Sequence[Reader]:
+        """Return the trunks of actor, critic and target critic for the encoder; the others end in no hidden units."""
+        trunks = (self.actor.trunk, self.critic.trunk, self.critic_target.trunk)
+        return [Reader(trunk[0], self.encoder.repr_dim) for trunk in trunks] if name == "encoder" else ()
 
     def init_layer(self, layer: nn.Module, generator: torch.Generator | None = None) -> None:
         """Initialise one layer as published: orthogonal weights, zero biases."""

@@ -155,9 +155,13 @@ class ScheduledIntervention(Intervention):
         """Do it, and return one line that says what was done."""
         raise NotImplementedError
 
+    def now(self, agent: RLModule) -> int:
+        """Return the clock of the schedule."""
+        return agent.env_frames
+
     def on_update_start(self, agent: RLModule) -> None:
         """Act when an event is due, and log it."""
-        if self.events.fire(agent.env_frames):
+        if self.events.fire(self.now(agent)):
             agent.log_event(self.name, self.act(agent))
 
     def state_dict(self) -> dict[str, Any]:
@@ -167,6 +171,22 @@ class ScheduledIntervention(Intervention):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         self.events.seen = state_dict["seen"]
+
+
+class UpdateIntervention(ScheduledIntervention):
+    """An intervention that acts after every ``every_n_updates`` gradient updates, at the start of the next one.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+    """
+
+    def __init__(self, *, every_n_updates: int) -> None:
+        self.every_n_updates = every_n_updates
+        self.events = Events(every=every_n_updates, option=f"{type(self).__name__}.every_n_updates")
+
+    def now(self, agent: RLModule) -> int:
+        """Return the number of the update that now starts, counted from 1."""
+        return agent.num_updates + 1
 
 
 class Regularizer(Intervention):

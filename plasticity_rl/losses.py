@@ -34,3 +34,57 @@ def actor_loss(q1: Tensor, q2: Tensor) -> Tensor:
 def squared_distance(parameters: Iterable[Tensor], origins: Iterable[Tensor]) -> Tensor:
     """Sum of squared differences ``sum_i ||theta_i - origin_i||^2`` over pairs of equal shape; a scalar."""
     return torch.stack([(p - origin).square().sum() for p, origin in zip(parameters, origins, strict=True)]).sum()
+
+
+def squared_norm(parameters: Iterable[Tensor]) -> Tensor:
+    """Sum of squares ``sum_i ||theta_i||^2``; a scalar, whose gradient is ``2 theta``."""
+    return torch.stack([p.square().sum() for p in parameters]).sum()
+
+
+def largest_singular_value(weight: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
+    """Estimate the largest singular value of a matrix by one power iteration; with a warm start it tracks training.
+
+    Args:
+        weight: ``(out, in)``.
+        left: ``(out,)`` unit vector from the iteration before, or any that is not orthogonal to the left singular
+            vector.
+
+    Returns:
+        ``u^T W v``, a scalar with the gradient ``u v^T``, at most the true value; and the next ``left``, without
+        gradient (the one given where the matrix is zero).
+    """
+    with torch.no_grad():
+        right = F.normalize(weight.T @ left, dim=0)
+        image = weight @ right
+        norm = image.norm()
+        following = torch.where(norm > 0, image / norm.clamp_min(torch.finfo(norm.dtype).tiny), left)
+    return following @ weight @ right, following
+
+
+def spectral_penalty(singular_values: Iterable[Tensor], exponent: float = 2.0) -> Tensor:
+    """Sum over matrices of ``(sigma_max^k - 1)^2`` (Lewandowski et al. 2024, arXiv 2406.06811); a scalar.
+
+    Args:
+        singular_values: Largest singular value of each matrix, scalars.
+        exponent: k.
+    """
+    return torch.stack([(sigma**exponent - 1.0).square() for sigma in singular_values]).sum()
+
+
+def parseval_penalty(weights: Iterable[Tensor], scale: float = 1.0) -> Tensor:
+    """Sum over matrices of ``||W W^T - s I||_F^2`` (Chung et al. 2024, arXiv 2412.07224); a scalar.
+
+    Args:
+        weights: Matrices ``(out, in)``. With ``out > in`` rows cannot be orthogonal, and ``s^2 (out - in)`` remains.
+        scale: s.
+    """
+    return torch.stack([_distance_from_parseval(weight, scale) for weight in weights]).sum()
+
+
+def _distance_from_parseval(weight: Tensor, scale: float) -> Tensor:
+    # ||W W^T - s I||^2 = ||W^T W - s I||^2 + s^2 (out - in): the smaller of the two products is the cheaper one.
+    out_dim, in_dim = weight.shape
+    wide = weight if out_dim <= in_dim else weight.T
+    gram = wide @ wide.T
+    eye = torch.eye(len(gram), dtype=weight.dtype, device=weight.device)
+    return (gram - scale * eye).square().sum() + scale**2 * max(out_dim - in_dim, 0)

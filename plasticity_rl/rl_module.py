@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,12 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from plasticity_rl import logging as rl_logging
+from plasticity_rl.activations import record_activations
 from plasticity_rl.callback import RLCallback, in_order
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.evaluation import Episode
-from plasticity_rl.rng import NamedGenerators, global_rng_state, set_global_rng_state
+from plasticity_rl.rng import NamedGenerators, derive_seed, global_rng_state, set_global_rng_state
+from plasticity_rl.units import Reader, UnitLayer, unit_layers
 
 if TYPE_CHECKING:
     from plasticity_rl.data import RLDataModule
@@ -63,6 +65,7 @@ class RLModule(pl.LightningModule):
         self._own_optimizers: list[torch.optim.Optimizer] | None = None
         self._callbacks: list[RLCallback] | None = None
         self._global_rng: dict[str, Any] | None = None
+        self._once_per_update: dict[Hashable, Any] | None = None
         self.latest: dict[str, Any] = {}
         self.eval_episodes: list[Episode] = []
         self.eval_returns: list[tuple[int, float]] = []
@@ -115,6 +118,21 @@ class RLModule(pl.LightningModule):
         module = self.module(name)
         return {sub: layer for sub, layer in module.named_modules() if isinstance(layer, nn.ReLU)}
 
+    def units(self, name: str) -> list[UnitLayer]:
+        """Return the hidden units of a module by dotted name, in forward order: who makes them, who reads them.
+
+        Raises:
+            UserError: When a layer of units is built in a way that does not tell.
+        """
+        return unit_layers(self, name)
+
+    def output_readers(self, name: str) -> Sequence[Reader]:
+        """Return every layer that reads the output of top-level module ``name``, in target networks as well.
+
+        To be given by agents for modules that end in hidden units, such as an encoder.
+        """
+        return ()
+
     def init_layer(self, layer: nn.Module, generator: torch.Generator | None = None) -> None:
         """Initialise one layer in place, as at construction."""
         raise NotImplementedError
@@ -156,6 +174,51 @@ class RLModule(pl.LightningModule):
         """Tell every callback that ``parameters`` hold fresh initial values."""
         self.dispatch("on_reinitialize", parameters)
 
+    def forward_all(self, batch: TensorDictBase) -> None:
+        """Run every module once, as in its own loss, on the observations and actions of ``batch``, without noise."""
+        raise NotImplementedError
+
+    def probe_batch(self, batch_size: int = 256) -> TensorDictBase:
+        """Return a batch of the replay for probes, never augmented: the same one for every probe of an update.
+
+        It depends on seed, update and replay contents only, and takes no number from the run's generators.
+
+        Args:
+            batch_size: Number of transitions, drawn with replacement.
+
+        Returns:
+            TensorDict ``[batch_size]`` with the keys of a training batch, on the agent's device. Do not write into it.
+        """
+        generator = torch.Generator().manual_seed(derive_seed(self.rng.seed, f"probe/{self.num_updates}"))
+        draw = lambda: self.data.replay.peek(batch_size, generator).to(self.device)  # noqa: E731
+        return self.once_per_update(("probe_batch", batch_size), draw)
+
+    def probe_activations(self, name: str, batch_size: int = 256) -> dict[str, Tensor]:
+        """Return a module's hidden activations on the probe batch, from one forward pass shared by all probes.
+
+        Args:
+            name: Module by dotted name.
+            batch_size: Size of the probe batch.
+
+        Returns:
+            Tensors by layer, in the order of ``activation_layers``. Do not write into them.
+        """
+        record = lambda: record_activations(self, self.probe_batch(batch_size))  # noqa: E731
+        recorded = self.once_per_update(("activations", batch_size), record)
+        return {layer_name: recorded[layer] for layer_name, layer in self.activation_layers(name).items()}
+
+    def once_per_update(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """Return ``compute()``, evaluated once for all probes that measure at the end of this update, then dropped.
+
+        Elsewhere (interventions act one after the other, on weights that the one before may have changed) it is
+        evaluated at every call.
+        """
+        if self._once_per_update is None:
+            return compute()
+        if key not in self._once_per_update:
+            self._once_per_update[key] = compute()
+        return self._once_per_update[key]
+
     def settings(self) -> dict[str, float]:
         """Return what the agent is set to at this moment, by log tag."""
         return {"schedule/replay_ratio": self.replay_ratio}
@@ -191,8 +254,12 @@ class RLModule(pl.LightningModule):
         """Call ``hook(agent, *args)`` on the attached interventions and probes, in their fixed order."""
         if self._callbacks is None:
             self._callbacks = in_order(self.trainer.callbacks) if self._trainer is not None else []  # type: ignore[attr-defined]
-        for callback in self._callbacks:
-            getattr(callback, hook)(self, *args)
+        self._once_per_update = {} if hook == "on_update_end" else None
+        try:
+            for callback in self._callbacks:
+                getattr(callback, hook)(self, *args)
+        finally:
+            self._once_per_update = None
 
     def log_scalars(self, scalars: Mapping[str, Any]) -> None:
         """Write scalars at the current env frame to the Trainer's loggers, and keep them in ``latest``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -91,7 +90,7 @@ def test_all_fragments_compose_in_one_command(base):
 
 @pytest.mark.parametrize("name", callbacks.__all__)
 def test_every_callback_has_a_fragment_of_its_name(name):
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    (path,) = [path for path in FRAGMENTS if path.stem == snake]
+    cls = getattr(callbacks, name)
+    (path,) = [path for path in FRAGMENTS if path.stem == cls(**cls.example_arguments).name]
     entries = yaml.safe_load(path.read_text())["trainer"]["callbacks+"]
     assert f"callbacks.{name}" in [entry["class_path"] for entry in entries]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from types import MappingProxyType
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from plasticity_rl import RLModule
 from plasticity_rl.augment import random_shift
+from plasticity_rl.units import Reader
 
 
 class TinyAgent(RLModule):
@@ -95,9 +97,18 @@ class TinyAgent(RLModule):
             action = (action + noise - 0.5).clamp(-1, 1)
         return action
 
+    def forward_all(self, batch: TensorDictBase) -> None:
+        features = self._features(batch["pixels"])
+        self.policy(features)
+        self.value(torch.cat([features, batch["action"]], -1))
+
     def target_of(self, name: str) -> nn.Module | None:
         top, _, sub = name.partition(".")
         return self.old_value.get_submodule(sub) if top == "value" else None
+
+    def output_readers(self, name: str) -> Sequence[Reader]:
+        readers = (self.policy, self.value, self.old_value)
+        return [Reader(reader[0], self.policy[0].in_features) for reader in readers] if name == "torso" else ()
 
     def init_layer(self, layer: nn.Module, generator: torch.Generator | None = None) -> None:
         if isinstance(layer, nn.Linear):

@@ -1,6 +1,24 @@
 """Pure edits of weights and optimizer state, in place: what interventions do. No Lightning, no schedule."""
 
-from plasticity_rl.surgery.optimizer_state import clear_state
+from plasticity_rl.surgery.clipping import clip_weights
+from plasticity_rl.surgery.optimizer_state import StatePart, clear_elements, clear_state
 from plasticity_rl.surgery.reinit import copy_parameters, reinitialize
+from plasticity_rl.surgery.shrink_perturb import draw_fresh, shrink_and_perturb
+from plasticity_rl.surgery.units import copy_units, redraw_units, unit_columns, unit_rows, zero_columns, zero_units
 
-__all__ = ["clear_state", "copy_parameters", "reinitialize"]
+__all__ = [
+    "StatePart",
+    "clear_elements",
+    "clear_state",
+    "clip_weights",
+    "copy_parameters",
+    "copy_units",
+    "draw_fresh",
+    "redraw_units",
+    "reinitialize",
+    "shrink_and_perturb",
+    "unit_columns",
+    "unit_rows",
+    "zero_columns",
+    "zero_units",
+]

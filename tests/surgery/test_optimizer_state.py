@@ -84,3 +84,33 @@ def test_stranger_is_refused_before_anything_is_lost():
     with pytest.raises(KeyError, match=r"shape \(5,\) is not in this optimizer"):
         clear_state(optimizer, [nn.Parameter(torch.ones(5))])
     assert optimizer.state[layer.weight]["exp_avg"].any()
+
+
+@pytest.mark.parametrize("what", ["both", "moments", "step"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_only_the_named_part_is_cleared(name, what):
+    layer = nn.Linear(3, 2)
+    optimizer = OPTIMIZERS[name](layer.parameters())
+    step(optimizer, 4)
+    before = copy.deepcopy(optimizer.state[layer.weight])
+    assert all(torch.as_tensor(value).any() for value in before.values())
+    clear_state(optimizer, [layer.weight], what)
+    for key, value in optimizer.state[layer.weight].items():
+        if what == "both" or (key == "step") == (what == "step"):
+            assert not torch.as_tensor(value).any(), key
+        else:
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(before[key])), key
+
+
+def test_after_a_step_only_reset_adam_takes_the_smaller_first_step():
+    """Moments m = v = 1 kept and t = 0: (1 / (1 - 0.9)) / sqrt(1 / (1 - 0.999)) = sqrt(0.1) instead of 1."""
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.Adam([parameter], lr=0.1, eps=0.0)
+    parameter.grad = torch.ones(1)
+    optimizer.step()
+    state = optimizer.state[parameter]
+    state["exp_avg"].fill_(1.0), state["exp_avg_sq"].fill_(1.0), state["step"].fill_(10_000)
+    clear_state(optimizer, [parameter], "step")
+    before = parameter.item()
+    optimizer.step()
+    assert before - parameter.item() == pytest.approx(0.1 * 0.1**0.5, rel=1e-3)

@@ -1,0 +1,64 @@
+"""Keep the rows of hidden weight matrices orthogonal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from plasticity_rl.callback import Regularizer, as_agent
+from plasticity_rl.errors import UserError
+from plasticity_rl.layers import hidden_weight_layers
+from plasticity_rl.losses import parseval_penalty
+from plasticity_rl.rl_module import RLModule
+
+
+class ParsevalRegularization(Regularizer):
+    """Add ``coefficient * sum ||W W^T - scale * I||_F^2`` to a loss, over the weight matrices of hidden layers.
+
+    A layer counts as hidden when a norm or a hidden activation follows it; output layers are free.
+
+    Mutates: nothing by itself; adds a term to the loss named ``loss``. With coefficient 0 no term is added.
+    Logs: ``intervention/parseval_regularization/<modules>/loss``, the term as added.
+    Reference: Chung et al. 2024 (arXiv 2412.07224); coefficient 1e-3 and scale 1.
+    Differences from the original: convolution kernels, flattened to ``(out, in * height * width)``, count too. Where a
+        layer has more outputs than inputs, a constant that no weight can remove is part of the term, as in the formula.
+
+    Args:
+        coefficient: Weight of the term, >= 0.
+        scale: Wanted squared norm of every row, > 0; DrQ-v2's linear layers start at 1, its convolutions at 2.
+        modules: Modules by dotted name.
+        loss: Loss that the term is added to: ``critic`` (which also trains the encoder) or ``actor``.
+    """
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.1}
+    inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
+
+    def __init__(
+        self,
+        *,
+        coefficient: float = 1e-3,
+        scale: float = 1.0,
+        modules: Sequence[str] = ("critic",),
+        loss: str = "critic",
+    ) -> None:
+        super().__init__(coefficient=coefficient, modules=modules, loss=loss)
+        if not scale > 0:
+            raise UserError(f"ParsevalRegularization.scale={scale} must be > 0")
+        self.scale = scale
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse modules without hidden layers before anything is trained."""
+        super().setup(trainer, pl_module, stage)
+        self._weights(as_agent(pl_module))
+
+    def _weights(self, agent: RLModule) -> list[Tensor]:
+        activations = [layer for name in self.modules for layer in agent.activation_layers(name).values()]
+        layers = hidden_weight_layers({name: agent.module(name) for name in self.modules}, activations)
+        return [layer.weight.flatten(1) for layer in layers.values()]  # type: ignore[operator]
+
+    def penalty(self, agent: RLModule) -> Tensor:
+        """Return ``sum ||W W^T - scale * I||_F^2``."""
+        return parseval_penalty(self._weights(agent), self.scale)

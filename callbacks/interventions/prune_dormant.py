@@ -1,0 +1,100 @@
+"""Take dormant units out of the network for good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from plasticity_rl.dormant_units import DormantUnitIntervention, clear_makers, detach_readers
+from plasticity_rl.rl_module import RLModule
+from plasticity_rl.surgery import zero_columns, zero_units
+from plasticity_rl.units import UnitLayer
+
+
+class PruneDormant(DormantUnitIntervention):
+    """Mask every hidden unit that is ever found dormant: do dormant units matter at all?
+
+    A pruned unit has incoming weights, bias and outgoing weights zero, in every layer that reads it and in the target
+    network. They are set to zero again at the start and the end of every update, so that no regularizer, reset or
+    other intervention brings the unit back.
+
+    Mutates: incoming weights, biases and outgoing weights of pruned units, and their optimizer moments (all to zero;
+        step counts stay); the same weights in the target critic.
+    Logs: ``intervention/prune_dormant`` (1 when it looked for dormant units),
+        ``intervention/prune_dormant/pruned/<module>`` (share of the module's hidden units) and a line of text.
+    Reference: Sokar et al. 2023 (arXiv 2302.12902), section 3: pruning every unit found dormant left the return as it
+        was.
+    Differences from the original: a unit counts as dormant on one batch of ``batch_size``, at ``every_n_updates``.
+
+    Args:
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        tau: Threshold of the score, in [0, 1); 0 prunes units that are silent on the whole batch.
+        every_n_updates: Period in gradient updates.
+        batch_size: Observations that the score is averaged over.
+    """
+
+    incompatible_with: ClassVar[Mapping[str, str]] = {"ReDo": "one prunes the dormant units that the other recycles"}
+    example_arguments: ClassVar[Mapping[str, Any]] = {"tau": 0.2, "every_n_updates": 3, "batch_size": 8}
+    inert_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 10**12}
+
+    def __init__(
+        self,
+        *,
+        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        tau: float = 0.0,
+        every_n_updates: int = 1000,
+        batch_size: int = 256,
+    ) -> None:
+        super().__init__(modules=modules, tau=tau, every_n_updates=every_n_updates, batch_size=batch_size)
+        self._pruned: dict[str, Tensor] = {}
+
+    def act(self, agent: RLModule) -> str:
+        """Add the units that are dormant now to the pruned ones."""
+        shares: dict[str, float] = {}
+        for name, layers in self.find_dormant(agent).items():
+            for path, (_, units) in layers.items():
+                self._pruned[path] = self._pruned[path].to(units.device) | units if path in self._pruned else units
+            masks = [self._pruned[path] for path in layers]
+            shares[name] = sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+        for layer in self._layers_with_pruned(agent):
+            self._mask(layer)
+            clear_makers(agent, layer, self._pruned[layer.name])
+            detach_readers(agent, layer, self._pruned[layer.name])
+        agent.log_scalars({f"intervention/{self.name}/pruned/{name}": share for name, share in shares.items()})
+        parts = ", ".join(f"{share:.1%} of {name}" for name, share in shares.items())
+        return f"pruned so far: {parts} at frame {agent.env_frames}"
+
+    def on_update_start(self, agent: RLModule) -> None:
+        """Mask what others may have touched, then look for more when due."""
+        self._mask_all(agent)
+        super().on_update_start(agent)
+
+    def on_update_end(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> None:
+        """Mask before anything measures, acts or is saved."""
+        self._mask_all(agent)
+
+    def _mask_all(self, agent: RLModule) -> None:
+        for layer in self._layers_with_pruned(agent) if self._pruned else ():
+            self._mask(layer)
+
+    def _layers_with_pruned(self, agent: RLModule) -> list[UnitLayer]:
+        return [layer for layer in self.layers(agent) if layer.name in self._pruned]
+
+    def _mask(self, layer: UnitLayer) -> None:
+        units = self._pruned[layer.name] = self._pruned[layer.name].to(layer.readers[0].weight.device)
+        for maker in (*layer.makers, *layer.twins):
+            zero_units(maker, units)
+        for reader in layer.readers:
+            zero_columns(reader.weight, units, reader.inputs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the schedule and the masks: True is pruned."""
+        return {**super().state_dict(), "pruned": dict(self._pruned)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        super().load_state_dict(state_dict)
+        self._pruned = dict(state_dict["pruned"])

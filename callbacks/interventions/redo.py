@@ -1,0 +1,81 @@
+"""Recycle dormant units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from plasticity_rl.dormant_units import DormantUnitIntervention, clear_makers, detach_readers
+from plasticity_rl.rl_module import RLModule
+from plasticity_rl.surgery import copy_units, redraw_units
+from plasticity_rl.units import UnitLayer
+
+
+class ReDo(DormantUnitIntervention):
+    """Give dormant hidden units fresh incoming weights and silent outgoing ones, every ``every_n_updates``.
+
+    A unit's score is its mean absolute output after the ReLU, over a batch and over space, divided by the mean of its
+    layer; it is dormant at ``tau`` or below. The incoming weights of dormant units are drawn anew from the layer's
+    initialisation, their bias becomes 0, and so do their outgoing weights in every layer that reads them: for the
+    encoder's last convolution the trunks of actor, critic and target critic. Units that were silent (``tau`` 0) do not
+    change any output of the online networks on that batch. Outputs are never recycled.
+
+    Mutates: incoming weights, biases and outgoing weights of the recycled units, and their optimizer moments (to zero);
+        in the target critic the incoming weights become those of the online critic, the outgoing ones zero. The step
+        counts of Adam stay: there is one per tensor, and it belongs to the other units as well.
+    Logs: ``intervention/redo`` (1 when it acted), ``intervention/redo/recycled/<module>`` (units) and a line of text.
+    Reference: Sokar et al. 2023 (arXiv 2302.12902). They use tau 0.1 and, as Ma et al. 2024 (arXiv 2310.07418), a
+        period of 1000 updates and batches of 64; 0.025 is the threshold of a public PyTorch port (timoklein/redo).
+    Differences from the original: fresh weights come from a generator of this callback's own; the moments of the biases
+        are cleared too; the target network is edited, which the original leaves to its next copy.
+
+    Args:
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        tau: Threshold of the score, in [0, 1).
+        every_n_updates: Period in gradient updates.
+        batch_size: Observations that the score is averaged over.
+    """
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {"tau": 0.5, "every_n_updates": 3, "batch_size": 8}
+    inert_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 10**12}
+
+    def __init__(
+        self,
+        *,
+        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        tau: float = 0.025,
+        every_n_updates: int = 1000,
+        batch_size: int = 64,
+    ) -> None:
+        super().__init__(modules=modules, tau=tau, every_n_updates=every_n_updates, batch_size=batch_size)
+
+    @property
+    def name(self) -> str:
+        """``redo``, one word as in the paper."""
+        return "redo"
+
+    def act(self, agent: RLModule) -> str:
+        """Score all layers first, then recycle: what one module gets does not depend on the others."""
+        found = self.find_dormant(agent)
+        counts = {name: sum(int(units.sum()) for _, units in layers.values()) for name, layers in found.items()}
+        dormant = {name: pair for layers in found.values() for name, pair in layers.items() if bool(pair[1].any())}
+        generator = agent.rng.get(f"intervention/{self.state_key}")
+        for layer, units in dormant.values():
+            redraw(agent, layer, units, generator)
+        # After all fresh weights: a recycled unit reads no other recycled unit.
+        for layer, units in dormant.values():
+            detach_readers(agent, layer, units)
+        agent.log_scalars({f"intervention/{self.name}/recycled/{name}": float(n) for name, n in counts.items()})
+        return f"recycled {', '.join(f'{n} units of {name}' for name, n in counts.items())} at frame {agent.env_frames}"
+
+
+def redraw(agent: RLModule, layer: UnitLayer, units: Tensor, generator: torch.Generator) -> None:
+    """Draw the incoming weights of ``units`` anew, in the online network and the same ones in the target."""
+    for maker in layer.makers:
+        redraw_units(maker, units, agent.init_layer, generator)
+    for maker, twin in zip(layer.makers, layer.twins, strict=bool(layer.twins)):
+        copy_units(maker, twin, units)
+    clear_makers(agent, layer, units)

@@ -1,0 +1,79 @@
+"""Shrink weights and perturb them with a fresh initialisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from plasticity_rl.callback import Mutation, ScheduledIntervention
+from plasticity_rl.errors import UserError
+from plasticity_rl.layers import parameters_outside_norms
+from plasticity_rl.rl_module import RLModule
+from plasticity_rl.soft_reset import (
+    Moved,
+    clear_optimizer_state,
+    move_towards_fresh,
+    moved_parameters,
+    online_and_target,
+)
+
+
+class ShrinkAndPerturb(ScheduledIntervention):
+    """Set ``theta <- shrink * theta + perturb * psi`` with psi drawn anew each time from the module's initialisation.
+
+    Mutates: weights and biases of ``modules`` outside norm layers (psi of a zero-initialised bias is 0, so biases only
+        shrink); their target network, with the same factors and the same psi; the optimizer moments and step counts of
+        the moved parameters (to zero) if ``reset_optimizer``. Norm layers and the rest stay as they are.
+    Logs: ``intervention/shrink_and_perturb`` (1 at the frame of an event) and a line of text.
+    Reference: Ash & Adams 2020 (arXiv 1910.08475); the convex form (``perturb = 1 - shrink``) as used in RL by D'Oro et
+        al. 2023 (SR-SPR, shrink 0.8 for the encoder) and Schwarzer et al. 2023 (arXiv 2305.19452, 0.5); on the critic
+        as in Ma et al. 2024 (arXiv 2310.07418), Appendix B.3, who state no factors.
+    Differences from the original: Ash & Adams act once per round of a supervised task; here the schedule is in env
+        frames. Norm layers are left out, since a gain below 1 is no initial value.
+
+    Args:
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        shrink: Factor of the current weights, in [0, 1].
+        perturb: Factor of the fresh weights, in [0, 1]; None for ``1 - shrink``.
+        reset_optimizer: Whether optimizer state of the moved parameters is cleared.
+        every_n_frames: Period in env frames, or None.
+        at_frames: Env frames of single events.
+    """
+
+    family = "soft_reset"
+    example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["encoder", "critic"], "at_frames": [0]}
+    inert_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": [10**12]}
+
+    def __init__(
+        self,
+        *,
+        modules: Sequence[str] = ("critic",),
+        shrink: float = 0.8,
+        perturb: float | None = None,
+        reset_optimizer: bool = True,
+        every_n_frames: int | None = None,
+        at_frames: Sequence[int] = (),
+    ) -> None:
+        super().__init__(every_n_frames=every_n_frames, at_frames=at_frames)
+        for name, value in {"shrink": shrink, "perturb": perturb}.items():
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"ShrinkAndPerturb.{name}={value} must be in [0, 1]")
+        self.modules, self.shrink, self.perturb, self.reset_optimizer = list(modules), shrink, perturb, reset_optimizer
+
+    def _moved(self, agent: RLModule) -> Moved:
+        return moved_parameters(agent, self.modules, parameters_outside_norms)
+
+    def mutates(self, agent: RLModule) -> Mutation:
+        """Parameters and optimizer slots outside norm layers, and their twins in the target network."""
+        own, twins = online_and_target(agent, self._moved(agent))
+        return Mutation(parameters=own | twins, optimizer_slots=own if self.reset_optimizer else frozenset())
+
+    def act(self, agent: RLModule) -> str:
+        """Move every module in turn, each with fresh weights of its own."""
+        moved = self._moved(agent)
+        perturb = 1.0 - self.shrink if self.perturb is None else self.perturb
+        move_towards_fresh(agent, moved, agent.rng.get(f"intervention/{self.state_key}"), self.shrink, perturb)
+        if self.reset_optimizer:
+            clear_optimizer_state(agent, [p for parameters in moved.values() for p in parameters.values()])
+        text = f"shrank {', '.join(self.modules)} by {self.shrink:g} and perturbed by {perturb:g}"
+        return f"{text} at frame {agent.env_frames}"

@@ -1,0 +1,99 @@
+"""Keep the largest singular value of every weight matrix near one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plasticity_rl.callback import Regularizer, as_agent
+from plasticity_rl.errors import UserError
+from plasticity_rl.layers import weight_layers
+from plasticity_rl.losses import largest_singular_value, spectral_penalty
+from plasticity_rl.rl_module import RLModule
+from plasticity_rl.rng import derive_seed
+
+FIRST_ITERATIONS = 10
+"""Power iterations before training starts; one per update follows."""
+
+
+class SpectralRegularization(Regularizer):
+    """Add ``coefficient * sum (sigma_max(W)^exponent - 1)^2`` to a loss, over linear and convolutional layers.
+
+    sigma_max comes from one power iteration per update, started at the singular vector of the update before.
+
+    Mutates: nothing by itself; adds a term to the loss named ``loss``. With coefficient 0 no term is added.
+    Logs: ``intervention/spectral_regularization/<modules>/loss``, the term as added.
+    Reference: Lewandowski et al. 2024 (arXiv 2406.06811), exponent 2.
+    Differences from the original: the terms of biases and norm layers are left out. Convolution kernels are
+        flattened to ``(out, in * height * width)``. DrQ-v2's convolutions start at sigma_max = sqrt(2), so their
+        term is 1 at first.
+
+    Args:
+        coefficient: Weight of the term, >= 0.
+        exponent: Power k of sigma_max, > 0.
+        modules: Modules by dotted name.
+        loss: Loss that the term is added to: ``critic`` (which also trains the encoder) or ``actor``.
+    """
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.1}
+    inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
+
+    def __init__(
+        self,
+        *,
+        coefficient: float = 1e-4,
+        exponent: float = 2.0,
+        modules: Sequence[str] = ("critic",),
+        loss: str = "critic",
+    ) -> None:
+        super().__init__(coefficient=coefficient, modules=modules, loss=loss)
+        if not exponent > 0:
+            raise UserError(f"SpectralRegularization.exponent={exponent} must be > 0")
+        self.exponent = exponent
+        self._left: dict[str, Tensor] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Find a first singular vector of every matrix, from numbers that no one else draws."""
+        super().setup(trainer, pl_module, stage)
+        agent = as_agent(pl_module)
+        generator = torch.Generator().manual_seed(derive_seed(agent.rng.seed, f"intervention/{self.state_key}"))
+        for name, layer in self._layers(agent).items():
+            weight = _matrix(layer).detach()
+            left = F.normalize(torch.randn(len(weight), generator=generator), dim=0).to(weight.device)
+            for _ in range(FIRST_ITERATIONS):
+                left = largest_singular_value(weight, left)[1]
+            self._left[name] = left
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the term, and follow the weights to their device."""
+        super().on_fit_start(trainer, pl_module)
+        layers = self._layers(as_agent(pl_module))
+        self._left = {name: left.to(_matrix(layers[name]).device) for name, left in self._left.items()}
+
+    def _layers(self, agent: RLModule) -> dict[str, nn.Module]:
+        return weight_layers({name: agent.module(name) for name in self.modules})
+
+    def penalty(self, agent: RLModule) -> Tensor:
+        """Return ``sum (sigma_max^exponent - 1)^2``, and keep the singular vectors for the next update."""
+        sigmas = []
+        for name, layer in self._layers(agent).items():
+            sigma, self._left[name] = largest_singular_value(_matrix(layer), self._left[name])
+            sigmas.append(sigma)
+        return spectral_penalty(sigmas, self.exponent)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the singular vectors."""
+        return {"left": dict(self._left)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore them."""
+        self._left = dict(state_dict["left"])
+
+
+def _matrix(layer: nn.Module) -> Tensor:
+    return layer.weight.flatten(1)  # type: ignore[operator]

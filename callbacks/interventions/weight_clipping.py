@@ -1,0 +1,71 @@
+"""Keep every weight within a multiple of its usual initial range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+from torch import nn
+
+from plasticity_rl.callback import Intervention, Mutation, as_agent
+from plasticity_rl.errors import UserError
+from plasticity_rl.layers import weight_layers
+from plasticity_rl.rl_module import RLModule
+from plasticity_rl.surgery import clip_weights
+
+
+class WeightClipping(Intervention):
+    """Clamp weights and biases to ``+-kappa / sqrt(fan_in)`` at the start of every update.
+
+    Mutates: weights and biases of the linear and convolutional layers of ``modules``, at every update. No norm layer,
+        no optimizer state; a target network follows by its moving average alone.
+    Logs: ``intervention/weight_clipping/<modules>/clipped_fraction``, the fraction of elements that were outside at
+        that update, in [0, 1]; every ``log_every_n_updates`` updates, the first included.
+    Reference: Elsayed et al. 2024 (arXiv 2407.01704); kappa 3 in their PPO. Biases have the bound of their layer, as in
+        the authors' code.
+    Differences from the original: acts before an update instead of after it, so that evaluations, acting and the
+        target network see the weights of the last step unclipped. Made for uniform initial weights: of DrQ-v2's
+        orthogonal ones kappa 3 clips a few at the first update, most of them in the convolutions.
+
+    Args:
+        kappa: Bound in units of ``1 / sqrt(fan_in)``, > 0.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        log_every_n_updates: Period of the log in gradient updates.
+    """
+
+    family = "surgery"
+    example_arguments: ClassVar[Mapping[str, Any]] = {"kappa": 1.0, "log_every_n_updates": 5}
+    inert_arguments: ClassVar[Mapping[str, Any]] = {"kappa": 1e6}
+
+    def __init__(
+        self,
+        *,
+        kappa: float = 3.0,
+        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        log_every_n_updates: int = 100,
+    ) -> None:
+        if not kappa > 0:
+            raise UserError(f"WeightClipping.kappa={kappa} must be > 0")
+        if log_every_n_updates <= 0:
+            raise UserError(f"WeightClipping.log_every_n_updates={log_every_n_updates} must be a whole number > 0")
+        self.kappa, self.modules, self.log_every_n_updates = kappa, list(modules), log_every_n_updates
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse modules without weights before anything is trained."""
+        super().setup(trainer, pl_module, stage)
+        self._layers(as_agent(pl_module))
+
+    def _layers(self, agent: RLModule) -> list[nn.Module]:
+        return list(weight_layers({name: agent.module(name) for name in self.modules}).values())
+
+    def mutates(self, agent: RLModule) -> Mutation:
+        """Weights and biases of linear and convolutional layers."""
+        return Mutation(parameters=agent.parameter_names(self._layers(agent)))
+
+    def on_update_start(self, agent: RLModule) -> None:
+        """Clip, and now and then log how much there was to clip."""
+        fraction = clip_weights(self._layers(agent), self.kappa)
+        if agent.num_updates % self.log_every_n_updates == 0:
+            tag = f"intervention/{self.name}/{'+'.join(self.modules)}/clipped_fraction"
+            agent.log_scalars({tag: fraction})

@@ -1,0 +1,94 @@
+"""Share of dormant units of every module and layer, and whether they stay the same units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from plasticity_rl.errors import UserError
+from plasticity_rl.measures import NotFiniteError, dormancy_scores, overlap_coefficient
+from plasticity_rl.probes import ActivationProbe
+from plasticity_rl.rl_module import RLModule
+
+
+class DormantUnits(ActivationProbe):
+    """Share of hidden ReLU units whose mean activation is at most ``tau`` of their layer's mean.
+
+    On a batch of the replay without augmentation, after the update's step. A channel of a convolution is one unit, and
+    a module's share weighs every unit alike. The overlap ``|A & B| / min(|A|, |B|)`` compares a module's dormant set
+    with that of the measurement before, and is 0 when one of the two is empty; the first measurement has none.
+
+    Mutates: nothing.
+    Logs: ``dormant/<module>/tau_<tau>``, ``dormant/<module>/<layer>/tau_<tau>`` and
+        ``dormant_overlap/<module>/tau_<tau>``, all in [0, 1]. While activations are not finite nothing is logged.
+    Reference: Sokar et al. 2023 (arXiv 2302.12902), Definition 3.1, and section 3 for the overlap, there
+        of the penultimate layer and here of all hidden layers of the module.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name, each with a hidden ReLU layer.
+        taus: Thresholds, each >= 0.
+        batch_size: Transitions in the probe batch.
+
+    Raises:
+        UserError: When there is no threshold or a negative one.
+    """
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3, "batch_size": 20}
+
+    def __init__(
+        self,
+        *,
+        every_n_updates: int = 1000,
+        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        taus: Sequence[float] = (0.0, 0.025, 0.1),
+        batch_size: int = 256,
+    ) -> None:
+        super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
+        if not taus or not all(tau >= 0 for tau in taus):
+            raise UserError(f"DormantUnits.taus={list(taus)} must be one or more thresholds >= 0")
+        self.taus = [float(tau) for tau in taus]
+        self._previous: dict[str, Tensor] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse modules without hidden units, and forget the dormant sets of an earlier run."""
+        super().setup(trainer, pl_module, stage)
+        self._previous = {}
+
+    def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
+        """Return shares and overlaps of every module."""
+        scalars: dict[str, Any] = {}
+        for name in self.modules:
+            activations = agent.probe_activations(name, self.batch_size)
+            try:
+                scores = {layer: dormancy_scores(output).cpu() for layer, output in activations.items()}
+            except NotFiniteError:
+                continue
+            for tau in self.taus:
+                scalars |= self._of_module(name, scores, tau)
+        return scalars
+
+    def _of_module(self, name: str, scores: Mapping[str, Tensor], tau: float) -> dict[str, Any]:
+        masks = {layer: score <= tau for layer, score in scores.items()}
+        joined = torch.cat(list(masks.values()))
+        scalars: dict[str, Any] = {f"dormant/{name}/tau_{tau}": joined.float().mean()}
+        scalars |= {f"dormant/{name}/{layer}/tau_{tau}": mask.float().mean() for layer, mask in masks.items()}
+        key = f"{name}/tau_{tau}"
+        if key in self._previous:
+            scalars[f"dormant_overlap/{key}"] = overlap_coefficient(joined, self._previous[key])
+        self._previous[key] = joined
+        return scalars
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the events seen and the last dormant sets."""
+        return {**super().state_dict(), "previous": dict(self._previous)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        super().load_state_dict(state_dict)
+        self._previous = dict(state_dict["previous"])

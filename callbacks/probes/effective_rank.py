@@ -1,0 +1,29 @@
+"""Effective rank of the features of every module."""
+
+from __future__ import annotations
+
+from plasticity_rl.measures import Spectrum, effective_rank
+from plasticity_rl.probes import RankProbe
+
+
+class EffectiveRank(RankProbe):
+    """Exponential of the entropy of the singular values, normalised to sum 1.
+
+    Features are the outputs of a module's last hidden ReLU layer, flattened, on a batch of the replay without
+    augmentation, after the update's step.
+
+    Mutates: nothing.
+    Logs: ``rank/effective_rank/<module>``, in [1, batch_size], or 0 where all features are zero; NaN while they are
+        not finite.
+    Reference: Roy & Vetterli 2007, "The effective rank: a measure of effective dimensionality", EUSIPCO.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name, each with a hidden ReLU layer. Of one with several heads the last head's
+            features are taken; name a head to choose it.
+        batch_size: Transitions in the probe batch; no rank can exceed it.
+    """
+
+    def rank(self, features: Spectrum) -> float:
+        """Return the rank of the features with this spectrum."""
+        return effective_rank(features)

@@ -1,0 +1,48 @@
+"""Feature rank of every module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from plasticity_rl.errors import UserError
+from plasticity_rl.measures import Spectrum, feature_rank
+from plasticity_rl.probes import RankProbe
+
+
+class FeatureRank(RankProbe):
+    """Number of singular values of ``features / sqrt(batch_size)`` above ``epsilon``.
+
+    Features are the outputs of a module's last hidden ReLU layer, flattened, on a batch of the replay without
+    augmentation, after the update's step.
+
+    Mutates: nothing.
+    Logs: ``rank/feature_rank/<module>``, in [0, batch_size]; NaN while features are not finite.
+    Reference: Lyle et al. 2022 (arXiv 2204.09560), section 3; published with batches of 5000.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name, each with a hidden ReLU layer. Of one with several heads the last head's
+            features are taken; name a head to choose it.
+        batch_size: Transitions in the probe batch; no rank can exceed it.
+        epsilon: Threshold, >= 0; absolute, so that features which shrink to zero lose rank.
+
+    Raises:
+        UserError: When ``epsilon`` is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        every_n_updates: int = 1000,
+        modules: Sequence[str] = ("encoder", "actor", "critic.Q1", "critic.Q2"),
+        batch_size: int = 256,
+        epsilon: float = 0.01,
+    ) -> None:
+        super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
+        if not epsilon >= 0:
+            raise UserError(f"FeatureRank.epsilon={epsilon} must be >= 0")
+        self.epsilon = epsilon
+
+    def rank(self, features: Spectrum) -> float:
+        """Return the rank of the features with this spectrum."""
+        return feature_rank(features, self.epsilon)

@@ -1,0 +1,30 @@
+"""Stable rank of the features of every module."""
+
+from __future__ import annotations
+
+from plasticity_rl.measures import Spectrum, stable_rank
+from plasticity_rl.probes import RankProbe
+
+
+class StableRank(RankProbe):
+    """``||A||_F^2 / ||A||_2^2`` of the feature matrix A: sum of squared singular values over the largest.
+
+    Features are the outputs of a module's last hidden ReLU layer, flattened, on a batch of the replay without
+    augmentation, after the update's step.
+
+    Mutates: nothing.
+    Logs: ``rank/stable_rank/<module>``, in [1, batch_size], or 0 where all features are zero; NaN while they are
+        not finite.
+    Reference: Rudelson & Vershynin 2007 (arXiv math/0503442). Not the srank of Kumar et al., which some
+        libraries call so.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name, each with a hidden ReLU layer. Of one with several heads the last head's
+            features are taken; name a head to choose it.
+        batch_size: Transitions in the probe batch; no rank can exceed it.
+    """
+
+    def rank(self, features: Spectrum) -> float:
+        """Return the rank of the features with this spectrum."""
+        return stable_rank(features)

@@ -1,0 +1,37 @@
+"""Norm of the weights of every module and layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from plasticity_rl.measures import l2_norm
+from plasticity_rl.probes import WeightProbe
+from plasticity_rl.rl_module import RLModule
+
+
+class WeightNorm(WeightProbe):
+    """Euclidean norm of all parameters (weights, biases, norm layers), after the update's step.
+
+    Mutates: nothing.
+    Logs: ``weight_norm/<module>`` and, with ``per_layer``, ``weight_norm/<module>/<layer>``; NaN once weights are not
+        finite.
+    Reference: among the quantities that Lyle et al. 2023 (arXiv 2303.01486) relate to plasticity; here the plain l2
+        norm, not divided by the number of parameters.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name.
+        per_layer: Whether to log every layer as well.
+    """
+
+    def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
+        """Return the norms."""
+        return self.scalars("weight_norm", agent, _norm)
+
+
+def _norm(parameters: Mapping[str, nn.Parameter]) -> Tensor:
+    return l2_norm(parameters.values())

@@ -1,0 +1,161 @@
+"""Bases of probes that look at hidden units, at their rank, or at weights module by module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from plasticity_rl.callback import Probe, as_agent
+from plasticity_rl.errors import UserError
+from plasticity_rl.measures import NotFiniteError, Spectrum, spectrum
+from plasticity_rl.rl_module import RLModule
+
+
+class ModuleProbe(Probe):
+    """A probe of chosen modules.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name.
+    """
+
+    def __init__(self, *, every_n_updates: int, modules: Sequence[str]) -> None:
+        super().__init__(every_n_updates=every_n_updates)
+        self.modules = list(modules)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse unknown modules before training."""
+        if not self.modules:
+            raise UserError(f"{type(self).__name__}.modules is empty; name at least one module")
+        for name in self.modules:
+            as_agent(pl_module).module(name)
+
+
+class ActivationProbe(ModuleProbe):
+    """A probe of the hidden activations of chosen modules on the shared probe batch.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name, each with a hidden ReLU layer.
+        batch_size: Transitions in the probe batch.
+
+    Raises:
+        UserError: When the batch size is not positive.
+    """
+
+    def __init__(self, *, every_n_updates: int, modules: Sequence[str], batch_size: int) -> None:
+        super().__init__(every_n_updates=every_n_updates, modules=modules)
+        if batch_size < 1:
+            raise UserError(f"{type(self).__name__}.batch_size={batch_size} must be a whole number >= 1")
+        self.batch_size = batch_size
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse unknown modules, and those without hidden units, before training."""
+        super().setup(trainer, pl_module, stage)
+        for name in self.modules:
+            if not as_agent(pl_module).activation_layers(name):
+                raise UserError(f"{type(self).__name__}.modules: {name!r} has no hidden ReLU layer")
+
+
+class RankProbe(ActivationProbe):
+    """A rank of the features of chosen modules, logged as ``rank/<name>/<module>``.
+
+    Features are the outputs of a module's last hidden activation layer, flattened, on the probe batch. Of a module with
+    several heads that is the last head's; name a head, as the default does.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name, each with a hidden ReLU layer.
+        batch_size: Transitions in the probe batch; no rank can exceed it.
+    """
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 4, "batch_size": 20}
+
+    def __init__(
+        self,
+        *,
+        every_n_updates: int = 1000,
+        modules: Sequence[str] = ("encoder", "actor", "critic.Q1", "critic.Q2"),
+        batch_size: int = 256,
+    ) -> None:
+        super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
+
+    def rank(self, features: Spectrum) -> float:
+        """Return the rank of the features with this spectrum."""
+        raise NotImplementedError
+
+    def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
+        """Return the rank of every module."""
+
+        def rank(name: str) -> float:
+            return self.rank(feature_spectrum(agent, name, self.batch_size))
+
+        return {f"rank/{self.name}/{name}": or_nan(rank, name) for name in self.modules}
+
+
+def feature_spectrum(agent: RLModule, name: str, batch_size: int) -> Spectrum:
+    """Return the spectrum of a module's features on the probe batch, computed once for all probes of an update.
+
+    Raises:
+        NotFiniteError: When the features hold NaN or infinity.
+    """
+
+    def compute() -> Spectrum:
+        return spectrum(list(agent.probe_activations(name, batch_size).values())[-1])
+
+    return agent.once_per_update(("spectrum", name, batch_size), compute)
+
+
+def or_nan(measure: Callable[..., Any], *args: Any) -> Any:
+    """Return ``measure(*args)``, or NaN where it is not defined: a probe must not end a run that has diverged."""
+    try:
+        return measure(*args)
+    except NotFiniteError:
+        return math.nan
+
+
+def weights_by_layer(module: nn.Module) -> Iterator[tuple[str, dict[str, nn.Parameter]]]:
+    """Yield every layer that holds parameters of its own: its dotted name in ``module`` and its parameters by name."""
+    for path, layer in module.named_modules():
+        own = dict(layer.named_parameters(recurse=False))
+        if own:
+            yield path, own
+
+
+class WeightProbe(ModuleProbe):
+    """A norm over the parameters of chosen modules, logged for every module and every layer.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name.
+        per_layer: Whether to log every layer as well.
+    """
+
+    def __init__(
+        self,
+        *,
+        every_n_updates: int = 1000,
+        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        per_layer: bool = True,
+    ) -> None:
+        super().__init__(every_n_updates=every_n_updates, modules=modules)
+        self.per_layer = per_layer
+
+    def scalars(
+        self, tag: str, agent: RLModule, size: Callable[[Mapping[str, nn.Parameter]], Tensor]
+    ) -> dict[str, Any]:
+        """Return ``size`` of every module's and layer's parameters (by name in the agent) under ``<tag>/...``."""
+        values: dict[str, Any] = {}
+        for name in self.modules:
+            module = agent.module(name)
+            values[f"{tag}/{name}"] = or_nan(size, {f"{name}.{key}": p for key, p in module.named_parameters()})
+            for path, own in weights_by_layer(module) if self.per_layer else ():
+                if path:
+                    layer = {f"{name}.{path}.{key}": p for key, p in own.items()}
+                    values[f"{tag}/{name}/{path}"] = or_nan(size, layer)
+        return values
