@@ -48,7 +48,7 @@ class Look(RLCallback):
             for name, p in agent.named_parameters()
             if name.startswith(self.prefixes) and ".trunk.1." not in name  # the LayerNorm
         }
-        expected = sum(float((p - self.initial[name]).double().square().sum()) for name, p in counted.items())
+        expected = sum(float((p.detach() - self.initial[name]).double().square().sum()) for name, p in counted.items())
         penalty = self.regularizer.penalty(agent)
         self.values.append(float(penalty))
         assert float(penalty) == pytest.approx(expected, rel=1e-5, abs=1e-12)
