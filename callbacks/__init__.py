@@ -3,6 +3,7 @@
 from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
 from callbacks.interventions.dormant_ratio_perturbation import DormantRatioPerturbation
 from callbacks.interventions.hare_and_tortoise import HareAndTortoise
+from callbacks.interventions.heavy_priming import HeavyPriming
 from callbacks.interventions.l2_init import L2Init
 from callbacks.interventions.optimizer_reset import OptimizerReset
 from callbacks.interventions.parseval_regularization import ParsevalRegularization
@@ -37,6 +38,7 @@ __all__ = [
     "FractionActiveUnits",
     "GradientNorm",
     "HareAndTortoise",
+    "HeavyPriming",
     "L2Init",
     "OptimizerReset",
     "ParsevalRegularization",

@@ -71,7 +71,9 @@ class AugmentationChain:
         videos = (images.float() / 255.0).view(batch, channels // 3, 3, height, width)
         with seeded_globally(generators.get("augment_seed"), images.device):
             out = stage(videos) if self.is_kornia[index] else torch.stack([stage(video) for video in videos])
-        return (out.clamp(0.0, 1.0) * 255.0).view(images.shape)
+        if out.shape != videos.shape:
+            raise ValueError(f"it returns {tuple(out.shape[1:])} for frames {tuple(videos.shape[1:])}")
+        return (out.clamp(0.0, 1.0) * 255.0).reshape(images.shape)
 
     def _try_on(self, stages: Sequence[nn.Module], obs_shape: tuple[int, int, int]) -> None:
         images = torch.randint(0, 256, (2, *obs_shape), dtype=torch.uint8, generator=torch.Generator())

@@ -248,6 +248,37 @@ class FrameReplay(NoDumps, ReplayBuffer):
         windows = self._windows.draw(self._records, batch_size, generator)
         return self.transform(self._records.read(windows, reuse=False))
 
+    def first_records(self, num_transitions: int) -> Tensor:
+        """Return where the first transitions end, for :meth:`sample_first`.
+
+        Args:
+            num_transitions: The first so many over all lanes, which take turns.
+
+        Returns:
+            int64 [num_lanes], numbers of records; the frame after a lane's last transition lies before its number.
+
+        Raises:
+            UserError: If some of them are not there, or hold no complete n-step window.
+        """
+        lanes = len(self._lanes)
+        shares = [num_transitions // lanes + (lane < num_transitions % lanes) for lane in range(lanes)]
+        ends = torch.tensor([self._records.end_of_first(lane, share) for lane, share in enumerate(shares)])
+        if not len(self._windows.complete_anchors(self._records, ends)[0]):
+            raise UserError(f"the first {num_transitions} transitions hold no {self._windows.n_step}-step window")
+        return ends
+
+    def sample_first(self, ends: Tensor, generator: torch.Generator) -> TensorDictBase:
+        """Return a batch like ``sample()`` of the first transitions only; its pixels stay valid as long.
+
+        Args:
+            ends: What :meth:`first_records` returned.
+            generator: Source of all random numbers.
+        """
+        batch_size = self._records.buffered_batch
+        return self.transform(
+            self._records.read(self._windows.draw(self._records, batch_size, generator, ends), reuse=True)
+        )
+
     def flush(self) -> int:
         """Bring all records to the disk: those written since the last flush, never the whole replay.
 
