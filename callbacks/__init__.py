@@ -14,6 +14,7 @@ from callbacks.interventions.reset import Reset
 from callbacks.interventions.shrink_and_perturb import ShrinkAndPerturb
 from callbacks.interventions.spectral_regularization import SpectralRegularization
 from callbacks.interventions.toggle_augmentation import ToggleAugmentation
+from callbacks.interventions.warm_start_replay import WarmStartReplay
 from callbacks.interventions.weight_clipping import WeightClipping
 from callbacks.interventions.weight_decay import WeightDecay
 from callbacks.probes.approximate_rank import ApproximateRank
@@ -51,6 +52,7 @@ __all__ = [
     "SpectralRegularization",
     "StableRank",
     "ToggleAugmentation",
+    "WarmStartReplay",
     "WeightClipping",
     "WeightDecay",
     "WeightNorm",

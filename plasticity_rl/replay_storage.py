@@ -91,7 +91,8 @@ class FrameStorage(Storage):
             )
         written = int(self.written[lane])
         first = lane * self.layout.lane_slots
-        numbers = (~self._columns["terminal"][first : first + written]).nonzero().squeeze(1) if written else []
+        terminal = self._columns["terminal"][first : first + written] if written else torch.zeros(0, dtype=torch.bool)
+        numbers = (~terminal).nonzero().squeeze(1)
         if len(numbers) < num_transitions:
             raise UserError(f"environment {lane} has {len(numbers)} transitions in the replay, not {num_transitions}")
         return min(int(numbers[num_transitions - 1]) + 2, written) if num_transitions else 0
@@ -108,6 +109,15 @@ class FrameStorage(Storage):
         if not self.in_ram:
             self._require_files().raise_high_water(self.written)
         return slots
+
+    def append(self, lane: int, records: TensorDictBase) -> None:
+        """Store ``records`` ([T], at most a whole ring) behind the newest of a lane."""
+        self._prepare_writing()
+        first = int(self.written[lane])
+        self.written[lane] += len(records)
+        if not self.in_ram:
+            self._require_files().raise_high_water(self.written)
+        self.set(self.slot(torch.tensor(lane), torch.arange(first, first + len(records))), records)
 
     def set(self, cursor: Any, data: TensorDictBase, *, set_cursor: bool = True) -> None:
         """Store records ``data`` ([M]) in the slots ``cursor`` (int64 [M], from :meth:`reserve`)."""

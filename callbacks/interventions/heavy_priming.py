@@ -70,7 +70,7 @@ class HeavyPriming(Intervention):
         data = agent.data
         seed_transitions = agent.num_seed_frames // data.action_repeat
         if self.num_transitions > seed_transitions and not any(
-            getattr(callback, "fills_replay", False)
+            isinstance(callback, Intervention) and callback.fills_replay
             for callback in trainer.callbacks  # type: ignore[attr-defined]
         ):
             raise UserError(
