@@ -1,6 +1,7 @@
 """Interventions and probes: one paper or one quantity per file. In YAML always ``callbacks.<Name>``."""
 
 from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
+from callbacks.interventions.continual_tasks import ContinualTasks
 from callbacks.interventions.dormant_ratio_perturbation import DormantRatioPerturbation
 from callbacks.interventions.hare_and_tortoise import HareAndTortoise
 from callbacks.interventions.heavy_priming import HeavyPriming
@@ -31,6 +32,7 @@ from callbacks.probes.weight_norm import WeightNorm
 __all__ = [
     "AdaptiveReplayRatio",
     "ApproximateRank",
+    "ContinualTasks",
     "DistanceFromInit",
     "DormantRatioPerturbation",
     "DormantUnits",

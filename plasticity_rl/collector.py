@@ -81,6 +81,15 @@ class StepCollector:
         self.episode_steps[ended] = 0
         return episodes
 
+    def observations(self) -> Tensor:
+        """Return the pixels that the last step led to, of a fresh episode where it ended one.
+
+        Returns:
+            uint8 ``(num_envs, channels, height, width)``.
+        """
+        pixels = self._collector._carrier["pixels"]
+        return pixels.reshape(-1, *pixels.shape[-3:])
+
     def state_dict(self) -> dict[str, Any]:
         """Return simulator, open episode and counters: TorchRL's own state starts a fresh trajectory instead."""
         carrier = self._collector._carrier

@@ -95,11 +95,13 @@ class RLDataModule(pl.LightningDataModule):
         self.num_eval_episodes, self.seed = num_eval_episodes, seed
         self.keep_frames_of: int | None = None
         self._refuse_bad_numbers()
+        self.current_task = task
+        self._eval_envs: dict[str, EnvBase] = {}
         # One env is built here, before any training, so that a wrong task or a broken renderer is known at once.
-        self._eval_env = self._make_env(seed=seed, num_envs=1)
-        channels, height, width = self._eval_env.observation_spec["pixels"].shape
+        env_of_task = self.eval_env(task)
+        channels, height, width = env_of_task.observation_spec["pixels"].shape
         self.obs_shape: tuple[int, int, int] = (channels, height, width)
-        self.action_dim: int = self._eval_env.action_spec.shape[-1]
+        self.action_dim: int = env_of_task.action_spec.shape[-1]
 
     def _refuse_bad_numbers(self) -> None:
         names = ("action_repeat", "frame_stack", "image_size", "num_envs", "n_step", "batch_size", "capacity")
@@ -119,9 +121,15 @@ class RLDataModule(pl.LightningDataModule):
         """Env frames that one step of every env takes."""
         return self.action_repeat * self.num_envs
 
-    def _make_env(self, *, seed: int, num_envs: int) -> EnvBase:
+    def eval_env(self, task: str) -> EnvBase:
+        """Return the single env on which ``task`` is evaluated, built at the first call."""
+        if task not in self._eval_envs:
+            self._eval_envs[task] = self._make_env(task, seed=self.seed, num_envs=1)
+        return self._eval_envs[task]
+
+    def _make_env(self, task: str, *, seed: int, num_envs: int) -> EnvBase:
         return self.env_factory(
-            self.task,
+            task,
             seed=seed,
             action_repeat=self.action_repeat,
             frame_stack=self.frame_stack,
@@ -148,8 +156,24 @@ class RLDataModule(pl.LightningDataModule):
         check_fits(num_bytes, self.storage, folder)
         rank = self.trainer.global_rank  # type: ignore[union-attr]
         self.replay = self._make_replay(folder / f"rank{rank}", derive_seed(self.seed, f"replay/rank{rank}"))
-        train_env = self._make_env(seed=self.seed + rank * self.num_envs, num_envs=self.num_envs)
-        self.collector = StepCollector(train_env, lambda pixels: agent.act(pixels, explore=True))
+        self._policy: Policy = lambda pixels: agent.act(pixels, explore=True)
+        self._collect(self.task, self.seed + rank * self.num_envs)
+
+    def _collect(self, task: str, seed: int) -> None:
+        train_env = self._make_env(task, seed=seed, num_envs=self.num_envs)
+        self.collector = StepCollector(train_env, self._policy)
+        self.current_task = task
+
+    def switch_task(self, task: str, *, seed: int) -> None:
+        """Go on collecting in ``task``, of equal shapes: open episodes are cut, the replay is kept.
+
+        Args:
+            task: Task name.
+            seed: Seed of its fresh environments.
+        """
+        self.replay.cut_episodes(self.collector.observations())
+        self.collector.close()
+        self._collect(task, seed)
 
     def _make_replay(self, folder: Path, seed: int) -> FrameReplay:
         return FrameReplay(
@@ -194,10 +218,17 @@ class RLDataModule(pl.LightningDataModule):
         assert trainer is not None
         return list(range(trainer.global_rank, self.num_eval_episodes, trainer.world_size))
 
-    def evaluate(self, policy: Policy, episode: int) -> Episode:
-        """Play evaluation episode number ``episode`` with a deterministic policy, on an env of its own."""
+    def evaluate(self, policy: Policy, episode: int, task: str | None = None) -> Episode:
+        """Play evaluation episode number ``episode`` with a deterministic policy, on an env of its own.
+
+        Args:
+            policy: The agent without exploration.
+            episode: Number of the episode; it decides the start.
+            task: Task to play, or None for the current one, of which the filmed episode is kept.
+        """
         seed = derive_seed(self.seed, f"eval/{episode}") % 2**32
-        return play_episode(self._eval_env, policy, seed, keep_frames=episode == self.keep_frames_of)
+        film = task is None and episode == self.keep_frames_of
+        return play_episode(self.eval_env(task or self.current_task), policy, seed, keep_frames=film)
 
     def teardown(self, stage: str) -> None:
         """Free the training env."""
@@ -226,6 +257,7 @@ class RLDataModule(pl.LightningDataModule):
         self.replay.flush()
         return {
             "identity": self._identity(),
+            "current_task": self.current_task,
             "collector": self.collector.state_dict(),
             "replay": self.replay.state_dict(),
         }
@@ -235,5 +267,8 @@ class RLDataModule(pl.LightningDataModule):
         if not hasattr(self, "collector"):
             return
         self.refuse_other_identity(state_dict["identity"])
+        if state_dict["current_task"] != self.current_task:
+            self.collector.close()
+            self._collect(state_dict["current_task"], self.seed)  # what the seed decides is restored below
         self.replay.load_state_dict(state_dict["replay"])
         self.collector.load_state_dict(state_dict["collector"])

@@ -14,27 +14,32 @@ class TinyPixelEnv(EnvBase):
     """One-dimensional control from ``(3, size, size)`` uint8 pixels; episodes of ``episode_steps`` env steps.
 
     Reward is ``1 - |position|``, so a policy that moves to the middle earns more than one that does not. The start is
-    drawn from the env's own generator. Implements ``simulator_state`` / ``load_simulator_state``.
+    drawn from the env's own generator. Task ``tiny_away`` rewards the ends of the line instead, and draws the square on
+    a grey ground; ``tiny_2d`` has a second action that does nothing. Implements ``simulator_state`` /
+    ``load_simulator_state``.
     """
 
-    def __init__(self, *, seed: int = 0, size: int = 16, action_repeat: int = 2, episode_steps: int = 20) -> None:
+    def __init__(
+        self, *, task: str = "tiny", seed: int = 0, size: int = 16, action_repeat: int = 2, episode_steps: int = 20
+    ) -> None:
         super().__init__()
         self.size, self.action_repeat, self.episode_steps = size, action_repeat, episode_steps
-        self.task_name = "tiny"
+        self.task_name = task
         self.generator = torch.Generator().manual_seed(seed)
         self.position, self.step_index = 0.0, 0
         self.observation_spec = Composite(
             pixels=Bounded(0, 255, shape=(3, size, size), dtype=torch.uint8),
             discount=Unbounded(shape=(1,), dtype=torch.float32),
         )
-        self.action_spec = Bounded(-1.0, 1.0, shape=(1,), dtype=torch.float32)
+        self.action_spec = Bounded(-1.0, 1.0, shape=(2 if task == "tiny_2d" else 1,), dtype=torch.float32)
         self.reward_spec = Unbounded(shape=(1,), dtype=torch.float32)
         self.full_done_spec = Composite(
             {key: Binary(1, shape=(1,), dtype=torch.bool) for key in ("done", "terminated", "truncated")}
         )
 
     def _frame(self) -> torch.Tensor:
-        frame = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
+        ground = 100 if self.task_name == "tiny_away" else 0
+        frame = torch.full((3, self.size, self.size), ground, dtype=torch.uint8)
         column = round((self.position + 1) / 2 * (self.size - 1))
         frame[:, self.size // 2 - 2 : self.size // 2 + 2, max(column - 1, 0) : column + 2] = 255
         frame[2, 0] = self.step_index * 10 % 256
@@ -49,7 +54,7 @@ class TinyPixelEnv(EnvBase):
         reward = 0.0
         for _ in range(self.action_repeat):
             self.position = max(-1.0, min(1.0, self.position + 0.1 * float(tensordict["action"][0])))
-            reward += 1.0 - abs(self.position)
+            reward += abs(self.position) if self.task_name == "tiny_away" else 1.0 - abs(self.position)
         self.step_index += 1
         end = torch.tensor([self.step_index >= self.episode_steps])
         return TensorDict(
@@ -79,6 +84,7 @@ class TinyPixelEnv(EnvBase):
 
     def load_simulator_state(self, state: dict[str, Any]) -> None:
         """Continue from what ``simulator_state`` returned."""
+        assert state["task"] == self.task_name, "the state of another task"
         self.position, self.step_index = state["position"], state["step_index"]
         self.generator.set_state(state["generator"])
 
@@ -96,7 +102,7 @@ def make_tiny_env(
     """Same signature as ``plasticity_rl.make_env``, for tests."""
 
     def make(index: int) -> EnvBase:
-        base = TinyPixelEnv(seed=seed + index, size=image_size, action_repeat=action_repeat)
+        base = TinyPixelEnv(task=task, seed=seed + index, size=image_size, action_repeat=action_repeat)
         return TransformedEnv(base, CatFrames(frame_stack, dim=-3, in_keys=["pixels"]))
 
     return make(0) if num_envs == 1 else SerialEnv(num_envs, [lambda i=i: make(i) for i in range(num_envs)])

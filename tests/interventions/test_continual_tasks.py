@@ -1,0 +1,187 @@
+"""ContinualTasks: where the boundaries are, what does not cross them, and what is logged under which name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import fit_tiny, weights_hash
+from real_runs import fit_real
+from run_state import Log, differences, replay_state, run_state
+
+from callbacks import ContinualTasks
+from plasticity_rl import UserError
+from plasticity_rl.callback import RLCallback
+
+TWO = {"tasks": ["tiny", "tiny_away"], "every_n_frames": 100}
+GREY = 100
+"""Ground of ``tiny_away``; that of ``tiny`` is black."""
+
+
+def ground(pixels: torch.Tensor) -> torch.Tensor:
+    """The corner of every frame, ``(batch, frames)``: it tells the task."""
+    return pixels[:, ::3, -1, -1]
+
+
+class Diary(RLCallback):
+    """Notes of every env step its frame, task, ground, position in the episode, and last observation."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, str, int]] = []
+        self.next_pixels: dict[int, torch.Tensor] = {}
+
+    def on_env_step(self, agent, step) -> None:
+        (shown,) = set(ground(step["pixels"]).flatten().tolist())
+        self.steps.append((agent.env_frames, agent.data.current_task, shown))
+        self.next_pixels[agent.env_frames] = step["next", "pixels"].clone()
+
+
+def test_tasks_change_at_their_frames_and_in_a_cycle(tmp_path: Path):
+    diary = Diary()
+    fit_tiny(tmp_path, callbacks=[ContinualTasks(**{**TWO, "every_n_frames": 60}), diary], max_frames=200)
+    for frames, task, shown in diary.steps:
+        visit = (frames - 1) // 60  # the step that ends at frame 60 is the last of visit 0
+        assert (task, shown) == (("tiny", 0), ("tiny_away", GREY))[visit % 2]
+    assert [frames for frames, *_ in diary.steps] == list(range(2, 201, 2))
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_the_open_episode_is_cut_behind_its_last_transition(num_envs: int, tmp_path: Path):
+    """Per environment: 100 frames are 50 steps of one env (20, 20, 10), or 25 of each of two (20, 5)."""
+    diary, options = Diary(), {"num_envs": num_envs, "eval_every_n_frames": 100}
+    agent = fit_tiny(tmp_path, callbacks=[ContinualTasks(**TWO), diary], max_frames=180, data_options=options)
+    for lane, records in enumerate(replay_state_of(agent)):
+        whole, cut, after = ([21, 21], 11, 40) if num_envs == 1 else ([21], 6, 20)
+        first = [step for length in [*whole, cut] for step in range(length)]
+        assert records["step"].tolist()[: len(first)] == first
+        boundary = len(first)
+        assert records["terminal"][:boundary].nonzero().flatten().tolist()[-1] == boundary - 1
+        assert torch.equal(records["pixels"][boundary - 1], diary.next_pixels[100][lane, -3:])
+        assert records["step"][boundary] == 0
+        assert set(records["pixels"][:boundary, 0, -1, -1].tolist()) == {0}
+        assert set(records["pixels"][boundary:, 0, -1, -1].tolist()) == {GREY}
+        transitions = (~records["terminal"]).sum().item()
+        assert transitions == 50 // num_envs + after
+
+
+def replay_state_of(agent) -> list:
+    return replay_state(agent)["records"]
+
+
+def test_no_stack_and_no_return_reaches_across(tmp_path: Path):
+    agent = fit_tiny(tmp_path, callbacks=[ContinualTasks(**TWO)], max_frames=300)
+    batch = agent.data.replay.peek(4000, torch.Generator().manual_seed(0))
+    now, then = ground(batch["pixels"]), ground(batch["next", "pixels"])
+    assert torch.equal(now, now[:, :1].expand(-1, 3))
+    assert torch.equal(then, now)
+    assert set(now.unique().tolist()) == {0, GREY}, "the replay keeps both"
+    # Row 0 of the blue channel shows ten times the step: the last window of the cut episode ends at step 10.
+    black = now[:, 0] == 0
+    ends = batch["next", "pixels"][black, -1, 0, 0].long() // 10
+    assert int(ends[torch.isin(batch["pixels"][black, -1, 0, 0].long() // 10, torch.tensor([7]))].unique()) == 10
+
+
+def test_an_episode_that_ends_at_the_boundary_is_not_cut(tmp_path: Path):
+    options = {"tasks": ["tiny", "tiny_away"], "every_n_frames": 80}  # two whole episodes of 40 frames
+    agent = fit_tiny(tmp_path, callbacks=[ContinualTasks(**options)], max_frames=160)
+    (records,) = replay_state_of(agent)
+    assert records["step"].tolist() == [*range(21)] * 4
+
+
+def test_returns_are_logged_under_the_task_that_earned_them(tmp_path: Path, monkeypatch):
+    log = Log(monkeypatch)
+    fit_tiny(tmp_path, callbacks=[ContinualTasks(**TWO)], max_frames=300)
+    scalars, events = log.take()
+    at = lambda tag: [frames for frames, name, _ in scalars if name == tag]  # noqa: E731
+    assert at("eval/tiny/return") == [0, 100, 300]
+    assert at("eval/tiny_away/return") == [200]
+    # Episodes of 40 frames; those open at 100 and 200 have no return.
+    assert at("train/tiny/return") == [40, 80, 240, 280]
+    assert at("train/tiny_away/return") == [140, 180]
+    assert [(f, v) for f, tag, v in scalars if tag.endswith("/visit")] == [(100, 1), (200, 2)]
+    assert [(frame, text) for frame, _, text in events] == [
+        (100, "tiny_away from frame 100 on, visit 1"),
+        (200, "tiny from frame 200 on, visit 2"),
+    ]
+    values = {(f, tag): v for f, tag, v in scalars}
+    assert values[200, "eval/tiny_away/return"] == values[200, "eval/return"]
+    assert values[140, "train/tiny_away/return"] == values[140, "train/return"]
+
+
+def test_all_tasks_are_evaluated_on_request(tmp_path: Path, monkeypatch):
+    log = Log(monkeypatch)
+    both = fit_tiny(tmp_path / "all", callbacks=[ContinualTasks(**TWO, evaluate="all")])
+    scalars, _ = log.take()
+    for task in TWO["tasks"]:
+        assert [frames for frames, tag, _ in scalars if tag == f"eval/{task}/return"] == [0, 100, 200]
+    current = fit_tiny(tmp_path / "current", callbacks=[ContinualTasks(**TWO)])
+    assert differences(run_state(both), run_state(current)) == [], "evaluating more changes nothing"
+
+
+def test_learning_goes_on(tmp_path: Path):
+    """As many updates as without switches, and Adam counts them all."""
+    agent = fit_tiny(tmp_path / "a", callbacks=[ContinualTasks(**TWO)], max_frames=300)
+    assert agent.num_updates == fit_tiny(tmp_path / "b", max_frames=300).num_updates
+    assert {float(state["step"]) for state in agent.trainer.optimizers[2].state.values()} == {agent.num_updates}
+
+
+def test_a_second_visit_is_not_the_first_again(tmp_path: Path):
+    agent = fit_tiny(tmp_path, callbacks=[ContinualTasks(**{**TWO, "every_n_frames": 40})], max_frames=120)
+    (records,) = replay_state_of(agent)
+    starts = records["pixels"][records["step"] == 0]
+    assert len(starts) == 3
+    assert not torch.equal(starts[0], starts[2])
+
+
+def test_one_task_only_is_the_plain_run_until_its_first_boundary(tmp_path: Path):
+    listed = fit_tiny(tmp_path / "a", callbacks=[ContinualTasks(tasks=["tiny"], every_n_frames=200)])
+    assert weights_hash(listed) == weights_hash(fit_tiny(tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tasks": ["tiny", "tiny_2d"]}, "tiny_2d has 2 action dimensions, but tiny has 1; .* tasks of equal actions"),
+        ({"tasks": ["tiny_away", "tiny"]}, "must begin with data.task=tiny: use --data.task tiny_away"),
+        ({"every_n_frames": 101}, "every_n_frames=101 must be a multiple of .* = 2"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(arguments: dict, message: str, tmp_path: Path):
+    diary = Diary()
+    with pytest.raises(UserError, match=message):
+        fit_tiny(tmp_path, callbacks=[ContinualTasks(**{**TWO, **arguments}), diary])
+    assert diary.steps == []
+
+
+@pytest.mark.parametrize("arguments", [{"tasks": []}, {"every_n_frames": 0}, {"evaluate": "none"}])
+def test_impossible_arguments_are_refused(arguments: dict):
+    with pytest.raises(UserError, match=next(iter(arguments))):
+        ContinualTasks(**{**TWO, **arguments})
+
+
+WALKER = {"tasks": ["walker_stand", "walker_walk", "walker_run"], "every_n_frames": 400}
+
+
+def test_200_updates_on_three_walkers(tmp_path: Path):
+    options = {"task": "walker_stand", "max_frames": 1200, "eval_every_n_frames": 1200}
+    agent = fit_real(tmp_path, callbacks=[ContinualTasks(**WALKER)], data_options=options)
+    assert agent.num_updates == 200
+    assert agent.data.current_task == "walker_run"
+    (records,) = replay_state_of(agent)
+    assert records["step"].tolist() == [*range(51)] * 2 + [*range(50)]  # 50 steps of 8 frames, and the last frame
+
+
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_in_the_task_it_was_in(tmp_path: Path):
+    options = {"task": "walker_stand", "max_frames": 1200, "eval_every_n_frames": 600}
+    straight = fit_real(tmp_path / "a", callbacks=[ContinualTasks(**WALKER)], data_options=options)
+    fit_real(tmp_path / "b", callbacks=[ContinualTasks(**WALKER)], data_options={**options, "max_frames": 600})
+    resumed = fit_real(tmp_path / "b", callbacks=[ContinualTasks(**WALKER)], data_options=options, ckpt_path="last")
+    assert differences(run_state(straight), run_state(resumed)) == []
+
+
+def test_walker_and_cartpole_are_refused(tmp_path: Path):
+    message = "walker_walk has 6 action dimensions, but cartpole_swingup has 1"
+    with pytest.raises(UserError, match=message):
+        fit_real(tmp_path, callbacks=[ContinualTasks(tasks=["cartpole_swingup", "walker_walk"], every_n_frames=400)])
