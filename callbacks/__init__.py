@@ -1,6 +1,7 @@
 """Interventions and probes: one paper or one quantity per file. In YAML always ``callbacks.<Name>``."""
 
 from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
+from callbacks.interventions.continual_backprop import ContinualBackprop
 from callbacks.interventions.dormant_ratio_perturbation import DormantRatioPerturbation
 from callbacks.interventions.hare_and_tortoise import HareAndTortoise
 from callbacks.interventions.l2_init import L2Init
@@ -29,6 +30,7 @@ from callbacks.probes.weight_norm import WeightNorm
 __all__ = [
     "AdaptiveReplayRatio",
     "ApproximateRank",
+    "ContinualBackprop",
     "DistanceFromInit",
     "DormantRatioPerturbation",
     "DormantUnits",
