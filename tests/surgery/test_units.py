@@ -177,7 +177,7 @@ def test_write_units_by_hand():
 
 
 def test_absorb_units_by_hand():
-    """Units 1 and 3 of four, means 2 and 10; the fifth input is an action. Row 0: 2 * 2 + 4 * 10 = 44; row 1: -2 + 5."""
+    """Units 1 and 3 of four, means 2 and 10; input 5 is an action. Row 0: 2 * 2 + 4 * 10 = 44; row 1: -2 + 5."""
     layer = nn.Linear(5, 2)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0, 7.0], [0.0, -1.0, 9.0, 0.5, 7.0]]))
