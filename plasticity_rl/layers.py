@@ -110,18 +110,36 @@ def layers_from_output(module: nn.Module, name: str) -> list[dict[str, nn.Module
 
 
 def _sections(module: nn.Module, name: str) -> Iterator[dict[str, nn.Module]]:
-    if isinstance(module, nn.Sequential):
-        leaves = {
-            path: layer for path, layer in module.named_modules(prefix=name) if not any(True for _ in layer.children())
-        }
-        section = {path: layer for path, layer in leaves.items() if any(True for _ in layer.parameters())}
-        if section:
-            yield section
-    elif any(True for _ in module.children()):
-        for key, child in module.named_children():
-            yield from _sections(child, f"{name}.{key}")
-    elif any(True for _ in module.parameters()):
-        yield {name: module}
+    """Yield runs of layers with parameters: those of a sequence, else every layer by itself."""
+    if not isinstance(module, nn.Sequential):
+        if _is_layer(module):
+            yield from [{name: module}] if any(True for _ in module.parameters()) else []
+        else:
+            for key, child in module.named_children():
+                yield from _sections(child, f"{name}.{key}")
+        return
+    run: dict[str, nn.Module] = {}
+    for path, leaf in _leaves(module, name):
+        if _is_layer(leaf):
+            run |= {path: leaf} if any(True for _ in leaf.parameters()) else {}
+        else:
+            yield from [run] if run else []
+            yield from _sections(leaf, path)
+            run = {}
+    if run:
+        yield run
+
+
+def _leaves(sequence: nn.Sequential, name: str) -> Iterator[tuple[str, nn.Module]]:
+    for key, child in sequence.named_children():
+        if isinstance(child, nn.Sequential):
+            yield from _leaves(child, f"{name}.{key}")
+        else:
+            yield f"{name}.{key}", child
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return isinstance(module, (*WEIGHT_LAYERS, *NORM_LAYERS)) or not any(True for _ in module.children())
 
 
 def _signature(section: Mapping[str, nn.Module]) -> list[tuple[type, list[tuple[int, ...]]]]:

@@ -69,11 +69,14 @@ class RecordingUnitIntervention(UnitIntervention):
         self._readers: dict[str, list[Reader]] = {}
 
     def read(self, output: Tensor) -> Tensor:
-        """Return what is recorded of a layer's output ``(B, n, ...)``: float32 ``(quantities, n)``."""
+        """Return what is recorded of a layer's output ``(B, outputs, ...)``: float32 ``(quantities, outputs)``."""
         raise NotImplementedError
 
     def record(self, agent: RLModule, seen: dict[str, Tensor]) -> None:
-        """Take in what was read in an update: unit layer -> ``(quantities, n)``, the mean over all ranks."""
+        """Take in what was read in an update: unit layer -> ``(quantities, outputs)``, the mean over all ranks.
+
+        Layers that did not run (a head in waiting) are left out.
+        """
         raise NotImplementedError
 
     def unit_layers(self, agent: RLModule) -> dict[str, UnitLayer]:
@@ -167,9 +170,10 @@ def put_units(agent: RLModule, layer: UnitLayer, units: Tensor, rows: Sequence[d
 
 def detach_readers(agent: RLModule, layer: UnitLayer, units: Tensor) -> None:
     """Set the weights with which any layer reads ``units`` (mask) to zero, and their optimizer moments."""
+    outputs = layer.outputs_of(units)
     for reader in layer.readers:
-        zero_columns(reader.weight, units, reader.inputs)
-        _clear(agent, reader.weight, unit_columns(reader.weight, units, reader.inputs))
+        zero_columns(reader.weight, outputs, reader.inputs)
+        _clear(agent, reader.weight, unit_columns(reader.weight, outputs, reader.inputs))
 
 
 def clear_makers(agent: RLModule, layer: UnitLayer, units: Tensor) -> None:

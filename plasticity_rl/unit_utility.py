@@ -22,18 +22,21 @@ class UnitUtility:
         replacement_rate: Fraction of the mature units that is due per update.
         maturity_threshold: A unit is mature when it is older than this, in updates.
         decay: Weight of the old averages per update, in [0, 1).
+        copies: Outputs per unit: 1 of a ReLU, 2 of a CReLU.
 
     Attributes:
         owed: Units that are due, with the fraction that does not yet make a whole one.
         mature: Number of mature units.
     """
 
-    def __init__(self, size: int, *, replacement_rate: float, maturity_threshold: int, decay: float) -> None:
+    def __init__(
+        self, size: int, *, replacement_rate: float, maturity_threshold: int, decay: float, copies: int = 1
+    ) -> None:
         self.size, self.replacement_rate = size, replacement_rate
         self.maturity_threshold, self.decay = maturity_threshold, decay
         self.updates = self.mature = 0
         self.owed = 0.0
-        self._utility, self._mean = torch.zeros(size), torch.zeros(size)
+        self._utility, self._mean = torch.zeros(size), torch.zeros(copies, size)
         self._born = torch.zeros(size, dtype=torch.int64)
         self._young = deque([[0, size]])  # update after which units were new, and how many; oldest first
 
@@ -41,13 +44,13 @@ class UnitUtility:
         """Take in one update.
 
         Args:
-            magnitude: Mean absolute output of every unit on the batch, ``(size,)``.
-            mean: Mean output of every unit, ``(size,)``.
-            outgoing: Sum of the absolute weights with which every unit is read, ``(size,)``.
+            magnitude: Mean absolute outputs of the layer on the batch, ``(copies * size,)``, copy by copy.
+            mean: Mean outputs, likewise.
+            outgoing: Sum of the absolute weights with which every output is read, likewise.
         """
         self.updates += 1
-        self._utility.lerp_(magnitude * outgoing, 1.0 - self.decay)
-        self._mean.lerp_(mean, 1.0 - self.decay)
+        self._utility.lerp_((magnitude * outgoing).view(-1, self.size).sum(0), 1.0 - self.decay)
+        self._mean.lerp_(mean.view(-1, self.size), 1.0 - self.decay)
         while self._young and self.updates - self._young[0][0] > self.maturity_threshold:
             self.mature += self._young.popleft()[1]
         self.owed += self.replacement_rate * self.mature
@@ -66,8 +69,8 @@ class UnitUtility:
         return debiased(self._utility, self.decay, self.age())
 
     def mean_output(self) -> Tensor:
-        """Return the debiased mean output of every unit, ``(size,)``."""
-        return debiased(self._mean, self.decay, self.age())
+        """Return the debiased mean outputs of the layer, ``(copies * size,)``."""
+        return debiased(self._mean, self.decay, self.age().expand_as(self._mean)).flatten()
 
     def least_useful(self, count: int) -> Tensor:
         """Return the indices ``(count,)`` of the mature units of least utility; ``count`` is at most ``mature``."""
@@ -77,7 +80,7 @@ class UnitUtility:
     def renew(self, units: Tensor) -> None:
         """Note that the units with these indices were replaced by new ones."""
         for average in (self._utility, self._mean):
-            average.index_fill_(0, units, 0.0)
+            average.index_fill_(-1, units, 0.0)
         self._born.index_fill_(0, units, self.updates)
         self.owed -= len(units)
         self.mature -= len(units)

@@ -28,6 +28,17 @@ def test_utility_by_hand():
     torch.testing.assert_close(utility.mean_output(), torch.tensor([-2.5 / 0.75]))
 
 
+def test_two_outputs_per_unit_by_hand():
+    """Of a CReLU: positive parts 1 and 2, negative parts 3 and 4, read with 10, 1 and 1, 5: 1*10+3*1 and 2*1+4*5."""
+    utility = UnitUtility(2, copies=2, replacement_rate=1.0, maturity_threshold=0, decay=0.0)
+    utility.observe(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.arange(4.0), torch.tensor([10.0, 1.0, 1.0, 5.0]))
+    assert utility.utility().tolist() == [13.0, 22.0]
+    assert utility.mean_output().tolist() == [0.0, 1.0, 2.0, 3.0]
+    utility.renew(torch.tensor([1]))
+    utility.observe(torch.ones(4), torch.arange(4.0), torch.ones(4))
+    assert utility.mean_output().tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
 def test_what_is_due_adds_up_by_hand():
     """Rate 1/8 of 4 units older than 2 updates: 0.5 from update 3 on, so one is due after updates 4, 6, 8, ...
 

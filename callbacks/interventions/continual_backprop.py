@@ -22,6 +22,7 @@ from plasticity_rl.unit_interventions import (
     put_units,
 )
 from plasticity_rl.unit_utility import UnitUtility
+from plasticity_rl.units import UnitLayer
 
 
 class ContinualBackprop(RecordingUnitIntervention):
@@ -108,13 +109,14 @@ class ContinualBackprop(RecordingUnitIntervention):
         """Start the records: every unit is new."""
         super().setup(trainer, pl_module, stage)
         layers, name = self.layers(as_agent(pl_module)), f"intervention/{self.state_key}"
-        self._utilities = {layer.name: self._new_utility(layer.size) for layer in layers}
+        self._utilities = {layer.name: self._new_utility(layer) for layer in layers}
         self._fresh = {layer.name: FreshUnits(layer, name) for layer in layers}
         self._replaced, self._logged = dict.fromkeys(self.modules, 0), 0
 
-    def _new_utility(self, size: int) -> UnitUtility:
+    def _new_utility(self, layer: UnitLayer) -> UnitUtility:
         return UnitUtility(
-            size,
+            layer.size,
+            copies=layer.copies,
             replacement_rate=self.replacement_rate,
             maturity_threshold=self.maturity_threshold,
             decay=self.decay,
@@ -127,17 +129,16 @@ class ContinualBackprop(RecordingUnitIntervention):
             self._utilities[name].to(layer.readers[0].weight.device)
 
     def read(self, output: Tensor) -> Tensor:
-        """Return the mean absolute and the mean output of every unit."""
-        by_unit = output.float().transpose(0, 1).flatten(1)
-        return torch.stack([by_unit.abs().mean(1), by_unit.mean(1)])
+        """Return the mean absolute value and the mean of every output."""
+        outputs = output.float().transpose(0, 1).flatten(1)
+        return torch.stack([outputs.abs().mean(1), outputs.mean(1)])
 
     @torch.no_grad()
     def record(self, agent: RLModule, seen: dict[str, Tensor]) -> None:
         """Move the averages by one update, with the weights as this update left them."""
         for name, (magnitude, mean) in seen.items():
-            readers, size = self.online_readers(agent)[name], self._utilities[name].size
-            outgoing = torch.stack([outgoing_magnitude(r.weight, size, r.inputs) for r in readers]).sum(0)
-            self._utilities[name].observe(magnitude, mean, outgoing)
+            outgoing = [outgoing_magnitude(r.weight, len(mean), r.inputs) for r in self.online_readers(agent)[name]]
+            self._utilities[name].observe(magnitude, mean, torch.stack(outgoing).sum(0))
 
     def on_update_start(self, agent: RLModule) -> None:
         """Replace what is due, log now and then, and watch the update that starts."""
@@ -154,9 +155,9 @@ class ContinualBackprop(RecordingUnitIntervention):
         due = {name: utility.least_useful(utility.due) for name, utility in self._utilities.items() if utility.due}
         # First what the old units meant to their readers, then the new units, then nobody reads them.
         for name, units in due.items():
-            mask, mean = mask_of(units, layers[name].size), self._utilities[name].mean_output()
+            gone, mean = layers[name].outputs_of(mask_of(units, layers[name].size)), self._utilities[name].mean_output()
             for reader in layers[name].readers:
-                absorb_units(reader.layer, mask, mean, reader.inputs)
+                absorb_units(reader.layer, gone, mean, reader.inputs)
         for name, units in due.items():
             put_units(agent, layers[name], units, self._fresh[name].take(agent, len(units)))
         for name, units in due.items():
