@@ -11,6 +11,7 @@ from callbacks.interventions.prune_dormant import PruneDormant
 from callbacks.interventions.redo import ReDo
 from callbacks.interventions.replay_ratio_schedule import ReplayRatioSchedule
 from callbacks.interventions.reset import Reset
+from callbacks.interventions.self_normalized_reset import SelfNormalizedReset
 from callbacks.interventions.shrink_and_perturb import ShrinkAndPerturb
 from callbacks.interventions.spectral_regularization import SpectralRegularization
 from callbacks.interventions.toggle_augmentation import ToggleAugmentation
@@ -47,6 +48,7 @@ __all__ = [
     "ReplayRatioSchedule",
     "Reset",
     "SRank",
+    "SelfNormalizedReset",
     "ShrinkAndPerturb",
     "SpectralRegularization",
     "StableRank",
