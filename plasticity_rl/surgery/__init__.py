@@ -5,6 +5,7 @@ from plasticity_rl.surgery.optimizer_state import StatePart, clear_elements, cle
 from plasticity_rl.surgery.reinit import copy_parameters, reinitialize
 from plasticity_rl.surgery.resize import insert_after, resized, size_of
 from plasticity_rl.surgery.shrink_perturb import draw_fresh, shrink_and_perturb
+from plasticity_rl.surgery.sparsity import erdos_renyi_densities, random_mask
 from plasticity_rl.surgery.units import (
     absorb_units,
     copy_units,
@@ -16,8 +17,6 @@ from plasticity_rl.surgery.units import (
     zero_columns,
     zero_units,
 )
-from plasticity_rl.surgery.sparsity import erdos_renyi_densities, random_mask
-from plasticity_rl.surgery.units import copy_units, redraw_units, unit_columns, unit_rows, zero_columns, zero_units
 
 __all__ = [
     "StatePart",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from plasticity_rl.surgery.reinit import LayerInit, reinitialize
+from plasticity_rl.weight_transforms import weight_in_use
 
 
 def unit_rows(parameter: Tensor, units: Tensor) -> Tensor:
@@ -99,13 +100,13 @@ def absorb_units(layer: nn.Module, units: Tensor, means: Tensor, inputs: int) ->
         means: Mean output of every unit, ``(n,)``; over space as well in convolutions.
         inputs: Number of leading inputs made of the units, a multiple of n.
     """
-    parameters = dict(layer.named_parameters(recurse=False))
-    if parameters.get("bias") is None:
+    bias = dict(layer.named_parameters(recurse=False)).get("bias")
+    if bias is None:
         return
-    weight = parameters["weight"]
+    weight = weight_in_use(layer)
     by_input = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
     values = (means * units).to(weight.dtype).repeat_interleave(inputs // len(units))
-    parameters["bias"].add_(by_input[:, :inputs] @ values)
+    bias.add_(by_input[:, :inputs] @ values)
 
 
 @torch.no_grad()
