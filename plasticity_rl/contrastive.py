@@ -1,0 +1,52 @@
+"""Contrastive learning of CURL (Laskin et al. 2020, arXiv 2004.04136): its loss, and its slowly moving key weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def info_nce(queries: Tensor, keys: Tensor, weight: Tensor, first: int = 0) -> Tensor:
+    """InfoNCE over the bilinear product, Eq. 4: ``-mean_i log(exp(q_i^T W k_i) / sum_j exp(q_i^T W k_j))``.
+
+    Args:
+        queries: ``(batch, dim)``, with gradient.
+        keys: ``(n, dim)``; row ``first + i`` is the positive of query i, all others are its negatives.
+        weight: W, ``(dim, dim)``.
+        first: Position of the first query's key, in ``0 .. n - batch``.
+
+    Returns:
+        A scalar >= 0; ``log(n)`` where the keys cannot be told apart.
+    """
+    logits = queries @ weight @ keys.T
+    logits = logits - logits.max(dim=1, keepdim=True).values  # changes no probability, and keeps exp() finite
+    return F.cross_entropy(logits, torch.arange(first, first + len(queries), device=logits.device))
+
+
+class BilinearProduct(nn.Module):
+    """The matrix W of the bilinear product, uniform in [0, 1) as in the authors' code.
+
+    Args:
+        dim: Length of the vectors compared.
+        generator: CPU generator of the initial values.
+    """
+
+    def __init__(self, dim: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(dim, dim, generator=generator))
+
+
+@torch.no_grad()
+def move_towards(averages: Mapping[str, Tensor], values: Mapping[str, Tensor], tau: float) -> None:
+    """Take one step of an exponential moving average, in place: ``average <- (1 - tau) average + tau value``.
+
+    Args:
+        averages: Tensors by name, edited.
+        values: Tensors of the same names and shapes.
+        tau: Step, in (0, 1].
+    """
+    for name, average in averages.items():
+        average.lerp_(values[name], tau)
