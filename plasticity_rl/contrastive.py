@@ -50,3 +50,36 @@ def move_towards(averages: Mapping[str, Tensor], values: Mapping[str, Tensor], t
     """
     for name, average in averages.items():
         average.lerp_(values[name], tau)
+
+
+class Embedding(nn.Module):
+    """An agent's encoder followed by one of its modules; made anew at each use, so it never becomes part of the agent.
+
+    Args:
+        agent: Its ``encode`` turns pixels into features.
+        projection: Module by dotted name that reads the features, or None for the features themselves.
+    """
+
+    def __init__(self, agent: RLModule, projection: str | None) -> None:
+        super().__init__()
+        self.agent = agent
+        self.projection = nn.Identity() if projection is None else agent.module(projection)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map uint8 pixels ``(batch, channels, height, width)`` to vectors ``(batch, dim)``."""
+        return self.projection(self.agent.encode(pixels))
+
+    @torch.no_grad()
+    def dim(self, obs_shape: tuple[int, ...]) -> int:
+        """Return the length of the vectors for observations of ``obs_shape``, leaving all buffers as they are."""
+        with evaluation_mode(self):
+            return self(torch.zeros((1, *obs_shape), dtype=torch.uint8)).shape[1]
+
+    def with_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what ``torch.func.functional_call`` needs to run with other weights and to move no buffer.
+
+        Args:
+            weights: Tensors by their names in the agent.
+        """
+        replaced = {f"agent.{name}": tensor for name, tensor in weights.items()}
+        return replaced | {name: buffer.clone() for name, buffer in self.named_buffers()}

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import importlib
 from urllib.error import URLError
 
 import pytest
 import torch
 from torch import nn
-from torchvision_import import import_torchvision
+from torchvision_import import torchvision_transforms
 
 from plasticity_rl import UserError
 from plasticity_rl.resnet import (
@@ -27,10 +28,9 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.fixture(scope="module")
 def torchvision():
-    try:
-        return import_torchvision()
-    except ModuleNotFoundError:
-        pytest.skip("needs torchvision, as a reference")
+    """The reference, where it is installed."""
+    torchvision_transforms()
+    return importlib.import_module("torchvision")
 
 
 def with_statistics(network: nn.Module) -> nn.Module:

@@ -1,40 +1,35 @@
-"""Lets torchvision be imported where its binary does not fit the installed torch (a CPU build of another origin).
-
-torchvision 0.28 then fails with "operator torchvision::nms does not exist", although its models and transforms need no
-operator of its own. Declaring the missing operators, without an implementation, is enough.
-"""
+"""Import torchvision even beside a torch build that its compiled operators do not load with (CPU-only, other index)."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 import torch
 
-_SCHEMAS = ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",)
-_SCHEMAS += ("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",)
-_declared: list[torch.library.Library] = []  # the operators live as long as this
+OPERATORS = ("nms", "qnms")
+"""Compiled operators that torchvision's Python part refers to while it is imported; no transform calls them."""
 
 
-def declare_missing_operators() -> None:
-    """Declare torchvision's operators if its binary cannot; cheap, because torchvision itself is not imported."""
+def torchvision_transforms() -> ModuleType:
+    """Return ``torchvision.transforms.v2``, or skip the test where torchvision is not installed."""
     spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None or _declared or hasattr(torch.ops.torchvision, "nms"):
-        return
-    try:
-        for binary in Path(spec.origin).parent.glob("_C*"):
-            torch.ops.load_library(binary)
-    except OSError:
-        library = torch.library.Library("torchvision", "DEF")
-        for schema in _SCHEMAS:
-            library.define(schema)
-        _declared.append(library)
+    if spec is None or spec.origin is None:
+        pytest.skip("torchvision is not installed")
+    for library in Path(spec.origin).parent.glob("_C*.so"):
+        with contextlib.suppress(OSError):
+            torch.ops.load_library(str(library))
+    missing = [name for name in OPERATORS if not hasattr(torch.ops.torchvision, name)]
+    if missing:
+        declared = torch.library.Library("torchvision", "FRAGMENT")
+        _KEPT.append(declared)  # what it declares goes away with it
+        for name in missing:
+            declared.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return importlib.import_module("torchvision.transforms.v2")
 
 
-def import_torchvision() -> ModuleType:
-    """Return torchvision with its models."""
-    declare_missing_operators()
-    import torchvision.models
-
-    return torchvision
+_KEPT: list[torch.library.Library] = []
