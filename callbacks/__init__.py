@@ -1,12 +1,15 @@
 """Interventions and probes: one paper or one quantity per file. In YAML always ``callbacks.<Name>``."""
 
 from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
+from callbacks.interventions.curl import CURL
 from callbacks.interventions.dormant_ratio_perturbation import DormantRatioPerturbation
+from callbacks.interventions.frozen_encoder import FrozenEncoder
 from callbacks.interventions.hare_and_tortoise import HareAndTortoise
 from callbacks.interventions.l2_init import L2Init
 from callbacks.interventions.optimizer_reset import OptimizerReset
 from callbacks.interventions.parseval_regularization import ParsevalRegularization
 from callbacks.interventions.prune_dormant import PruneDormant
+from callbacks.interventions.random_frozen_encoder import RandomFrozenEncoder
 from callbacks.interventions.redo import ReDo
 from callbacks.interventions.replay_ratio_schedule import ReplayRatioSchedule
 from callbacks.interventions.reset import Reset
@@ -27,6 +30,7 @@ from callbacks.probes.stable_rank import StableRank
 from callbacks.probes.weight_norm import WeightNorm
 
 __all__ = [
+    "CURL",
     "AdaptiveReplayRatio",
     "ApproximateRank",
     "DistanceFromInit",
@@ -35,12 +39,14 @@ __all__ = [
     "EffectiveRank",
     "FeatureRank",
     "FractionActiveUnits",
+    "FrozenEncoder",
     "GradientNorm",
     "HareAndTortoise",
     "L2Init",
     "OptimizerReset",
     "ParsevalRegularization",
     "PruneDormant",
+    "RandomFrozenEncoder",
     "ReDo",
     "ReplayRatioSchedule",
     "Reset",

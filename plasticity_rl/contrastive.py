@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from plasticity_rl.activations import evaluation_mode
+from plasticity_rl.errors import UserError
+
+if TYPE_CHECKING:
+    from plasticity_rl.rl_module import RLModule
 
 
 def info_nce(queries: Tensor, keys: Tensor, weight: Tensor, first: int = 0) -> Tensor:
@@ -62,18 +69,36 @@ class Embedding(nn.Module):
 
     def __init__(self, agent: RLModule, projection: str | None) -> None:
         super().__init__()
-        self.agent = agent
-        self.projection = nn.Identity() if projection is None else agent.module(projection)
+        self.agent, self.projection = agent, projection
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map uint8 pixels ``(batch, channels, height, width)`` to vectors ``(batch, dim)``."""
-        return self.projection(self.agent.encode(pixels))
+        features = self.agent.encode(pixels)
+        return features if self.projection is None else self.agent.module(self.projection)(features)
 
     @torch.no_grad()
-    def dim(self, obs_shape: tuple[int, ...]) -> int:
-        """Return the length of the vectors for observations of ``obs_shape``, leaving all buffers as they are."""
-        with evaluation_mode(self):
-            return self(torch.zeros((1, *obs_shape), dtype=torch.uint8)).shape[1]
+    def dim(self, obs_shape: tuple[int, ...], encoder: str) -> int:
+        """Return the length of the vectors for observations of ``obs_shape``, leaving all buffers as they are.
+
+        Raises:
+            UserError: When observations do not pass the module called ``encoder``, or the projection cannot read them.
+        """
+        ran: list[str] = []
+        handle = self.agent.module(encoder).register_forward_hook(lambda *_: ran.append(encoder))
+        try:
+            with evaluation_mode(self):
+                features = self.agent.encode(torch.zeros((1, *obs_shape), dtype=torch.uint8))
+                vectors = features if self.projection is None else self.agent.module(self.projection)(features)
+        except (RuntimeError, TypeError) as error:
+            raise UserError(
+                f"CURL.projection={self.projection!r} cannot read the features of {encoder!r}; name a module that "
+                f"takes them alone, such as 'critic.trunk', or null for the features themselves"
+            ) from error
+        finally:
+            handle.remove()
+        if not ran:
+            raise UserError(f"CURL.encoder={encoder!r}: {type(self.agent).__name__} does not encode observations by it")
+        return vectors.shape[1]
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what ``torch.func.functional_call`` needs to run with other weights and to move no buffer.

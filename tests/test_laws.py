@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import TINY_TRAINER, fit_tiny, tiny_data
+from helpers import TINY_TRAINER, compatible, fit_tiny, tiny_data
 from run_state import (
     DieAt,
     Killed,
@@ -57,15 +57,11 @@ def example(cls: type[RLCallback]) -> RLCallback:
     return cls(**cls.example_arguments)
 
 
-def compatible(one: type[RLCallback], two: type[RLCallback]) -> bool:
-    return all(b.__name__ not in getattr(a, "incompatible_with", {}) for a, b in ((one, two), (two, one)))
-
-
 def examples() -> list[RLCallback]:
     """One of each, as many as go together."""
     chosen: list[type[RLCallback]] = []
     for cls in EXPORTED:
-        if all(compatible(cls, other) for other in chosen):
+        if compatible(*chosen, cls):
             chosen.append(cls)
     return [example(cls) for cls in chosen]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cli_runs import REPOSITORY, TINY, append_callbacks, call, callback_names, events, fit_tiny_cli, printed_config
+from helpers import compatible
 
 import callbacks
 from plasticity_rl.__main__ import COMMANDS
@@ -139,8 +140,7 @@ def compatible_groups() -> list[list[str]]:
     groups: list[list[str]] = []
     for name in callbacks.__all__:
         for group in groups:
-            refused = [getattr(getattr(callbacks, one), "incompatible_with", {}) for one in (name, *group)]
-            if not any(name in table for table in refused[1:]) and not set(group) & refused[0].keys():
+            if compatible(*(getattr(callbacks, one) for one in (*group, name))):
                 group.append(name)
                 break
         else:

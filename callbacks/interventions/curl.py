@@ -88,7 +88,11 @@ class CURL(Regularizer):
         if self.loss not in agent.loss_optimizers:
             losses = list(agent.loss_optimizers)
             raise UserError(f"CURL.loss={self.loss!r}: there is no such loss in {type(agent).__name__}, but {losses}")
-        dim = Embedding(agent, self.encoder, self.projection).dim(agent.data.obs_shape)
+        for name in self.modules:
+            agent.module(name)
+        if len(agent.data.obs_shape) != 3:
+            raise UserError(f"CURL needs images, but observations have the shape {tuple(agent.data.obs_shape)}")
+        dim = Embedding(agent, self.projection).dim(agent.data.obs_shape, self.encoder)
         generator = agent.rng.get(f"intervention/{self.state_key}/initial")
         agent.add_extra(self._extra, BilinearProduct(dim, generator), agent.loss_optimizers[self.loss][0])
 
@@ -111,13 +115,15 @@ class CURL(Regularizer):
         pixels = batch["pixels"]
         generator = agent.rng.get(f"intervention/{self.state_key}", pixels.device)
         first, second = (random_shift(pixels, self.random_shift_pad, generator) for _ in range(2))
-        embedding = Embedding(agent, self.encoder, self.projection)
+        embedding = Embedding(agent, self.projection)
         queries = embedding(first)
         with torch.no_grad():
             keys = functional_call(embedding, embedding.with_weights(self._slow), (second,))
         if agent.trainer.world_size > 1:
             keys = agent.trainer.strategy.all_gather(keys).flatten(0, 1)
-        return info_nce(queries, keys, agent.extras[self._extra].weight, agent.global_rank * len(queries))
+        return info_nce(
+            queries, keys, agent.extras[self._extra].get_parameter("weight"), agent.global_rank * len(queries)
+        )
 
     def on_update_end(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> None:
         """Let the average follow the updated weights."""

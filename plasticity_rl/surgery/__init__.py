@@ -5,6 +5,7 @@ from plasticity_rl.surgery.optimizer_state import StatePart, clear_elements, cle
 from plasticity_rl.surgery.reinit import copy_parameters, reinitialize
 from plasticity_rl.surgery.shrink_perturb import draw_fresh, shrink_and_perturb
 from plasticity_rl.surgery.units import copy_units, redraw_units, unit_columns, unit_rows, zero_columns, zero_units
+from plasticity_rl.surgery.widths import resize_inputs
 
 __all__ = [
     "StatePart",
@@ -16,6 +17,7 @@ __all__ = [
     "draw_fresh",
     "redraw_units",
     "reinitialize",
+    "resize_inputs",
     "shrink_and_perturb",
     "unit_columns",
     "unit_rows",
