@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import lightning.pytorch as pl
@@ -10,15 +10,16 @@ import torch
 from tensordict import TensorDictBase
 from torch import nn
 
+from plasticity_rl.architecture import Architecture, place_generator, put
 from plasticity_rl.callback import Intervention, as_agent
 from plasticity_rl.errors import UserError
 from plasticity_rl.frozen import FrozenResNet
 from plasticity_rl.resnet import ARCHITECTURES, LAYERS
 from plasticity_rl.rl_module import RLModule
-from plasticity_rl.surgery import copy_parameters, resize_inputs
+from plasticity_rl.surgery import reinitialize, resized, size_of
 
 
-class FrozenEncoderIntervention(Intervention):
+class FrozenEncoderIntervention(Architecture):
     """Replaces the encoder by a frozen ResNet with a trainable Linear and LayerNorm on top, before training starts.
 
     The layers that read the encoder are drawn anew, as wide as its new output.
@@ -35,8 +36,6 @@ class FrozenEncoderIntervention(Intervention):
         UserError: When a value is none of those.
     """
 
-    family = "architecture"
-
     def __init__(
         self,
         *,
@@ -47,6 +46,7 @@ class FrozenEncoderIntervention(Intervention):
         normalize: Literal["published", "imagenet"],
         batch_norm: Literal["eval", "train"],
     ) -> None:
+        super().__init__(modules=[encoder])
         self.encoder, self.architecture, self.layer, self.feature_dim = encoder, architecture, layer, feature_dim
         self.normalize, self.batch_norm = normalize, batch_norm
         self._refuse("architecture", tuple(ARCHITECTURES))
@@ -76,7 +76,7 @@ class FrozenEncoderIntervention(Intervention):
             return reason
         named = {name.split(".")[0] for name in getattr(other, "modules", ())}
         if other.family == "architecture" and self.encoder in named:
-            return f"the layers of {self.encoder!r} are frozen; leave it out of modules={list(other.modules)}"  # type: ignore[attr-defined]
+            return f"the layers of {self.encoder!r} are replaced and frozen; leave it out of the other's modules"
         return self._overwrites(agent, other, agent.module(self.encoder))
 
     def _overwrites(self, agent: RLModule, other: Intervention, frozen: nn.Module) -> str | None:
@@ -86,27 +86,30 @@ class FrozenEncoderIntervention(Intervention):
             return None
         if not written & agent.parameter_names([frozen]):
             return None
-        return f"it would overwrite frozen weights; let it act on '{self.encoder}.projection', the part that is trained"
+        return (
+            f"it would overwrite frozen weights of {self.encoder!r}; give it other modules, such as "
+            f"'{self.encoder}.projection', the part that is trained"
+        )
 
     def build(self, agent: RLModule) -> None:
         """Replace the encoder, and draw the layers that read it anew."""
         agent.module(self.encoder)
+        if len(agent.data.obs_shape) != 3:
+            shape = tuple(agent.data.obs_shape)
+            raise UserError(f"{type(self).__name__} needs images, but observations have the shape {shape}")
         readers = agent.output_readers(self.encoder)
         if not readers:
             raise UserError(f"{type(self).__name__}: {type(agent).__name__} does not say what reads {self.encoder!r}")
-        generator = agent.rng.get(f"intervention/{self.state_key}")
-        network = self.network(generator)
+        network = self.network(place_generator(agent, f"{self.encoder}.network"))
         encoder = FrozenResNet(network, agent.data.obs_shape, self.feature_dim, self.normalize)
-        for layer in encoder.projection:
-            agent.init_layer(layer, generator)
-        parent, _, name = self.encoder.rpartition(".")
-        setattr(agent.get_submodule(parent), name, encoder)
+        reinitialize(encoder.projection, agent.init_layer, place_generator(agent, f"{self.encoder}.projection"))
+        setattr(agent, self.encoder, encoder)
+        paths = {id(m): path for path, m in agent.named_modules() if path.split(".")[0] in agent.module_names}
         for reader in readers:
-            resize_inputs(reader, self.feature_dim)
-            agent.init_layer(reader.layer, generator)
-        for path, layer in _paths(agent, [reader.layer for reader in readers]):
-            if (target := agent.target_of(path)) is not None:
-                copy_parameters(layer, target)
+            if id(reader.layer) in paths:  # the target's readers are the twins of these
+                outputs, inputs = size_of(reader.layer)
+                layer = resized(reader.layer, outputs, inputs - reader.inputs + self.feature_dim)
+                put(agent, paths[id(reader.layer)], layer)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse what would write to frozen weights, before anything is trained."""
@@ -136,9 +139,3 @@ class FrozenEncoderIntervention(Intervention):
         encoder = agent.module(self.encoder)
         assert isinstance(encoder, FrozenResNet)
         return encoder
-
-
-def _paths(agent: RLModule, layers: Iterable[nn.Module]) -> list[tuple[str, nn.Module]]:
-    """Return the layers with their dotted names in the agent."""
-    wanted = {id(layer) for layer in layers}
-    return [(path, layer) for path, layer in agent.named_modules() if id(layer) in wanted]

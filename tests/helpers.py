@@ -11,8 +11,7 @@ import lightning.pytorch as pl
 from tiny_env import make_tiny_env
 from torch import nn
 
-from plasticity_rl import DrQV2, Intervention, RLDataModule, UserError, make_trainer
-from plasticity_rl.callback import refuse_conflicts
+from plasticity_rl import DrQV2, RLDataModule, make_trainer
 from plasticity_rl.video import EvalVideo
 
 TINY_DATA: dict[str, Any] = {
@@ -78,17 +77,6 @@ def fit_tiny(
     trainer = make_trainer(tmp_path, callbacks=[*callbacks, *film], **{**TINY_TRAINER, **trainer_options})
     trainer.fit(agent, data, ckpt_path=ckpt_path)
     return agent
-
-
-def compatible(*classes: type) -> bool:
-    """Return whether the examples of these interventions and probes go together on the tiny agent."""
-    agent = DrQV2((9, 16, 16), 1, **TINY_AGENT)
-    given = [cls(**cls.example_arguments) for cls in classes]
-    try:
-        refuse_conflicts(agent, [callback for callback in given if isinstance(callback, Intervention)])
-    except UserError:
-        return False
-    return True
 
 
 def weights_hash(module: nn.Module) -> str:
