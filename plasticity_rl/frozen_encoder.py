@@ -101,7 +101,8 @@ class FrozenEncoderIntervention(Architecture):
         if not readers:
             raise UserError(f"{type(self).__name__}: {type(agent).__name__} does not say what reads {self.encoder!r}")
         network = self.network(place_generator(agent, f"{self.encoder}.network"))
-        encoder = FrozenResNet(network, agent.data.obs_shape, self.feature_dim, self.normalize)
+        with torch.random.fork_rng(devices=[]):  # new layers draw from the default generator
+            encoder = FrozenResNet(network, agent.data.obs_shape, self.feature_dim, self.normalize)
         reinitialize(encoder.projection, agent.init_layer, place_generator(agent, f"{self.encoder}.projection"))
         setattr(agent, self.encoder, encoder)
         paths = {id(m): path for path, m in agent.named_modules() if path.split(".")[0] in agent.module_names}

@@ -136,7 +136,7 @@ def test_coefficient_0_allocates_nothing(tmp_path):
     assert len(agent.extras) == 0
     assert curl.state_dict() == {"slow": {}}
     assert not any("curl" in name for name in agent.rng.state_dict())
-    assert TAG not in agent.metrics.keys()
+    assert TAG not in set(agent.metrics.keys())
 
 
 def test_the_average_starts_over_where_a_module_is_reset(tmp_path):

@@ -1,4 +1,4 @@
-"""FrozenEncoder and RandomFrozenEncoder: what never moves, what learns, which weights, and what is refused beside them."""
+"""FrozenEncoder and RandomFrozenEncoder: what moves, which weights, what is refused beside them."""
 
 from __future__ import annotations
 
