@@ -3,8 +3,10 @@
 from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
 from callbacks.interventions.continual_backprop import ContinualBackprop
 from callbacks.interventions.crelu import CReLU
+from callbacks.interventions.curl import CURL
 from callbacks.interventions.deep_fourier_features import DeepFourierFeatures
 from callbacks.interventions.dormant_ratio_perturbation import DormantRatioPerturbation
+from callbacks.interventions.frozen_encoder import FrozenEncoder
 from callbacks.interventions.hare_and_tortoise import HareAndTortoise
 from callbacks.interventions.l2_init import L2Init
 from callbacks.interventions.layer_norm import LayerNorm
@@ -13,6 +15,7 @@ from callbacks.interventions.optimizer_reset import OptimizerReset
 from callbacks.interventions.parseval_regularization import ParsevalRegularization
 from callbacks.interventions.plasticity_injection import PlasticityInjection
 from callbacks.interventions.prune_dormant import PruneDormant
+from callbacks.interventions.random_frozen_encoder import RandomFrozenEncoder
 from callbacks.interventions.random_pruning import RandomPruning
 from callbacks.interventions.rational_activation import RationalActivation
 from callbacks.interventions.redo import ReDo
@@ -38,6 +41,7 @@ from callbacks.probes.stable_rank import StableRank
 from callbacks.probes.weight_norm import WeightNorm
 
 __all__ = [
+    "CURL",
     "AdaptiveReplayRatio",
     "ApproximateRank",
     "ContinualBackprop",
@@ -49,6 +53,7 @@ __all__ = [
     "EffectiveRank",
     "FeatureRank",
     "FractionActiveUnits",
+    "FrozenEncoder",
     "GradientNorm",
     "HareAndTortoise",
     "L2Init",
@@ -58,6 +63,7 @@ __all__ = [
     "ParsevalRegularization",
     "PlasticityInjection",
     "PruneDormant",
+    "RandomFrozenEncoder",
     "RandomPruning",
     "RationalActivation",
     "ReDo",

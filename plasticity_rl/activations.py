@@ -46,7 +46,7 @@ def record_activations(agent: RLModule, batch: TensorDictBase) -> dict[nn.Module
         recorded.setdefault(layer, output.detach().clone())
 
     layers = {layer for name in agent.module_names for layer in agent.activation_layers(name).values()}
-    with _evaluation_mode(agent):
+    with evaluation_mode(agent):
         handles = [layer.register_forward_hook(record) for layer in layers]
         try:
             agent.forward_all(batch)
@@ -57,7 +57,8 @@ def record_activations(agent: RLModule, batch: TensorDictBase) -> dict[nn.Module
 
 
 @contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put ``module`` and all its children into evaluation mode; afterwards each is as it was."""
     training = [child for child in module.modules() if child.training]
     try:
         for child in training:

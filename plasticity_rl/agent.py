@@ -204,6 +204,10 @@ class DrQV2(RLModule):
         top, _, sub = name.partition(".")
         return self.critic_target.get_submodule(sub) if top == "critic" else None
 
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Return the encoder's features ``(batch, repr_dim)`` of uint8 pixels."""
+        return self.encoder(pixels)
+
     def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Run encoder, actor and critic once on ``pixels`` and ``action``, neither augmented nor with noise.
 

@@ -128,6 +128,10 @@ class RLModule(ModuleAccess):
         """Tell every callback that ``parameters`` hold fresh initial values."""
         self.dispatch("on_reinitialize", parameters)
 
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Return the features ``(batch, n)`` of uint8 pixels ``(batch, channels, height, width)``."""
+        raise NotImplementedError
+
     def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Run every module once, as in its own loss, on the observations and actions of ``batch``, without noise.
 

@@ -73,9 +73,9 @@ class TinyAgent(RLModule):
         pixels, next_pixels = batch["pixels"], batch["next", "pixels"]
         if self.augment:
             pixels, next_pixels = (random_shift(x, 1, self.rng.get("augment")) for x in (pixels, next_pixels))
-        features = self._features(pixels)
+        features = self.encode(pixels)
         with torch.no_grad():
-            next_features = self._features(next_pixels)
+            next_features = self.encode(next_pixels)
             next_value = self.old_value(torch.cat([next_features, self.policy(next_features)], -1))
             target = batch["reward"] + batch["discount"] * next_value
         error = self.value(torch.cat([features, batch["action"]], -1)) - target
@@ -91,19 +91,19 @@ class TinyAgent(RLModule):
                 old.lerp_(new, 0.05)
         return TensorDict({"loss/td": td.detach(), "loss/dpg": dpg.detach()}, batch_size=[])
 
-    def _features(self, pixels: Tensor) -> Tensor:
+    def encode(self, pixels: Tensor) -> Tensor:
         return self.torso(pixels.float() / 255.0 - 0.5)
 
     @torch.no_grad()
     def act(self, pixels: Tensor, *, explore: bool) -> Tensor:
-        action = self.policy(self._features(pixels))
+        action = self.policy(self.encode(pixels))
         if explore:
             noise = torch.rand(action.shape, generator=self.rng.get("explore"))
             action = (action + noise - 0.5).clamp(-1, 1)
         return action
 
     def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        features = self._features(batch["pixels"])
+        features = self.encode(batch["pixels"])
         value = self.value(torch.cat([features, batch["action"]], -1))
         return {"torso": features, "policy": self.policy(features), "value": value}
 
