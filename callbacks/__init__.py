@@ -22,8 +22,10 @@ from callbacks.probes.effective_rank import EffectiveRank
 from callbacks.probes.feature_rank import FeatureRank
 from callbacks.probes.fraction_active_units import FractionActiveUnits
 from callbacks.probes.gradient_norm import GradientNorm
+from callbacks.probes.linearized_units import LinearizedUnits
 from callbacks.probes.srank import SRank
 from callbacks.probes.stable_rank import StableRank
+from callbacks.probes.weight_change import WeightChange
 from callbacks.probes.weight_norm import WeightNorm
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "GradientNorm",
     "HareAndTortoise",
     "L2Init",
+    "LinearizedUnits",
     "OptimizerReset",
     "ParsevalRegularization",
     "PruneDormant",
@@ -49,6 +52,7 @@ __all__ = [
     "SpectralRegularization",
     "StableRank",
     "ToggleAugmentation",
+    "WeightChange",
     "WeightClipping",
     "WeightDecay",
     "WeightNorm",

@@ -15,8 +15,8 @@ from plasticity_rl.measures import active_and_total
 if TYPE_CHECKING:
     from plasticity_rl.rl_module import RLModule
 
-Counts = dict[str, dict[str, tuple[Tensor, int]]]
-"""Module -> layer -> (number of elements above zero, number of elements)."""
+Counts = dict[str, dict[str, Any]]
+"""Module -> layer -> what ``count`` returned; by default (number of elements above zero, number of elements)."""
 
 
 class ActiveUnitCounter:
@@ -27,10 +27,11 @@ class ActiveUnitCounter:
 
     Args:
         modules: Modules by dotted name.
+        count: What to keep of the output of a layer; it must not wait for a GPU.
     """
 
-    def __init__(self, modules: Sequence[str]) -> None:
-        self.modules = list(modules)
+    def __init__(self, modules: Sequence[str], count: Callable[[Tensor], Any] = active_and_total) -> None:
+        self.modules, self._count = list(modules), count
         self._handles: list[RemovableHandle] = []
         self._counts: Counts = {}
 
@@ -45,7 +46,8 @@ class ActiveUnitCounter:
         self._counts = {name: {} for name in self.modules}
         for name in self.modules:
             for layer_name, layer in agent.activation_layers(name).items():
-                self._handles.append(layer.register_forward_hook(_counter(self._counts[name], layer_name)))
+                hook = _counter(self._count, self._counts[name], layer_name)
+                self._handles.append(layer.register_forward_hook(hook))
 
     def stop(self) -> Counts:
         """Remove the hooks and return the counts; call after the update."""
@@ -55,9 +57,11 @@ class ActiveUnitCounter:
         return self._counts
 
 
-def _counter(counts: dict[str, tuple[Tensor, int]], layer: str) -> Callable[[nn.Module, Any, Tensor], None]:
-    def count(_: nn.Module, __: Any, output: Tensor) -> None:
+def _counter(
+    count: Callable[[Tensor], Any], counts: dict[str, Any], layer: str
+) -> Callable[[nn.Module, Any, Tensor], None]:
+    def hook(_: nn.Module, __: Any, output: Tensor) -> None:
         if torch.is_grad_enabled() and layer not in counts:
-            counts[layer] = active_and_total(output)
+            counts[layer] = count(output)
 
-    return count
+    return hook

@@ -22,8 +22,16 @@ from plasticity_rl.callback import RLCallback
 from plasticity_rl.probes import or_nan, weights_by_layer
 from plasticity_rl.rng import derive_seed, global_rng_state
 
-ACTIVATION_PROBES = ["DormantUnits", "SRank", "FeatureRank", "EffectiveRank", "StableRank", "ApproximateRank"]
-WEIGHT_PROBES = ["WeightNorm", "DistanceFromInit", "GradientNorm"]
+ACTIVATION_PROBES = [
+    "DormantUnits",
+    "LinearizedUnits",
+    "SRank",
+    "FeatureRank",
+    "EffectiveRank",
+    "StableRank",
+    "ApproximateRank",
+]
+WEIGHT_PROBES = ["WeightNorm", "DistanceFromInit", "WeightChange", "GradientNorm"]
 
 
 def batch_for(agent, size: int = 6) -> TensorDict:
