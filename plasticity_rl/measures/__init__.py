@@ -2,6 +2,7 @@
 
 from plasticity_rl.measures.activations import active_and_total, fraction_active_units, pooled_fraction
 from plasticity_rl.measures.checks import NotFiniteError
+from plasticity_rl.measures.curvature import Eigenvalue, top_eigenvalue
 from plasticity_rl.measures.dormancy import (
     any_input_rate,
     dormancy_scores,
@@ -13,6 +14,14 @@ from plasticity_rl.measures.dormancy import (
     share_above,
     unit_rates,
 )
+from plasticity_rl.measures.fitting import loss_after_training, random_targets
+from plasticity_rl.measures.kernels import (
+    Interference,
+    condition_number,
+    cosine_similarities,
+    gram_matrix,
+    interference,
+)
 from plasticity_rl.measures.spectra import (
     Spectrum,
     approximate_rank,
@@ -22,14 +31,20 @@ from plasticity_rl.measures.spectra import (
     srank,
     stable_rank,
 )
+from plasticity_rl.measures.values import discounted_return, mean_absolute, mean_absolute_difference, spread
 from plasticity_rl.measures.weights import distance, l0_norm, l1_norm, l2_norm
 
 __all__ = [
+    "Eigenvalue",
+    "Interference",
     "NotFiniteError",
     "Spectrum",
     "active_and_total",
     "any_input_rate",
     "approximate_rank",
+    "condition_number",
+    "cosine_similarities",
+    "discounted_return",
     "distance",
     "dormancy_scores",
     "dormant_mask",
@@ -37,16 +52,24 @@ __all__ = [
     "feature_rank",
     "fraction_active_units",
     "gradient_dormancy_scores",
+    "gram_matrix",
+    "interference",
     "l0_norm",
     "l1_norm",
     "l2_norm",
     "linearized_rate",
+    "loss_after_training",
+    "mean_absolute",
+    "mean_absolute_difference",
     "mean_rate",
     "overlap_coefficient",
     "pooled_fraction",
+    "random_targets",
     "share_above",
     "spectrum",
+    "spread",
     "srank",
     "stable_rank",
+    "top_eigenvalue",
     "unit_rates",
 ]
