@@ -38,9 +38,7 @@ def top_eigenvalue(matvec: Callable[[Tensor], Tensor], start: Tensor, num_iterat
         ValueError: When the start is zero, there is no iteration, or a product holds NaN or infinity.
     """
     if num_iterations < 1 or not bool(start.any()):
-        raise ValueError(
-            f"power iteration needs a start that is not zero and num_iterations >= 1, got {num_iterations}"
-        )
+        raise ValueError(f"power iteration needs a start other than zero and iterations >= 1, got {num_iterations}")
     vector = start / start.norm()
     for _ in range(num_iterations):
         image = matvec(vector)
