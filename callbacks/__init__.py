@@ -16,34 +16,47 @@ from callbacks.interventions.toggle_augmentation import ToggleAugmentation
 from callbacks.interventions.weight_clipping import WeightClipping
 from callbacks.interventions.weight_decay import WeightDecay
 from callbacks.probes.approximate_rank import ApproximateRank
+from callbacks.probes.churn import Churn
 from callbacks.probes.distance_from_init import DistanceFromInit
 from callbacks.probes.dormant_units import DormantUnits
 from callbacks.probes.effective_rank import EffectiveRank
 from callbacks.probes.feature_rank import FeatureRank
 from callbacks.probes.fraction_active_units import FractionActiveUnits
+from callbacks.probes.gradient_covariance import GradientCovariance
+from callbacks.probes.gradient_dormancy import GradientDormancy
 from callbacks.probes.gradient_norm import GradientNorm
+from callbacks.probes.hessian_top import HessianTop
 from callbacks.probes.linearized_units import LinearizedUnits
+from callbacks.probes.ntk_rank import NTKRank
+from callbacks.probes.random_target_fit import RandomTargetFit
 from callbacks.probes.srank import SRank
 from callbacks.probes.stable_rank import StableRank
+from callbacks.probes.target_statistics import TargetStatistics
 from callbacks.probes.weight_change import WeightChange
 from callbacks.probes.weight_norm import WeightNorm
 
 __all__ = [
     "AdaptiveReplayRatio",
     "ApproximateRank",
+    "Churn",
     "DistanceFromInit",
     "DormantRatioPerturbation",
     "DormantUnits",
     "EffectiveRank",
     "FeatureRank",
     "FractionActiveUnits",
+    "GradientCovariance",
+    "GradientDormancy",
     "GradientNorm",
     "HareAndTortoise",
+    "HessianTop",
     "L2Init",
     "LinearizedUnits",
+    "NTKRank",
     "OptimizerReset",
     "ParsevalRegularization",
     "PruneDormant",
+    "RandomTargetFit",
     "ReDo",
     "ReplayRatioSchedule",
     "Reset",
@@ -51,6 +64,7 @@ __all__ = [
     "ShrinkAndPerturb",
     "SpectralRegularization",
     "StableRank",
+    "TargetStatistics",
     "ToggleAugmentation",
     "WeightChange",
     "WeightClipping",

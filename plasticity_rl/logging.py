@@ -16,6 +16,14 @@ Tags:
     ``weight_norm/...``, ``distance_from_init/...``, ``weight_change/...``, ``gradient_norm_l0/...`` (``l1``, ``l2``),
         each followed by ``<module>`` or ``<module>/<layer>``: sizes of weights and of the last update's gradient.
     ``linearized/<module>``, ``linearized/<module>/<layer>``: share of units that are active on every input.
+    ``gradient_dormancy/<module>/tau_<tau>``, ``gradient_dormancy/<module>/<layer>/tau_<tau>``: share of units that
+        hardly receive any gradient.
+    ``gradient_covariance/<modules>/mean_cosine`` (``negative_fraction``, ``mean_negative``): of single transitions.
+    ``hessian_top/<modules>/eigenvalue``, ``hessian_top/<modules>/residual``: of a loss, by power iteration.
+    ``ntk/<output>/<modules>/srank`` (``effective_rank``, ``condition_number``): of the neural tangent kernel.
+    ``random_target_fit/<output>/<modules>/loss`` (``fresh_loss``, ``gap``): the plasticity probe.
+    ``churn/<module>``: mean absolute change of the output over one update.
+    ``target/magnitude``, ``target/spread``, ``target/td_error``; at evaluations ``target/overestimation``.
     ``intervention/<name>`` and ``intervention/<name>/<detail>``: 1 at the frame an intervention acted, and its details.
 """
 
