@@ -24,8 +24,7 @@ class GradientDormancy(ActivationProbe):
     The gradient is that of the loss which trains the module, without augmentation and without the terms of
     regularizers, with respect to the units' outputs, on a batch of the replay after the update's step. A channel of a
     convolution is one unit, and a module's share weighs every unit alike. A module that no loss trains is measured on
-    the agent's first loss. A unit that puts out zero can still have a gradient at its output: it is dormant in the sense
-    of ``DormantUnits`` and not in this one.
+    the agent's first loss. A unit that puts out zero can still have a gradient at its output; it then is not dormant.
 
     Mutates: nothing.
     Logs: ``gradient_dormancy/<module>/tau_<tau>`` and, with ``per_layer``,
