@@ -21,6 +21,9 @@ class HiddenActivation(nn.Module):
     copies: int = 1
     """Outputs per unit, laid out copy by copy along dimension 1."""
 
+    def reset_parameters(self) -> None:
+        """Set parameters, if there are any, to their first values."""
+
 
 @dataclass(frozen=True)
 class Pass:

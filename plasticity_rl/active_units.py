@@ -1,4 +1,4 @@
-"""Count active units on the training batch, during an update."""
+"""Read hidden activations on the training batch, during an update and without a forward pass of its own."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from plasticity_rl.measures import active_and_total
 if TYPE_CHECKING:
     from plasticity_rl.rl_module import RLModule
 
-Counts = dict[str, dict[str, Any]]
-"""Module -> layer -> what ``count`` returned; by default (number of elements above zero, number of elements)."""
+Counts = dict[str, dict[str, tuple[Tensor, int]]]
+"""Module -> layer -> (number of elements above zero, number of elements)."""
 
 
-class ActiveUnitCounter:
+class TrainingActivations:
     """Reads the hidden activation layers of modules for the time of one update.
 
     Each layer is read at its first pass with gradient: the encoder on the current observations, critic and actor each
@@ -27,13 +27,13 @@ class ActiveUnitCounter:
 
     Args:
         modules: Modules by dotted name.
-        count: What to keep of the output of a layer; it must not wait for a GPU.
+        read: What is kept of a layer's output, called without gradient.
     """
 
-    def __init__(self, modules: Sequence[str], count: Callable[[Tensor], Any] = active_and_total) -> None:
-        self.modules, self._count = list(modules), count
+    def __init__(self, modules: Sequence[str], read: Callable[[Tensor], Any]) -> None:
+        self.modules, self.read = list(modules), read
         self._handles: list[RemovableHandle] = []
-        self._counts: Counts = {}
+        self._read: dict[str, dict[str, Any]] = {}
 
     def refuse_unknown(self, agent: RLModule, option: str) -> None:
         """Raise UserError when a module does not exist or has no hidden units."""
@@ -43,25 +43,33 @@ class ActiveUnitCounter:
 
     def start(self, agent: RLModule) -> None:
         """Hook the layers; call before the update."""
-        self._counts = {name: {} for name in self.modules}
+        self._read = {name: {} for name in self.modules}
         for name in self.modules:
             for layer_name, layer in agent.activation_layers(name).items():
-                hook = _counter(self._count, self._counts[name], layer_name)
-                self._handles.append(layer.register_forward_hook(hook))
+                self._handles.append(layer.register_forward_hook(self._hook(self._read[name], layer_name)))
 
-    def stop(self) -> Counts:
-        """Remove the hooks and return the counts; call after the update."""
+    def stop(self) -> dict[str, dict[str, Any]]:
+        """Remove the hooks and return what was read: module -> layer; empty without a start. Call after the update."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        return self._counts
+        read, self._read = self._read, {}
+        return read
+
+    def _hook(self, kept: dict[str, Any], layer: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def keep(_: nn.Module, __: Any, output: Tensor) -> None:
+            if torch.is_grad_enabled() and layer not in kept:
+                kept[layer] = self.read(output.detach())
+
+        return keep
 
 
-def _counter(
-    count: Callable[[Tensor], Any], counts: dict[str, Any], layer: str
-) -> Callable[[nn.Module, Any, Tensor], None]:
-    def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-        if torch.is_grad_enabled() and layer not in counts:
-            counts[layer] = count(output)
+class ActiveUnitCounter(TrainingActivations):
+    """Counts active units; ``stop`` returns :data:`Counts`.
 
-    return hook
+    Args:
+        modules: Modules by dotted name.
+    """
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        super().__init__(modules, active_and_total)

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.active_units import ActiveUnitCounter
+from plasticity_rl.active_units import TrainingActivations
 from plasticity_rl.callback import Probe, as_agent
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import active_and_total, pooled_fraction, share_above, unit_rates
@@ -75,7 +75,7 @@ class FractionActiveUnits(Probe):
             raise UserError(f"FractionActiveUnits.batch_size={batch_size} must be a whole number >= 1")
         self.modules, self.per_layer = list(modules), per_layer
         self.definition, self.batch, self.threshold, self.batch_size = definition, batch, threshold, batch_size
-        self._counter = ActiveUnitCounter(self.modules, self._count)
+        self._counter = TrainingActivations(self.modules, self._count)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse unknown modules, and those without hidden units, before training."""

@@ -31,6 +31,7 @@ from plasticity_rl.measures.spectra import (
     srank,
     stable_rank,
 )
+from plasticity_rl.measures.utility import debiased, outgoing_magnitude
 from plasticity_rl.measures.values import discounted_return, mean_absolute, mean_absolute_difference, spread
 from plasticity_rl.measures.weights import distance, l0_norm, l1_norm, l2_norm
 
@@ -45,6 +46,7 @@ __all__ = [
     "condition_number",
     "cosine_similarities",
     "discounted_return",
+    "debiased",
     "distance",
     "dormancy_scores",
     "dormant_mask",
@@ -62,6 +64,7 @@ __all__ = [
     "mean_absolute",
     "mean_absolute_difference",
     "mean_rate",
+    "outgoing_magnitude",
     "overlap_coefficient",
     "pooled_fraction",
     "random_targets",
