@@ -30,20 +30,30 @@ from callbacks.interventions.weight_clipping import WeightClipping
 from callbacks.interventions.weight_decay import WeightDecay
 from callbacks.interventions.wider_network import WiderNetwork
 from callbacks.probes.approximate_rank import ApproximateRank
+from callbacks.probes.churn import Churn
 from callbacks.probes.distance_from_init import DistanceFromInit
 from callbacks.probes.dormant_units import DormantUnits
 from callbacks.probes.effective_rank import EffectiveRank
 from callbacks.probes.feature_rank import FeatureRank
 from callbacks.probes.fraction_active_units import FractionActiveUnits
+from callbacks.probes.gradient_covariance import GradientCovariance
+from callbacks.probes.gradient_dormancy import GradientDormancy
 from callbacks.probes.gradient_norm import GradientNorm
+from callbacks.probes.hessian_top import HessianTop
+from callbacks.probes.linearized_units import LinearizedUnits
+from callbacks.probes.ntk_rank import NTKRank
+from callbacks.probes.random_target_fit import RandomTargetFit
 from callbacks.probes.srank import SRank
 from callbacks.probes.stable_rank import StableRank
+from callbacks.probes.target_statistics import TargetStatistics
+from callbacks.probes.weight_change import WeightChange
 from callbacks.probes.weight_norm import WeightNorm
 
 __all__ = [
     "CURL",
     "AdaptiveReplayRatio",
     "ApproximateRank",
+    "Churn",
     "ContinualBackprop",
     "CReLU",
     "DeepFourierFeatures",
@@ -54,9 +64,14 @@ __all__ = [
     "FeatureRank",
     "FractionActiveUnits",
     "FrozenEncoder",
+    "GradientCovariance",
+    "GradientDormancy",
     "GradientNorm",
     "HareAndTortoise",
+    "HessianTop",
     "L2Init",
+    "LinearizedUnits",
+    "NTKRank",
     "LayerNorm",
     "NormalizeAndProject",
     "OptimizerReset",
@@ -64,6 +79,7 @@ __all__ = [
     "PlasticityInjection",
     "PruneDormant",
     "RandomFrozenEncoder",
+    "RandomTargetFit",
     "RandomPruning",
     "RationalActivation",
     "ReDo",
@@ -75,7 +91,9 @@ __all__ = [
     "SpectralNorm",
     "SpectralRegularization",
     "StableRank",
+    "TargetStatistics",
     "ToggleAugmentation",
+    "WeightChange",
     "WeightClipping",
     "WeightDecay",
     "WeightNorm",

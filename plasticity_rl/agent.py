@@ -142,16 +142,11 @@ class DrQV2(RLModule):
             Detached scalars by log tag. Nothing is read back from a GPU.
         """
         pixels, next_pixels = batch["pixels"], batch["next", "pixels"]
-        # As columns, whatever came in: a flat reward would broadcast with the (B, 1) values to (B, B) without a word.
-        reward, discount = batch["reward"].view(-1, 1), batch["discount"].view(-1, 1)
         if self.augment:
             pixels, next_pixels = self._shift(pixels), self._shift(next_pixels)
+        noise = self.rng.get("update_noise", pixels.device)
         features = self.encoder(pixels)
-        with torch.no_grad():
-            next_features = self.encoder(next_pixels)
-            next_action = self._noisy(self.actor(next_features))
-            next_q1, next_q2 = self.critic_target(next_features, next_action)
-            target = losses.td_target(reward, discount, next_q1, next_q2)
+        target = self._target(batch, next_pixels, noise)
 
         q1, q2 = self.critic(features, batch["action"])
         seen = {"pixels": pixels, "next_pixels": next_pixels, "features": features}
@@ -160,9 +155,8 @@ class DrQV2(RLModule):
         self.minimize(critic_loss, *self.loss_optimizers["critic"])
 
         features = features.detach()
-        action = self._noisy(self.actor(features))
         actor_terms = self.loss_terms("actor", batch, **{**seen, "features": features})
-        actor_loss = sum(actor_terms.values(), losses.actor_loss(*self.critic(features, action)))
+        actor_loss = sum(actor_terms.values(), self._actor_loss(features, noise))
         self.minimize(actor_loss, *self.loss_optimizers["actor"])
 
         self._move_target(list(self.critic_target.parameters()), list(self.critic.parameters()), None)
@@ -172,7 +166,7 @@ class DrQV2(RLModule):
             "q/q1": q1.mean(),
             "q/q2": q2.mean(),
             "q/target": target.mean(),
-            "q/reward": reward.mean(),
+            "q/reward": batch["reward"].mean(),
             **{f"{tag}/loss": term for tag, term in (critic_terms | actor_terms).items()},
         }
         return TensorDict({tag: value.detach() for tag, value in metrics.items()}, batch_size=[])
@@ -180,8 +174,32 @@ class DrQV2(RLModule):
     def _shift(self, pixels: Tensor) -> Tensor:
         return random_shift(pixels, self.random_shift_pad, self.rng.get("augment", pixels.device))
 
-    def _noisy(self, mean: Tensor) -> Tensor:
-        return noisy_action(mean, self.stddev, self.stddev_clip, self.rng.get("update_noise", mean.device))
+    def _noisy(self, mean: Tensor, generator: torch.Generator) -> Tensor:
+        return noisy_action(mean, self.stddev, self.stddev_clip, generator)
+
+    @torch.no_grad()
+    def _target(self, batch: TensorDictBase, next_pixels: Tensor, generator: torch.Generator) -> Tensor:
+        # As columns, whatever came in: a flat reward would broadcast with the (B, 1) values to (B, B) without a word.
+        reward, discount = batch["reward"].view(-1, 1), batch["discount"].view(-1, 1)
+        features = self.encoder(next_pixels)
+        action = self._noisy(self.actor(features), generator)
+        return losses.td_target(reward, discount, *self.critic_target(features, action))
+
+    def _actor_loss(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        action = self._noisy(self.actor(features), generator)
+        return losses.actor_loss(*self.critic(features, action))
+
+    def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return the ``critic`` or ``actor`` loss of :meth:`update` on ``batch``, not augmented and without terms."""
+        features = self.encoder(batch["pixels"])
+        if loss == "actor":
+            return self._actor_loss(features.detach(), generator)
+        q1, q2 = self.critic(features, batch["action"])
+        return losses.critic_loss(q1, q2, self.td_targets(batch, generator))
+
+    def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return the clipped double-Q targets ``(B, 1)`` of :meth:`update` on ``batch``, not augmented."""
+        return self._target(batch, batch["next", "pixels"], generator)
 
     @torch.no_grad()
     def act(self, pixels: Tensor, *, explore: bool) -> Tensor:

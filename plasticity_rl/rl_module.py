@@ -19,7 +19,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from plasticity_rl import logging as rl_logging
-from plasticity_rl.activations import record_activations
+from plasticity_rl.activations import Pass, record_pass
 from plasticity_rl.callback import Intervention, LossTerm, RLCallback, in_order, refuse_conflicts
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
@@ -144,6 +144,20 @@ class RLModule(ModuleAccess):
         """Do :meth:`forward_all`: with ``torch.func.functional_call`` also with other weights than the agent's."""
         return self.forward_all(batch)
 
+    def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return a loss on ``batch`` as it is, with gradient: not augmented, without the terms that callbacks added.
+
+        Args:
+            loss: One of ``loss_optimizers``.
+            batch: ``[B]``, B >= 1, with the keys of a training batch.
+            generator: Source of the loss's noise, on the agent's device.
+        """
+        raise NotImplementedError
+
+    def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return the targets ``(B, 1)`` of the values, without gradient; arguments as of :meth:`loss_on`."""
+        raise NotImplementedError
+
     def probe_batch(self, batch_size: int = 256) -> TensorDictBase:
         """Return a batch of the replay for probes, never augmented: the same one for every probe of an update.
 
@@ -169,10 +183,17 @@ class RLModule(ModuleAccess):
         Returns:
             Tensors by layer, in the order of ``activation_layers``. Do not write into them.
         """
-        record = lambda: record_activations(self, self.probe_batch(batch_size))  # noqa: E731
-        recorded = self.once_per_update(("activations", batch_size), record)
+        recorded = self._probe_pass(batch_size).activations
         layers = self.activation_layers(name).items()
         return {layer_name: recorded[layer] for layer_name, layer in layers if layer in recorded}  # some may be idle
+
+    def probe_outputs(self, batch_size: int = 256) -> dict[str, Tensor]:
+        """Return what :meth:`forward_all` gives on the probe batch, from that same pass. Do not write into it."""
+        return self._probe_pass(batch_size).outputs
+
+    def _probe_pass(self, batch_size: int) -> Pass:
+        record = lambda: record_pass(self, self.probe_batch(batch_size))  # noqa: E731
+        return self.once_per_update(("pass", batch_size), record)
 
     def once_per_update(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return ``compute()``, evaluated once for all probes that measure at the end of this update, then dropped.

@@ -74,22 +74,36 @@ class TinyAgent(RLModule):
         if self.augment:
             pixels, next_pixels = (random_shift(x, 1, self.rng.get("augment")) for x in (pixels, next_pixels))
         features = self.encode(pixels)
-        with torch.no_grad():
-            next_features = self.encode(next_pixels)
-            next_value = self.old_value(torch.cat([next_features, self.policy(next_features)], -1))
-            target = batch["reward"] + batch["discount"] * next_value
-        error = self.value(torch.cat([features, batch["action"]], -1)) - target
+        error = self._values(features, batch["action"]) - self._target(batch, next_pixels)
         seen = {"pixels": pixels, "next_pixels": next_pixels, "features": features}
         td = error.square().mean() + sum(self.loss_terms("td", batch, **seen).values())
         self.minimize(td, "value_learner")
         features = features.detach()
-        dpg = -self.value(torch.cat([features, self.policy(features)], -1)).mean()
+        dpg = -self._values(features, self.policy(features)).mean()
         dpg = dpg + sum(self.loss_terms("dpg", batch, **{**seen, "features": features}).values())
         self.minimize(dpg, "policy_learner")
         with torch.no_grad():
             for old, new in zip(self.old_value.parameters(), self.value.parameters(), strict=True):
                 old.lerp_(new, 0.05)
         return TensorDict({"loss/td": td.detach(), "loss/dpg": dpg.detach()}, batch_size=[])
+
+    def _values(self, features: Tensor, action: Tensor) -> Tensor:
+        return self.value(torch.cat([features, action], -1))
+
+    @torch.no_grad()
+    def _target(self, batch: TensorDictBase, next_pixels: Tensor) -> Tensor:
+        features = self.encode(next_pixels)
+        return batch["reward"] + batch["discount"] * self.old_value(torch.cat([features, self.policy(features)], -1))
+
+    def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        features = self.encode(batch["pixels"])
+        if loss == "dpg":
+            features = features.detach()
+            return -self._values(features, self.policy(features)).mean()
+        return (self._values(features, batch["action"]) - self.td_targets(batch, generator)).square().mean()
+
+    def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        return self._target(batch, batch["next", "pixels"])
 
     def encode(self, pixels: Tensor) -> Tensor:
         return self.torso(pixels.float() / 255.0 - 0.5)
