@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import logging
 import warnings
 from collections.abc import Sequence
@@ -19,14 +20,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from plasticity_rl import __version__
 from plasticity_rl.agent import DrQV2
+from plasticity_rl.callback import Intervention
 from plasticity_rl.cli_errors import UNION, one_line
 from plasticity_rl.data import RLDataModule
+from plasticity_rl.description import short_name
 from plasticity_rl.errors import UserError
 from plasticity_rl.run_folder import read_checkpoint, refuse_other_run
 from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks, run_logger
 
 RUNS = Path("runs")
-"""Where runs go that name no folder: ``runs/<task>_seed<seed>_<date>-<time>``."""
+"""Where runs go that name no folder: ``runs/<task>_<interventions>_seed<seed>_<date>-<time>``."""
 
 
 PARSER_MODE = "omegaconf+"
@@ -186,7 +189,8 @@ def _first_line(error: Exception) -> str:
 
 def default_run_dir(config: Any, subcommand: str) -> Path:
     """Return the folder of a run that names none: a new one, or with ``--ckpt_path`` that of the checkpoint."""
-    prefix = f"{config.data.task}_seed{as_seed(config.seed_everything)}_"
+    name = short_name([cls for cls in _callback_classes(config) if issubclass(cls, Intervention)])
+    prefix = f"{config.data.task}_{name + '_' if name else ''}seed{as_seed(config.seed_everything)}_"
     if config.ckpt_path == "last":
         candidates = sorted(RUNS.glob(f"{prefix}*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
         if not candidates:
@@ -198,6 +202,14 @@ def default_run_dir(config: Any, subcommand: str) -> Path:
     if config.ckpt_path is not None and Path(config.ckpt_path).resolve().parent.name == "checkpoints":
         return Path(config.ckpt_path).resolve().parents[1]
     return RUNS / f"{prefix}{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _callback_classes(config: Any) -> list[type]:
+    """Return the classes of the callbacks that a parsed config names; their paths were checked by the parser."""
+    entries = config.trainer.callbacks or []
+    paths = [entry.class_path for entry in (entries if isinstance(entries, list) else [entries])]
+    parts = [path.rpartition(".") for path in paths]
+    return [getattr(importlib.import_module(module), name) for module, _, name in parts]
 
 
 def option_values(args: Sequence[str], *names: str) -> list[str]:

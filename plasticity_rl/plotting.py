@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")
 """Past the last colour they start again with the next kind of line."""
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9,
     "axes.labelsize": 9,
     "xtick.labelsize": 8,
@@ -65,13 +65,14 @@ def draw(arms: Sequence[Arm], *, max_points: int = 100) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(min(3.5 * columns, 11.0), 0.5 + 2.25 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, sharex="row" if len(tasks) > 1 else True, squeeze=False)
-        grid = axes.reshape(len(tasks), len(panels))
+        grid: Any = axes.reshape(len(tasks), len(panels))
         for task, row in zip(tasks, grid, strict=True):
             ours = [(index, arm) for index, arm in enumerate(arms) if arm.task == task]
             _draw_row(row, panels, ours, modules, max_points, title=task if len(tasks) > 1 else "")
         for axis in axes[-1]:
             axis.set_xlabel("env frames")
-        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.05)
+        engine: Any = figure.get_layout_engine()
+        engine.set(w_pad=0.08, h_pad=0.05)  # inches
         if single:
             _legends(grid[0], modules, arms[0])
         else:
