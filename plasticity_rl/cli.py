@@ -7,6 +7,7 @@ import importlib
 import logging
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -25,6 +26,7 @@ from plasticity_rl.cli_errors import UNION, one_line
 from plasticity_rl.data import RLDataModule
 from plasticity_rl.description import short_name
 from plasticity_rl.errors import UserError
+from plasticity_rl.rl_module import RLModule
 from plasticity_rl.run_folder import read_checkpoint, refuse_other_run
 from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks, run_logger
 
@@ -273,10 +275,15 @@ def run(args: Sequence[str]) -> None:
         UserError: When the input is wrong.
     """
     quiet()
+    _build(RLCLI, args)
+
+
+def _build(cls: type[RLCLI], args: Sequence[str]) -> RLCLI:
+    """Parse ``args`` with one of the classes above, and turn what is wrong into UserError."""
     check_config_files(args)
     set_loader(PARSER_MODE, load_yaml, exceptions=(yaml.YAMLError,))
     try:
-        RLCLI(
+        return cls(
             DrQV2,
             RLDataModule,
             args=with_run_config(args),
@@ -295,3 +302,33 @@ def run(args: Sequence[str]) -> None:
         if UNION in str(error):
             raise UserError(one_line(str(error))) from error
         raise
+
+
+class _WithoutRunning(RLCLI):
+    """Parses and builds, and leaves the rest to the caller."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class RestoredRun:
+    """Agent, data and callbacks as a run's configuration describes them; nothing is loaded yet."""
+
+    run_dir: Path
+    agent: RLModule
+    data: RLDataModule
+    callbacks: list[pl.Callback]
+
+
+def restore_only(checkpoint: Path) -> RestoredRun:
+    """Build what the ``config.yaml`` of a checkpoint's run describes, as ``validate`` does, without running it.
+
+    Raises:
+        UserError: When the folder of the run holds no ``config.yaml``, or it is broken.
+    """
+    run_dir = checkpoint.resolve().parents[1]
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(f"{checkpoint} does not lie in a run folder: there is no {run_dir / 'config.yaml'}")
+    cli = _build(_WithoutRunning, ["validate", f"--ckpt_path={checkpoint}"])
+    return RestoredRun(run_dir, cli.model, cli.datamodule, list(cli.trainer.callbacks))
