@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from plasticity_rl import __version__
 from plasticity_rl.agent import DrQV2
-from plasticity_rl.callback import Intervention
+from plasticity_rl.callback import Intervention, refuse_late_events
 from plasticity_rl.cli_errors import UNION, one_line
 from plasticity_rl.data import RLDataModule
 from plasticity_rl.description import short_name
@@ -166,6 +166,8 @@ class RLCLI(LightningCLI):
             progress_bar=options.enable_progress_bar is not False,
             checkpoints=options.enable_checkpointing is not False,
         )
+        if self.subcommand == "fit":
+            refuse_late_events(callbacks, self.config_init[self.subcommand].max_frames)
         place_checkpoints(callbacks, run_dir)
         if self.subcommand == "validate":
             kwargs["logger"] = False
@@ -331,4 +333,4 @@ def restore_only(checkpoint: Path) -> RestoredRun:
     if not (run_dir / "config.yaml").is_file():
         raise UserError(f"{checkpoint} does not lie in a run folder: there is no {run_dir / 'config.yaml'}")
     cli = _build(_WithoutRunning, ["validate", f"--ckpt_path={checkpoint}"])
-    return RestoredRun(run_dir, cli.model, cli.datamodule, list(cli.trainer.callbacks))
+    return RestoredRun(run_dir, cli.model, cli.datamodule, list(cli.trainer.callbacks))  # type: ignore[attr-defined]

@@ -7,13 +7,17 @@ Tags:
     ``schedule/replay_ratio``, ``schedule/stddev``, ``schedule/augment``: what the agent is set to.
     ``clock/env_steps``, ``clock/num_updates``: the other two clocks, against env frames.
     ``speed/frames_per_second``, ``speed/updates_per_second``: since the previous value.
+    ``hparam/best_return``, ``hparam/last_return``, ``hparam/fau_<module>``: metrics beside the hyperparameters.
+    ``custom_scalars__config__``: the layout of TensorBoard's custom charts (``tensorboard_layout.py``).
+    ``weights/<module>/<parameter>``, ``activations/<module>/<layer>``: histograms, on demand.
     ``fau/<module>``, ``fau/<module>/<layer>``: fraction of active units.
     ``dormant/<module>/tau_<tau>``, ``dormant/<module>/<layer>/tau_<tau>``, ``dormant_overlap/<module>/tau_<tau>``:
         shares of dormant units, and their overlap with those found before.
     ``rank/<name>/<module>``: rank of the features of a module's last hidden layer; the name says which rank.
     ``weight_norm/...``, ``distance_from_init/...``, ``gradient_norm_l0/...`` (``l1``, ``l2``), each followed by
         ``<module>`` or ``<module>/<layer>``: sizes of weights and of the last update's gradient.
-    ``intervention/<name>`` and ``intervention/<name>/<detail>``: 1 at the frame an intervention acted, and its details.
+    ``intervention/<name>`` and ``intervention/<name>/<detail>``: 1 at the frame an intervention acted (0 in between),
+        and its details.
 """
 
 from __future__ import annotations
