@@ -176,12 +176,8 @@ def written_tags(tmp_path_factory) -> set[str]:
         fragment = append_callbacks(folder / f"{index}.yaml", entries)
         fit_tiny_cli(folder / str(index), "--config", fragment, "--model.replay_ratio=1", max_frames=200)
         read = events(folder / str(index)).Tags()
-        tags |= {
-            *read["scalars"],
-            *read["images"],
-            *read["histograms"],
-            *(tag.removesuffix("/text_summary") for tag in read["tensors"]),
-        }
+        tags |= {tag for kind in ("scalars", "images", "histograms") for tag in read[kind]}
+        tags |= {tag.removesuffix("/text_summary") for tag in read["tensors"]}
     return tags
 
 
@@ -204,5 +200,4 @@ def test_every_written_tag_is_listed(written_tags):
 
 
 def test_the_charts_that_are_listed_are_those_of_the_layout():
-    listed = [name for name in first_column("Watch a run")]
-    assert listed == list(layout(["encoder"]))
+    assert first_column("Watch a run") == list(layout(["encoder"]))
