@@ -285,6 +285,14 @@ class Probe(RLCallback):
         self.events = Events(every=every_n_updates, option=f"{type(self).__name__}.every_n_updates")
         self._due = False
 
+    @property
+    def watches_update(self) -> bool:
+        """Whether it looks at an update and not only at what the update leaves behind.
+
+        Of a checkpoint, such a probe is measured around one more update, every other on the weights as they are.
+        """
+        return type(self).begin is not Probe.begin
+
     def begin(self, agent: RLModule) -> None:
         """Called before an update that is to be measured, for example to install hooks."""
 

@@ -7,6 +7,9 @@ Tags:
     ``schedule/replay_ratio``, ``schedule/stddev``, ``schedule/augment``: what the agent is set to.
     ``clock/env_steps``, ``clock/num_updates``: the other two clocks, against env frames.
     ``speed/frames_per_second``, ``speed/updates_per_second``: since the previous value.
+    ``hparam/best_return``, ``hparam/last_return``, ``hparam/fau_<module>``: metrics beside the hyperparameters.
+    ``custom_scalars__config__``: the layout of TensorBoard's custom charts (``tensorboard_layout.py``).
+    ``weights/<module>/<parameter>``, ``activations/<module>/<layer>``: histograms, on demand.
     ``fau/<module>``, ``fau/<module>/<layer>``: fraction of active units; by other definitions ``fau_<definition>/...``,
         on the probe batch ``fau_<definition>_probe_batch/...``.
     ``dormant/<module>/tau_<tau>``, ``dormant/<module>/<layer>/tau_<tau>``, ``dormant_overlap/<module>/tau_<tau>``,
@@ -24,7 +27,8 @@ Tags:
     ``random_target_fit/<output>/<modules>/loss`` (``fresh_loss``, ``gap``): the plasticity probe.
     ``churn/<module>``: mean absolute change of the output over one update.
     ``target/magnitude``, ``target/spread``, ``target/td_error``; at evaluations ``target/overestimation``.
-    ``intervention/<name>`` and ``intervention/<name>/<detail>``: 1 at the frame an intervention acted, and its details.
+    ``intervention/<name>`` and ``intervention/<name>/<detail>``: 1 at the frame an intervention acted (0 in between),
+        and its details.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from torch import Tensor
 from plasticity_rl import logging as rl_logging
 from plasticity_rl.activations import Pass, record_pass
 from plasticity_rl.callback import Intervention, LossTerm, RLCallback, in_order, refuse_conflicts
+from plasticity_rl.description import describe
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
 from plasticity_rl.module_access import ModuleAccess
@@ -60,6 +61,7 @@ class RLModule(ModuleAccess):
         self._global_rng: dict[str, Any] | None = None
         self._once_per_update: dict[Hashable, Any] | None = None
         self.latest: dict[str, Any] = {}
+        self.last_events: dict[str, int] = {}
         self.eval_episodes: list[Episode] = []
         self.eval_returns: list[tuple[int, float]] = []
         self._last_log = (time.monotonic(), 0, 0)
@@ -257,6 +259,7 @@ class RLModule(ModuleAccess):
 
     def log_event(self, name: str, text: str) -> None:
         """Mark that an intervention acted: a scalar ``intervention/<name>`` = 1 and a line of text."""
+        self.last_events[name] = self.env_frames
         self.log_scalars({f"intervention/{name}": 1.0})
         rl_logging.log_text(self.trainer.loggers, f"intervention/{name}", text, self.env_frames)
 
@@ -345,6 +348,7 @@ class RLModule(ModuleAccess):
             "rng": self.rng.state_dict(),
             "global_rng": global_rng_state(),
             "eval_returns": [list(pair) for pair in self.eval_returns],
+            "callbacks": describe(self.trainer.callbacks) if self._trainer is not None else [],  # type: ignore[attr-defined]
             "architecture": {name: list(p.shape) for name, p in self.named_parameters()},
         }
 

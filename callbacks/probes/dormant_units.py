@@ -83,6 +83,9 @@ class DormantUnits(ActivationProbe):
         scalars: dict[str, Any] = {f"dormant/{name}/tau_{tau}": joined.float().mean()}
         scalars |= {f"dormant/{name}/{layer}/tau_{tau}": mask.float().mean() for layer, mask in masks.items()}
         key = f"{name}/tau_{tau}"
+        if key in self._previous and self._previous[key].shape != joined.shape:
+            # A head that waited has joined in (plasticity injection): the old sets are of other units.
+            del self._previous[key], self._history[key]
         if key in self._previous:
             scalars[f"dormant_overlap/{key}"] = overlap_coefficient(joined, self._previous[key])
             scalars[f"dormant_overlap_history/{key}"] = overlap_coefficient(joined, self._history[key])
