@@ -8,6 +8,7 @@ from callbacks.interventions.deep_fourier_features import DeepFourierFeatures
 from callbacks.interventions.dormant_ratio_perturbation import DormantRatioPerturbation
 from callbacks.interventions.frozen_encoder import FrozenEncoder
 from callbacks.interventions.hare_and_tortoise import HareAndTortoise
+from callbacks.interventions.heavy_priming import HeavyPriming
 from callbacks.interventions.l2_init import L2Init
 from callbacks.interventions.layer_norm import LayerNorm
 from callbacks.interventions.normalize_and_project import NormalizeAndProject
@@ -26,6 +27,7 @@ from callbacks.interventions.shrink_and_perturb import ShrinkAndPerturb
 from callbacks.interventions.spectral_norm import SpectralNorm
 from callbacks.interventions.spectral_regularization import SpectralRegularization
 from callbacks.interventions.toggle_augmentation import ToggleAugmentation
+from callbacks.interventions.warm_start_replay import WarmStartReplay
 from callbacks.interventions.weight_clipping import WeightClipping
 from callbacks.interventions.weight_decay import WeightDecay
 from callbacks.interventions.wider_network import WiderNetwork
@@ -69,6 +71,7 @@ __all__ = [
     "GradientNorm",
     "HareAndTortoise",
     "HessianTop",
+    "HeavyPriming",
     "L2Init",
     "LinearizedUnits",
     "NTKRank",
@@ -94,6 +97,7 @@ __all__ = [
     "TargetStatistics",
     "ToggleAugmentation",
     "WeightChange",
+    "WarmStartReplay",
     "WeightClipping",
     "WeightDecay",
     "WeightNorm",

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from plasticity_rl import losses
-from plasticity_rl.augment import random_shift
+from plasticity_rl.augment import RandomShift
+from plasticity_rl.augment_chain import AugmentationChain
 from plasticity_rl.errors import UserError
 from plasticity_rl.networks import Actor, Critic, Encoder, init_weights, noisy_action
 from plasticity_rl.rl_module import RLModule
@@ -41,8 +42,11 @@ class DrQV2(RLModule):
         stddev_schedule: Standard deviation of the exploration noise: a number, ``linear(start,end,duration)`` or
             ``step_linear(...)``; durations in env steps (agent decisions), as published.
         stddev_clip: Largest absolute noise on actions inside the losses.
-        augment: Whether updates see randomly shifted images.
-        random_shift_pad: Largest shift in pixels.
+        augment: Whether updates see augmented images.
+        random_shift_pad: Largest shift in pixels of the published augmentation.
+        augmentations: Augmentations in order, instead of the published random shift alone: the kinds of
+            ``plasticity_rl.augment``, and transforms of kornia or ``torchvision.transforms.v2`` by class path. Not
+            part of a checkpoint's hyperparameters; a resumed run takes them from its config.
         replay_ratio: Gradient updates per env step (agent decision), > 0; any rational is exact.
         num_seed_frames: Env frames of uniform random actions before the first update.
         seed: Seed of every random number drawn while training; the command line links it to ``seed_everything``. The
@@ -67,12 +71,13 @@ class DrQV2(RLModule):
         stddev_clip: float = 0.3,
         augment: bool = True,
         random_shift_pad: int = 4,
+        augmentations: list[nn.Module] | None = None,
         replay_ratio: float = 0.5,
         num_seed_frames: int = 4000,
         seed: int = 0,
     ) -> None:
         super().__init__(replay_ratio=replay_ratio, num_seed_frames=num_seed_frames, seed=seed)
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["augmentations"])  # modules: a checkpoint holds tensors and plain data only
         for name, value in {"feature_dim": feature_dim, "hidden_dim": hidden_dim, "num_channels": num_channels}.items():
             if value < 1:
                 raise UserError(f"model.{name}={value} must be a whole number >= 1")
@@ -91,6 +96,8 @@ class DrQV2(RLModule):
         self.action_dim = action_dim
         self.augment = augment
         self.random_shift_pad = random_shift_pad
+        kinds = [RandomShift(random_shift_pad)] if augmentations is None else augmentations
+        self.augmentations = AugmentationChain(kinds, obs_shape)
         self.encoder = Encoder(obs_shape, num_channels)
         self.actor = Actor(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
         self.critic = Critic(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
@@ -143,7 +150,7 @@ class DrQV2(RLModule):
         """
         pixels, next_pixels = batch["pixels"], batch["next", "pixels"]
         if self.augment:
-            pixels, next_pixels = self._shift(pixels), self._shift(next_pixels)
+            pixels, next_pixels = (self.augmentations(images, self.rng) for images in (pixels, next_pixels))
         noise = self.rng.get("update_noise", pixels.device)
         features = self.encoder(pixels)
         target = self._target(batch, next_pixels, noise)
@@ -170,9 +177,6 @@ class DrQV2(RLModule):
             **{f"{tag}/loss": term for tag, term in (critic_terms | actor_terms).items()},
         }
         return TensorDict({tag: value.detach() for tag, value in metrics.items()}, batch_size=[])
-
-    def _shift(self, pixels: Tensor) -> Tensor:
-        return random_shift(pixels, self.random_shift_pad, self.rng.get("augment", pixels.device))
 
     def _noisy(self, mean: Tensor, generator: torch.Generator) -> Tensor:
         return noisy_action(mean, self.stddev, self.stddev_clip, generator)

@@ -118,6 +118,9 @@ class Intervention(RLCallback):
     incompatible_with: ClassVar[Mapping[str, str]] = {}
     """Class names of interventions that cannot run beside this one, each with the reason."""
 
+    fills_replay: bool = False
+    """Whether it puts transitions into the replay before the seed phase, which then may be shorter than a batch."""
+
     stage: ClassVar[str] = BUILD_STAGES[0]
     """One of ``BUILD_STAGES``; orders what several interventions of family architecture build."""
 

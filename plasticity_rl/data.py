@@ -9,7 +9,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from torchrl.envs import EnvBase
 
-from plasticity_rl.callback import as_agent
+from plasticity_rl.callback import Intervention, as_agent
 from plasticity_rl.collector import Policy, StepCollector
 from plasticity_rl.envs import make_env
 from plasticity_rl.errors import UserError
@@ -138,7 +138,9 @@ class RLDataModule(pl.LightningDataModule):
         if stage != "fit":
             return
         agent = as_agent(self.trainer.lightning_module)  # type: ignore[union-attr]
-        self._refuse_too_few_seed_frames(agent.num_seed_frames)
+        callbacks = self.trainer.callbacks  # type: ignore[union-attr]
+        if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
+            self._refuse_too_few_seed_frames(agent.num_seed_frames)
         num_bytes = replay_bytes(
             self.obs_shape, self.frame_stack, self.action_dim, self._records_needed(), self.num_envs, 0
         )

@@ -209,6 +209,10 @@ class RLModule(ModuleAccess):
             self._once_per_update[key] = compute()
         return self._once_per_update[key]
 
+    def update(self, batch: TensorDictBase) -> TensorDictBase:
+        """Do one gradient update on ``batch`` and return detached metrics by log tag; counts nothing."""
+        raise NotImplementedError
+
     def settings(self) -> dict[str, float]:
         """Return what the agent is set to at this moment, by log tag."""
         return {"schedule/replay_ratio": self.replay_ratio}
