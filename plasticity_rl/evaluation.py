@@ -29,7 +29,9 @@ class Episode:
 # Lightning validates in inference mode, whose tensors (the env's frame stack) cannot be edited outside it later.
 @torch.inference_mode(False)
 @torch.no_grad()
-def play_episode(env: EnvBase, policy: Policy, seed: int, *, keep_frames: bool = False) -> Episode:
+def play_episode(
+    env: EnvBase, policy: Policy, seed: int, *, keep_frames: bool = False, observation: str = "pixels"
+) -> Episode:
     """Seed ``env``, then play one episode with ``policy``.
 
     The same seed gives the same start, so evaluations at different frames and of different arms are paired, and there
@@ -37,16 +39,18 @@ def play_episode(env: EnvBase, policy: Policy, seed: int, *, keep_frames: bool =
 
     Args:
         env: A single env (batch shape ``[]``).
-        policy: Maps pixels ``(1, channels, height, width)`` to an action ``(1, action_dim)``.
+        policy: Maps an observation ``(1, *obs_shape)`` to an action ``(1, action_dim)``.
         seed: Seed of the episode.
-        keep_frames: Whether to keep the frames, for a video.
+        keep_frames: Whether to keep the frames, for a video; from pixels only, since nothing is drawn for it.
+        observation: Key of the observation that the policy is given.
     """
+    keep_frames = keep_frames and observation == "pixels"
     env.set_seed(seed)
     step = env.reset()
     rewards: list[float] = []
     frames = [step["pixels"][-3:].clone()] if keep_frames else []
     while True:
-        step = env.step(step.set("action", policy(step["pixels"][None])[0]))["next"]
+        step = env.step(step.set("action", policy(step[observation][None])[0]))["next"]
         rewards.append(float(step["reward"]))
         if keep_frames:
             frames.append(step["pixels"][-3:].clone())
