@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase
 from plasticity_rl.env_state import env_state_dict, load_env_state_dict
 
 Policy = Callable[[Tensor], Tensor]
-"""Maps observations ``(num_envs, *obs_shape)``, uint8 pixels or float32 states, to actions ``(num_envs, action_dim)``."""
+"""Maps observations ``(num_envs, *obs_shape)``, uint8 or float32, to actions ``(num_envs, action_dim)``."""
 
 
 class _PolicyModule:

@@ -227,8 +227,8 @@ class RLDataModule(pl.LightningDataModule):
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 
     def _identity(self) -> dict[str, Any]:
-        names = ("task", "observation", "action_repeat", "frame_stack", "image_size", "render", "camera_id", "num_envs", "seed")
-        return {name: getattr(self, name) for name in names}
+        names = ("task", "observation", "action_repeat", "frame_stack", "image_size", "render", "camera_id")
+        return {name: getattr(self, name) for name in (*names, "num_envs", "seed")}
 
     def refuse_other_identity(self, saved: dict[str, Any]) -> None:
         """Raise UserError when training would continue a checkpoint of another task, environment setting or seed."""

@@ -85,8 +85,8 @@ def make_env(
             leading dimension ``num_envs``.
 
     Returns:
-        A TransformedEnv (frame stack) over :class:`~plasticity_rl.dmc.DMCEnv` for pixels, the bare DMCEnv for the state;
-        for several, a :class:`DMCSerialEnv` of them.
+        A TransformedEnv (frame stack) over :class:`~plasticity_rl.dmc.DMCEnv` for pixels, the bare DMCEnv for
+        states; for several, a :class:`DMCSerialEnv` of them.
 
     Raises:
         UserError: for an unknown task, an option out of range, or when rendering does not start.

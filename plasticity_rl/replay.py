@@ -111,8 +111,8 @@ class FrameReplay(NoDumps, ReplayBuffer):
     float32 (action_dim), ``reward`` and ``discount`` float32 [1] (see :class:`FoldNStep`) and, under ``next``, the
     observation n steps later, uniformly over all complete windows of all lanes, the open episodes included.
 
-    **The observations of a batch of the configured size stay valid until the second next** ``sample()``: two buffers take
-    turns. Clone what must live longer. Batches of another size, and those of :meth:`peek`, are fresh tensors.
+    **The observations of a batch of the configured size stay valid until the second next** ``sample()``: two buffers
+    take turns. Clone what must live longer. Batches of another size, and those of :meth:`peek`, are fresh tensors.
 
     To checkpoint, call :meth:`flush` and store :meth:`state_dict` (a few KB; the data stays in ``folder``). With
     ``slack`` at least the number of records per lane written between two checkpoints (terminal records included),
@@ -215,8 +215,9 @@ class FrameReplay(NoDumps, ReplayBuffer):
 
         Args:
             step: Batch of ``num_lanes`` elements (any shape) with the observation (obs_shape) and the next one
-                under their key, e.g. ``pixels`` and ``("next", "pixels")``, ``action`` and, of shape [1], ``("next", "reward")``, ``("next", "discount")`` (0 after a
-                true termination, else 1) and ``("next", "done")``.
+                under their key, e.g. ``pixels`` and ``("next", "pixels")``, ``action`` and, of shape [1],
+                ``("next", "reward")``, ``("next", "discount")`` (0 after a true termination, else 1) and
+                ``("next", "done")``.
 
         Raises:
             ValueError: If dtype, shape or number of lanes of the observation differ from the constructor's.

@@ -113,8 +113,8 @@ class FrameStorage(Storage):
                 Fresh tensors of this size would cost more in page faults than the reading itself.
 
         Returns:
-            Observation and next observation [B, N*channels, ...] under their key, e.g. ``pixels``, ``action`` float32 [B, action_dim] of the
-            first transition, and ``reward`` and ``discount`` float32 [B, n] of all of them.
+            Observation and next observation [B, N*channels, ...] under their key, e.g. ``pixels``, ``action`` float32
+            [B, action_dim] of the first transition, and ``reward`` and ``discount`` float32 [B, n] of all of them.
         """
         batch, n_step = windows.steps.shape
         out, next_out = self._take_buffers(windows) if reuse else self._new_buffers(windows, pin=False)

@@ -143,7 +143,11 @@ def test_step_after_the_end_says_to_reset() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"image_size": 32}, {"observation": "state"}, {"num_envs": 2, "image_size": 32, "render": "fast", "frame_stack": 2}],
+    [
+        {"image_size": 32},
+        {"observation": "state"},
+        {"num_envs": 2, "image_size": 32, "render": "fast", "frame_stack": 2},
+    ],
 )
 def test_specs_and_keys(options: dict[str, Any]) -> None:
     env = make_env("cartpole_swingup", seed=0, **options)

@@ -111,9 +111,7 @@ def make_tiny_env(
     """Same signature as ``plasticity_rl.make_env``, for tests."""
 
     def make(index: int) -> EnvBase:
-        base = TinyPixelEnv(
-            seed=seed + index, size=image_size, action_repeat=action_repeat, observation=observation
-        )
+        base = TinyPixelEnv(seed=seed + index, size=image_size, action_repeat=action_repeat, observation=observation)
         if observation == "state":
             return base
         return TransformedEnv(base, CatFrames(frame_stack, dim=-3, in_keys=["pixels"]))
