@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from plasticity_rl.rl_module import RLModule
 
 
+class HiddenActivation(nn.Module):
+    """Base of hidden activations other than ReLU, by which probes and interventions find them."""
+
+    copies: int = 1
+    """Outputs per unit, laid out copy by copy along dimension 1."""
+
+
 @torch.no_grad()
 def record_activations(agent: RLModule, batch: TensorDictBase) -> dict[nn.Module, Tensor]:
     """Run every module once on ``batch`` and return what its hidden activation layers put out.
@@ -27,7 +34,7 @@ def record_activations(agent: RLModule, batch: TensorDictBase) -> dict[nn.Module
 
     Returns:
         Detached tensors ``(B, units)`` or ``(B, channels, height, width)`` by layer; the first output of a layer that
-        runs more than once.
+        runs more than once. A layer that does not run (a head in waiting) is left out.
     """
     recorded: dict[nn.Module, Tensor] = {}
 

@@ -104,7 +104,10 @@ class DrQV2(RLModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return one Adam each for encoder, actor and critic."""
-        return [torch.optim.Adam(self.module(name).parameters(), lr=self.lr) for name in self.optimizer_names]
+        return [
+            torch.optim.Adam([*self.module(name).parameters(), *self.extra_parameters(name)], lr=self.lr)
+            for name in self.optimizer_names
+        ]
 
     def training_step(self, tick: int, batch_idx: int = 0) -> None:
         """One env step of every env, then as many gradient updates as the replay ratio has earned."""
@@ -151,12 +154,15 @@ class DrQV2(RLModule):
             target = losses.td_target(reward, discount, next_q1, next_q2)
 
         q1, q2 = self.critic(features, batch["action"])
-        critic_loss, critic_terms = self._with_terms("critic", losses.critic_loss(q1, q2, target))
+        seen = {"pixels": pixels, "next_pixels": next_pixels, "features": features}
+        critic_terms = self.loss_terms("critic", batch, **seen)
+        critic_loss = sum(critic_terms.values(), losses.critic_loss(q1, q2, target))
         self.minimize(critic_loss, *self.loss_optimizers["critic"])
 
         features = features.detach()
         action = self._noisy(self.actor(features))
-        actor_loss, actor_terms = self._with_terms("actor", losses.actor_loss(*self.critic(features, action)))
+        actor_terms = self.loss_terms("actor", batch, **{**seen, "features": features})
+        actor_loss = sum(actor_terms.values(), losses.actor_loss(*self.critic(features, action)))
         self.minimize(actor_loss, *self.loss_optimizers["actor"])
 
         self._move_target(list(self.critic_target.parameters()), list(self.critic.parameters()), None)
@@ -167,16 +173,9 @@ class DrQV2(RLModule):
             "q/q2": q2.mean(),
             "q/target": target.mean(),
             "q/reward": reward.mean(),
-            **critic_terms,
-            **actor_terms,
+            **{f"{tag}/loss": term for tag, term in (critic_terms | actor_terms).items()},
         }
         return TensorDict({tag: value.detach() for tag, value in metrics.items()}, batch_size=[])
-
-    def _with_terms(self, name: str, loss: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        terms = self.loss_terms(name)
-        for term in terms.values():
-            loss = loss + term
-        return loss, {f"{tag}/loss": term for tag, term in terms.items()}
 
     def _shift(self, pixels: Tensor) -> Tensor:
         return random_shift(pixels, self.random_shift_pad, self.rng.get("augment", pixels.device))
@@ -205,16 +204,21 @@ class DrQV2(RLModule):
         top, _, sub = name.partition(".")
         return self.critic_target.get_submodule(sub) if top == "critic" else None
 
-    def forward_all(self, batch: TensorDictBase) -> None:
-        """Run encoder, actor and critic once on ``pixels`` and ``action``, neither augmented nor with noise."""
+    def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
+        """Run encoder, actor and critic once on ``pixels`` and ``action``, neither augmented nor with noise.
+
+        Returns:
+            ``encoder`` ``(B, repr_dim)``, ``actor`` (mean action) ``(B, action_dim)``, ``critic`` (both values)
+            ``(B, 2)``.
+        """
         features = self.encoder(batch["pixels"])
-        self.actor(features)
-        self.critic(features, batch["action"])
+        values = self.critic(features, batch["action"])
+        return {"encoder": features, "actor": self.actor(features), "critic": torch.cat(values, -1)}
 
     def output_readers(self, name: str) -> Sequence[Reader]:
         """Return the trunks of actor, critic and target critic for the encoder; the others end in no hidden units."""
-        trunks = (self.actor.trunk, self.critic.trunk, self.critic_target.trunk)
-        return [Reader(trunk[0], self.encoder.repr_dim) for trunk in trunks] if name == "encoder" else ()
+        first = [net.trunk.get_submodule("0") for net in (self.actor, self.critic, self.critic_target)]
+        return [Reader(layer, layer.get_parameter("weight").shape[1]) for layer in first] if name == "encoder" else ()
 
     def init_layer(self, layer: nn.Module, generator: torch.Generator | None = None) -> None:
         """Initialise one layer as published: orthogonal weights, zero biases."""

@@ -10,8 +10,9 @@ Order never depends on the YAML: interventions act at the start of an update, so
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -41,6 +42,13 @@ FAMILIES = (
 """Families of interventions in the order in which they act when several are due at the same update."""
 
 
+BUILD_STAGES = ("modules", "widths", "activations", "norms", "weights")
+"""Stages in which interventions of family architecture build: a norm is as wide as the layer has become."""
+
+LossTerm = Callable[[TensorDictBase], Tensor]
+"""Scalar with gradient that a callback adds to a loss; see :meth:`RLModule.add_loss_term`."""
+
+
 @dataclass(frozen=True)
 class Mutation:
     """What an intervention's event may change; everything else is bit-identical before and after (a law test).
@@ -49,11 +57,13 @@ class Mutation:
         parameters: Names in ``agent.named_parameters()`` whose values may change.
         optimizer_slots: Names of the parameters whose optimizer state may change.
         attributes: Names of agent attributes that may change, e.g. ``{"augment"}``.
+        trainable: Names of the parameters that may be frozen or released (``requires_grad``).
     """
 
     parameters: frozenset[str] = field(default_factory=frozenset)
     optimizer_slots: frozenset[str] = field(default_factory=frozenset)
     attributes: frozenset[str] = field(default_factory=frozenset)
+    trainable: frozenset[str] = field(default_factory=frozenset)
 
 
 class RLCallback(pl.Callback):
@@ -108,13 +118,37 @@ class Intervention(RLCallback):
     incompatible_with: ClassVar[Mapping[str, str]] = {}
     """Class names of interventions that cannot run beside this one, each with the reason."""
 
+    stage: ClassVar[str] = BUILD_STAGES[0]
+    """One of ``BUILD_STAGES``; orders what several interventions of family architecture build."""
+
     def mutates(self, agent: RLModule) -> Mutation:
         """Return what its events may change."""
         return Mutation()
 
+    def build(self, agent: RLModule) -> None:
+        """Change the agent's modules, or add some, before optimizers exist; called once per agent, in fixed order.
+
+        Every parameter that the run will ever have must exist afterwards. Random numbers must come from generators of
+        one's own.
+        """
+
+    @property
+    def builds(self) -> bool:
+        """Whether ``build`` does anything."""
+        return type(self).build is not Intervention.build
+
+    def claims(self, agent: RLModule) -> frozenset[str]:
+        """Return what no other intervention may do as well, e.g. ``{"replace the activation critic.Q1.1"}``."""
+        return frozenset()
+
+    def conflict_with(self, agent: RLModule, other: Intervention) -> str | None:
+        """Return why ``other`` cannot run beside this one on the agent as constructed, or None."""
+        reason = self.incompatible_with.get(type(other).__name__)
+        shared = sorted(self.claims(agent) & other.claims(agent))
+        return reason or (f"both {shared[0]}" if shared else None)
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse incompatible companions and wrong names before anything is trained."""
-        refuse_conflicts(self, trainer.callbacks)  # type: ignore[attr-defined]
+        """Refuse wrong names before anything is trained."""
         self.mutates(as_agent(pl_module))
 
     def on_save_checkpoint(
@@ -208,8 +242,8 @@ class Regularizer(Intervention):
             raise UserError(f"{type(self).__name__}.coefficient={coefficient} must be >= 0")
         self.coefficient, self.modules, self.loss = coefficient, list(modules), loss
 
-    def penalty(self, agent: RLModule) -> Tensor:
-        """Return the unweighted penalty, a scalar with gradient."""
+    def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
+        """Return the unweighted penalty, a scalar with gradient; for ``batch`` see :meth:`RLModule.add_loss_term`."""
         raise NotImplementedError
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -224,7 +258,7 @@ class Regularizer(Intervention):
         if self.coefficient > 0:
             self._refuse_untrained(agent)
             tag = f"intervention/{self.name}/{'+'.join(self.modules)}"
-            agent.add_loss_term(self.loss, tag, lambda: self.coefficient * self.penalty(agent))
+            agent.add_loss_term(self.loss, tag, lambda batch: self.coefficient * self.penalty(agent, batch))
 
     def _refuse_untrained(self, agent: RLModule) -> None:
         optimizers = [agent.optimizer_by_name(name) for name in agent.loss_optimizers.get(self.loss, ())]
@@ -291,14 +325,12 @@ def as_agent(module: pl.LightningModule) -> RLModule:
     return module
 
 
-def refuse_conflicts(callback: Intervention, others: Iterable[pl.Callback]) -> None:
-    """Raise UserError when ``others`` hold a class that ``callback`` names as incompatible."""
-    for other in others:
-        if other is callback:
-            continue
-        reason = callback.incompatible_with.get(type(other).__name__)
+def refuse_conflicts(agent: RLModule, interventions: Sequence[Intervention]) -> None:
+    """Raise UserError naming the first two of ``interventions`` that cannot run together on ``agent``, and why."""
+    for one, two in itertools.permutations(interventions, 2):
+        reason = one.conflict_with(agent, two)
         if reason is not None:
-            raise UserError(f"{type(callback).__name__} cannot run beside {type(other).__name__}: {reason}")
+            raise UserError(f"{type(one).__name__} cannot run beside {type(two).__name__}: {reason}")
 
 
 def refuse_doubles(callbacks: Iterable[pl.Callback]) -> None:
@@ -315,11 +347,13 @@ def refuse_doubles(callbacks: Iterable[pl.Callback]) -> None:
 
 
 def in_order(callbacks: Iterable[pl.Callback]) -> list[RLCallback]:
-    """Return the interventions by family, name and state key, then the probes by name and state key."""
+    """Return the interventions by family, stage, name and state key, then the probes by name and state key."""
     ours = [callback for callback in callbacks if isinstance(callback, RLCallback)]
 
-    def key(callback: RLCallback) -> tuple[int, str, str]:
-        rank = FAMILIES.index(callback.family) if isinstance(callback, Intervention) else len(FAMILIES)
-        return rank, callback.name, callback.state_key
+    def key(callback: RLCallback) -> tuple[int, int, str, str]:
+        if not isinstance(callback, Intervention):
+            return len(FAMILIES), 0, callback.name, callback.state_key
+        rank, stage = FAMILIES.index(callback.family), BUILD_STAGES.index(callback.stage)
+        return rank, stage, callback.name, callback.state_key
 
     return sorted(ours, key=key)

@@ -71,9 +71,10 @@ class DormantUnitIntervention(UpdateIntervention):
 
 def detach_readers(agent: RLModule, layer: UnitLayer, units: Tensor) -> None:
     """Set the weights with which any layer reads ``units`` to zero, and their optimizer moments."""
+    outputs = layer.outputs_of(units)
     for reader in layer.readers:
-        zero_columns(reader.weight, units, reader.inputs)
-        _clear(agent, reader.weight, unit_columns(reader.weight, units, reader.inputs))
+        zero_columns(reader.weight, outputs, reader.inputs)
+        _clear(agent, reader.weight, unit_columns(reader.weight, outputs, reader.inputs))
 
 
 def clear_makers(agent: RLModule, layer: UnitLayer, units: Tensor) -> None:

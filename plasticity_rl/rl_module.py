@@ -16,15 +16,15 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from tensordict import TensorDict, TensorDictBase
-from torch import Tensor, nn
+from torch import Tensor
 
 from plasticity_rl import logging as rl_logging
 from plasticity_rl.activations import record_activations
-from plasticity_rl.callback import RLCallback, in_order
-from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.callback import Intervention, LossTerm, RLCallback, in_order, refuse_conflicts
+from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
+from plasticity_rl.module_access import ModuleAccess
 from plasticity_rl.rng import NamedGenerators, derive_seed, global_rng_state, set_global_rng_state
-from plasticity_rl.units import Reader, UnitLayer, unit_layers
 
 if TYPE_CHECKING:
     from plasticity_rl.data import RLDataModule
@@ -33,7 +33,7 @@ COUNTERS = ("env_frames", "env_steps", "num_updates")
 """Clocks: simulator frames (action repeat included), agent decisions, gradient updates. Never ``global_step``."""
 
 
-class RLModule(pl.LightningModule):
+class RLModule(ModuleAccess):
     """Base of agents: owns the clocks and the random generators, dispatches hooks, evaluates, saves and restores.
 
     Args:
@@ -42,15 +42,8 @@ class RLModule(pl.LightningModule):
         seed: Seed of every random number the agent draws.
     """
 
-    module_names: tuple[str, ...] = ()
-    """Top-level modules that interventions and probes may name."""
     augment: bool = False
     """Whether updates see augmented images."""
-    optimizer_names: tuple[str, ...] = ()
-    """Names of the optimizers, in the order of ``configure_optimizers``."""
-
-    loss_optimizers: Mapping[str, tuple[str, ...]] = {}
-    """Names of the losses that callbacks may add to, each with the optimizers that step on it."""
 
     def __init__(self, *, replay_ratio: float, num_seed_frames: int, seed: int) -> None:
         super().__init__()
@@ -61,9 +54,9 @@ class RLModule(pl.LightningModule):
         self.update_credit = Fraction(0)
         self.rng = NamedGenerators(seed)
         self.metrics: TensorDictBase = TensorDict({})
-        self._loss_terms: dict[str, dict[str, Callable[[], Tensor]]] = {}
-        self._own_optimizers: list[torch.optim.Optimizer] | None = None
+        self._loss_terms: dict[str, dict[str, LossTerm]] = {}
         self._callbacks: list[RLCallback] | None = None
+        self._built: list[str] = []
         self._global_rng: dict[str, Any] | None = None
         self._once_per_update: dict[Hashable, Any] | None = None
         self.latest: dict[str, Any] = {}
@@ -93,71 +86,19 @@ class RLModule(pl.LightningModule):
         self.env_steps += env_steps
         self.env_frames += env_steps * frames_per_env_step
 
-    # ---- what callbacks may ask -------------------------------------------------------------------------------------
+    # ---- losses and shared measurements ------------------------------------------------------------------------------
 
-    def module(self, name: str) -> nn.Module:
-        """Return a module by dotted name, e.g. ``critic`` or ``critic.Q1``.
-
-        Raises:
-            UserError: When there is none; the message lists what exists.
-        """
-        if name.split(".")[0] in self.module_names:
-            try:
-                return self.get_submodule(name)
-            except AttributeError:
-                pass
-        names = [f"{top}.{sub}".rstrip(".") for top in self.module_names for sub, _ in _children(getattr(self, top))]
-        raise UserError(f"no module {name!r} in {type(self).__name__}; there are {names}.{suggestion(name, names)}")
-
-    def target_of(self, name: str) -> nn.Module | None:
-        """Return the target network's twin of module ``name``, or None where the agent keeps no target of it."""
-        return None
-
-    def activation_layers(self, name: str) -> dict[str, nn.Module]:
-        """Return the hidden activation layers of a module by dotted name, in forward order."""
-        module = self.module(name)
-        return {sub: layer for sub, layer in module.named_modules() if isinstance(layer, nn.ReLU)}
-
-    def units(self, name: str) -> list[UnitLayer]:
-        """Return the hidden units of a module by dotted name, in forward order: who makes them, who reads them.
-
-        Raises:
-            UserError: When a layer of units is built in a way that does not tell.
-        """
-        return unit_layers(self, name)
-
-    def output_readers(self, name: str) -> Sequence[Reader]:
-        """Return every layer that reads the output of top-level module ``name``, in target networks as well.
-
-        To be given by agents for modules that end in hidden units, such as an encoder.
-        """
-        return ()
-
-    def init_layer(self, layer: nn.Module, generator: torch.Generator | None = None) -> None:
-        """Initialise one layer in place, as at construction."""
-        raise NotImplementedError
-
-    def optimizer_by_name(self, name: str) -> Any:
-        """Return an optimizer by its name: Lightning's while a Trainer is attached, else one owned by the module."""
-        return self._optimizers()[self.optimizer_names.index(name)]
-
-    def optimizer_of(self, parameter: Tensor) -> torch.optim.Optimizer | None:
-        """Return the torch optimizer that updates ``parameter``, or None."""
-        for wrapped in self._optimizers():
-            optimizer = getattr(wrapped, "optimizer", wrapped)
-            if any(p is parameter for group in optimizer.param_groups for p in group["params"]):
-                return optimizer
-        return None
-
-    def parameter_names(self, modules: Iterable[nn.Module]) -> frozenset[str]:
-        """Return the names, as in ``named_parameters()``, of all parameters of ``modules``."""
-        wanted = {id(p) for module in modules for p in module.parameters()}
-        return frozenset(name for name, p in self.named_parameters() if id(p) in wanted)
-
-    def add_loss_term(self, loss: str, name: str, term: Callable[[], Tensor]) -> None:
-        """Add ``term()``, a scalar, to the loss called ``loss`` at every update; logged under ``<name>/loss``.
+    def add_loss_term(self, loss: str, name: str, term: LossTerm) -> None:
+        """Add ``term(batch)``, a scalar, to the loss called ``loss`` at every update; logged under ``<name>/loss``.
 
         Call it from ``on_fit_start`` or later: ``setup`` drops the terms of an earlier Trainer.
+
+        Args:
+            loss: One of ``loss_optimizers``.
+            name: Prefix of the tag.
+            term: Function of the batch as sampled, with what the loss made of it: ``("augmented", "pixels")``,
+                ``("augmented", "next", "pixels")``, and ``features`` (the encoder's output, with gradient where the
+                loss trains the encoder, else detached).
         """
         if loss not in self.loss_optimizers:
             raise UserError(f"no loss {loss!r} in {type(self).__name__}; there are {list(self.loss_optimizers)}")
@@ -166,17 +107,38 @@ class RLModule(pl.LightningModule):
             raise UserError(f"the {loss} loss already has a term called {name!r}")
         terms[name] = term
 
-    def loss_terms(self, loss: str) -> dict[str, Tensor]:
-        """Evaluate the terms that callbacks added to ``loss``."""
-        return {name: term() for name, term in sorted(self._loss_terms.get(loss, {}).items())}
+    def loss_terms(self, loss: str, batch: TensorDictBase, **seen: Tensor) -> dict[str, Tensor]:
+        """Evaluate the terms that callbacks added to ``loss``.
+
+        Args:
+            loss: Name of the loss.
+            batch: Batch as sampled.
+            **seen: ``pixels`` and ``next_pixels`` as the loss used them, and ``features``.
+        """
+        terms = self._loss_terms.get(loss)
+        if not terms:
+            return {}
+        inputs = batch.copy()
+        inputs["features"] = seen["features"]
+        inputs["augmented", "pixels"] = seen["pixels"]
+        inputs["augmented", "next", "pixels"] = seen["next_pixels"]
+        return {name: term(inputs) for name, term in sorted(terms.items())}
 
     def reinitialized(self, parameters: Sequence[Tensor]) -> None:
         """Tell every callback that ``parameters`` hold fresh initial values."""
         self.dispatch("on_reinitialize", parameters)
 
-    def forward_all(self, batch: TensorDictBase) -> None:
-        """Run every module once, as in its own loss, on the observations and actions of ``batch``, without noise."""
+    def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
+        """Run every module once, as in its own loss, on the observations and actions of ``batch``, without noise.
+
+        Returns:
+            Output ``(B, n)`` by the name of the top-level module; several heads side by side.
+        """
         raise NotImplementedError
+
+    def forward(self, batch: TensorDictBase) -> dict[str, Tensor]:
+        """Do :meth:`forward_all`: with ``torch.func.functional_call`` also with other weights than the agent's."""
+        return self.forward_all(batch)
 
     def probe_batch(self, batch_size: int = 256) -> TensorDictBase:
         """Return a batch of the replay for probes, never augmented: the same one for every probe of an update.
@@ -205,7 +167,8 @@ class RLModule(pl.LightningModule):
         """
         record = lambda: record_activations(self, self.probe_batch(batch_size))  # noqa: E731
         recorded = self.once_per_update(("activations", batch_size), record)
-        return {layer_name: recorded[layer] for layer_name, layer in self.activation_layers(name).items()}
+        layers = self.activation_layers(name).items()
+        return {layer_name: recorded[layer] for layer_name, layer in layers if layer in recorded}  # some may be idle
 
     def once_per_update(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return ``compute()``, evaluated once for all probes that measure at the end of this update, then dropped.
@@ -222,26 +185,6 @@ class RLModule(pl.LightningModule):
     def settings(self) -> dict[str, float]:
         """Return what the agent is set to at this moment, by log tag."""
         return {"schedule/replay_ratio": self.replay_ratio}
-
-    def _optimizers(self) -> Sequence[Any]:
-        if self._trainer is not None:
-            return self.optimizers()  # type: ignore[return-value]
-        if self._own_optimizers is None:
-            self._own_optimizers = list(self.configure_optimizers())  # type: ignore[arg-type]
-        return self._own_optimizers
-
-    def minimize(self, loss: Tensor, *optimizer_names: str) -> None:
-        """Step the named optimizers on ``loss``, with gradients for their own parameters and no others."""
-        optimizers = [self.optimizer_by_name(name) for name in optimizer_names]
-        parameters = [p for o in optimizers for group in o.param_groups for p in group["params"] if p.requires_grad]
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        if self._trainer is not None:
-            self.manual_backward(loss, inputs=parameters)
-        else:
-            loss.backward(inputs=parameters)
-        for optimizer in optimizers:
-            optimizer.step()
 
     # ---- hooks and logging ------------------------------------------------------------------------------------------
 
@@ -293,6 +236,29 @@ class RLModule(pl.LightningModule):
         rl_logging.log_text(self.trainer.loggers, f"intervention/{name}", text, self.env_frames)
 
     # ---- Lightning: start, evaluation, checkpoints ------------------------------------------------------------------
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Let interventions build their part of the agent: Lightning calls this before any ``setup`` and optimizer."""
+        self.build(self.trainer.callbacks)  # type: ignore[attr-defined]
+        return []
+
+    def build(self, callbacks: Iterable[pl.Callback]) -> None:
+        """Refuse callbacks that cannot run together, then let them change the architecture, once per agent.
+
+        Raises:
+            UserError: When two of them conflict, or the agent was built with others before.
+        """
+        interventions = [callback for callback in in_order(callbacks) if isinstance(callback, Intervention)]
+        refuse_conflicts(self, interventions)
+        builders = [callback for callback in interventions if callback.builds]
+        keys = [callback.state_key for callback in builders]
+        if self._built and self._built != keys:
+            built = ", ".join(self._built)
+            raise UserError(f"this {type(self).__name__} was built with {built}; make a new one for other callbacks")
+        if not self._built:
+            for callback in builders:
+                callback.build(self)
+            self._built, self._own_optimizers = keys, None
 
     def setup(self, stage: str) -> None:
         """Forget what belonged to an earlier Trainer."""
@@ -382,7 +348,3 @@ def refuse_other_architecture(saved: Mapping[str, list[int]], current: Mapping[s
                 f"the checkpoint is of another network: {name} is {saved.get(name, 'absent')} there "
                 f"and {current.get(name, 'absent')} here; use the --model and --data options of the run that wrote it"
             )
-
-
-def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [("", module), *((name, child) for name, child in module.named_children())]

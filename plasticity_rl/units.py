@@ -15,6 +15,9 @@ from plasticity_rl.measures import NotFiniteError, dormant_mask
 if TYPE_CHECKING:
     from plasticity_rl.rl_module import RLModule
 
+UNIT_NORMS = (nn.LayerNorm, nn.GroupNorm)
+"""Norms with one weight and one bias per unit."""
+
 Leaf = tuple[str, nn.Module]
 """A layer that is not a container, with its dotted name in the agent."""
 
@@ -42,13 +45,14 @@ class Reader:
 class UnitLayer:
     """The hidden units behind one activation.
 
-    A LayerNorm *before* the activation belongs to the makers: its weight and bias have one element per unit. It also
-    mixes the units, so an edit of one moves the others a little. A LayerNorm after a *reader* (the trunks of DrQ-v2) is
-    not concerned: it sees what the reader makes of the units, and a unit read with weight zero does not reach it.
+    A LayerNorm *before* the activation belongs to the makers: its weight and bias have one element per unit (behind a
+    convolution it is a GroupNorm of one group). It also mixes the units, so an edit of one moves the others a little.
+    A LayerNorm after a *reader* (the trunks of DrQ-v2) is not concerned: it sees what the reader makes of the units,
+    and a unit read with weight zero does not reach it.
 
     Attributes:
         name: Dotted name of the activation in the agent.
-        activation: Its output are the units, in dimension 1.
+        activation: Its output are the units, in dimension 1; of a CReLU first all positive parts, then all negative.
         makers: The Linear or Conv2d layer with one row per unit, then the LayerNorm behind it, if any.
         twins: The makers' twins in the target network, in the same order; empty where there is no target.
         readers: Every layer that reads the units, in the target network as well.
@@ -65,6 +69,15 @@ class UnitLayer:
         """Number of units; channels of a convolution."""
         return len(next(self.makers[0].parameters()))
 
+    @property
+    def copies(self) -> int:
+        """Outputs of the activation per unit: 1 of a ReLU, 2 of a CReLU."""
+        return getattr(self.activation, "copies", 1)
+
+    def outputs_of(self, units: Tensor) -> Tensor:
+        """Turn a bool mask of units ``(n,)`` into one of the activation's outputs ``(copies * n,)``."""
+        return units.repeat(self.copies)
+
 
 def unit_layers(agent: RLModule, name: str) -> list[UnitLayer]:
     """Return the hidden units of a module of ``agent``; see :meth:`RLModule.units`."""
@@ -72,7 +85,7 @@ def unit_layers(agent: RLModule, name: str) -> list[UnitLayer]:
     wanted = {id(layer) for layer in agent.activation_layers(name).values()}
     found = [
         _unit_layer(agent, chain, index, top)
-        for chain in _chains(agent.module(top), top)
+        for chain in chains(agent.module(top), top)
         for index, (_, layer) in enumerate(chain)
         if id(layer) in wanted
     ]
@@ -81,12 +94,16 @@ def unit_layers(agent: RLModule, name: str) -> list[UnitLayer]:
     return found
 
 
-def _chains(module: nn.Module, path: str) -> Iterator[list[Leaf]]:
+def chains(module: nn.Module, path: str) -> Iterator[list[Leaf]]:
+    """Yield the leaves of every outermost ``nn.Sequential`` in ``module``, and of those inside their leaves."""
     if isinstance(module, nn.Sequential):
-        yield list(_leaves(module, path))
-        return
-    for name, child in module.named_children():
-        yield from _chains(child, f"{path}.{name}")
+        chain = list(_leaves(module, path))
+        yield chain
+        children = chain
+    else:
+        children = [(f"{path}.{name}", child) for name, child in module.named_children()]
+    for name, child in children:
+        yield from chains(child, name)
 
 
 def _leaves(sequential: nn.Sequential, path: str) -> Iterator[Leaf]:
@@ -99,11 +116,11 @@ def _leaves(sequential: nn.Sequential, path: str) -> Iterator[Leaf]:
 
 def _unit_layer(agent: RLModule, chain: Sequence[Leaf], index: int, top: str) -> UnitLayer:
     name, activation = chain[index]
-    before = _until_weights(chain[:index][::-1], (nn.LayerNorm, nn.Identity), name)
+    before = _until_weights(chain[:index][::-1], (*UNIT_NORMS, nn.Identity), name)
     after = _until_weights(chain[index + 1 :], (nn.Identity, nn.Flatten), name)
     if not before:
         raise UserError(f"no Linear or Conv2d layer makes the units of {name!r}")
-    makers = [before[-1], *(leaf for leaf in before[:-1] if isinstance(leaf[1], nn.LayerNorm))]
+    makers = [before[-1], *(leaf for leaf in before[:-1] if isinstance(leaf[1], UNIT_NORMS))]
     readers = [Reader(layer, layer.weight.shape[1]) for layer in _with_target(agent, after[-1:])]
     readers = readers or list(agent.output_readers(top))
     if not readers:
@@ -139,7 +156,7 @@ def unit_activity(agent: RLModule, name: str, batch_size: int) -> list[tuple[Uni
     activity = []
     for layer in agent.units(name):
         mean = outputs[path_of[id(layer.activation)]].abs().transpose(0, 1).flatten(1).mean(1)
-        activity.append((layer, _over_ranks(agent, mean)))
+        activity.append((layer, _over_ranks(agent, mean.view(layer.copies, -1).mean(0))))
     return activity
 
 

@@ -311,7 +311,7 @@ def test_update_draws_from_named_generators_only():
 
 def test_loss_terms_change_their_own_modules_only_and_are_logged():
     plain, with_term = seeded_agent(), seeded_agent()
-    with_term.add_loss_term("actor", "push", lambda: with_term.actor.policy[4].weight.square().sum())
+    with_term.add_loss_term("actor", "push", lambda _: with_term.actor.policy[4].weight.square().sum())
     batch = make_batch(0, plain)
     expected = float(with_term.actor.policy[4].weight.detach().square().sum())
     a, b = plain.update(batch), with_term.update(batch)
@@ -322,7 +322,7 @@ def test_loss_terms_change_their_own_modules_only_and_are_logged():
     assert weights_hash(plain.encoder) == weights_hash(with_term.encoder)
     assert weights_hash(plain.actor) != weights_hash(with_term.actor)
     with pytest.raises(UserError, match="already has a term called 'push'"):
-        with_term.add_loss_term("actor", "push", lambda: torch.zeros(()))
+        with_term.add_loss_term("actor", "push", lambda _: torch.zeros(()))
 
 
 # ---- protocol -------------------------------------------------------------------------------------------------------

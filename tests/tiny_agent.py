@@ -43,8 +43,12 @@ class TinyAgent(RLModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         return [
-            torch.optim.Adam([*self.torso.parameters(), *self.value.parameters()], lr=1e-3),
-            torch.optim.SGD(self.policy.parameters(), lr=1e-3, momentum=0.9),
+            torch.optim.Adam(
+                [*self.torso.parameters(), *self.value.parameters(), *self.extra_parameters("value_learner")], lr=1e-3
+            ),
+            torch.optim.SGD(
+                [*self.policy.parameters(), *self.extra_parameters("policy_learner")], lr=1e-3, momentum=0.9
+            ),
         ]
 
     def training_step(self, tick: int, batch_idx: int = 0) -> None:
@@ -75,11 +79,12 @@ class TinyAgent(RLModule):
             next_value = self.old_value(torch.cat([next_features, self.policy(next_features)], -1))
             target = batch["reward"] + batch["discount"] * next_value
         error = self.value(torch.cat([features, batch["action"]], -1)) - target
-        td = error.square().mean() + sum(self.loss_terms("td").values())
+        seen = {"pixels": pixels, "next_pixels": next_pixels, "features": features}
+        td = error.square().mean() + sum(self.loss_terms("td", batch, **seen).values())
         self.minimize(td, "value_learner")
         features = features.detach()
         dpg = -self.value(torch.cat([features, self.policy(features)], -1)).mean()
-        dpg = dpg + sum(self.loss_terms("dpg").values())
+        dpg = dpg + sum(self.loss_terms("dpg", batch, **{**seen, "features": features}).values())
         self.minimize(dpg, "policy_learner")
         with torch.no_grad():
             for old, new in zip(self.old_value.parameters(), self.value.parameters(), strict=True):
@@ -97,10 +102,10 @@ class TinyAgent(RLModule):
             action = (action + noise - 0.5).clamp(-1, 1)
         return action
 
-    def forward_all(self, batch: TensorDictBase) -> None:
+    def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
         features = self._features(batch["pixels"])
-        self.policy(features)
-        self.value(torch.cat([features, batch["action"]], -1))
+        value = self.value(torch.cat([features, batch["action"]], -1))
+        return {"torso": features, "policy": self.policy(features), "value": value}
 
     def target_of(self, name: str) -> nn.Module | None:
         top, _, sub = name.partition(".")

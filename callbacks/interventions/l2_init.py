@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from plasticity_rl.callback import Regularizer, as_agent
@@ -57,7 +58,7 @@ class L2Init(Regularizer):
         super().on_fit_start(trainer, pl_module)
         self._initial = {name: value.to(self._current[name].device) for name, value in self._initial.items()}
 
-    def penalty(self, agent: RLModule) -> Tensor:
+    def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         """Return ``sum ||theta - theta_0||^2``."""
         return squared_distance(self._current.values(), self._initial.values())
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
+from tensordict import TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.callback import Regularizer, as_agent
@@ -59,6 +60,6 @@ class ParsevalRegularization(Regularizer):
         layers = hidden_weight_layers({name: agent.module(name) for name in self.modules}, activations)
         return [layer.weight.flatten(1) for layer in layers.values()]  # type: ignore[operator]
 
-    def penalty(self, agent: RLModule) -> Tensor:
+    def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         """Return ``sum ||W W^T - scale * I||_F^2``."""
         return parseval_penalty(self._weights(agent), self.scale)

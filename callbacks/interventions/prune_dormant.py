@@ -88,7 +88,7 @@ class PruneDormant(DormantUnitIntervention):
         for maker in (*layer.makers, *layer.twins):
             zero_units(maker, units)
         for reader in layer.readers:
-            zero_columns(reader.weight, units, reader.inputs)
+            zero_columns(reader.weight, layer.outputs_of(units), reader.inputs)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the schedule and the masks: True is pruned."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -78,7 +79,7 @@ class SpectralRegularization(Regularizer):
     def _layers(self, agent: RLModule) -> dict[str, nn.Module]:
         return weight_layers({name: agent.module(name) for name in self.modules})
 
-    def penalty(self, agent: RLModule) -> Tensor:
+    def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         """Return ``sum (sigma_max^exponent - 1)^2``, and keep the singular vectors for the next update."""
         sigmas = []
         for name, layer in self._layers(agent).items():

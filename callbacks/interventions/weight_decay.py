@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
+from tensordict import TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.callback import Regularizer, as_agent
@@ -47,6 +48,6 @@ class WeightDecay(Regularizer):
         layers = weight_layers({name: agent.module(name) for name in self.modules})
         return [layer.weight for layer in layers.values()]  # type: ignore[misc]
 
-    def penalty(self, agent: RLModule) -> Tensor:
+    def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         """Return ``sum ||W||^2``."""
         return squared_norm(self._weights(agent))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import fit_tiny
+from tensordict import TensorDict
 
 from callbacks import L2Init, Reset
 from plasticity_rl import UserError
@@ -49,7 +50,7 @@ class Look(RLCallback):
             if name.startswith(self.prefixes) and ".trunk.1." not in name  # the LayerNorm
         }
         expected = sum(float((p.detach() - self.initial[name]).double().square().sum()) for name, p in counted.items())
-        penalty = self.regularizer.penalty(agent)
+        penalty = self.regularizer.penalty(agent, TensorDict())
         self.values.append(float(penalty.detach()))
         assert float(penalty) == pytest.approx(expected, rel=1e-5, abs=1e-12)
         names = [name for name, p in agent.named_parameters() if p.requires_grad]

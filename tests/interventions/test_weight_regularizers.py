@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from helpers import TINY_TRAINER, fit_tiny, tiny_data
+from tensordict import TensorDict
 from tiny_agent import TinyAgent
 from torch import nn
 
@@ -58,7 +59,7 @@ class Look(RLCallback):
 
     def on_update_start(self, agent) -> None:
         kept = {name: value.clone() for name, value in getattr(self.regularizer, "_left", {}).items()}
-        ours, wanted = self.regularizer.penalty(agent), slow(self.regularizer, agent)
+        ours, wanted = self.regularizer.penalty(agent, TensorDict()), slow(self.regularizer, agent)
         if kept:
             self.regularizer._left = kept
         self.values.append((ours.item(), wanted.item()))
@@ -107,7 +108,9 @@ def test_gradient_of_weight_decay_is_twice_the_coefficient_times_the_weight(tmp_
     class Gradient(RLCallback):
         def on_update_start(self, agent) -> None:
             weight = agent.critic.Q1[2].weight
-            (term,) = agent.loss_terms("critic").values()
+            (term,) = agent.loss_terms(
+                "critic", TensorDict(), pixels=torch.zeros(1), next_pixels=torch.zeros(1), features=torch.zeros(1)
+            ).values()
             (gradient,) = torch.autograd.grad(term, weight)
             torch.testing.assert_close(gradient, 2 * 0.3 * weight)
             seen.append(agent.num_updates)
@@ -133,7 +136,7 @@ def test_power_iteration_in_a_run_converges_when_the_weights_stand_still(tmp_pat
     regularizer = SpectralRegularization(coefficient=1e-3, modules=["encoder", "critic"], exponent=3.0)
     agent = fit_tiny(tmp_path, callbacks=[regularizer])
     for _ in range(2000):
-        ours = regularizer.penalty(agent)
+        ours = regularizer.penalty(agent, TensorDict())
     assert float(ours.detach()) == pytest.approx(float(slow(regularizer, agent).detach()), rel=1e-3)
 
 
@@ -189,7 +192,9 @@ def test_another_agent(cls, tmp_path):
     assert agent.num_updates > 10
     assert all(torch.isfinite(p).all() for p in agent.parameters())
     named = {name: p for name, p in agent.named_parameters() if p.requires_grad}
-    gradients = [torch.autograd.grad(r.penalty(agent), named.values(), allow_unused=True) for r in regularizers]
+    gradients = [
+        torch.autograd.grad(r.penalty(agent, TensorDict()), named.values(), allow_unused=True) for r in regularizers
+    ]
     touched = [{n for n, g in zip(named, row, strict=True) if g is not None} for row in gradients]
     outputs = cls is not ParsevalRegularization
     assert touched[0] == {"torso.1.weight", "value.0.weight"} | ({"value.2.weight"} if outputs else set())
