@@ -112,7 +112,7 @@ class RLCLI(LightningCLI):
         """Add ``--max_frames`` and derive what depends on other options."""
         parser.add_argument(
             "--agent",
-            type=Literal[tuple(AGENTS)],  # type: ignore[valid-type]
+            type=Literal[tuple(AGENTS)],
             default="drqv2",
             help="Agent to train; it decides which options --model.* there are (see `--agent sac --help`).",
         )

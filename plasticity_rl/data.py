@@ -149,6 +149,11 @@ class RLDataModule(pl.LightningDataModule):
         if stage != "fit":
             return
         agent = as_agent(self.trainer.lightning_module)  # type: ignore[union-attr]
+        if agent.observation_key != self.observation:
+            raise UserError(
+                f"data.observation={self.observation}, but the agent was made for {agent.observation_key}: "
+                "give it the data module's obs_shape"
+            )
         self._refuse_too_few_seed_frames(agent.num_seed_frames)
         num_bytes = replay_bytes(
             self.obs_shape,
