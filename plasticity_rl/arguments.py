@@ -24,30 +24,34 @@ def option_values(args: Sequence[str], *names: str) -> list[str]:
     return [value for name, value in options(args) if name in names]
 
 
-def setting(args: Sequence[str], key: str, default: Any = None) -> Any:
-    """Return the last value given to ``key``, e.g. ``data.observation``, as an option or in a config file.
+def settings(args: Sequence[str], key: str) -> Iterator[tuple[str, Any]]:
+    """Yield the values given to ``key``, e.g. ``data.observation``, in order, each after the option or file it is from.
 
     Files that cannot be read give nothing; the parser will say what is wrong with them.
     """
-    value = default
     for name, given in options(args):
         if name == f"--{key}":
-            value = given
+            yield name, given
         elif name in CONFIG:
-            value = _in_file(Path(given), key.split("."), value)
-    return value
+            for value in _in_file(Path(given), key.split(".")):
+                yield given, value
 
 
-def _in_file(path: Path, keys: Sequence[str], default: Any) -> Any:
+def setting(args: Sequence[str], key: str, default: Any = None) -> Any:
+    """Return the last of the :func:`settings`: the one that counts."""
+    return [default, *(value for _, value in settings(args, key))][-1]
+
+
+def _in_file(path: Path, keys: Sequence[str]) -> list[Any]:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
-        return default
+        return []
     for key in keys:
         if not isinstance(value, dict) or key not in value:
-            return default
+            return []
         value = value[key]
-    return value
+    return [value]
 
 
 def with_run_config(args: Sequence[str]) -> list[str]:

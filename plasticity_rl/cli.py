@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from plasticity_rl import __version__
 from plasticity_rl.agent import DrQV2
-from plasticity_rl.arguments import CONFIG, option_values, setting, with_run_config
+from plasticity_rl.arguments import CONFIG, option_values, setting, settings, with_run_config
 from plasticity_rl.cli_errors import UNION, one_line
 from plasticity_rl.data import RLDataModule
 from plasticity_rl.errors import UserError, suggestion
@@ -187,13 +187,14 @@ def agent_class(args: Sequence[str]) -> type[RLModule]:
     """Return the agent that a command asks for, from its options and config files: the parser depends on it.
 
     Raises:
-        UserError: For a name that there is no agent of.
+        UserError: For a name that there is no agent of, or another one than a config file was written for.
     """
     name = setting(args, "agent", "drqv2")
     if name not in AGENTS:
-        raise UserError(
-            f"agent={name!r} is not an agent; there are {', '.join(AGENTS)}.{suggestion(str(name), AGENTS)}"
-        )
+        raise UserError(f"agent={name!r} is not an agent; there are {list(AGENTS)}.{suggestion(str(name), AGENTS)}")
+    for source, other in settings(args, "agent"):
+        if other != name and not source.startswith("--"):
+            raise UserError(f"{source} holds the options of agent={other}, but the command ends up with agent={name}")
     return AGENTS[name]
 
 
