@@ -1,20 +1,29 @@
 """Interventions and probes: one paper or one quantity per file. In YAML always ``callbacks.<Name>``."""
 
 from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
+from callbacks.interventions.crelu import CReLU
+from callbacks.interventions.deep_fourier_features import DeepFourierFeatures
 from callbacks.interventions.dormant_ratio_perturbation import DormantRatioPerturbation
 from callbacks.interventions.hare_and_tortoise import HareAndTortoise
 from callbacks.interventions.l2_init import L2Init
+from callbacks.interventions.layer_norm import LayerNorm
+from callbacks.interventions.normalize_and_project import NormalizeAndProject
 from callbacks.interventions.optimizer_reset import OptimizerReset
 from callbacks.interventions.parseval_regularization import ParsevalRegularization
+from callbacks.interventions.plasticity_injection import PlasticityInjection
 from callbacks.interventions.prune_dormant import PruneDormant
+from callbacks.interventions.random_pruning import RandomPruning
+from callbacks.interventions.rational_activation import RationalActivation
 from callbacks.interventions.redo import ReDo
 from callbacks.interventions.replay_ratio_schedule import ReplayRatioSchedule
 from callbacks.interventions.reset import Reset
 from callbacks.interventions.shrink_and_perturb import ShrinkAndPerturb
+from callbacks.interventions.spectral_norm import SpectralNorm
 from callbacks.interventions.spectral_regularization import SpectralRegularization
 from callbacks.interventions.toggle_augmentation import ToggleAugmentation
 from callbacks.interventions.weight_clipping import WeightClipping
 from callbacks.interventions.weight_decay import WeightDecay
+from callbacks.interventions.wider_network import WiderNetwork
 from callbacks.probes.approximate_rank import ApproximateRank
 from callbacks.probes.distance_from_init import DistanceFromInit
 from callbacks.probes.dormant_units import DormantUnits
@@ -29,6 +38,8 @@ from callbacks.probes.weight_norm import WeightNorm
 __all__ = [
     "AdaptiveReplayRatio",
     "ApproximateRank",
+    "CReLU",
+    "DeepFourierFeatures",
     "DistanceFromInit",
     "DormantRatioPerturbation",
     "DormantUnits",
@@ -38,18 +49,25 @@ __all__ = [
     "GradientNorm",
     "HareAndTortoise",
     "L2Init",
+    "LayerNorm",
+    "NormalizeAndProject",
     "OptimizerReset",
     "ParsevalRegularization",
+    "PlasticityInjection",
     "PruneDormant",
+    "RandomPruning",
+    "RationalActivation",
     "ReDo",
     "ReplayRatioSchedule",
     "Reset",
     "SRank",
     "ShrinkAndPerturb",
+    "SpectralNorm",
     "SpectralRegularization",
     "StableRank",
     "ToggleAugmentation",
     "WeightClipping",
     "WeightDecay",
     "WeightNorm",
+    "WiderNetwork",
 ]

@@ -20,6 +20,9 @@ class HiddenActivation(nn.Module):
     copies: int = 1
     """Outputs per unit, laid out copy by copy along dimension 1."""
 
+    def reset_parameters(self) -> None:
+        """Set parameters, if there are any, to their first values."""
+
 
 @torch.no_grad()
 def record_activations(agent: RLModule, batch: TensorDictBase) -> dict[nn.Module, Tensor]:

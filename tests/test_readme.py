@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from cli_runs import REPOSITORY, TINY, append_callbacks, call, callback_names, events, fit_tiny_cli, printed_config
+from helpers import tiny_agent, tiny_data
 
 import callbacks
+from plasticity_rl import Intervention
 from plasticity_rl.__main__ import COMMANDS
 
 TEXT = (REPOSITORY / "README.md").read_text()
@@ -135,12 +137,22 @@ def test_the_callback_table_points_to_fragments_of_the_same_callback():
 
 
 def compatible_groups() -> list[list[str]]:
-    """Return all callbacks by name, in as few runs as their declared incompatibilities allow."""
+    """Return all callbacks by name, in as few runs as their conflicts allow."""
+    agent = tiny_agent(tiny_data(max_frames=200))
+    examples = {
+        name: getattr(callbacks, name)(**getattr(callbacks, name).example_arguments) for name in callbacks.__all__
+    }
     groups: list[list[str]] = []
+
+    def conflict(one: str, two: str) -> bool:
+        pair = [examples[one], examples[two]]
+        if not all(isinstance(callback, Intervention) for callback in pair):
+            return False
+        return any(a.conflict_with(agent, b) is not None for a, b in (pair, pair[::-1]))
+
     for name in callbacks.__all__:
         for group in groups:
-            refused = [getattr(getattr(callbacks, one), "incompatible_with", {}) for one in (name, *group)]
-            if not any(name in table for table in refused[1:]) and not set(group) & refused[0].keys():
+            if not any(conflict(name, other) for other in group):
                 group.append(name)
                 break
         else:
