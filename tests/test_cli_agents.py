@@ -7,13 +7,22 @@ import re
 
 import pytest
 import yaml
-from cli_runs import REPOSITORY, TINY, call, checkpoint, events, printed_config, scalar_points, write_yaml
+from cli_runs import (
+    REPOSITORY,
+    TINY,
+    TINY_DATA,
+    TINY_SAC,
+    call,
+    checkpoint,
+    events,
+    printed_config,
+    scalar_points,
+    write_yaml,
+)
 
 from plasticity_rl import SAC
 from plasticity_rl.arguments import option_values, options, setting
 
-DATA = [option for option in TINY if not option.startswith("--model.")] + ["--data.observation=state"]
-TINY_SAC = [*DATA, "--agent=sac", "--model.hidden_dim=16", "--model.num_seed_frames=40", "--model.replay_ratio=0.5"]
 TINY_DRQV2 = [*TINY, "--data.observation=state"]
 
 
@@ -130,6 +139,6 @@ def test_a_run_from_states_is_saved_resumed_and_evaluated(options, cls, tmp_path
     assert not (run_dir / "videos").exists()
 
     other = "drqv2" if cls == "sac" else "sac"
-    line = refusal(f"--agent={other}", *DATA, f"--ckpt_path={run_dir}/checkpoints/last.ckpt", "--max_frames=500")
+    line = refusal(f"--agent={other}", *TINY_DATA, f"--ckpt_path={run_dir}/checkpoints/last.ckpt", "--max_frames=500")
     config = f"{run_dir}/config.yaml holds the options of agent={cls}"
     assert line == f"error: {config}, but the command ends up with agent={other}"
