@@ -1,6 +1,7 @@
 """Interventions and probes: one paper or one quantity per file. In YAML always ``callbacks.<Name>``."""
 
 from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
+from callbacks.interventions.continual_backprop import ContinualBackprop
 from callbacks.interventions.crelu import CReLU
 from callbacks.interventions.deep_fourier_features import DeepFourierFeatures
 from callbacks.interventions.dormant_ratio_perturbation import DormantRatioPerturbation
@@ -17,6 +18,7 @@ from callbacks.interventions.rational_activation import RationalActivation
 from callbacks.interventions.redo import ReDo
 from callbacks.interventions.replay_ratio_schedule import ReplayRatioSchedule
 from callbacks.interventions.reset import Reset
+from callbacks.interventions.self_normalized_reset import SelfNormalizedReset
 from callbacks.interventions.shrink_and_perturb import ShrinkAndPerturb
 from callbacks.interventions.spectral_norm import SpectralNorm
 from callbacks.interventions.spectral_regularization import SpectralRegularization
@@ -38,6 +40,7 @@ from callbacks.probes.weight_norm import WeightNorm
 __all__ = [
     "AdaptiveReplayRatio",
     "ApproximateRank",
+    "ContinualBackprop",
     "CReLU",
     "DeepFourierFeatures",
     "DistanceFromInit",
@@ -61,6 +64,7 @@ __all__ = [
     "ReplayRatioSchedule",
     "Reset",
     "SRank",
+    "SelfNormalizedReset",
     "ShrinkAndPerturb",
     "SpectralNorm",
     "SpectralRegularization",

@@ -358,6 +358,24 @@ def refuse_doubles(callbacks: Iterable[pl.Callback]) -> None:
             seen.add(callback.state_key)
 
 
+def refuse_late_events(callbacks: Iterable[pl.Callback], max_frames: int) -> None:
+    """Raise UserError when an event is listed for a frame that the run does not get past, so that it never acts.
+
+    The command line does so, where such a frame is a slip. A program may schedule beyond the end of a run, and nothing
+    happens; a period longer than the run is no event either.
+    """
+    for callback in callbacks:
+        if not isinstance(callback, ScheduledIntervention):
+            continue
+        late = [frame for frame in callback.events.at if frame >= max_frames]
+        if late:
+            option = "at_frame" if "at_frame" in callback.arguments() else "at_frames"
+            raise UserError(
+                f"{type(callback).__name__}.{option}: an event at frame {late[0]} never happens in a run of "
+                f"max_frames={max_frames}; list earlier frames, or raise --max_frames above {late[-1]}"
+            )
+
+
 def in_order(callbacks: Iterable[pl.Callback]) -> list[RLCallback]:
     """Return the interventions by family, stage, name and state key, then the probes by name and state key."""
     ours = [callback for callback in callbacks if isinstance(callback, RLCallback)]

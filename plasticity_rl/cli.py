@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from plasticity_rl import __version__
 from plasticity_rl.agent import DrQV2
 from plasticity_rl.arguments import CONFIG, option_values, setting, settings, with_run_config
+from plasticity_rl.callback import refuse_late_events
 from plasticity_rl.cli_errors import UNION, one_line
 from plasticity_rl.data import RLDataModule
 from plasticity_rl.errors import UserError, suggestion
@@ -172,6 +173,8 @@ class RLCLI(LightningCLI):
             progress_bar=options.enable_progress_bar is not False,
             checkpoints=options.enable_checkpointing is not False,
         )
+        if self.subcommand == "fit":
+            refuse_late_events(callbacks, self.config_init[self.subcommand].max_frames)
         place_checkpoints(callbacks, run_dir)
         if self.subcommand == "validate":
             kwargs["logger"] = False

@@ -45,6 +45,21 @@ class TransformedConv2d(_Transformed, nn.Conv2d):
         return self._conv_forward(x, self.effective_weight, self.bias)
 
 
+@torch.no_grad()
+def weight_in_use(layer: nn.Module) -> Tensor:
+    """Return the weight that a Linear or Conv2d layer computes with; no estimate inside a transform moves."""
+    if not isinstance(layer, _Transformed):
+        return layer.get_parameter("weight")
+    training = [module for module in layer.transforms.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        return layer.effective_weight
+    finally:
+        for module in training:
+            module.training = True
+
+
 def add_transform(layer: nn.Module, transform: nn.Module) -> None:
     """Let ``layer`` (Linear or Conv2d) compute with ``transform(weight)``, after the transforms it already has.
 

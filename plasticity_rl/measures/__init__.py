@@ -18,6 +18,7 @@ from plasticity_rl.measures.spectra import (
     srank,
     stable_rank,
 )
+from plasticity_rl.measures.utility import debiased, outgoing_magnitude
 from plasticity_rl.measures.weights import distance, l0_norm, l1_norm, l2_norm
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "active_and_total",
     "any_input_rate",
     "approximate_rank",
+    "debiased",
     "distance",
     "dormancy_scores",
     "dormant_mask",
@@ -36,6 +38,7 @@ __all__ = [
     "l1_norm",
     "l2_norm",
     "mean_rate",
+    "outgoing_magnitude",
     "overlap_coefficient",
     "pooled_fraction",
     "spectrum",
