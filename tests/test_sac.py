@@ -373,21 +373,18 @@ def test_walker_from_states_for_200_updates(tmp_path):
 
 @pytest.mark.slow
 def test_it_learns_to_swing_up(tmp_path):
-    """Cartpole swing-up: a random policy earns below 100 of 1000, a policy that swings up several hundred."""
+    """Cartpole swing-up, 4000 updates: a random policy earns below 100 of 1000, one that swings up several hundred."""
     agent = fit_real(
         tmp_path,
         "cartpole_swingup",
-        max_frames=48_000,
-        eval_every=16_000,
-        data={"action_repeat": 8, "batch_size": 128},
-        hidden_dim=128,
-        num_seed_frames=4000,
+        max_frames=20_000,
+        eval_every=10_000,
+        data={"action_repeat": 4, "batch_size": 128},
         init_temperature=0.1,
-        replay_ratio=2.0,
     )
     returns = [value for _, value in agent.eval_returns]
-    assert returns[0] < 250
-    assert max(returns[1:]) > returns[0] + 250
+    assert returns[0] < 100
+    assert returns[-1] > 300
 
 
 def test_the_state_env_is_made_by_make_env():
