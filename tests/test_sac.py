@@ -372,6 +372,7 @@ def test_walker_from_states_for_200_updates(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # about a minute on a free core
 def test_it_learns_to_swing_up(tmp_path):
     """Cartpole swing-up, 4000 updates: a random policy earns below 100 of 1000, one that swings up several hundred."""
     agent = fit_real(
