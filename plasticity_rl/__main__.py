@@ -5,6 +5,7 @@ Importing torch, TorchRL and Lightning takes seconds; it happens only when a sub
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,11 @@ from plasticity_rl.errors import UserError, suggestion
 COMMANDS = {
     "fit": "train an agent, or continue a run with --ckpt_path last",
     "validate": "evaluate a checkpoint: plasticity-rl validate --ckpt_path RUN/checkpoints/last.ckpt",
+    "probe": "measure the networks of a checkpoint, or compare two: plasticity-rl probe RUN/checkpoints/last.ckpt",
+    "plot": "draw return and FAU of runs: plasticity-rl plot RUN [RUN ...] --out figure.png",
 }
+OWN_MODULE = ("probe", "plot")
+"""Commands with a module of their own in ``plasticity_rl/commands``; the others are LightningCLI's."""
 HELP = """usage: plasticity-rl COMMAND [options]
 
 Plasticity in visual reinforcement learning: DrQ-v2 on DeepMind Control from pixels (or DrQ-v2 and SAC from states).
@@ -58,11 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         configure_backend()
         asks = any(arg in ("-h", "--help") or arg.startswith("--print_config") for arg in args)
-        if not asks and setting(with_run_config(args), "data.observation") != "state":
+        if args[0] != "plot" and not asks and setting(with_run_config(args), "data.observation") != "state":
             check_rendering()
-        from plasticity_rl.cli import run
+        if args[0] in OWN_MODULE:
+            importlib.import_module(f"plasticity_rl.commands.{args[0]}").run(args[1:])
+        else:
+            from plasticity_rl.cli import run
 
-        run(args)
+            run(args)
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

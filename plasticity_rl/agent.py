@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from plasticity_rl import losses
-from plasticity_rl.augment import random_shift
+from plasticity_rl.augment import RandomShift
+from plasticity_rl.augment_chain import AugmentationChain
 from plasticity_rl.errors import UserError
 from plasticity_rl.networks import Actor, Critic, encoder_for, init_weights, noisy_action
 from plasticity_rl.rl_module import RLModule
@@ -45,9 +46,12 @@ class DrQV2(RLModule):
         stddev_schedule: Standard deviation of the exploration noise: a number, ``linear(start,end,duration)`` or
             ``step_linear(...)``; durations in env steps (agent decisions), as published.
         stddev_clip: Largest absolute noise on actions inside the losses.
-        augment: Whether updates see randomly shifted images; None is true for pixels, and false for states, which are
-            never augmented.
-        random_shift_pad: Largest shift in pixels.
+        augment: Whether updates see augmented images; None is true for pixels, and false for states, which are never
+            augmented.
+        random_shift_pad: Largest shift in pixels of the published augmentation.
+        augmentations: Augmentations in order, instead of the published random shift alone: the kinds of
+            ``plasticity_rl.augment``, and transforms of kornia or ``torchvision.transforms.v2`` by class path. Not
+            part of a checkpoint's hyperparameters; a resumed run takes them from its config.
         replay_ratio: Gradient updates per env step (agent decision), > 0; any rational is exact.
         num_seed_frames: Env frames of uniform random actions before the first update.
         seed: Seed of every random number drawn while training; the command line links it to ``seed_everything``. The
@@ -72,12 +76,13 @@ class DrQV2(RLModule):
         stddev_clip: float = 0.3,
         augment: bool | None = None,
         random_shift_pad: int = 4,
+        augmentations: list[nn.Module] | None = None,
         replay_ratio: float = 0.5,
         num_seed_frames: int = 4000,
         seed: int = 0,
     ) -> None:
         super().__init__(replay_ratio=replay_ratio, num_seed_frames=num_seed_frames, seed=seed)
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["augmentations"])  # modules: a checkpoint holds tensors and plain data only
         for name, value in {"feature_dim": feature_dim, "hidden_dim": hidden_dim, "num_channels": num_channels}.items():
             if value < 1:
                 raise UserError(f"model.{name}={value} must be a whole number >= 1")
@@ -101,6 +106,10 @@ class DrQV2(RLModule):
             self.loss_optimizers = MappingProxyType({"critic": ("critic",), "actor": ("actor",)})
         self.augment = self.observation_key == "pixels" if augment is None else augment
         self.random_shift_pad = random_shift_pad
+        if augmentations is not None and self.observation_key != "pixels":
+            raise UserError("model.augmentations: states are not augmented, only images; leave it out")
+        published = [RandomShift(random_shift_pad)] if self.observation_key == "pixels" else []
+        self.augmentations = AugmentationChain(published if augmentations is None else augmentations, obs_shape)
         self.actor = Actor(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
         self.critic = Critic(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
@@ -164,16 +173,11 @@ class DrQV2(RLModule):
         """
         key = self.observation_key
         observation, next_observation = batch[key], batch["next", key]
-        # As columns, whatever came in: a flat reward would broadcast with the (B, 1) values to (B, B) without a word.
-        reward, discount = batch["reward"].view(-1, 1), batch["discount"].view(-1, 1)
         if self.augment:
-            observation, next_observation = self._shift(observation), self._shift(next_observation)
+            observation, next_observation = (self.augmentations(x, self.rng) for x in (observation, next_observation))
+        noise = self.rng.get("update_noise", observation.device)
         features = self.encoder(observation)
-        with torch.no_grad():
-            next_features = self.encoder(next_observation)
-            next_action = self._noisy(self.actor(next_features))
-            next_q1, next_q2 = self.critic_target(next_features, next_action)
-            target = losses.td_target(reward, discount, next_q1, next_q2)
+        target = self._target(batch, next_observation, noise)
 
         q1, q2 = self.critic(features, batch["action"])
         seen = {key: observation, f"next_{key}": next_observation, "features": features}
@@ -182,9 +186,8 @@ class DrQV2(RLModule):
         self.minimize(critic_loss, *self.loss_optimizers["critic"])
 
         features = features.detach()
-        action = self._noisy(self.actor(features))
         actor_terms = self.loss_terms("actor", batch, **{**seen, "features": features})
-        actor_loss = sum(actor_terms.values(), losses.actor_loss(*self.critic(features, action)))
+        actor_loss = sum(actor_terms.values(), self._actor_loss(features, noise))
         self.minimize(actor_loss, *self.loss_optimizers["actor"])
 
         self._move_target(list(self.critic_target.parameters()), list(self.critic.parameters()), None)
@@ -194,16 +197,37 @@ class DrQV2(RLModule):
             "q/q1": q1.mean(),
             "q/q2": q2.mean(),
             "q/target": target.mean(),
-            "q/reward": reward.mean(),
+            "q/reward": batch["reward"].mean(),
             **{f"{tag}/loss": term for tag, term in (critic_terms | actor_terms).items()},
         }
         return TensorDict({tag: value.detach() for tag, value in metrics.items()}, batch_size=[])
 
-    def _shift(self, pixels: Tensor) -> Tensor:
-        return random_shift(pixels, self.random_shift_pad, self.rng.get("augment", pixels.device))
+    def _noisy(self, mean: Tensor, generator: torch.Generator) -> Tensor:
+        return noisy_action(mean, self.stddev, self.stddev_clip, generator)
 
-    def _noisy(self, mean: Tensor) -> Tensor:
-        return noisy_action(mean, self.stddev, self.stddev_clip, self.rng.get("update_noise", mean.device))
+    @torch.no_grad()
+    def _target(self, batch: TensorDictBase, next_observation: Tensor, generator: torch.Generator) -> Tensor:
+        # As columns, whatever came in: a flat reward would broadcast with the (B, 1) values to (B, B) without a word.
+        reward, discount = batch["reward"].view(-1, 1), batch["discount"].view(-1, 1)
+        features = self.encoder(next_observation)
+        action = self._noisy(self.actor(features), generator)
+        return losses.td_target(reward, discount, *self.critic_target(features, action))
+
+    def _actor_loss(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        action = self._noisy(self.actor(features), generator)
+        return losses.actor_loss(*self.critic(features, action))
+
+    def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return the ``critic`` or ``actor`` loss of :meth:`update` on ``batch``, not augmented and without terms."""
+        features = self.encoder(batch[self.observation_key])
+        if loss == "actor":
+            return self._actor_loss(features.detach(), generator)
+        q1, q2 = self.critic(features, batch["action"])
+        return losses.critic_loss(q1, q2, self.td_targets(batch, generator))
+
+    def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return the clipped double-Q targets ``(B, 1)`` of :meth:`update` on ``batch``, not augmented."""
+        return self._target(batch, batch["next", self.observation_key], generator)
 
     @torch.no_grad()
     def act(self, observations: Tensor, *, explore: bool) -> Tensor:
@@ -235,6 +259,10 @@ class DrQV2(RLModule):
         """Return the target critic's twin of ``critic`` or one of its submodules; encoder and actor have none."""
         top, _, sub = name.partition(".")
         return self.critic_target.get_submodule(sub) if top == "critic" else None
+
+    def encode(self, observations: Tensor) -> Tensor:
+        """Return the encoder's features ``(batch, repr_dim)``; of states the states themselves."""
+        return self.encoder(observations)
 
     def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Run encoder, actor and critic once on observations and ``action``, neither augmented nor with noise.

@@ -120,6 +120,9 @@ class Intervention(RLCallback):
     incompatible_with: ClassVar[Mapping[str, str]] = {}
     """Class names of interventions that cannot run beside this one, each with the reason."""
 
+    fills_replay: bool = False
+    """Whether it puts transitions into the replay before the seed phase, which then may be shorter than a batch."""
+
     stage: ClassVar[str] = BUILD_STAGES[0]
     """One of ``BUILD_STAGES``; orders what several interventions of family architecture build."""
 
@@ -286,6 +289,14 @@ class Probe(RLCallback):
         self.every_n_updates = every_n_updates
         self.events = Events(every=every_n_updates, option=f"{type(self).__name__}.every_n_updates")
         self._due = False
+
+    @property
+    def watches_update(self) -> bool:
+        """Whether it looks at an update and not only at what the update leaves behind.
+
+        Of a checkpoint, such a probe is measured around one more update, every other on the weights as they are.
+        """
+        return type(self).begin is not Probe.begin
 
     def begin(self, agent: RLModule) -> None:
         """Called before an update that is to be measured, for example to install hooks."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import logging
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
 
@@ -20,9 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 from plasticity_rl import __version__
 from plasticity_rl.agent import DrQV2
 from plasticity_rl.arguments import CONFIG, option_values, setting, settings, with_run_config
-from plasticity_rl.callback import refuse_late_events
+from plasticity_rl.callback import Intervention, refuse_late_events
 from plasticity_rl.cli_errors import UNION, one_line
 from plasticity_rl.data import RLDataModule
+from plasticity_rl.description import short_name
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.run_folder import read_checkpoint, refuse_other_run
@@ -30,7 +33,7 @@ from plasticity_rl.sac import SAC
 from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks, run_logger
 
 RUNS = Path("runs")
-"""Where runs go that name no folder: ``runs/<task>_seed<seed>_<date>-<time>``."""
+"""Where runs go that name no folder: ``runs/<task>_<interventions>_seed<seed>_<date>-<time>``."""
 
 
 AGENTS: dict[str, type[RLModule]] = {"drqv2": DrQV2, "sac": SAC}
@@ -215,7 +218,8 @@ def _first_line(error: Exception) -> str:
 
 def default_run_dir(config: Any, subcommand: str) -> Path:
     """Return the folder of a run that names none: a new one, or with ``--ckpt_path`` that of the checkpoint."""
-    prefix = f"{config.data.task}_seed{as_seed(config.seed_everything)}_"
+    name = short_name([cls for cls in _callback_classes(config) if issubclass(cls, Intervention)])
+    prefix = f"{config.data.task}_{name + '_' if name else ''}seed{as_seed(config.seed_everything)}_"
     if config.ckpt_path == "last":
         candidates = sorted(RUNS.glob(f"{prefix}*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
         if not candidates:
@@ -227,6 +231,14 @@ def default_run_dir(config: Any, subcommand: str) -> Path:
     if config.ckpt_path is not None and Path(config.ckpt_path).resolve().parent.name == "checkpoints":
         return Path(config.ckpt_path).resolve().parents[1]
     return RUNS / f"{prefix}{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _callback_classes(config: Any) -> list[type]:
+    """Return the classes of the callbacks that a parsed config names; their paths were checked by the parser."""
+    entries = config.trainer.callbacks or []
+    paths = [entry.class_path for entry in (entries if isinstance(entries, list) else [entries])]
+    parts = [path.rpartition(".") for path in paths]
+    return [getattr(importlib.import_module(module), name) for module, _, name in parts]
 
 
 def check_config_files(args: Sequence[str]) -> None:
@@ -261,11 +273,16 @@ def run(args: Sequence[str]) -> None:
         UserError: When the input is wrong.
     """
     quiet()
+    _build(RLCLI, args)
+
+
+def _build(cls: type[RLCLI], args: Sequence[str]) -> RLCLI:
+    """Parse ``args`` with one of the classes above, and turn what is wrong into UserError."""
     check_config_files(args)
     args = with_run_config(args)
     set_loader(PARSER_MODE, load_yaml, exceptions=(yaml.YAMLError,))
     try:
-        RLCLI(
+        return cls(
             agent_class(args),
             RLDataModule,
             args=args,
@@ -284,3 +301,33 @@ def run(args: Sequence[str]) -> None:
         if UNION in str(error):
             raise UserError(one_line(str(error))) from error
         raise
+
+
+class _WithoutRunning(RLCLI):
+    """Parses and builds, and leaves the rest to the caller."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class RestoredRun:
+    """Agent, data and callbacks as a run's configuration describes them; nothing is loaded yet."""
+
+    run_dir: Path
+    agent: RLModule
+    data: RLDataModule
+    callbacks: list[pl.Callback]
+
+
+def restore_only(checkpoint: Path) -> RestoredRun:
+    """Build what the ``config.yaml`` of a checkpoint's run describes, as ``validate`` does, without running it.
+
+    Raises:
+        UserError: When the folder of the run holds no ``config.yaml``, or it is broken.
+    """
+    run_dir = checkpoint.resolve().parents[1]
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(f"{checkpoint} does not lie in a run folder: there is no {run_dir / 'config.yaml'}")
+    cli = _build(_WithoutRunning, ["validate", f"--ckpt_path={checkpoint}"])
+    return RestoredRun(run_dir, cli.model, cli.datamodule, list(cli.trainer.callbacks))  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from torchrl.envs import EnvBase
 
-from plasticity_rl.callback import as_agent
+from plasticity_rl.callback import Intervention, as_agent
 from plasticity_rl.collector import Policy, StepCollector
 from plasticity_rl.envs import Observation, make_env
 from plasticity_rl.errors import UserError
@@ -154,7 +154,9 @@ class RLDataModule(pl.LightningDataModule):
                 f"data.observation={self.observation}, but the agent was made for {agent.observation_key}: "
                 "give it the data module's obs_shape"
             )
-        self._refuse_too_few_seed_frames(agent.num_seed_frames)
+        callbacks = self.trainer.callbacks  # type: ignore[union-attr]
+        if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
+            self._refuse_too_few_seed_frames(agent.num_seed_frames)
         num_bytes = replay_bytes(
             self.obs_shape,
             self._stacked_frames,

@@ -19,11 +19,15 @@ class Episode:
         episode_return: Sum of the rewards (undiscounted).
         env_steps: Number of agent decisions.
         frames: The newest frame of every observation, uint8 ``(3, height, width)`` each; empty unless asked for.
+        rewards: Rewards in the order of time, one per env step.
+        first_observation: ``(*obs_shape)``, on the CPU.
     """
 
     episode_return: float
     env_steps: int
     frames: list[Tensor] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    first_observation: Tensor | None = None
 
 
 # Lightning validates in inference mode, whose tensors (the env's frame stack) cannot be edited outside it later.
@@ -48,6 +52,7 @@ def play_episode(
     env.set_seed(seed)
     step = env.reset()
     rewards: list[float] = []
+    first_observation = step[observation].cpu().clone()
     frames = [step["pixels"][-3:].clone()] if keep_frames else []
     while True:
         step = env.step(step.set("action", policy(step[observation][None])[0]))["next"]
@@ -55,4 +60,4 @@ def play_episode(
         if keep_frames:
             frames.append(step["pixels"][-3:].clone())
         if bool(step["done"]):
-            return Episode(sum(rewards), len(rewards), frames)
+            return Episode(sum(rewards), len(rewards), frames, rewards, first_observation)

@@ -188,6 +188,11 @@ class FrameReplay(NoDumps, ReplayBuffer):
         return self._records.written.clone()
 
     @property
+    def lane_length(self) -> int:
+        """Records of one environment that can be sampled."""
+        return self._records.layout.lane_length
+
+    @property
     def num_transitions(self) -> int:
         """Transitions in the replay (live records that are not the last frame of an episode)."""
         return self._records.num_transitions
@@ -232,10 +237,35 @@ class FrameReplay(NoDumps, ReplayBuffer):
         }
         self._append(columns, self._lanes, terminal=False)
         if done.any():
-            lanes = self._lanes[done]
-            last = self._newest_frame(step.get(("next", key)))[lanes]
-            nothing = {name: torch.zeros_like(columns[name][lanes]) for name in ("action", "reward", "discount")}
-            self._append({key: last, **nothing}, lanes, terminal=True)
+            self._append_last(self._newest_frame(step.get(("next", key))), self._lanes[done])
+
+    def cut_episodes(self, observations: Tensor) -> None:
+        """End the open episodes here: a time limit as far as the data goes. The next step of a lane starts an episode.
+
+        Args:
+            observations: [num_lanes, *obs_shape] in any batch shape, what the last steps led to. Those of lanes whose
+                episode has just ended are not used.
+        """
+        open_lanes = self._lanes[self.writer.position > 0]
+        if len(open_lanes):
+            self._append_last(self._newest_frame(observations), open_lanes)
+
+    def append_episode(self, lane: int, records: TensorDictBase) -> None:
+        """Append a whole recorded episode to a lane that has no open one.
+
+        Args:
+            lane: Index of the lane.
+            records: [T] records of another replay in order, last frame included, as ``DonorReplay.episodes`` gives.
+        """
+        assert not int(self.writer.position[lane]), "the lane is in the middle of an episode"
+        self._records.append(lane, records)
+        self._windows._empty()
+
+    def _append_last(self, observations: Tensor, lanes: Tensor) -> None:
+        """Append the frames ``observations[lanes]`` that end episodes: nothing is done there."""
+        zeros = {"action": torch.zeros(len(lanes), self._records.layout.action_dim)}
+        zeros |= {name: torch.zeros(len(lanes)) for name in ("reward", "discount")}
+        self._append({self._records.layout.observation: observations[lanes], **zeros}, lanes, terminal=True)
 
     def peek(self, batch_size: int, generator: torch.Generator) -> TensorDictBase:
         """Return a batch like ``sample()``, drawn with ``generator``: the run's own sequence of batches is unchanged.
@@ -252,6 +282,37 @@ class FrameReplay(NoDumps, ReplayBuffer):
         """
         windows = self._windows.draw(self._records, batch_size, generator)
         return self.transform(self._records.read(windows, reuse=False))
+
+    def first_records(self, num_transitions: int) -> Tensor:
+        """Return where the first transitions end, for :meth:`sample_first`.
+
+        Args:
+            num_transitions: The first so many over all lanes, which take turns.
+
+        Returns:
+            int64 [num_lanes], numbers of records; the frame after a lane's last transition lies before its number.
+
+        Raises:
+            UserError: If some of them are not there, or hold no complete n-step window.
+        """
+        lanes = len(self._lanes)
+        shares = [num_transitions // lanes + (lane < num_transitions % lanes) for lane in range(lanes)]
+        ends = torch.tensor([self._records.end_of_first(lane, share) for lane, share in enumerate(shares)])
+        if not len(self._windows.complete_anchors(self._records, ends)[0]):
+            raise UserError(f"the first {num_transitions} transitions hold no {self._windows.n_step}-step window")
+        return ends
+
+    def sample_first(self, ends: Tensor, generator: torch.Generator) -> TensorDictBase:
+        """Return a batch like ``sample()`` of the first transitions only; its pixels stay valid as long.
+
+        Args:
+            ends: What :meth:`first_records` returned.
+            generator: Source of all random numbers.
+        """
+        batch_size = self._records.buffered_batch
+        return self.transform(
+            self._records.read(self._windows.draw(self._records, batch_size, generator, ends), reuse=True)
+        )
 
     def flush(self) -> int:
         """Bring all records to the disk: those written since the last flush, never the whole replay.

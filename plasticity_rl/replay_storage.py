@@ -79,6 +79,25 @@ class FrameStorage(Storage):
         live = self._spans(self.oldest, self.written)
         return len(self) - sum(int(self._columns["terminal"][span].count_nonzero()) for span in live)
 
+    def end_of_first(self, lane: int, num_transitions: int) -> int:
+        """Return the number after the record that follows a lane's first so many transitions.
+
+        Raises:
+            UserError: If the lane has not that many, or has dropped its first.
+        """
+        if int(self.oldest[lane]):
+            raise UserError(
+                f"the first {num_transitions} transitions of environment {lane} are no longer in the replay: raise "
+                f"--data.capacity (now {self.layout.num_lanes * self.layout.lane_length})"
+            )
+        written = int(self.written[lane])
+        first = lane * self.layout.lane_slots
+        terminal = self._columns["terminal"][first : first + written] if written else torch.zeros(0, dtype=torch.bool)
+        numbers = (~terminal).nonzero().squeeze(1)
+        if len(numbers) < num_transitions:
+            raise UserError(f"environment {lane} has {len(numbers)} transitions in the replay, not {num_transitions}")
+        return min(int(numbers[num_transitions - 1]) + 2, written) if num_transitions else 0
+
     def slot(self, lane: Tensor, number: Tensor) -> Tensor:
         """Return the slot of each record, given int64 tensors of broadcastable shapes."""
         return lane * self.layout.lane_slots + number % self.layout.lane_slots
@@ -91,6 +110,15 @@ class FrameStorage(Storage):
         if not self.in_ram:
             self._require_files().raise_high_water(self.written)
         return slots
+
+    def append(self, lane: int, records: TensorDictBase) -> None:
+        """Store ``records`` ([T], at most a whole ring) behind the newest of a lane."""
+        self._prepare_writing()
+        first = int(self.written[lane])
+        self.written[lane] += len(records)
+        if not self.in_ram:
+            self._require_files().raise_high_water(self.written)
+        self.set(self.slot(torch.tensor(lane), torch.arange(first, first + len(records))), records)
 
     def set(self, cursor: Any, data: TensorDictBase, *, set_cursor: bool = True) -> None:
         """Store records ``data`` ([M]) in the slots ``cursor`` (int64 [M], from :meth:`reserve`)."""

@@ -19,8 +19,9 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from plasticity_rl import logging as rl_logging
-from plasticity_rl.activations import record_activations
+from plasticity_rl.activations import Pass, record_pass
 from plasticity_rl.callback import Intervention, LossTerm, RLCallback, in_order, refuse_conflicts, refuse_without_pixels
+from plasticity_rl.description import describe
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
 from plasticity_rl.module_access import ModuleAccess
@@ -62,6 +63,7 @@ class RLModule(ModuleAccess):
         self._global_rng: dict[str, Any] | None = None
         self._once_per_update: dict[Hashable, Any] | None = None
         self.latest: dict[str, Any] = {}
+        self.last_events: dict[str, int] = {}
         self.eval_episodes: list[Episode] = []
         self.eval_returns: list[tuple[int, float]] = []
         self._last_log = (time.monotonic(), 0, 0)
@@ -131,6 +133,10 @@ class RLModule(ModuleAccess):
         """Tell every callback that ``parameters`` hold fresh initial values."""
         self.dispatch("on_reinitialize", parameters)
 
+    def encode(self, observations: Tensor) -> Tensor:
+        """Return the features ``(batch, n)`` of observations ``(batch, *obs_shape)``."""
+        raise NotImplementedError
+
     def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Run every module once, as in its own loss, on the observations and actions of ``batch``, without noise.
 
@@ -142,6 +148,20 @@ class RLModule(ModuleAccess):
     def forward(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Do :meth:`forward_all`: with ``torch.func.functional_call`` also with other weights than the agent's."""
         return self.forward_all(batch)
+
+    def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return a loss on ``batch`` as it is, with gradient: not augmented, without the terms that callbacks added.
+
+        Args:
+            loss: One of ``loss_optimizers``.
+            batch: ``[B]``, B >= 1, with the keys of a training batch.
+            generator: Source of the loss's noise, on the agent's device.
+        """
+        raise NotImplementedError
+
+    def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return the targets ``(B, 1)`` of the values, without gradient; arguments as of :meth:`loss_on`."""
+        raise NotImplementedError
 
     def probe_batch(self, batch_size: int = 256) -> TensorDictBase:
         """Return a batch of the replay for probes, never augmented: the same one for every probe of an update.
@@ -168,10 +188,17 @@ class RLModule(ModuleAccess):
         Returns:
             Tensors by layer, in the order of ``activation_layers``. Do not write into them.
         """
-        record = lambda: record_activations(self, self.probe_batch(batch_size))  # noqa: E731
-        recorded = self.once_per_update(("activations", batch_size), record)
+        recorded = self._probe_pass(batch_size).activations
         layers = self.activation_layers(name).items()
         return {layer_name: recorded[layer] for layer_name, layer in layers if layer in recorded}  # some may be idle
+
+    def probe_outputs(self, batch_size: int = 256) -> dict[str, Tensor]:
+        """Return what :meth:`forward_all` gives on the probe batch, from that same pass. Do not write into it."""
+        return self._probe_pass(batch_size).outputs
+
+    def _probe_pass(self, batch_size: int) -> Pass:
+        record = lambda: record_pass(self, self.probe_batch(batch_size))  # noqa: E731
+        return self.once_per_update(("pass", batch_size), record)
 
     def once_per_update(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return ``compute()``, evaluated once for all probes that measure at the end of this update, then dropped.
@@ -184,6 +211,10 @@ class RLModule(ModuleAccess):
         if key not in self._once_per_update:
             self._once_per_update[key] = compute()
         return self._once_per_update[key]
+
+    def update(self, batch: TensorDictBase) -> TensorDictBase:
+        """Do one gradient update on ``batch`` and return detached metrics by log tag; counts nothing."""
+        raise NotImplementedError
 
     def settings(self) -> dict[str, float]:
         """Return what the agent is set to at this moment, by log tag."""
@@ -235,6 +266,7 @@ class RLModule(ModuleAccess):
 
     def log_event(self, name: str, text: str) -> None:
         """Mark that an intervention acted: a scalar ``intervention/<name>`` = 1 and a line of text."""
+        self.last_events[name] = self.env_frames
         self.log_scalars({f"intervention/{name}": 1.0})
         rl_logging.log_text(self.trainer.loggers, f"intervention/{name}", text, self.env_frames)
 
@@ -326,6 +358,7 @@ class RLModule(ModuleAccess):
             "rng": self.rng.state_dict(),
             "global_rng": global_rng_state(),
             "eval_returns": [list(pair) for pair in self.eval_returns],
+            "callbacks": describe(self.trainer.callbacks) if self._trainer is not None else [],  # type: ignore[attr-defined]
             "architecture": {name: list(p.shape) for name, p in self.named_parameters()},
         }
 

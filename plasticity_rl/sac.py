@@ -132,10 +132,9 @@ class SAC(RLModule):
         Returns:
             Detached scalars by log tag. Nothing is read back from a GPU.
         """
-        columns = {name: batch[name].view(-1, 1) for name in ("reward", "discount")}
-        inputs, state = batch.copy().update(columns), batch["state"]
+        inputs, state = _with_columns(batch), batch["state"]
         seen = {"state": state, "next_state": batch["next", "state"], "features": state}
-        sac = self._sac_loss(state.device)
+        sac = self._sac_loss(self.rng.get("update_noise", state.device))
 
         critic_terms = self.loss_terms("critic", batch, **seen)
         td_loss, _ = sac.qvalue_v2_loss(inputs)
@@ -158,15 +157,24 @@ class SAC(RLModule):
             "q/q1": q1.mean(),
             "q/q2": q2.mean(),
             "q/target": target.mean(),
-            "q/reward": columns["reward"].mean(),
+            "q/reward": batch["reward"].mean(),
             "policy/entropy": -found["log_prob"].mean(),
             "policy/temperature": self.temperature.log_alpha.exp(),
             **{f"{tag}/loss": term for tag, term in (critic_terms | actor_terms).items()},
         }
         return TensorDict({tag: value.detach() for tag, value in metrics.items()}, batch_size=[])
 
-    def _sac_loss(self, device: torch.device) -> ModularSACLoss:
-        generator = self.rng.get("update_noise", device)
+    def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return the ``critic`` or ``actor`` loss of :meth:`update` on ``batch``, without terms."""
+        sac = self._sac_loss(generator)
+        value, _ = sac.actor_loss(batch) if loss == "actor" else sac.qvalue_v2_loss(_with_columns(batch))
+        return value
+
+    def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return the soft clipped double-Q targets ``(B, 1)`` of :meth:`update` on ``batch``."""
+        return self._sac_loss(generator).td_target(_with_columns(batch))
+
+    def _sac_loss(self, generator: torch.Generator) -> ModularSACLoss:
         if not self._loss:
             loss = ModularSACLoss(
                 self.actor,
@@ -206,6 +214,10 @@ class SAC(RLModule):
         """Return the target critics' twin of ``critic`` or one of its submodules; the others have none."""
         top, _, sub = name.partition(".")
         return self.critic_target.get_submodule(sub) if top == "critic" else None
+
+    def encode(self, observations: Tensor) -> Tensor:
+        """Return the states themselves: there is no encoder."""
+        return observations
 
     def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Run every module once on ``state`` and ``action``, without noise.
@@ -272,6 +284,11 @@ class Temperature(nn.Module):
     def reset(self) -> None:
         """Go back to the initial temperature, in place."""
         self.log_alpha.fill_(math.log(self.initial))
+
+
+def _with_columns(batch: TensorDictBase) -> TensorDictBase:
+    """Return ``batch`` with reward and discount as columns: flat ones would broadcast to (B, B) without a word."""
+    return batch.copy().update({name: batch[name].view(-1, 1) for name in ("reward", "discount")})
 
 
 def _mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:

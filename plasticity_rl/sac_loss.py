@@ -124,6 +124,11 @@ class ModularSACLoss(SACLoss):
         self.log_alpha = temperature.log_alpha
         self.make_value_estimator(_FoldedReturn(gamma=1.0, value_network=None))
 
+    def td_target(self, batch: TensorDictBase) -> Tensor:
+        """Return the target of both critics, ``(batch, 1)``, detached."""
+        self._compute_target_v2(batch)
+        return self.target
+
     @property
     def target(self) -> Tensor:
         """Target of the last critics' loss, ``(batch, 1)``, detached."""
