@@ -75,6 +75,8 @@ class RLCallback(pl.Callback):
 
     example_arguments: ClassVar[Mapping[str, Any]] = {}
     """Arguments with which it acts within a few updates: how the law tests build it."""
+    needs_pixels: ClassVar[bool] = False
+    """Whether it works on images, so that an agent with state observations must refuse it."""
 
     @property
     def name(self) -> str:
@@ -342,6 +344,16 @@ def refuse_conflicts(agent: RLModule, interventions: Sequence[Intervention]) -> 
         reason = one.conflict_with(agent, two)
         if reason is not None:
             raise UserError(f"{type(one).__name__} cannot run beside {type(two).__name__}: {reason}")
+
+
+def refuse_without_pixels(callbacks: Iterable[RLCallback], observation_key: str) -> None:
+    """Raise UserError naming the first callback that needs images, unless that is what the agent observes."""
+    for callback in callbacks:
+        if callback.needs_pixels and observation_key != "pixels":
+            raise UserError(
+                f"{type(callback).__name__} works on images, but this run observes the {observation_key}; "
+                "leave it out, or use --data.observation pixels"
+            )
 
 
 def refuse_doubles(callbacks: Iterable[pl.Callback]) -> None:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 import lightning.pytorch as pl
 import yaml
@@ -21,19 +21,23 @@ from omegaconf.errors import OmegaConfBaseException
 
 from plasticity_rl import __version__
 from plasticity_rl.agent import DrQV2
+from plasticity_rl.arguments import CONFIG, option_values, setting, settings, with_run_config
 from plasticity_rl.callback import Intervention, refuse_late_events
 from plasticity_rl.cli_errors import UNION, one_line
 from plasticity_rl.data import RLDataModule
 from plasticity_rl.description import short_name
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.run_folder import read_checkpoint, refuse_other_run
+from plasticity_rl.sac import SAC
 from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks, run_logger
 
 RUNS = Path("runs")
 """Where runs go that name no folder: ``runs/<task>_<interventions>_seed<seed>_<date>-<time>``."""
 
 
+AGENTS: dict[str, type[RLModule]] = {"drqv2": DrQV2, "sac": SAC}
+"""Values of ``--agent``: whose arguments are the options ``--model.*``."""
 PARSER_MODE = "omegaconf+"
 """YAML in which ``${...}`` follows overrides on the command line."""
 
@@ -111,6 +115,12 @@ class RLCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add ``--max_frames`` and derive what depends on other options."""
         parser.add_argument(
+            "--agent",
+            type=Literal[tuple(AGENTS)],
+            default="drqv2",
+            help="Agent to train; it decides which options --model.* there are (see `--agent sac --help`).",
+        )
+        parser.add_argument(
             "--max_frames",
             type=int,
             default=3_100_000,
@@ -179,6 +189,21 @@ class RLCLI(LightningCLI):
             raise UserError(f"trainer: {_first_line(error)}") from error
 
 
+def agent_class(args: Sequence[str]) -> type[RLModule]:
+    """Return the agent that a command asks for, from its options and config files: the parser depends on it.
+
+    Raises:
+        UserError: For a name that there is no agent of, or another one than a config file was written for.
+    """
+    name = setting(args, "agent", "drqv2")
+    if name not in AGENTS:
+        raise UserError(f"agent={name!r} is not an agent; there are {list(AGENTS)}.{suggestion(str(name), AGENTS)}")
+    for source, other in settings(args, "agent"):
+        if other != name and not source.startswith("--"):
+            raise UserError(f"{source} holds the options of agent={other}, but the command ends up with agent={name}")
+    return AGENTS[name]
+
+
 def as_seed(seed: int | bool | None) -> int:
     """Turn ``--seed_everything`` into a number: false means 0 to the framework's own generators."""
     seed = 0 if seed is None or isinstance(seed, bool) else seed
@@ -216,19 +241,9 @@ def _callback_classes(config: Any) -> list[type]:
     return [getattr(importlib.import_module(module), name) for module, _, name in parts]
 
 
-def option_values(args: Sequence[str], *names: str) -> list[str]:
-    """Return the values given to an option in either spelling, ``--name value`` and ``--name=value``."""
-    pairs = zip(args, [*args[1:], ""], strict=True)
-    return [
-        following if arg in names else arg.partition("=")[2]
-        for arg, following in pairs
-        if arg in names or arg.startswith(tuple(f"{name}=" for name in names))
-    ]
-
-
 def check_config_files(args: Sequence[str]) -> None:
     """Raise UserError naming the first config file that is broken or holds no options."""
-    for path in map(Path, option_values(args, "--config", "-c")):
+    for path in map(Path, option_values(args, *CONFIG)):
         if not path.is_file():
             continue  # the parser says so
         try:
@@ -239,25 +254,6 @@ def check_config_files(args: Sequence[str]) -> None:
         if not isinstance(content, dict):
             held = "nothing" if content is None else f"a {type(content).__name__}"
             raise UserError(f"{path} must hold options (data:, model:, trainer:, ...), but holds {held}")
-
-
-def with_run_config(args: Sequence[str]) -> list[str]:
-    """Add the run folder and its ``config.yaml`` to a command that names a checkpoint but no config."""
-    args = list(args)
-    checkpoint = option_values(args, "--ckpt_path")
-    if not checkpoint or option_values(args, "--config", "-c"):
-        return args
-    folders = option_values(args, "--trainer.default_root_dir")
-    if checkpoint[-1] == "last":
-        run_dir = Path(folders[-1]) if folders else None
-    else:
-        run_dir = Path(checkpoint[-1]).resolve().parents[1]
-    # A command that adds callbacks describes the whole run by itself; the config would give them a second time.
-    appends = args[0] == "fit" and any(arg.startswith("--trainer.callbacks") for arg in args)
-    if run_dir is None or appends or not (run_dir / "config.yaml").is_file():
-        return args
-    own = [] if folders else [f"--trainer.default_root_dir={run_dir}"]
-    return [args[0], f"--config={run_dir / 'config.yaml'}", *own, *args[1:]]
 
 
 def quiet() -> None:
@@ -283,12 +279,13 @@ def run(args: Sequence[str]) -> None:
 def _build(cls: type[RLCLI], args: Sequence[str]) -> RLCLI:
     """Parse ``args`` with one of the classes above, and turn what is wrong into UserError."""
     check_config_files(args)
+    args = with_run_config(args)
     set_loader(PARSER_MODE, load_yaml, exceptions=(yaml.YAMLError,))
     try:
         return cls(
-            DrQV2,
+            agent_class(args),
             RLDataModule,
-            args=with_run_config(args),
+            args=args,
             seed_everything_default=1,
             trainer_defaults=TRAINER_DEFAULTS,
             save_config_callback=SaveRunConfig,

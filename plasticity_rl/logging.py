@@ -4,7 +4,9 @@ Tags:
     ``train/return``, ``train/episode_steps``: at the end of every training episode.
     ``eval/return``, ``eval/return_std``: at every evaluation, the first at frame 0.
     ``loss/critic``, ``loss/actor``, ``q/q1``, ``q/q2``, ``q/target``, ``q/reward``: means over the last update's batch.
-    ``schedule/replay_ratio``, ``schedule/stddev``, ``schedule/augment``: what the agent is set to.
+    ``loss/temperature``, ``policy/entropy`` (estimate, nats), ``policy/temperature``: of SAC's last update.
+    ``schedule/replay_ratio``, ``schedule/stddev``, ``schedule/augment``, ``schedule/target_entropy``: what the agent is
+        set to, as far as it has it.
     ``clock/env_steps``, ``clock/num_updates``: the other two clocks, against env frames.
     ``speed/frames_per_second``, ``speed/updates_per_second``: since the previous value.
     ``hparam/best_return``, ``hparam/last_return``, ``hparam/fau_<module>``: metrics beside the hyperparameters.

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from plasticity_rl import logging as rl_logging
 from plasticity_rl.activations import Pass, record_pass
-from plasticity_rl.callback import Intervention, LossTerm, RLCallback, in_order, refuse_conflicts
+from plasticity_rl.callback import Intervention, LossTerm, RLCallback, in_order, refuse_conflicts, refuse_without_pixels
 from plasticity_rl.description import describe
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
@@ -45,6 +45,8 @@ class RLModule(ModuleAccess):
 
     augment: bool = False
     """Whether updates see augmented images."""
+    observation_key: str = "pixels"
+    """Key of observations in batches and environment steps: ``pixels`` or ``state``."""
 
     def __init__(self, *, replay_ratio: float, num_seed_frames: int, seed: int) -> None:
         super().__init__()
@@ -99,8 +101,8 @@ class RLModule(ModuleAccess):
             loss: One of ``loss_optimizers``.
             name: Prefix of the tag.
             term: Function of the batch as sampled, with what the loss made of it: ``("augmented", "pixels")``,
-                ``("augmented", "next", "pixels")``, and ``features`` (the encoder's output, with gradient where the
-                loss trains the encoder, else detached).
+                ``("augmented", "next", "pixels")`` (``state`` instead of ``pixels`` where the agent observes that), and
+                ``features`` (the encoder's output, with gradient where the loss trains the encoder, else detached).
         """
         if loss not in self.loss_optimizers:
             raise UserError(f"no loss {loss!r} in {type(self).__name__}; there are {list(self.loss_optimizers)}")
@@ -115,23 +117,24 @@ class RLModule(ModuleAccess):
         Args:
             loss: Name of the loss.
             batch: Batch as sampled.
-            **seen: ``pixels`` and ``next_pixels`` as the loss used them, and ``features``.
+            **seen: Observations as the loss used them, ``pixels`` and ``next_pixels`` (or ``state`` and
+                ``next_state``), and ``features``.
         """
         terms = self._loss_terms.get(loss)
         if not terms:
             return {}
         inputs = batch.copy()
         inputs["features"] = seen["features"]
-        inputs["augmented", "pixels"] = seen["pixels"]
-        inputs["augmented", "next", "pixels"] = seen["next_pixels"]
+        inputs["augmented", self.observation_key] = seen[self.observation_key]
+        inputs["augmented", "next", self.observation_key] = seen[f"next_{self.observation_key}"]
         return {name: term(inputs) for name, term in sorted(terms.items())}
 
     def reinitialized(self, parameters: Sequence[Tensor]) -> None:
         """Tell every callback that ``parameters`` hold fresh initial values."""
         self.dispatch("on_reinitialize", parameters)
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Return the features ``(batch, n)`` of uint8 pixels ``(batch, channels, height, width)``."""
+    def encode(self, observations: Tensor) -> Tensor:
+        """Return the features ``(batch, n)`` of observations ``(batch, *obs_shape)``."""
         raise NotImplementedError
 
     def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
@@ -278,9 +281,12 @@ class RLModule(ModuleAccess):
         """Refuse callbacks that cannot run together, then let them change the architecture, once per agent.
 
         Raises:
-            UserError: When two of them conflict, or the agent was built with others before.
+            UserError: When two of them conflict, one needs pixels that the agent does not see, or the agent was built
+                with others before.
         """
-        interventions = [callback for callback in in_order(callbacks) if isinstance(callback, Intervention)]
+        ours = in_order(callbacks)
+        refuse_without_pixels(ours, self.observation_key)
+        interventions = [callback for callback in ours if isinstance(callback, Intervention)]
         refuse_conflicts(self, interventions)
         builders = [callback for callback in interventions if callback.builds]
         keys = [callback.state_key for callback in builders]
@@ -317,13 +323,13 @@ class RLModule(ModuleAccess):
             set_global_rng_state(self._global_rng)
             self._global_rng = None
 
-    def act(self, pixels: Tensor, *, explore: bool) -> Tensor:
-        """Return actions ``(batch, action_dim)`` for uint8 pixels ``(batch, channels, height, width)``."""
+    def act(self, observations: Tensor, *, explore: bool) -> Tensor:
+        """Return actions ``(batch, action_dim)`` for observations ``(batch, *obs_shape)``."""
         raise NotImplementedError
 
     def validation_step(self, episode: int, batch_idx: int) -> None:
         """Play one deterministic evaluation episode."""
-        self.eval_episodes.append(self.data.evaluate(lambda pixels: self.act(pixels, explore=False), episode))
+        self.eval_episodes.append(self.data.evaluate(lambda obs: self.act(obs, explore=False), episode))
 
     def on_validation_epoch_end(self) -> None:
         """Log mean and standard deviation of the evaluation episodes' returns."""

@@ -9,12 +9,23 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cli_runs import REPOSITORY, TINY, append_callbacks, call, callback_names, events, fit_tiny_cli, printed_config
+from cli_runs import (
+    REPOSITORY,
+    TINY,
+    TINY_SAC,
+    append_callbacks,
+    call,
+    callback_names,
+    events,
+    fit_tiny_cli,
+    printed_config,
+)
 from helpers import tiny_agent, tiny_data
 
 import callbacks
 from plasticity_rl import Intervention
 from plasticity_rl.__main__ import COMMANDS
+from plasticity_rl.arguments import setting
 from plasticity_rl.tensorboard_layout import layout
 
 TEXT = (REPOSITORY / "README.md").read_text()
@@ -83,7 +94,8 @@ def test_a_command_runs(command, folder, tmp_path, monkeypatch):
         args += ["--max_frames=200"]
     elif args[0] == "fit" and not any(arg.startswith("--trainer.callbacks.help") for arg in args):
         args = [re.sub(r"at_frames=\[\d+\]", "at_frames=[50]", arg) for arg in args]  # within the short run
-        args += [*TINY, "--max_frames=100", f"--trainer.default_root_dir={tmp_path}"]
+        tiny = TINY_SAC if setting(args, "agent") == "sac" else TINY
+        args += [*tiny, "--max_frames=100", f"--trainer.default_root_dir={tmp_path}"]
     elif args[0] not in ("fit", "validate", "plot", "probe"):
         assert args[0] in COMMANDS
         args = [args[0], "--help"]
@@ -168,17 +180,23 @@ def compatible_groups() -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def written_tags(tmp_path_factory) -> set[str]:
-    """Every tag that short runs with all callbacks write."""
+    """Every tag that short runs with all callbacks, and one of SAC, write."""
     folder, tags = tmp_path_factory.mktemp("tags"), set()
     for index, names in enumerate(compatible_groups()):
         entries = [(f"callbacks.{name}", dict(getattr(callbacks, name).example_arguments)) for name in names]
         entries.append(("plasticity_rl.histograms.Histograms", {"batch_size": 8}))
         fragment = append_callbacks(folder / f"{index}.yaml", entries)
         fit_tiny_cli(folder / str(index), "--config", fragment, "--model.replay_ratio=1", max_frames=200)
-        read = events(folder / str(index)).Tags()
-        tags |= {tag for kind in ("scalars", "images", "histograms") for tag in read[kind]}
-        tags |= {tag.removesuffix("/text_summary") for tag in read["tensors"]}
-    return tags
+        tags |= _tags(folder / str(index))
+    result = call("fit", *TINY_SAC, "--max_frames=200", f"--trainer.default_root_dir={folder / 'sac'}")
+    assert result.code == 0, result.err
+    return tags | _tags(folder / "sac")
+
+
+def _tags(run_dir: Path) -> set[str]:
+    read = events(run_dir).Tags()
+    written = {tag for kind in ("scalars", "images", "histograms") for tag in read[kind]}
+    return written | {tag.removesuffix("/text_summary") for tag in read["tensors"]}
 
 
 def pattern(tag: str) -> re.Pattern[str]:

@@ -46,6 +46,7 @@ class CURL(Regularizer):
         loss: Loss that the term is added to; it must train the encoder.
     """
 
+    needs_pixels = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.5, "random_shift_pad": 2}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
 

@@ -76,15 +76,15 @@ class TargetStatistics(Probe):
     @torch.no_grad()
     def on_evaluation(self, agent: RLModule, episodes: Sequence[Episode]) -> None:
         """Log how far the values at the first states lie above what the episodes gave."""
-        first = [episode.first_pixels for episode in episodes if episode.first_pixels is not None]
+        first = [episode.first_observation for episode in episodes if episode.first_observation is not None]
         if len(first) < len(episodes) or not first:
             return
         returns = [discounted_return(episode.rewards, agent.data.discount) for episode in episodes]
         values = self._values(agent, torch.stack(first).to(agent.device))
         agent.log_scalars({"target/overestimation": values.mean() - sum(returns) / len(returns)})
 
-    def _values(self, agent: RLModule, pixels: Tensor) -> Tensor:
+    def _values(self, agent: RLModule, observations: Tensor) -> Tensor:
         with evaluation_mode(agent):
-            action = agent.act(pixels, explore=False)
-            batch = TensorDict({"pixels": pixels, "action": action}, batch_size=len(pixels))
+            action = agent.act(observations, explore=False)
+            batch = TensorDict({agent.observation_key: observations, "action": action}, batch_size=len(observations))
             return agent.forward_all(batch)[self.module].min(dim=1).values

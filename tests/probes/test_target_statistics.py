@@ -42,7 +42,7 @@ class Recompute(RLCallback):
         for episode in episodes:
             assert len(episode.rewards) == episode.env_steps == 20
             assert sum(episode.rewards) == episode.episode_return
-            features = agent.encoder(episode.first_pixels[None])
+            features = agent.encoder(episode.first_observation[None])
             value = torch.min(*agent.critic(features, agent.actor(features)))
             gaps.append(float(value) - sum(r * 0.99**t for t, r in enumerate(episode.rewards)))
         self.over.append(sum(gaps) / len(gaps))
