@@ -1,4 +1,4 @@
-"""Count active units on the training batch, during an update."""
+"""Read hidden activations on the training batch, during an update and without a forward pass of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Counts = dict[str, dict[str, tuple[Tensor, int]]]
 """Module -> layer -> (number of elements above zero, number of elements)."""
 
 
-class ActiveUnitCounter:
+class TrainingActivations:
     """Reads the hidden activation layers of modules for the time of one update.
 
     Each layer is read at its first pass with gradient: the encoder on the current observations, critic and actor each
@@ -27,12 +27,13 @@ class ActiveUnitCounter:
 
     Args:
         modules: Modules by dotted name.
+        read: What is kept of a layer's output, called without gradient.
     """
 
-    def __init__(self, modules: Sequence[str]) -> None:
-        self.modules = list(modules)
+    def __init__(self, modules: Sequence[str], read: Callable[[Tensor], Any]) -> None:
+        self.modules, self.read = list(modules), read
         self._handles: list[RemovableHandle] = []
-        self._counts: Counts = {}
+        self._read: dict[str, dict[str, Any]] = {}
 
     def refuse_unknown(self, agent: RLModule, option: str) -> None:
         """Raise UserError when a module does not exist or has no hidden units."""
@@ -42,22 +43,33 @@ class ActiveUnitCounter:
 
     def start(self, agent: RLModule) -> None:
         """Hook the layers; call before the update."""
-        self._counts = {name: {} for name in self.modules}
+        self._read = {name: {} for name in self.modules}
         for name in self.modules:
             for layer_name, layer in agent.activation_layers(name).items():
-                self._handles.append(layer.register_forward_hook(_counter(self._counts[name], layer_name)))
+                self._handles.append(layer.register_forward_hook(self._hook(self._read[name], layer_name)))
 
-    def stop(self) -> Counts:
-        """Remove the hooks and return the counts; call after the update."""
+    def stop(self) -> dict[str, dict[str, Any]]:
+        """Remove the hooks and return what was read: module -> layer; empty without a start. Call after the update."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        return self._counts
+        read, self._read = self._read, {}
+        return read
+
+    def _hook(self, kept: dict[str, Any], layer: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def keep(_: nn.Module, __: Any, output: Tensor) -> None:
+            if torch.is_grad_enabled() and layer not in kept:
+                kept[layer] = self.read(output.detach())
+
+        return keep
 
 
-def _counter(counts: dict[str, tuple[Tensor, int]], layer: str) -> Callable[[nn.Module, Any, Tensor], None]:
-    def count(_: nn.Module, __: Any, output: Tensor) -> None:
-        if torch.is_grad_enabled() and layer not in counts:
-            counts[layer] = active_and_total(output)
+class ActiveUnitCounter(TrainingActivations):
+    """Counts active units; ``stop`` returns :data:`Counts`.
 
-    return count
+    Args:
+        modules: Modules by dotted name.
+    """
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        super().__init__(modules, active_and_total)

@@ -39,7 +39,7 @@ class AugmentationChain:
         UserError: When one of them does not work on such images or changes their shape.
     """
 
-    def __init__(self, stages: Sequence[nn.Module], obs_shape: tuple[int, int, int]) -> None:
+    def __init__(self, stages: Sequence[nn.Module], obs_shape: tuple[int, ...]) -> None:
         for stage in stages:
             refuse_unusable(stage, obs_shape)
         built = [stage.build(*obs_shape[1:]) if isinstance(stage, KorniaAugmentation) else stage for stage in stages]
@@ -75,7 +75,7 @@ class AugmentationChain:
             raise ValueError(f"it returns {tuple(out.shape[1:])} for frames {tuple(videos.shape[1:])}")
         return (out.clamp(0.0, 1.0) * 255.0).reshape(images.shape)
 
-    def _try_on(self, stages: Sequence[nn.Module], obs_shape: tuple[int, int, int]) -> None:
+    def _try_on(self, stages: Sequence[nn.Module], obs_shape: tuple[int, ...]) -> None:
         images = torch.randint(0, 256, (2, *obs_shape), dtype=torch.uint8, generator=torch.Generator())
         for index, stage in enumerate(stages):
             try:
@@ -91,7 +91,7 @@ class AugmentationChain:
                 )
 
 
-def refuse_unusable(stage: object, obs_shape: tuple[int, int, int]) -> None:
+def refuse_unusable(stage: object, obs_shape: tuple[int, ...]) -> None:
     """Raise UserError for what is no module, and for frames that are not RGB."""
     if not isinstance(stage, nn.Module):
         raise UserError(

@@ -75,6 +75,8 @@ class RLCallback(pl.Callback):
 
     example_arguments: ClassVar[Mapping[str, Any]] = {}
     """Arguments with which it acts within a few updates: how the law tests build it."""
+    needs_pixels: ClassVar[bool] = False
+    """Whether it works on images, so that an agent with state observations must refuse it."""
 
     @property
     def name(self) -> str:
@@ -288,6 +290,14 @@ class Probe(RLCallback):
         self.events = Events(every=every_n_updates, option=f"{type(self).__name__}.every_n_updates")
         self._due = False
 
+    @property
+    def watches_update(self) -> bool:
+        """Whether it looks at an update and not only at what the update leaves behind.
+
+        Of a checkpoint, such a probe is measured around one more update, every other on the weights as they are.
+        """
+        return type(self).begin is not Probe.begin
+
     def begin(self, agent: RLModule) -> None:
         """Called before an update that is to be measured, for example to install hooks."""
 
@@ -336,6 +346,16 @@ def refuse_conflicts(agent: RLModule, interventions: Sequence[Intervention]) -> 
             raise UserError(f"{type(one).__name__} cannot run beside {type(two).__name__}: {reason}")
 
 
+def refuse_without_pixels(callbacks: Iterable[RLCallback], observation_key: str) -> None:
+    """Raise UserError naming the first callback that needs images, unless that is what the agent observes."""
+    for callback in callbacks:
+        if callback.needs_pixels and observation_key != "pixels":
+            raise UserError(
+                f"{type(callback).__name__} works on images, but this run observes the {observation_key}; "
+                "leave it out, or use --data.observation pixels"
+            )
+
+
 def refuse_doubles(callbacks: Iterable[pl.Callback]) -> None:
     """Raise UserError when two interventions or probes are equal in class and arguments.
 
@@ -347,6 +367,24 @@ def refuse_doubles(callbacks: Iterable[pl.Callback]) -> None:
             if callback.state_key in seen:
                 raise UserError(f"{type(callback).__name__} is given twice with the same arguments; remove one of them")
             seen.add(callback.state_key)
+
+
+def refuse_late_events(callbacks: Iterable[pl.Callback], max_frames: int) -> None:
+    """Raise UserError when an event is listed for a frame that the run does not get past, so that it never acts.
+
+    The command line does so, where such a frame is a slip. A program may schedule beyond the end of a run, and nothing
+    happens; a period longer than the run is no event either.
+    """
+    for callback in callbacks:
+        if not isinstance(callback, ScheduledIntervention):
+            continue
+        late = [frame for frame in callback.events.at if frame >= max_frames]
+        if late:
+            option = "at_frame" if "at_frame" in callback.arguments() else "at_frames"
+            raise UserError(
+                f"{type(callback).__name__}.{option}: an event at frame {late[0]} never happens in a run of "
+                f"max_frames={max_frames}; list earlier frames, or raise --max_frames above {late[-1]}"
+            )
 
 
 def in_order(callbacks: Iterable[pl.Callback]) -> list[RLCallback]:

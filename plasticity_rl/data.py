@@ -11,7 +11,7 @@ from torchrl.envs import EnvBase
 
 from plasticity_rl.callback import Intervention, as_agent
 from plasticity_rl.collector import Policy, StepCollector
-from plasticity_rl.envs import make_env
+from plasticity_rl.envs import Observation, make_env
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode, play_episode
 from plasticity_rl.replay import FrameReplay, check_fits, replay_bytes
@@ -43,6 +43,9 @@ class RLDataModule(pl.LightningDataModule):
 
     Args:
         task: Task name, e.g. ``walker_run``, ``cup_catch``, ``reach_duplo``.
+        observation: ``pixels``, or ``state``: the task's own observations as one float32 vector (positions, velocities
+            ...), without rendering. The options of pictures then have no meaning: ``frame_stack``, ``image_size``,
+            ``render``, ``camera_id``.
         action_repeat: Simulator frames per env step (agent decision).
         frame_stack: Frames per observation.
         image_size: Height and width of a frame in pixels.
@@ -62,12 +65,17 @@ class RLDataModule(pl.LightningDataModule):
         replay_dir: Folder of the replay files that make a resume exact; None is ``replay/`` in the run folder
             (``trainer.default_root_dir``). They are written at checkpoints, or at once with ``storage="memmap"``.
         env: Factory with the signature of ``plasticity_rl.make_env``, for environments of your own.
+
+    Attributes:
+        obs_shape: Shape of an observation: ``(3 * frame_stack, image_size, image_size)``, or ``(n,)`` of a state.
+        action_dim: Number of action dimensions.
     """
 
     def __init__(
         self,
         task: str = "walker_run",
         *,
+        observation: Observation = "pixels",
         action_repeat: int = 2,
         frame_stack: int = 3,
         image_size: int = 84,
@@ -88,6 +96,7 @@ class RLDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.task, self.action_repeat, self.frame_stack, self.image_size = task, action_repeat, frame_stack, image_size
+        self.observation = observation
         self.render, self.camera_id, self.num_envs, self.env_factory = render, camera_id, num_envs, env
         self.n_step, self.discount, self.batch_size = n_step, discount, batch_size
         self.capacity, self.storage, self.replay_dir = capacity, storage, replay_dir
@@ -99,12 +108,13 @@ class RLDataModule(pl.LightningDataModule):
         self._eval_envs: dict[str, EnvBase] = {}
         # One env is built here, before any training, so that a wrong task or a broken renderer is known at once.
         env_of_task = self.eval_env(task)
-        channels, height, width = env_of_task.observation_spec["pixels"].shape
-        self.obs_shape: tuple[int, int, int] = (channels, height, width)
+        self.obs_shape: tuple[int, ...] = tuple(env_of_task.observation_spec[observation].shape)
         self.action_dim: int = env_of_task.action_spec.shape[-1]
 
     def _refuse_bad_numbers(self) -> None:
         names = ("action_repeat", "frame_stack", "image_size", "num_envs", "n_step", "batch_size", "capacity")
+        if self.observation not in ("pixels", "state"):
+            raise UserError(f"data.observation={self.observation!r} must be 'pixels' or 'state'")
         for name in (*names, "max_frames", "eval_every_n_frames", "num_eval_episodes"):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name}={getattr(self, name)} must be a whole number >= 1")
@@ -131,6 +141,7 @@ class RLDataModule(pl.LightningDataModule):
         return self.env_factory(
             task,
             seed=seed,
+            observation=self.observation,
             action_repeat=self.action_repeat,
             frame_stack=self.frame_stack,
             image_size=self.image_size,
@@ -146,22 +157,32 @@ class RLDataModule(pl.LightningDataModule):
         if stage != "fit":
             return
         agent = as_agent(self.trainer.lightning_module)  # type: ignore[union-attr]
+        if agent.observation_key != self.observation:
+            raise UserError(
+                f"data.observation={self.observation}, but the agent was made for {agent.observation_key}: "
+                "give it the data module's obs_shape"
+            )
         callbacks = self.trainer.callbacks  # type: ignore[union-attr]
         if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
             self._refuse_too_few_seed_frames(agent.num_seed_frames)
         num_bytes = replay_bytes(
-            self.obs_shape, self.frame_stack, self.action_dim, self._records_needed(), self.num_envs, 0
+            self.obs_shape,
+            self._stacked_frames,
+            self.action_dim,
+            self._records_needed(),
+            self.num_envs,
+            observation=self.observation,
         )
         folder = Path(self.replay_dir or Path(self.trainer.default_root_dir) / "replay")  # type: ignore[union-attr]
         check_fits(num_bytes, self.storage, folder)
         rank = self.trainer.global_rank  # type: ignore[union-attr]
         self.replay = self._make_replay(folder / f"rank{rank}", derive_seed(self.seed, f"replay/rank{rank}"))
-        self._policy: Policy = lambda pixels: agent.act(pixels, explore=True)
+        self._policy: Policy = lambda observations: agent.act(observations, explore=True)
         self._collect(self.task, self.seed + rank * self.num_envs)
 
     def _collect(self, task: str, seed: int) -> None:
         train_env = self._make_env(task, seed=seed, num_envs=self.num_envs)
-        self.collector = StepCollector(train_env, self._policy)
+        self.collector = StepCollector(train_env, self._policy, self.observation)
         self.current_task = task
 
     def switch_task(self, task: str, *, seed: int) -> None:
@@ -180,7 +201,7 @@ class RLDataModule(pl.LightningDataModule):
             obs_shape=self.obs_shape,
             action_dim=self.action_dim,
             capacity=self.capacity,
-            frame_stack=self.frame_stack,
+            frame_stack=self._stacked_frames,
             n_step=self.n_step,
             discount=self.discount,
             batch_size=self.batch_size,
@@ -189,7 +210,12 @@ class RLDataModule(pl.LightningDataModule):
             folder=folder,
             slack=self._slack(),
             seed=seed,
+            observation=self.observation,
         )
+
+    @property
+    def _stacked_frames(self) -> int:
+        return self.frame_stack if self.observation == "pixels" else 1
 
     def _records_needed(self) -> int:
         """Transitions that a run of ``max_frames`` can fill: a short run does not need the whole capacity."""
@@ -228,7 +254,8 @@ class RLDataModule(pl.LightningDataModule):
         """
         seed = derive_seed(self.seed, f"eval/{episode}") % 2**32
         film = task is None and episode == self.keep_frames_of
-        return play_episode(self.eval_env(task or self.current_task), policy, seed, keep_frames=film)
+        env = self.eval_env(task or self.current_task)
+        return play_episode(env, policy, seed, keep_frames=film, observation=self.observation)
 
     def teardown(self, stage: str) -> None:
         """Free the training env."""
@@ -238,8 +265,8 @@ class RLDataModule(pl.LightningDataModule):
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 
     def _identity(self) -> dict[str, Any]:
-        names = ("task", "action_repeat", "frame_stack", "image_size", "render", "camera_id", "num_envs", "seed")
-        return {name: getattr(self, name) for name in names}
+        names = ("task", "observation", "action_repeat", "frame_stack", "image_size", "render", "camera_id")
+        return {name: getattr(self, name) for name in (*names, "num_envs", "seed")}
 
     def refuse_other_identity(self, saved: dict[str, Any]) -> None:
         """Raise UserError when training would continue a checkpoint of another task, environment setting or seed."""
@@ -267,8 +294,8 @@ class RLDataModule(pl.LightningDataModule):
         if not hasattr(self, "collector"):
             return
         self.refuse_other_identity(state_dict["identity"])
-        if state_dict["current_task"] != self.current_task:
+        if (task := state_dict.get("current_task", self.task)) != self.current_task:
             self.collector.close()
-            self._collect(state_dict["current_task"], self.seed)  # what the seed decides is restored below
+            self._collect(task, self.seed)  # what the seed decides is restored below
         self.replay.load_state_dict(state_dict["replay"])
         self.collector.load_state_dict(state_dict["collector"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from torch import nn
 
@@ -76,3 +76,80 @@ def linear_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
         if isinstance(layer, nn.Linear)
         for key, parameter in layer.named_parameters(recurse=False)
     }
+
+
+def layers_from_output(module: nn.Module, name: str) -> list[dict[str, nn.Module]]:
+    """Return the layers of ``module`` that hold parameters, in steps from its output back to its input.
+
+    One step is a linear or convolutional layer with the norms (and other layers with parameters) behind it. Parts of
+    the module follow one another in the order in which they were defined; neighbours whose layers have equal types and
+    shapes are heads side by side, such as the two Q-functions, and take each step together.
+
+    Args:
+        module: Its layers are in ``nn.Sequential`` containers or stand alone.
+        name: Its dotted name, put in front of the layers' names and into messages.
+
+    Raises:
+        UserError: When a part of it is built in a way that does not tell the order.
+    """
+    sections = list(_sections(module, name))
+    known = {id(p) for section in sections for layer in section.values() for p in layer.parameters()}
+    if any(id(p) not in known for p in module.parameters()):
+        raise UserError(f"cannot tell which layers of {name!r} are its last: it holds parameters outside of its layers")
+    groups: list[list[dict[str, nn.Module]]] = []
+    for section in sections:
+        if groups and _signature(groups[-1][-1]) == _signature(section):
+            groups[-1].append(section)
+        else:
+            groups.append([section])
+    found: list[dict[str, nn.Module]] = []
+    for heads in reversed(groups):
+        for together in reversed(list(zip(*map(_steps, heads), strict=True))):
+            found.append({path: layer for step in together for path, layer in step.items()})
+    return found
+
+
+def _sections(module: nn.Module, name: str) -> Iterator[dict[str, nn.Module]]:
+    """Yield runs of layers with parameters: those of a sequence, else every layer by itself."""
+    if not isinstance(module, nn.Sequential):
+        if _is_layer(module):
+            yield from [{name: module}] if any(True for _ in module.parameters()) else []
+        else:
+            for key, child in module.named_children():
+                yield from _sections(child, f"{name}.{key}")
+        return
+    run: dict[str, nn.Module] = {}
+    for path, leaf in _leaves(module, name):
+        if _is_layer(leaf):
+            run |= {path: leaf} if any(True for _ in leaf.parameters()) else {}
+        else:
+            yield from [run] if run else []
+            yield from _sections(leaf, path)
+            run = {}
+    if run:
+        yield run
+
+
+def _leaves(sequence: nn.Sequential, name: str) -> Iterator[tuple[str, nn.Module]]:
+    for key, child in sequence.named_children():
+        if isinstance(child, nn.Sequential):
+            yield from _leaves(child, f"{name}.{key}")
+        else:
+            yield f"{name}.{key}", child
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return isinstance(module, (*WEIGHT_LAYERS, *NORM_LAYERS)) or not any(True for _ in module.children())
+
+
+def _signature(section: Mapping[str, nn.Module]) -> list[tuple[type, list[tuple[int, ...]]]]:
+    return [(type(layer), [tuple(p.shape) for p in layer.parameters()]) for layer in section.values()]
+
+
+def _steps(section: Mapping[str, nn.Module]) -> list[dict[str, nn.Module]]:
+    steps: list[dict[str, nn.Module]] = [{}]
+    for path, layer in section.items():
+        if isinstance(layer, WEIGHT_LAYERS) and any(isinstance(known, WEIGHT_LAYERS) for known in steps[-1].values()):
+            steps.append({})
+        steps[-1][path] = layer
+    return steps

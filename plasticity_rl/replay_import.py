@@ -82,5 +82,6 @@ def donor_replay(path: str | Path) -> DonorReplay:
     described = cursors["layout"]
     lanes = described["num_lanes"]
     shape, length = tuple(described["frame shape"]), described["capacity"] // lanes
-    layout = RecordLayout(shape, described["action_dim"], lanes, length, described["slack"])
+    observation = state["identity"].get("observation", "pixels")
+    layout = RecordLayout(shape, described["action_dim"], lanes, length, described["slack"], observation)
     return DonorReplay(state["identity"], layout, folder, cursors)

@@ -155,12 +155,15 @@ def unit_activity(agent: RLModule, name: str, batch_size: int) -> list[tuple[Uni
     path_of = {id(layer): path for path, layer in agent.activation_layers(name).items()}
     activity = []
     for layer in agent.units(name):
+        if path_of[id(layer.activation)] not in outputs:
+            continue  # a head that does not run yet
         mean = outputs[path_of[id(layer.activation)]].abs().transpose(0, 1).flatten(1).mean(1)
-        activity.append((layer, _over_ranks(agent, mean.view(layer.copies, -1).mean(0))))
+        activity.append((layer, over_ranks(agent, mean.view(layer.copies, -1).mean(0))))
     return activity
 
 
-def _over_ranks(agent: RLModule, mean: Tensor) -> Tensor:
+def over_ranks(agent: RLModule, mean: Tensor) -> Tensor:
+    """Return the mean of ``mean`` over all ranks."""
     if agent._trainer is None:
         return mean
     reduced = agent.trainer.strategy.reduce(mean, reduce_op="mean")

@@ -6,6 +6,7 @@ acts within a few updates) and, of an intervention, its ``inert_arguments``.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import itertools
@@ -15,7 +16,7 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import TINY_TRAINER, fit_tiny, tiny_data
+from helpers import TINY_TRAINER, fit_tiny, tiny_agent, tiny_data
 from run_state import (
     DieAt,
     Killed,
@@ -57,8 +58,16 @@ def example(cls: type[RLCallback]) -> RLCallback:
     return cls(**cls.example_arguments)
 
 
+@functools.cache
+def untouched_agent() -> RLModule:
+    return tiny_agent(tiny_data(max_frames=200))
+
+
 def compatible(one: type[RLCallback], two: type[RLCallback]) -> bool:
-    return all(b.__name__ not in getattr(a, "incompatible_with", {}) for a, b in ((one, two), (two, one)))
+    pair = [example(cls) for cls in (one, two)]
+    if not all(isinstance(callback, Intervention) for callback in pair):
+        return True
+    return all(a.conflict_with(untouched_agent(), b) is None for a, b in (pair, pair[::-1]))
 
 
 def examples() -> list[RLCallback]:
@@ -244,6 +253,7 @@ def test_laws_3_and_4_an_act_touches_what_it_declares(cls, tmp_path):
         assert changed.pop("parameters") <= spy.mutation.parameters
         assert changed.pop("slots") <= spy.mutation.optimizer_slots
         assert changed.pop("attributes") <= spy.mutation.attributes
+        assert changed.pop("trainable") <= spy.mutation.trainable
         changed.pop("hooks", None)  # a measurement may hook one update; that none is left is asserted above
         assert changed == {part: set() for part in changed}
 

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from plasticity_rl import UserError
-from plasticity_rl.layers import hidden_weight_layers, parameters_outside_norms, weight_layers
+from plasticity_rl.layers import hidden_weight_layers, layers_from_output, parameters_outside_norms, weight_layers
 from plasticity_rl.networks import Actor, Critic, Encoder
 
 ENCODER, ACTOR, CRITIC = Encoder((9, 16, 16), 4), Actor(30, 2, 8, 16), Critic(30, 2, 8, 16)
@@ -70,3 +70,61 @@ def test_parameters_outside_norms():
     assert names["Q1.0.weight"] is CRITIC.Q1[0].weight
     assert list(parameters_outside_norms(CRITIC.Q1[0])) == ["weight", "bias"]
     assert parameters_outside_norms(CRITIC.trunk[1]) == {}
+
+
+def steps(module: nn.Module, name: str) -> list[list[str]]:
+    return [list(step) for step in layers_from_output(module, name)]
+
+
+def test_steps_from_the_output_of_the_published_networks():
+    assert steps(CRITIC, "critic") == [
+        ["critic.Q1.4", "critic.Q2.4"],
+        ["critic.Q1.2", "critic.Q2.2"],
+        ["critic.Q1.0", "critic.Q2.0"],
+        ["critic.trunk.0", "critic.trunk.1"],
+    ]
+    assert steps(CRITIC.Q1, "critic.Q1") == [["critic.Q1.4"], ["critic.Q1.2"], ["critic.Q1.0"]]
+    policy = [[f"actor.policy.{i}"] for i in (4, 2, 0)]
+    assert steps(ACTOR, "actor") == [*policy, ["actor.trunk.0", "actor.trunk.1"]]
+    assert steps(ENCODER, "encoder") == [[f"encoder.convnet.{i}"] for i in (6, 4, 2, 0)]
+
+
+def test_steps_cover_every_parameter_once():
+    for module in (CRITIC, ACTOR, ENCODER):
+        layers = [layer for step in layers_from_output(module, "m") for layer in step.values()]
+        assert sorted(id(p) for layer in layers for p in layer.parameters()) == sorted(map(id, module.parameters()))
+
+
+class Odd(nn.Module):
+    """A head of one bare layer behind nested sequences with norms in front of, between and behind the layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.LayerNorm(4),
+            nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5)),
+            nn.ReLU(),
+            nn.Linear(5, 6),
+            nn.LayerNorm(6),
+        )
+        self.between = nn.Tanh()
+        self.head = nn.Linear(6, 2)
+
+
+def test_norms_go_with_the_layer_before_them():
+    assert steps(Odd(), "m") == [["m.head"], ["m.body.3", "m.body.4"], ["m.body.0", "m.body.1.0", "m.body.1.1"]]
+
+
+def test_a_single_layer_is_one_step():
+    assert steps(nn.Linear(3, 2), "m") == [["m"]]
+
+
+def test_parameters_outside_of_layers_are_refused():
+    odd = Odd()
+    odd.scale = nn.Parameter(odd.head.bias.detach().clone())
+    with pytest.raises(UserError, match="cannot tell which layers of 'm' are its last: it holds parameters outside"):
+        layers_from_output(odd, "m")
+
+
+def test_a_module_without_parameters_has_no_steps():
+    assert steps(nn.Sequential(nn.ReLU()), "m") == []

@@ -77,7 +77,7 @@ class ContinualTasks(Intervention):
             env = data.eval_env(task)
             for what, mine, theirs in (
                 ("action dimensions", data.action_dim, env.action_spec.shape[-1]),
-                ("observations", data.obs_shape, tuple(env.observation_spec["pixels"].shape)),
+                ("observations", data.obs_shape, tuple(env.observation_spec[data.observation].shape)),
             ):
                 if mine != theirs:
                     raise UserError(

@@ -11,6 +11,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from plasticity_rl.callback import Regularizer, as_agent
+from plasticity_rl.layers import NORM_LAYERS
 from plasticity_rl.losses import squared_distance
 from plasticity_rl.rl_module import RLModule
 
@@ -23,7 +24,7 @@ class L2Init(Regularizer):
     Logs: ``intervention/l2_init/<modules>/loss``, the term as added.
     Reference: Kumar et al. 2023 (arXiv 2308.11958), Eq. 2; coefficient 1e-2 on the critic loss as in Ma et al. 2024
         (arXiv 2310.07418), Appendix B.3.
-    Differences from the original: LayerNorm parameters are left out, as in the authors' code; their code has a factor
+    Differences from the original: norm layers are left out, as in the authors' code; their code has a factor
         1/2 that the formula lacks, and this follows the formula.
 
     Args:
@@ -48,7 +49,7 @@ class L2Init(Regularizer):
         agent = as_agent(pl_module)
         for name in self.modules:
             for path, layer in agent.module(name).named_modules():
-                if not isinstance(layer, nn.LayerNorm):
+                if not isinstance(layer, NORM_LAYERS):
                     for key, parameter in layer.named_parameters(recurse=False):
                         self._current[f"{name}.{path}.{key}"] = parameter
         self._initial = {name: p.detach().clone() for name, p in self._current.items()}

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from plasticity_rl.dormant_units import DormantUnitIntervention, clear_makers, detach_readers
+from plasticity_rl.dormant_units import DormantUnitIntervention
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.surgery import copy_units, redraw_units
+from plasticity_rl.unit_interventions import clear_makers, detach_readers
 from plasticity_rl.units import UnitLayer
 
 

@@ -5,29 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from torch import nn
+
 from plasticity_rl.callback import Mutation, ScheduledIntervention
+from plasticity_rl.errors import UserError
+from plasticity_rl.layers import layers_from_output
 from plasticity_rl.rl_module import RLModule
-from plasticity_rl.surgery import clear_state, copy_parameters, reinitialize
+from plasticity_rl.soft_reset import clear_optimizer_state
+from plasticity_rl.surgery import copy_parameters, reinitialize
 
 
 class Reset(ScheduledIntervention):
-    """Give whole modules fresh weights every ``every_n_frames`` or at listed frames; the replay is kept.
+    """Give modules, or their last layers, fresh weights every ``every_n_frames`` or at listed frames; keep the replay.
 
     The default is the DrQ setting: actor and critic (trunks included) are reset, the convolutional encoder and its
-    optimizer state are kept.
+    optimizer state are kept. With ``last_layers: 1`` only the output layers are (both of a critic with two heads), with
+    2 the layers before them too, and so on back to the trunk; the norm behind a layer goes with it.
 
-    Mutates: all weights, biases and norm parameters of ``modules``; their optimizer moments and step counts (to zero);
-        the target network of a reset module, which becomes a copy of the fresh weights. Nothing else.
+    Mutates: all weights, biases and norm parameters of ``modules``, or of their last layers; the optimizer moments and
+        step counts of these (to zero); their twins in the target network, which become copies of the fresh weights.
+        Nothing else.
     Logs: ``intervention/reset`` (1 at the frame of a reset) and a line of text.
     Reference: Nikishin et al. 2022 (arXiv 2205.07802): 10 resets over a run for DrQ; Ma et al. 2024 (arXiv 2310.07418)
-        use 5 on Quadruped Run. So ``every_n_frames`` is about ``max_frames / 10``.
+        use 5 on Quadruped Run. So ``every_n_frames`` is about ``max_frames / 10``. For SPR Nikishin et al. reset the
+        final layer alone.
     Differences from the original: online and target network are re-initialised in place rather than rebuilt, from a
         generator of this callback's own. A reset due at frame N acts after the evaluation at frame N.
 
     Args:
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        last_layers: How many linear or convolutional layers of each module, counted from its output, or None for all.
         every_n_frames: Period in env frames, or None.
         at_frames: Env frames of single resets.
+
+    Raises:
+        UserError: When ``last_layers`` is below 1 or more than a module has.
     """
 
     family = "reset"
@@ -38,30 +50,48 @@ class Reset(ScheduledIntervention):
         self,
         *,
         modules: Sequence[str] = ("actor", "critic"),
+        last_layers: int | None = None,
         every_n_frames: int | None = None,
         at_frames: Sequence[int] = (),
     ) -> None:
         super().__init__(every_n_frames=every_n_frames, at_frames=at_frames)
-        self.modules = list(modules)
+        if last_layers is not None and last_layers < 1:
+            raise UserError(f"Reset.last_layers={last_layers} must be a whole number >= 1, or null for whole modules")
+        self.modules, self.last_layers = list(modules), last_layers
+
+    def _parts(self, agent: RLModule) -> dict[str, nn.Module]:
+        """Return what is reset by its dotted name: whole modules, or single layers."""
+        parts: dict[str, nn.Module] = {}
+        for name in self.modules:
+            module = agent.module(name)
+            if self.last_layers is None:
+                parts[name] = module
+                continue
+            steps = layers_from_output(module, name)
+            if self.last_layers > len(steps):
+                raise UserError(
+                    f"Reset.last_layers={self.last_layers} is more than the {len(steps)} layers of {name!r}; "
+                    "lower it, or leave it out to reset whole modules"
+                )
+            parts |= {path: layer for step in steps[: self.last_layers][::-1] for path, layer in step.items()}
+        return parts
 
     def mutates(self, agent: RLModule) -> Mutation:
-        """Parameters and optimizer slots of the modules, parameters of their targets."""
-        own = agent.parameter_names(agent.module(name) for name in self.modules)
-        targets = [target for name in self.modules if (target := agent.target_of(name)) is not None]
+        """Parameters and optimizer slots of what is reset, parameters of its targets."""
+        parts = self._parts(agent)
+        own = agent.parameter_names(parts.values())
+        targets = [target for name in parts if (target := agent.target_of(name)) is not None]
         return Mutation(parameters=own | agent.parameter_names(targets), optimizer_slots=own)
 
     def act(self, agent: RLModule) -> str:
-        """Reset every module in turn."""
+        """Reset every module, or layer, in turn."""
         generator = agent.rng.get(f"intervention/{self.state_key}")
-        for name in self.modules:
-            module = agent.module(name)
-            reinitialize(module, agent.init_layer, generator)
-            for parameter in module.parameters():
-                optimizer = agent.optimizer_of(parameter)
-                if optimizer is not None:
-                    clear_state(optimizer, [parameter])
+        parts = self._parts(agent)
+        for name, part in parts.items():
+            reinitialize(part, agent.init_layer, generator)
+            clear_optimizer_state(agent, part.parameters())
             target = agent.target_of(name)
             if target is not None:
-                copy_parameters(module, target)
-            agent.reinitialized(list(module.parameters()))
-        return f"reset {', '.join(self.modules)} at frame {agent.env_frames}"
+                copy_parameters(part, target)
+        agent.reinitialized([p for part in parts.values() for p in part.parameters()])
+        return f"reset {', '.join(parts)} at frame {agent.env_frames}"

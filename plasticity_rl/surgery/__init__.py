@@ -3,22 +3,42 @@
 from plasticity_rl.surgery.clipping import clip_weights
 from plasticity_rl.surgery.optimizer_state import StatePart, clear_elements, clear_state
 from plasticity_rl.surgery.reinit import copy_parameters, reinitialize
+from plasticity_rl.surgery.resize import insert_after, resized, size_of
 from plasticity_rl.surgery.shrink_perturb import draw_fresh, shrink_and_perturb
-from plasticity_rl.surgery.units import copy_units, redraw_units, unit_columns, unit_rows, zero_columns, zero_units
+from plasticity_rl.surgery.sparsity import erdos_renyi_densities, random_mask
+from plasticity_rl.surgery.units import (
+    absorb_units,
+    copy_units,
+    fresh_layer,
+    redraw_units,
+    unit_columns,
+    unit_rows,
+    write_units,
+    zero_columns,
+    zero_units,
+)
 
 __all__ = [
     "StatePart",
+    "absorb_units",
     "clear_elements",
     "clear_state",
     "clip_weights",
     "copy_parameters",
     "copy_units",
     "draw_fresh",
+    "fresh_layer",
+    "erdos_renyi_densities",
+    "insert_after",
+    "random_mask",
     "redraw_units",
     "reinitialize",
+    "resized",
     "shrink_and_perturb",
+    "size_of",
     "unit_columns",
     "unit_rows",
+    "write_units",
     "zero_columns",
     "zero_units",
 ]

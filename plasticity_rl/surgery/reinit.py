@@ -7,6 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from plasticity_rl.activations import HiddenActivation
+from plasticity_rl.layers import NORM_LAYERS
+
 LayerInit = Callable[[nn.Module, "torch.Generator | None"], None]
 """Initialises one layer in place, drawing from the generator."""
 
@@ -15,18 +18,15 @@ LayerInit = Callable[[nn.Module, "torch.Generator | None"], None]
 def reinitialize(module: nn.Module, init_layer: LayerInit, generator: torch.Generator) -> None:
     """Give every layer of ``module`` fresh initial weights, drawn on the CPU in module order.
 
-    Drawing on the CPU makes the weights independent of the device, hence equal on every rank of a mixed cluster.
+    Layers of kinds that the agent does not initialise (an added norm, a rational activation) get the values of their
+    own ``reset_parameters``. Drawing on the CPU makes the weights independent of the device, hence equal on every rank
+    of a mixed cluster.
 
     Args:
         module: Edited in place; its parameter tensors keep their identity.
         init_layer: The agent's own initialisation of one layer.
         generator: CPU generator.
     """
-    device = next(module.parameters()).device
-    if device.type == "cpu":
-        for layer in module.modules():
-            init_layer(layer, generator)
-        return
     for layer in module.modules():
         own = dict(layer.named_parameters(recurse=False))
         if own:
@@ -39,6 +39,8 @@ def _init_on_cpu(
     on_device = {name: p.data for name, p in own.items()}
     for p in own.values():
         p.data = p.data.cpu()
+    if isinstance(layer, (*NORM_LAYERS, HiddenActivation)):
+        layer.reset_parameters()  # may have been added to an agent whose own initialisation does not know the kind
     init_layer(layer, generator)
     for name, p in own.items():
         p.data = on_device[name].copy_(p.data)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from plasticity_rl.surgery.reinit import LayerInit, reinitialize
+from plasticity_rl.weight_transforms import weight_in_use
 
 
 def unit_rows(parameter: Tensor, units: Tensor) -> Tensor:
@@ -60,11 +62,51 @@ def redraw_units(layer: nn.Module, units: Tensor, init_layer: LayerInit, generat
         init_layer: The agent's own initialisation of one layer.
         generator: CPU generator.
     """
+    copy_units(fresh_layer(layer, init_layer, generator), layer, units)
+
+
+@torch.no_grad()
+def fresh_layer(layer: nn.Module, init_layer: LayerInit, generator: torch.Generator) -> nn.Module:
+    """Return a copy of ``layer`` with weights as at initialisation, and bias 0 if it is a Linear or Conv2d layer."""
     fresh = copy.deepcopy(layer)
     reinitialize(fresh, init_layer, generator)
     if isinstance(fresh, (nn.Linear, nn.Conv2d)) and fresh.bias is not None:
         fresh.bias.zero_()
-    copy_units(fresh, layer, units)
+    return fresh
+
+
+@torch.no_grad()
+def write_units(layer: nn.Module, units: Tensor, rows: Mapping[str, Tensor]) -> None:
+    """Set incoming weights and biases of single units.
+
+    Args:
+        layer: Layer that makes the units.
+        units: Their indices, int64 ``(k,)``, on the layer's device.
+        rows: For every parameter of the layer by name, ``k`` rows.
+    """
+    for name, parameter in layer.named_parameters(recurse=False):
+        parameter.index_copy_(0, units, rows[name].to(parameter.device))
+
+
+@torch.no_grad()
+def absorb_units(layer: nn.Module, units: Tensor, means: Tensor, inputs: int) -> None:
+    """Add to the bias of a layer what it reads from ``units`` on average, so that they can be taken away.
+
+    For a convolution with zero padding this is exact in the inner part of the image only.
+
+    Args:
+        layer: Linear or Conv2d layer that reads the units; left alone where it has no bias.
+        units: Bool ``(n,)``.
+        means: Mean output of every unit, ``(n,)``; over space as well in convolutions.
+        inputs: Number of leading inputs made of the units, a multiple of n.
+    """
+    bias = dict(layer.named_parameters(recurse=False)).get("bias")
+    if bias is None:
+        return
+    weight = weight_in_use(layer)
+    by_input = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
+    values = (means * units).to(weight.dtype).repeat_interleave(inputs // len(units))
+    bias.add_(by_input[:, :inputs] @ values)
 
 
 @torch.no_grad()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import fit_tiny
+from helpers import TINY_TRAINER, fit_tiny, tiny_data
+from tiny_agent import TinyAgent
 from torch import nn
 
 from callbacks import Reset
-from plasticity_rl import UserError
+from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
+from plasticity_rl.video import EvalVideo
 
 
 class Diary(RLCallback):
@@ -114,6 +117,84 @@ def test_weights_target_optimizer_and_replay(modules, own, targets, tmp_path):
 
 def test_default_keeps_the_encoder():
     assert Reset(at_frames=[1]).modules == ["actor", "critic"]
+    assert Reset(at_frames=[1]).last_layers is None
+
+
+OUTPUT, LAST_TWO = (".Q1.4.", ".Q2.4."), (".Q1.4.", ".Q2.4.", ".Q1.2.", ".Q2.2.")
+HEADS = (*LAST_TWO, ".Q1.0.", ".Q2.0.")
+LAST = {
+    "critic 1": (["critic"], 1, OUTPUT),
+    "critic 2": (["critic"], 2, LAST_TWO),
+    "critic 3": (["critic"], 3, HEADS),
+    "critic 4": (["critic"], 4, (*HEADS, "critic.trunk.0.", "critic.trunk.1.")),
+    "one head": (["critic.Q2"], 1, (".Q2.4.",)),
+    "actor and critic": (["actor", "critic"], 1, ("actor.policy.4.", *OUTPUT)),
+    "encoder": (["encoder"], 2, ("encoder.convnet.4.", "encoder.convnet.6.")),
+}
+
+
+@pytest.mark.parametrize(("modules", "last_layers", "parts"), LAST.values(), ids=LAST)
+def test_last_layers_and_nothing_else(modules, last_layers, parts, tmp_path):
+    """Weights, twins in the target, moments and step counts of these layers; all others bit-equal."""
+    told: list[set[str]] = []
+
+    class Told(RLCallback):
+        def on_reinitialize(self, agent, parameters) -> None:
+            ids = {id(p) for p in parameters}
+            told.append({name for name, p in agent.named_parameters() if id(p) in ids})
+
+    reset = Reset(modules=modules, last_layers=last_layers, at_frames=[100])
+    diary = Diary(reset)
+    agent = fit_tiny(tmp_path, callbacks=[reset, diary, Told()])
+    (around,) = diary.around
+    before, after = around["before"], around["after"]
+    own = {n for n in before["weights"] if any(part in n for part in parts) and not n.startswith("critic_target.")}
+    twins = {n.replace("critic.", "critic_target.") for n in own if n.startswith("critic.")}
+    changed = {name for name, value in before["weights"].items() if not torch.equal(value, after["weights"][name])}
+    assert changed == own | twins
+    assert told == [own]
+    for name in twins:
+        assert torch.equal(after["weights"][name], after["weights"][name.replace("critic_target", "critic")])
+    for name, slot in after["slots"].items():
+        if name in own:
+            assert not any(value.any() for value in slot.values()), name
+        else:
+            assert all(torch.equal(slot[key], value) for key, value in before["slots"][name].items()), name
+    for name in own:
+        if name.endswith("weight") and ".trunk.1." not in name:
+            rows = after["weights"][name].flatten(1).double()
+            gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
+            gain = 2.0 if name.startswith("encoder.") else 1.0
+            torch.testing.assert_close(gram, gain * torch.eye(len(gram), dtype=gram.dtype), atol=1e-5, rtol=0)
+    assert reset.mutates(agent).parameters == own | twins
+    assert reset.mutates(agent).optimizer_slots == own
+
+
+def test_what_was_reset_moves_at_the_next_update_from_fresh_moments(tmp_path):
+    """Adam's first step is lr * sign(gradient) up to eps: |change| = lr wherever the gradient is not tiny."""
+    reset = Reset(modules=["critic"], last_layers=1, at_frames=[100])
+    diary, after_update = Diary(reset), {}
+
+    class Next(RLCallback):
+        def on_update_end(self, agent, batch, metrics) -> None:
+            if diary.around and not after_update:
+                after_update.update(snapshot(agent))
+
+    fit_tiny(tmp_path, callbacks=[reset, diary, Next()])
+    fresh = diary.around[0]["after"]
+    for name in ("critic.Q1.4.weight", "critic.Q2.4.weight", "critic.Q1.4.bias", "critic.Q2.4.bias"):
+        step = (after_update["weights"][name] - fresh["weights"][name]).abs()
+        moments = after_update["slots"][name]
+        assert float(moments["step"]) == 1
+        torch.testing.assert_close(
+            moments["exp_avg"], 0.1 * moments["exp_avg_sq"].div(0.001).sqrt() * moments["exp_avg"].sign()
+        )
+        large = moments["exp_avg"].abs() > 1e-5
+        assert large.any()
+        torch.testing.assert_close(step[large], torch.full_like(step[large], 1e-3), rtol=2e-3, atol=1e-7)
+    for name, slot in after_update["slots"].items():
+        if ".4." not in name or not name.startswith("critic"):
+            assert float(slot["step"]) == float(fresh["slots"][name]["step"]) + 1 > 2, name
 
 
 def test_due_at_an_evaluation_it_acts_after_it_and_before_the_next_update(tmp_path):
@@ -174,9 +255,11 @@ def test_two_resets_do_not_share_their_numbers(tmp_path):
         ({}, "Reset.every_n_frames / at_frames: no schedule given"),
         ({"every_n_frames": 0}, "the period is 0, but must be a whole number > 0"),
         ({"at_frames": [-5]}, r"moments are \[-5\], but must not be negative"),
+        ({"at_frames": [5], "last_layers": 0}, "^Reset.last_layers=0 must be a whole number >= 1, or null for whole"),
+        ({"at_frames": [5], "last_layers": -1}, "^Reset.last_layers=-1 must be a whole number >= 1"),
     ],
 )
-def test_bad_schedules_are_refused(arguments, message):
+def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         Reset(**arguments)
 
@@ -190,3 +273,30 @@ def test_wrong_names_list_the_choices_before_training(name, suggested, tmp_path)
         fit_tiny(tmp_path, callbacks=[Reset(modules=[name], at_frames=[50])])
     assert suggested is None or f"Did you mean {suggested}" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("modules", "last_layers", "message"),
+    [
+        (["critic"], 5, "^Reset.last_layers=5 is more than the 4 layers of 'critic'; lower it, or leave it out"),
+        (["critic", "critic.Q1"], 4, "^Reset.last_layers=4 is more than the 3 layers of 'critic.Q1'"),
+    ],
+)
+def test_more_layers_than_there_are_are_refused_before_training(modules, last_layers, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        fit_tiny(tmp_path, callbacks=[Reset(modules=modules, last_layers=last_layers, at_frames=[50])])
+
+
+def test_second_agent(tmp_path):
+    pl.seed_everything(1, verbose=False)
+    data = tiny_data(max_frames=120, seed=1)
+    agent = TinyAgent(data.obs_shape, data.action_dim, seed=1)
+    reset = Reset(modules=["value", "policy"], last_layers=1, at_frames=[100])
+    diary = Diary(reset)
+    make_trainer(tmp_path, callbacks=[reset, diary, EvalVideo(every_n_evals=0)], **TINY_TRAINER).fit(agent, data)
+    before, after = diary.around[0]["before"]["weights"], diary.around[0]["after"]["weights"]
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {
+        f"{name}.{part}" for name in ("value.2", "old_value.2", "policy.2") for part in ("weight", "bias")
+    }
+    assert torch.equal(after["value.2.weight"], after["old_value.2.weight"])

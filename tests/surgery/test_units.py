@@ -10,11 +10,13 @@ from torch import nn
 
 from plasticity_rl.networks import init_weights
 from plasticity_rl.surgery import (
+    absorb_units,
     clear_elements,
     copy_units,
     redraw_units,
     unit_columns,
     unit_rows,
+    write_units,
     zero_columns,
     zero_units,
 )
@@ -160,3 +162,49 @@ def test_strangers_are_refused_and_fresh_parameters_left_alone():
     assert dict(optimizer.state) == {}
     with pytest.raises(KeyError, match=r"shape \(4,\) is not in this optimizer"):
         clear_elements(optimizer, nn.Parameter(torch.ones(4)), UNITS)
+
+
+def test_write_units_by_hand():
+    layer = nn.Linear(2, 3)
+    before = copy.deepcopy(layer)
+    rows = {"weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "bias": torch.tensor([5.0, 6.0])}
+    write_units(layer, torch.tensor([2, 0]), rows)
+    assert layer.weight[2].tolist() == [1.0, 2.0]
+    assert layer.weight[0].tolist() == [3.0, 4.0]
+    assert (layer.bias[2], layer.bias[0]) == (5.0, 6.0)
+    assert torch.equal(layer.weight[1], before.weight[1])
+    assert layer.bias[1] == before.bias[1]
+
+
+def test_absorb_units_by_hand():
+    """Units 1 and 3 of four, means 2 and 10; input 5 is an action. Row 0: 2 * 2 + 4 * 10 = 44; row 1: -2 + 5."""
+    layer = nn.Linear(5, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0, 7.0], [0.0, -1.0, 9.0, 0.5, 7.0]]))
+        layer.bias.copy_(torch.tensor([100.0, 200.0]))
+    weight = layer.weight.detach().clone()
+    absorb_units(layer, UNITS, torch.tensor([1000.0, 2.0, 1000.0, 10.0]), 4)
+    assert layer.bias.tolist() == [144.0, 203.0]
+    assert torch.equal(layer.weight, weight)
+
+
+@pytest.mark.parametrize("flatten", [False, True], ids=["conv", "linear behind flatten"])
+def test_a_unit_of_constant_output_can_be_absorbed(flatten):
+    """Against the forward pass: without its weights and with the new bias the layer gives what it gave."""
+    generator = torch.Generator().manual_seed(2)
+    images = torch.rand(3, 4, 5, 5, generator=generator)
+    images[:, 1], images[:, 3] = 0.7, -0.2
+    layer = nn.Linear(4 * 25, 6) if flatten else nn.Conv2d(4, 6, 3)
+    inputs = images.flatten(1) if flatten else images
+    with torch.no_grad():
+        before = layer(inputs)
+        absorb_units(layer, UNITS, torch.tensor([5.0, 0.7, 5.0, -0.2]), inputs.shape[1])
+        zero_columns(layer.weight, UNITS, inputs.shape[1])
+        torch.testing.assert_close(layer(inputs), before, rtol=1e-5, atol=1e-5)
+
+
+def test_a_layer_without_bias_absorbs_nothing():
+    layer = nn.Linear(4, 2, bias=False)
+    before = layer.weight.detach().clone()
+    absorb_units(layer, UNITS, torch.ones(4), 4)
+    assert torch.equal(layer.weight, before)

@@ -1,0 +1,98 @@
+"""Layer norms, and weights that keep their first norm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from plasticity_rl.architecture import Architecture, layers_without_norm, put_norm
+from plasticity_rl.callback import Mutation, as_agent
+from plasticity_rl.layers import hidden_weight_layers
+from plasticity_rl.rl_module import RLModule
+
+
+class NormalizeAndProject(Architecture):
+    """Put a layer norm behind every hidden layer, and scale its weights back to their first norm before every update.
+
+    Behind a norm the scale of a layer's weights does not change what it computes, only how far a step of the optimizer
+    turns it: growing weights are a learning rate that decays unseen. The projection removes that, so a learning rate
+    that should decay has to do so openly. Weights and bias of a layer are scaled by one factor, so no output changes.
+
+    Mutates: before training, adds norms called ``<layer>_norm`` to ``modules`` and to their target; then, at the start
+        of every update, weights and biases of their hidden layers. Output layers, norms and the target's weights stay
+        as they are (the target follows by its moving average).
+    Logs: nothing of its own.
+    Reference: Lyle et al. 2024 (arXiv 2407.01800), Algorithm 1.
+    Differences from the original: output layers are not projected; gains and biases of the norms are neither projected
+        nor decayed; no learning-rate schedule comes with it. A re-initialised layer keeps the norm it then has.
+
+    Args:
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+    """
+
+    stage = "norms"
+    incompatible_with: ClassVar[Mapping[str, str]] = {
+        "WeightClipping": "one keeps the weights small, the other puts them back to their first norm"
+    }
+    example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic", "actor"]}
+
+    def __init__(self, *, modules: Sequence[str] = ("encoder", "actor", "critic")) -> None:
+        super().__init__(modules=modules)
+        self._norms: dict[str, Tensor] = {}
+
+    def claims(self, agent: RLModule) -> frozenset[str]:
+        """Return the places that it puts a norm at."""
+        return frozenset(f"put a norm behind {path}" for path in layers_without_norm(agent, self.modules))
+
+    def build(self, agent: RLModule) -> None:
+        """Add the norms."""
+        for path in layers_without_norm(agent, self.modules):
+            put_norm(agent, path)
+
+    def _layers(self, agent: RLModule) -> dict[str, nn.Module]:
+        activations = [layer for name in self.modules for layer in agent.activation_layers(name).values()]
+        return hidden_weight_layers({name: agent.module(name) for name in self.modules}, activations)
+
+    def mutates(self, agent: RLModule) -> Mutation:
+        """Weights and biases of the hidden layers."""
+        return Mutation(parameters=agent.parameter_names(self._layers(agent).values()))
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Note the first norms."""
+        super().setup(trainer, pl_module, stage)
+        self._norms = {path: _norm(layer) for path, layer in self._layers(as_agent(pl_module)).items()}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Follow the weights to their device."""
+        self._norms = {path: norm.to(as_agent(pl_module).device) for path, norm in self._norms.items()}
+
+    @torch.no_grad()
+    def on_update_start(self, agent: RLModule) -> None:
+        """Project what the update before made of the weights."""
+        for path, layer in self._layers(agent).items():
+            factor = self._norms[path] / _norm(layer)
+            for parameter in layer.parameters(recurse=False):
+                parameter.mul_(factor)
+
+    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
+        """Take the norms of fresh weights as the first ones."""
+        fresh = {id(parameter) for parameter in parameters}
+        for path, layer in self._layers(agent).items():
+            if id(layer.weight) in fresh:
+                self._norms[path].copy_(_norm(layer))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the first norms."""
+        return {"norms": dict(self._norms)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore them."""
+        self._norms = dict(state_dict["norms"])
+
+
+def _norm(layer: nn.Module) -> Tensor:
+    return layer.get_parameter("weight").detach().norm()

@@ -1,0 +1,107 @@
+"""Fresh weights that learn beside frozen old ones, without a change of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import nn
+
+from plasticity_rl.architecture import place_generator, with_twin
+from plasticity_rl.callback import Intervention, Mutation, ScheduledIntervention
+from plasticity_rl.errors import UserError
+from plasticity_rl.injection import make_injectable
+from plasticity_rl.layers import WEIGHT_LAYERS
+from plasticity_rl.rl_module import RLModule
+from plasticity_rl.units import chains
+
+
+class PlasticityInjection(ScheduledIntervention):
+    """Freeze the heads of actor or critic and add to each ``h1(x) - h2(x)``, h1 = h2 fresh, of which h1 alone learns.
+
+    A diagnosis: if return rises after it, the head had lost its plasticity. The output does not change at the
+    injection, nor does the number of trainable weights, and the gradient reaches trunk and encoder through all heads.
+    A head is an ``nn.Sequential`` that ends in a linear layer: ``actor.policy`` before its tanh, ``critic.Q1`` and
+    ``critic.Q2``; the trunks before them go on learning.
+
+    Mutates: before training, adds the pairs h1, h2 to the heads and to their target, where they wait unused; at an
+        injection, which weights of the heads are trainable. No value, no optimizer state: h1 starts without moments.
+    Logs: ``intervention/plasticity_injection`` (1 at the frame of an injection) and a line of text.
+    Reference: Nikishin et al. 2023 (arXiv 2305.15555), Eq. 2; on actor or critic of DrQ-v2, after 1,000,000 frames, as
+        in Ma et al. 2024 (arXiv 2310.07418), Appendix B.4.
+    Differences from the original: the fresh weights are drawn before training rather than at the injection; each head
+        has its own. Norms of the critic's weights include the heads that wait.
+
+    Args:
+        modules: Modules by dotted name whose heads are meant: ``actor``, ``critic``, or a head such as ``critic.Q1``.
+        at_frames: Env frames of the injections; several freeze the head injected before. None of them, no injection.
+    """
+
+    family = "surgery"
+    example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor", "critic"], "at_frames": [50]}
+    inert_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": []}
+
+    def __init__(self, *, modules: Sequence[str] = ("critic",), at_frames: Sequence[int] = (1_000_000,)) -> None:
+        self.modules = list(modules)
+        if not self.modules:
+            raise UserError("PlasticityInjection.modules is empty; name at least one module")
+        # A control arm without injections is the same YAML with an empty list.
+        super().__init__(every_n_frames=None if at_frames else 2**60, at_frames=at_frames)
+
+    def heads(self, agent: RLModule) -> list[str]:
+        """Return the dotted names of the heads.
+
+        Raises:
+            UserError: When a module has none.
+        """
+        heads: dict[str, None] = {}
+        for name in self.modules:
+            found = [path for path, module in _sequentials(agent, name) if _ends_in_weights(module)]
+            if not found:
+                raise UserError(
+                    f"PlasticityInjection.modules: {name!r} has no head, an nn.Sequential that ends in a linear layer"
+                )
+            heads |= dict.fromkeys(found)
+        return list(heads)
+
+    def mutates(self, agent: RLModule) -> Mutation:
+        """What is frozen and released."""
+        return Mutation(trainable=agent.parameter_names(agent.module(path) for path in self.heads(agent)))
+
+    def claims(self, agent: RLModule) -> frozenset[str]:
+        """Return the heads that it injects into."""
+        return frozenset(f"inject into {path}" for path in self.heads(agent)) if self.at_frames else frozenset()
+
+    def conflict_with(self, agent: RLModule, other: Intervention) -> str | None:
+        """Refuse whatever would move a frozen head."""
+        moved = sorted(self.mutates(agent).trainable & other.mutates(agent).parameters) if self.at_frames else []
+        if moved:
+            return f"it would move {moved[0]}, which the injection freezes; give one of them other modules"
+        return super().conflict_with(agent, other)
+
+    def build(self, agent: RLModule) -> None:
+        """Allocate the pairs."""
+        for path in self.heads(agent) if self.at_frames else ():
+            head, *twin = with_twin(agent, path)
+            generator = place_generator(agent, f"plasticity_injection/{path}")
+            make_injectable(head, twin[0] if twin else None, len(set(self.at_frames)), agent.init_layer, generator)
+
+    def act(self, agent: RLModule) -> str:
+        """Inject into all heads."""
+        heads = self.heads(agent)
+        for path in heads:
+            for head in with_twin(agent, path):
+                head.inject()  # type: ignore[operator]
+        return f"injected plasticity into {', '.join(heads)} at frame {agent.env_frames}"
+
+
+def _sequentials(agent: RLModule, name: str) -> list[tuple[str, nn.Module]]:
+    module = agent.module(name)
+    outermost = [path for path, child in module.named_modules() if isinstance(child, nn.Sequential)]
+    outermost = [p for p in outermost if not any(p != q and (q == "" or p.startswith(f"{q}.")) for q in outermost)]
+    return [(f"{name}.{path}".rstrip("."), module.get_submodule(path)) for path in outermost]
+
+
+def _ends_in_weights(sequential: nn.Module) -> bool:
+    (chain, *_) = chains(sequential, "")
+    return isinstance([layer for path, layer in chain if path != ".injected"][-1], WEIGHT_LAYERS)

@@ -1,0 +1,61 @@
+"""Spectral normalisation of chosen layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from plasticity_rl.architecture import Architecture, place_generator, with_twin
+from plasticity_rl.layers import weight_layers
+from plasticity_rl.rl_module import RLModule
+from plasticity_rl.weight_transforms import SpectralNormalization, add_transform
+
+
+class SpectralNorm(Architecture):
+    """Let the linear and convolutional layers of the modules compute with ``W / sigma_max(W)``.
+
+    sigma_max comes from one power iteration per pass in training mode; its gradient is followed.
+
+    Mutates: before training, how the layers of ``modules`` and of their target use their weights; the weights stay
+        plain parameters, so every other intervention and probe sees ``W`` itself. A buffer per layer, at every pass.
+    Logs: nothing of its own.
+    Reference: Miyato et al. 2018 (arXiv 1802.05957), Algorithm 1; on the first linear layer of actor and critic as in
+        Ma et al. 2024 (arXiv 2310.07418), Appendix B.3.
+    Differences from the original: convolution kernels count as ``(out, in * height * width)``, as usual.
+
+    Args:
+        modules: Layers, or modules all of whose linear and convolutional layers are meant, by dotted name.
+    """
+
+    stage = "weights"
+    example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor.trunk", "critic"]}
+
+    def __init__(self, *, modules: Sequence[str] = ("actor.trunk", "critic.trunk")) -> None:
+        super().__init__(modules=modules)
+
+    def _paths(self, agent: RLModule) -> list[str]:
+        return list(weight_layers({name: agent.module(name) for name in self.modules}))
+
+    def claims(self, agent: RLModule) -> frozenset[str]:
+        """Return the layers that it normalises."""
+        return frozenset(f"normalise the weight of {path}" for path in self._paths(agent))
+
+    def build(self, agent: RLModule) -> None:
+        """Add the transform to every layer and its twin."""
+        for path in self._paths(agent):
+            for layer in with_twin(agent, path):
+                weight = layer.get_parameter("weight")
+                add_transform(layer, SpectralNormalization(weight, place_generator(agent, f"spectral_norm/{path}")))
+
+    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
+        """Let the estimates catch up with fresh weights."""
+        fresh = {id(parameter) for parameter in parameters}
+        for path in self._paths(agent):
+            online, *targets = with_twin(agent, path)
+            if id(online.get_parameter("weight")) in fresh:
+                for layer in (online, *targets):
+                    for transform in layer.transforms:  # type: ignore[union-attr]
+                        if isinstance(transform, SpectralNormalization):
+                            transform.restart(layer.get_parameter("weight"))

@@ -1,0 +1,54 @@
+"""Make layers of another size, and put layers between others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.nn.utils import skip_init
+
+
+def resized(layer: nn.Module, outputs: int, inputs: int) -> nn.Module:
+    """Return a layer like ``layer`` with other numbers of inputs and outputs; its values are not initialised.
+
+    Args:
+        layer: Linear, Conv2d without groups, LayerNorm over one dimension, or GroupNorm of one group.
+        outputs: Units or channels it makes; of a norm those that it normalises.
+        inputs: Units or channels it reads; ignored for a norm.
+
+    Raises:
+        TypeError: When the layer is of another kind.
+    """
+    parameter = next(layer.parameters())
+    same: dict[str, Any] = {"device": parameter.device, "dtype": parameter.dtype}
+    if isinstance(layer, nn.Linear):
+        return skip_init(nn.Linear, inputs, outputs, bias=layer.bias is not None, **same)
+    if isinstance(layer, nn.Conv2d) and layer.groups == 1:
+        names = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+        same |= {name: getattr(layer, name) for name in names}
+        return skip_init(nn.Conv2d, inputs, outputs, bias=layer.bias is not None, **same)
+    if isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) == 1:
+        return nn.LayerNorm(outputs, layer.eps, bias=layer.bias is not None, **same)
+    if isinstance(layer, nn.GroupNorm) and layer.num_groups == 1:
+        return nn.GroupNorm(1, outputs, layer.eps, **same)
+    raise TypeError(f"cannot resize {layer}")
+
+
+def size_of(layer: nn.Module) -> tuple[int, int]:
+    """Return the numbers of outputs and inputs of a layer that :func:`resized` takes; a norm has as many of both."""
+    weight = layer.get_parameter("weight")
+    return weight.shape[0], weight.shape[1] if weight.dim() > 1 else weight.shape[0]
+
+
+def insert_after(sequential: nn.Sequential, name: str, new_name: str, layer: nn.Module) -> None:
+    """Put ``layer`` behind the child called ``name``, in place; all other children keep their names.
+
+    ``nn.Sequential.insert`` would number the children that follow anew, and with them the names of their parameters.
+    """
+    children = dict(sequential.named_children())
+    following = list(children)[list(children).index(name) + 1 :]
+    for other in following:
+        delattr(sequential, other)
+    setattr(sequential, new_name, layer)
+    for other in following:
+        setattr(sequential, other, children[other])

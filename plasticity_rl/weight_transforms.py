@@ -1,0 +1,135 @@
+"""Layers that compute with a function of their weight, while the weight itself stays a plain parameter of its name.
+
+``torch.nn.utils.parametrize`` would rename it to ``parametrizations.weight.original`` and hand out a computed tensor as
+``weight``: re-initialising that in place changes nothing, and an intervention would silently do nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plasticity_rl.losses import largest_singular_value
+
+FIRST_ITERATIONS = 15
+"""Power iterations at the start; one per training pass follows."""
+
+
+class _Transformed:
+    transforms: nn.ModuleList
+    weight: Tensor
+
+    @property
+    def effective_weight(self) -> Tensor:
+        """The weight that the layer computes with."""
+        weight = self.weight
+        for transform in self.transforms:
+            weight = transform(weight)
+        return weight
+
+
+class TransformedLinear(_Transformed, nn.Linear):
+    """A linear layer with transforms of its weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x @ effective_weight.T + bias``."""
+        return F.linear(x, self.effective_weight, self.bias)
+
+
+class TransformedConv2d(_Transformed, nn.Conv2d):
+    """A convolution with transforms of its weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve with the effective weight."""
+        return self._conv_forward(x, self.effective_weight, self.bias)
+
+
+@torch.no_grad()
+def weight_in_use(layer: nn.Module) -> Tensor:
+    """Return the weight that a Linear or Conv2d layer computes with; no estimate inside a transform moves."""
+    if not isinstance(layer, _Transformed):
+        return layer.get_parameter("weight")
+    training = [module for module in layer.transforms.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        return layer.effective_weight
+    finally:
+        for module in training:
+            module.training = True
+
+
+def add_transform(layer: nn.Module, transform: nn.Module) -> None:
+    """Let ``layer`` (Linear or Conv2d) compute with ``transform(weight)``, after the transforms it already has.
+
+    The layer keeps its identity, parameters and place in the network; only its class changes, as with torch's own
+    parametrizations.
+
+    Raises:
+        TypeError: When the layer is of another kind.
+    """
+    if not isinstance(layer, _Transformed):
+        if type(layer) is nn.Linear:
+            layer.__class__ = TransformedLinear
+        elif type(layer) is nn.Conv2d:
+            layer.__class__ = TransformedConv2d
+        else:
+            raise TypeError(f"no transforms for a {type(layer).__name__}")
+        layer.transforms = nn.ModuleList()
+    assert isinstance(layer.transforms, nn.ModuleList)
+    layer.transforms.append(transform)
+
+
+class FixedMask(nn.Module):
+    """Multiplies a weight by a fixed 0/1 mask, a buffer of its shape.
+
+    Args:
+        mask: Bool; True is kept.
+    """
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the masked weight; masked elements get the gradient zero."""
+        return weight * self.mask
+
+
+class SpectralNormalization(nn.Module):
+    """Divides a weight by its largest singular value, estimated by one power iteration per pass in training mode.
+
+    Convolution kernels count as matrices ``(out, in * height * width)``.
+
+    Args:
+        weight: Weight that it is made for, to start the estimate at.
+        generator: CPU generator of the first vector.
+
+    Source:
+        Miyato et al. 2018 (arXiv 1802.05957), Algorithm 1.
+    """
+
+    left: Tensor
+
+    def __init__(self, weight: Tensor, generator: torch.Generator) -> None:
+        super().__init__()
+        first = F.normalize(torch.randn(len(weight), generator=generator), dim=0)
+        self.register_buffer("left", first.to(weight.device, weight.dtype))
+        self.restart(weight)
+
+    @torch.no_grad()
+    def restart(self, weight: Tensor) -> None:
+        """Let the estimate catch up with a weight that has changed at once."""
+        for _ in range(FIRST_ITERATIONS):
+            self.left.copy_(largest_singular_value(weight.flatten(1), self.left)[1])
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return ``weight / sigma``, with gradient through sigma; a zero weight stays zero."""
+        # A copy: the buffer moves in place at the next pass, which may come before this one's backward.
+        sigma, following = largest_singular_value(weight.flatten(1), self.left.clone())
+        if self.training:
+            self.left.copy_(following)
+        return weight / sigma.clamp_min(torch.finfo(sigma.dtype).tiny)
