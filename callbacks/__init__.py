@@ -1,8 +1,8 @@
 """Interventions and probes: one paper or one quantity per file. In YAML always ``callbacks.<Name>``."""
 
 from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
-from callbacks.interventions.continual_tasks import ContinualTasks
 from callbacks.interventions.continual_backprop import ContinualBackprop
+from callbacks.interventions.continual_tasks import ContinualTasks
 from callbacks.interventions.crelu import CReLU
 from callbacks.interventions.curl import CURL
 from callbacks.interventions.deep_fourier_features import DeepFourierFeatures

@@ -2,6 +2,7 @@
 
 Tags:
     ``train/return``, ``train/episode_steps``: at the end of every training episode.
+    ``train/<task>/return``, ``eval/<task>/return``: the same by task, where a run has several.
     ``eval/return``, ``eval/return_std``: at every evaluation, the first at frame 0.
     ``loss/critic``, ``loss/actor``, ``q/q1``, ``q/q2``, ``q/target``, ``q/reward``: means over the last update's batch.
     ``loss/temperature``, ``policy/entropy`` (estimate, nats), ``policy/temperature``: of SAC's last update.
