@@ -1,11 +1,13 @@
 """Interventions and probes: one paper or one quantity per file. In YAML always ``callbacks.<Name>``."""
 
 from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
+from callbacks.interventions.churn_reduction import ChurnReduction
 from callbacks.interventions.continual_backprop import ContinualBackprop
 from callbacks.interventions.crelu import CReLU
 from callbacks.interventions.deep_fourier_features import DeepFourierFeatures
 from callbacks.interventions.dormant_ratio_perturbation import DormantRatioPerturbation
 from callbacks.interventions.hare_and_tortoise import HareAndTortoise
+from callbacks.interventions.infer import InFeR
 from callbacks.interventions.l2_init import L2Init
 from callbacks.interventions.layer_norm import LayerNorm
 from callbacks.interventions.normalize_and_project import NormalizeAndProject
@@ -40,6 +42,7 @@ from callbacks.probes.weight_norm import WeightNorm
 __all__ = [
     "AdaptiveReplayRatio",
     "ApproximateRank",
+    "ChurnReduction",
     "ContinualBackprop",
     "CReLU",
     "DeepFourierFeatures",
@@ -51,6 +54,7 @@ __all__ = [
     "FractionActiveUnits",
     "GradientNorm",
     "HareAndTortoise",
+    "InFeR",
     "L2Init",
     "LayerNorm",
     "NormalizeAndProject",
