@@ -4,9 +4,12 @@ from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
 from callbacks.interventions.churn_reduction import ChurnReduction
 from callbacks.interventions.continual_backprop import ContinualBackprop
 from callbacks.interventions.crelu import CReLU
+from callbacks.interventions.curl import CURL
 from callbacks.interventions.deep_fourier_features import DeepFourierFeatures
 from callbacks.interventions.dormant_ratio_perturbation import DormantRatioPerturbation
+from callbacks.interventions.frozen_encoder import FrozenEncoder
 from callbacks.interventions.hare_and_tortoise import HareAndTortoise
+from callbacks.interventions.heavy_priming import HeavyPriming
 from callbacks.interventions.infer import InFeR
 from callbacks.interventions.l2_init import L2Init
 from callbacks.interventions.layer_norm import LayerNorm
@@ -15,6 +18,7 @@ from callbacks.interventions.optimizer_reset import OptimizerReset
 from callbacks.interventions.parseval_regularization import ParsevalRegularization
 from callbacks.interventions.plasticity_injection import PlasticityInjection
 from callbacks.interventions.prune_dormant import PruneDormant
+from callbacks.interventions.random_frozen_encoder import RandomFrozenEncoder
 from callbacks.interventions.random_pruning import RandomPruning
 from callbacks.interventions.rational_activation import RationalActivation
 from callbacks.interventions.redo import ReDo
@@ -25,24 +29,36 @@ from callbacks.interventions.shrink_and_perturb import ShrinkAndPerturb
 from callbacks.interventions.spectral_norm import SpectralNorm
 from callbacks.interventions.spectral_regularization import SpectralRegularization
 from callbacks.interventions.toggle_augmentation import ToggleAugmentation
+from callbacks.interventions.warm_start_replay import WarmStartReplay
 from callbacks.interventions.weight_clipping import WeightClipping
 from callbacks.interventions.weight_decay import WeightDecay
 from callbacks.interventions.wider_network import WiderNetwork
 from callbacks.probes.approximate_rank import ApproximateRank
+from callbacks.probes.churn import Churn
 from callbacks.probes.distance_from_init import DistanceFromInit
 from callbacks.probes.dormant_units import DormantUnits
 from callbacks.probes.effective_rank import EffectiveRank
 from callbacks.probes.feature_rank import FeatureRank
 from callbacks.probes.fraction_active_units import FractionActiveUnits
+from callbacks.probes.gradient_covariance import GradientCovariance
+from callbacks.probes.gradient_dormancy import GradientDormancy
 from callbacks.probes.gradient_norm import GradientNorm
+from callbacks.probes.hessian_top import HessianTop
+from callbacks.probes.linearized_units import LinearizedUnits
+from callbacks.probes.ntk_rank import NTKRank
+from callbacks.probes.random_target_fit import RandomTargetFit
 from callbacks.probes.srank import SRank
 from callbacks.probes.stable_rank import StableRank
+from callbacks.probes.target_statistics import TargetStatistics
+from callbacks.probes.weight_change import WeightChange
 from callbacks.probes.weight_norm import WeightNorm
 
 __all__ = [
+    "CURL",
     "AdaptiveReplayRatio",
     "ApproximateRank",
     "ChurnReduction",
+    "Churn",
     "ContinualBackprop",
     "CReLU",
     "DeepFourierFeatures",
@@ -52,16 +68,25 @@ __all__ = [
     "EffectiveRank",
     "FeatureRank",
     "FractionActiveUnits",
+    "FrozenEncoder",
+    "GradientCovariance",
+    "GradientDormancy",
     "GradientNorm",
     "HareAndTortoise",
     "InFeR",
+    "HessianTop",
+    "HeavyPriming",
     "L2Init",
+    "LinearizedUnits",
+    "NTKRank",
     "LayerNorm",
     "NormalizeAndProject",
     "OptimizerReset",
     "ParsevalRegularization",
     "PlasticityInjection",
     "PruneDormant",
+    "RandomFrozenEncoder",
+    "RandomTargetFit",
     "RandomPruning",
     "RationalActivation",
     "ReDo",
@@ -73,7 +98,10 @@ __all__ = [
     "SpectralNorm",
     "SpectralRegularization",
     "StableRank",
+    "TargetStatistics",
     "ToggleAugmentation",
+    "WeightChange",
+    "WarmStartReplay",
     "WeightClipping",
     "WeightDecay",
     "WeightNorm",

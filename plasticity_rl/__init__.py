@@ -24,6 +24,7 @@ _EXPORTS = {
     "RLDataModule": "plasticity_rl.data",
     "RLModule": "plasticity_rl.rl_module",
     "Regularizer": "plasticity_rl.callback",
+    "SAC": "plasticity_rl.sac",
     "ScheduledIntervention": "plasticity_rl.callback",
     "UpdateIntervention": "plasticity_rl.callback",
     "UserError": "plasticity_rl.errors",

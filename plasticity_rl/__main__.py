@@ -5,6 +5,7 @@ Importing torch, TorchRL and Lightning takes seconds; it happens only when a sub
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,10 +15,14 @@ from plasticity_rl.errors import UserError, suggestion
 COMMANDS = {
     "fit": "train an agent, or continue a run with --ckpt_path last",
     "validate": "evaluate a checkpoint: plasticity-rl validate --ckpt_path RUN/checkpoints/last.ckpt",
+    "probe": "measure the networks of a checkpoint, or compare two: plasticity-rl probe RUN/checkpoints/last.ckpt",
+    "plot": "draw return and FAU of runs: plasticity-rl plot RUN [RUN ...] --out figure.png",
 }
+OWN_MODULE = ("probe", "plot")
+"""Commands with a module of their own in ``plasticity_rl/commands``; the others are LightningCLI's."""
 HELP = """usage: plasticity-rl COMMAND [options]
 
-Plasticity in visual reinforcement learning: DrQ-v2 on DeepMind Control from pixels.
+Plasticity in visual reinforcement learning: DrQ-v2 on DeepMind Control from pixels (or DrQ-v2 and SAC from states).
 
 commands:
 {commands}
@@ -27,6 +32,7 @@ options:
   -h, --help     print this; `plasticity-rl COMMAND --help` lists every option with its unit (takes some seconds)
 
 first run:       plasticity-rl fit --config configs/quickstart.yaml
+without pixels:  plasticity-rl fit --config configs/sac_state.yaml
 a callback:      ... --trainer.callbacks+=callbacks.Reset --trainer.callbacks.every_n_frames=100000
 what it can do:  ... --trainer.callbacks.help=callbacks.Reset
 print a config:  ... --print_config
@@ -52,14 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
+        from plasticity_rl.arguments import setting, with_run_config
         from plasticity_rl.rendering import check_rendering, configure_backend
 
         configure_backend()
-        if not any(arg in ("-h", "--help") or arg.startswith("--print_config") for arg in args):
+        asks = any(arg in ("-h", "--help") or arg.startswith("--print_config") for arg in args)
+        if args[0] != "plot" and not asks and setting(with_run_config(args), "data.observation") != "state":
             check_rendering()
-        from plasticity_rl.cli import run
+        if args[0] in OWN_MODULE:
+            importlib.import_module(f"plasticity_rl.commands.{args[0]}").run(args[1:])
+        else:
+            from plasticity_rl.cli import run
 
-        run(args)
+            run(args)
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,9 +25,24 @@ class HiddenActivation(nn.Module):
         """Set parameters, if there are any, to their first values."""
 
 
+@dataclass(frozen=True)
+class Pass:
+    """What one forward pass gave.
+
+    Attributes:
+        activations: Detached outputs of the hidden activation layers by layer, ``(B, units)`` or ``(B, channels,
+            height, width)``; the first output of a layer that runs more than once. A layer that does not run (a head
+            in waiting) is left out.
+        outputs: What ``agent.forward_all`` returned, without gradient.
+    """
+
+    activations: dict[nn.Module, Tensor]
+    outputs: dict[str, Tensor]
+
+
 @torch.no_grad()
-def record_activations(agent: RLModule, batch: TensorDictBase) -> dict[nn.Module, Tensor]:
-    """Run every module once on ``batch`` and return what its hidden activation layers put out.
+def record_pass(agent: RLModule, batch: TensorDictBase) -> Pass:
+    """Run every module once on ``batch`` and return what its hidden activation layers and the modules put out.
 
     Modules are in evaluation mode meanwhile, so that nothing is drawn (dropout) and no buffer moves (batch norm).
     Afterwards every mode is as before, and no hook is left.
@@ -34,10 +50,6 @@ def record_activations(agent: RLModule, batch: TensorDictBase) -> dict[nn.Module
     Args:
         agent: Agent whose ``activation_layers`` of all ``module_names`` are read.
         batch: ``[B]`` with the keys of a training batch.
-
-    Returns:
-        Detached tensors ``(B, units)`` or ``(B, channels, height, width)`` by layer; the first output of a layer that
-        runs more than once. A layer that does not run (a head in waiting) is left out.
     """
     recorded: dict[nn.Module, Tensor] = {}
 
@@ -46,18 +58,19 @@ def record_activations(agent: RLModule, batch: TensorDictBase) -> dict[nn.Module
         recorded.setdefault(layer, output.detach().clone())
 
     layers = {layer for name in agent.module_names for layer in agent.activation_layers(name).values()}
-    with _evaluation_mode(agent):
+    with evaluation_mode(agent):
         handles = [layer.register_forward_hook(record) for layer in layers]
         try:
-            agent.forward_all(batch)
+            outputs = agent.forward_all(batch)
         finally:
             for handle in handles:
                 handle.remove()
-    return recorded
+    return Pass(recorded, outputs)
 
 
 @contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put ``module`` and all its children into evaluation mode; afterwards each is as it was."""
     training = [child for child in module.modules() if child.training]
     try:
         for child in training:

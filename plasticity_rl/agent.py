@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from plasticity_rl import losses
-from plasticity_rl.augment import random_shift
+from plasticity_rl.augment import RandomShift
+from plasticity_rl.augment_chain import AugmentationChain
 from plasticity_rl.errors import UserError
-from plasticity_rl.networks import Actor, Critic, Encoder, init_weights, noisy_action
+from plasticity_rl.networks import Actor, Critic, encoder_for, init_weights, noisy_action
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.schedules import parse_schedule
 from plasticity_rl.units import Reader
@@ -22,6 +23,9 @@ from plasticity_rl.units import Reader
 
 class DrQV2(RLModule):
     """DrQ-v2: off-policy actor-critic from pixels, encoder trained by the critic's loss only.
+
+    From states (``--data.observation state``) it is the same agent without encoder and augmentation: the trunks of
+    actor and critic (Linear, LayerNorm, Tanh) read the state, so that everything behind them is the published network.
 
     Outside a Trainer, ``update`` is one gradient update on a batch of your own::
 
@@ -31,31 +35,36 @@ class DrQV2(RLModule):
     Differences from the published agent are listed in the README.
 
     Args:
-        obs_shape: ``(channels, height, width)`` of the stacked uint8 frames; the command line fills it in.
+        obs_shape: ``(channels, height, width)`` of the stacked uint8 frames, or ``(n,)`` of a float32 state; the
+            command line fills it in.
         action_dim: Number of action dimensions, each in [-1, 1]; the command line fills it in.
         lr: Learning rate of the three Adam optimizers.
         feature_dim: Width of the trunk's output.
         hidden_dim: Width of the hidden layers of actor and critic.
-        num_channels: Channels of every convolution of the encoder.
+        num_channels: Channels of every convolution of the encoder; not used for states.
         critic_target_tau: Step of the target network's moving average per update, in (0, 1].
         stddev_schedule: Standard deviation of the exploration noise: a number, ``linear(start,end,duration)`` or
             ``step_linear(...)``; durations in env steps (agent decisions), as published.
         stddev_clip: Largest absolute noise on actions inside the losses.
-        augment: Whether updates see randomly shifted images.
-        random_shift_pad: Largest shift in pixels.
+        augment: Whether updates see augmented images; None is true for pixels, and false for states, which are never
+            augmented.
+        random_shift_pad: Largest shift in pixels of the published augmentation.
+        augmentations: Augmentations in order, instead of the published random shift alone: the kinds of
+            ``plasticity_rl.augment``, and transforms of kornia or ``torchvision.transforms.v2`` by class path. Not
+            part of a checkpoint's hyperparameters; a resumed run takes them from its config.
         replay_ratio: Gradient updates per env step (agent decision), > 0; any rational is exact.
         num_seed_frames: Env frames of uniform random actions before the first update.
         seed: Seed of every random number drawn while training; the command line links it to ``seed_everything``. The
             initial weights come from torch's default generator (``seed_everything``), as published.
     """
 
-    module_names = ("encoder", "actor", "critic")
-    optimizer_names = ("encoder", "actor", "critic")
+    module_names: tuple[str, ...] = ("encoder", "actor", "critic")
+    optimizer_names: tuple[str, ...] = ("encoder", "actor", "critic")
     loss_optimizers = MappingProxyType({"critic": ("encoder", "critic"), "actor": ("actor",)})
 
     def __init__(
         self,
-        obs_shape: tuple[int, int, int],
+        obs_shape: tuple[int, ...],
         action_dim: int,
         *,
         lr: float = 1e-4,
@@ -65,14 +74,15 @@ class DrQV2(RLModule):
         critic_target_tau: float = 0.01,
         stddev_schedule: str | float = "linear(1.0,0.1,500000)",
         stddev_clip: float = 0.3,
-        augment: bool = True,
+        augment: bool | None = None,
         random_shift_pad: int = 4,
+        augmentations: list[nn.Module] | None = None,
         replay_ratio: float = 0.5,
         num_seed_frames: int = 4000,
         seed: int = 0,
     ) -> None:
         super().__init__(replay_ratio=replay_ratio, num_seed_frames=num_seed_frames, seed=seed)
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["augmentations"])  # modules: a checkpoint holds tensors and plain data only
         for name, value in {"feature_dim": feature_dim, "hidden_dim": hidden_dim, "num_channels": num_channels}.items():
             if value < 1:
                 raise UserError(f"model.{name}={value} must be a whole number >= 1")
@@ -89,13 +99,32 @@ class DrQV2(RLModule):
             raise UserError(f"stddev_schedule={stddev_schedule!r} gives a negative standard deviation; use values >= 0")
         self.stddev_clip = stddev_clip
         self.action_dim = action_dim
-        self.augment = augment
+        self.encoder = encoder_for(obs_shape, num_channels)
+        if len(obs_shape) == 1:  # states: there is nothing to encode
+            self.observation_key = "state"
+            self.module_names = self.optimizer_names = ("actor", "critic")
+            self.loss_optimizers = MappingProxyType({"critic": ("critic",), "actor": ("actor",)})
+        self.augment = self.observation_key == "pixels" if augment is None else augment
         self.random_shift_pad = random_shift_pad
-        self.encoder = Encoder(obs_shape, num_channels)
+        if augmentations is not None and self.observation_key != "pixels":
+            raise UserError("model.augmentations: states are not augmented, only images; leave it out")
+        published = [RandomShift(random_shift_pad)] if self.observation_key == "pixels" else []
+        self.augmentations = AugmentationChain(published if augmentations is None else augmentations, obs_shape)
         self.actor = Actor(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
         self.critic = Critic(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self._move_target = get_ema_multi_avg_fn(1.0 - critic_target_tau)
+
+    @property
+    def augment(self) -> bool:
+        """Whether updates see augmented images."""
+        return self._augment
+
+    @augment.setter
+    def augment(self, value: bool) -> None:
+        if value and self.observation_key != "pixels":
+            raise UserError("augment=True: states are not augmented, only images; use --model.augment false")
+        self._augment = value
 
     @property
     def stddev(self) -> float:
@@ -103,7 +132,7 @@ class DrQV2(RLModule):
         return self.stddev_schedule(self.env_steps)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return one Adam each for encoder, actor and critic."""
+        """Return one Adam each for encoder (if there is one to train), actor and critic."""
         return [
             torch.optim.Adam([*self.module(name).parameters(), *self.extra_parameters(name)], lr=self.lr)
             for name in self.optimizer_names
@@ -135,34 +164,30 @@ class DrQV2(RLModule):
         """Do one gradient update: critic and encoder, then actor, then the target's moving average.
 
         Args:
-            batch: ``[B]`` with ``pixels`` and ``("next", "pixels")`` uint8 ``(B, C, H, W)``, ``action`` ``(B, A)``,
-                n-step ``reward`` and ``discount`` ``(B, 1)`` or ``(B,)``; ``next`` is n steps later.
+            batch: ``[B]`` with ``pixels`` and ``("next", "pixels")`` uint8 ``(B, C, H, W)`` (or ``state``, float32
+                ``(B, n)``), ``action`` ``(B, A)``, n-step ``reward`` and ``discount`` ``(B, 1)`` or ``(B,)``; ``next``
+                is n steps later.
 
         Returns:
             Detached scalars by log tag. Nothing is read back from a GPU.
         """
-        pixels, next_pixels = batch["pixels"], batch["next", "pixels"]
-        # As columns, whatever came in: a flat reward would broadcast with the (B, 1) values to (B, B) without a word.
-        reward, discount = batch["reward"].view(-1, 1), batch["discount"].view(-1, 1)
+        key = self.observation_key
+        observation, next_observation = batch[key], batch["next", key]
         if self.augment:
-            pixels, next_pixels = self._shift(pixels), self._shift(next_pixels)
-        features = self.encoder(pixels)
-        with torch.no_grad():
-            next_features = self.encoder(next_pixels)
-            next_action = self._noisy(self.actor(next_features))
-            next_q1, next_q2 = self.critic_target(next_features, next_action)
-            target = losses.td_target(reward, discount, next_q1, next_q2)
+            observation, next_observation = (self.augmentations(x, self.rng) for x in (observation, next_observation))
+        noise = self.rng.get("update_noise", observation.device)
+        features = self.encoder(observation)
+        target = self._target(batch, next_observation, noise)
 
         q1, q2 = self.critic(features, batch["action"])
-        seen = {"pixels": pixels, "next_pixels": next_pixels, "features": features}
+        seen = {key: observation, f"next_{key}": next_observation, "features": features}
         critic_terms = self.loss_terms("critic", batch, **seen)
         critic_loss = sum(critic_terms.values(), losses.critic_loss(q1, q2, target))
         self.minimize(critic_loss, *self.loss_optimizers["critic"])
 
         features = features.detach()
-        action = self._noisy(self.actor(features))
         actor_terms = self.loss_terms("actor", batch, **{**seen, "features": features})
-        actor_loss = sum(actor_terms.values(), losses.actor_loss(*self.critic(features, action)))
+        actor_loss = sum(actor_terms.values(), self._actor_loss(features, noise))
         self.minimize(actor_loss, *self.loss_optimizers["actor"])
 
         self._move_target(list(self.critic_target.parameters()), list(self.critic.parameters()), None)
@@ -172,48 +197,84 @@ class DrQV2(RLModule):
             "q/q1": q1.mean(),
             "q/q2": q2.mean(),
             "q/target": target.mean(),
-            "q/reward": reward.mean(),
+            "q/reward": batch["reward"].mean(),
             **{f"{tag}/loss": term for tag, term in (critic_terms | actor_terms).items()},
         }
         return TensorDict({tag: value.detach() for tag, value in metrics.items()}, batch_size=[])
 
-    def _shift(self, pixels: Tensor) -> Tensor:
-        return random_shift(pixels, self.random_shift_pad, self.rng.get("augment", pixels.device))
-
-    def _noisy(self, mean: Tensor) -> Tensor:
-        return noisy_action(mean, self.stddev, self.stddev_clip, self.rng.get("update_noise", mean.device))
+    def _noisy(self, mean: Tensor, generator: torch.Generator) -> Tensor:
+        return noisy_action(mean, self.stddev, self.stddev_clip, generator)
 
     @torch.no_grad()
-    def act(self, pixels: Tensor, *, explore: bool) -> Tensor:
-        """Return actions ``(batch, action_dim)`` on the pixels' device; uniform during the seed phase if exploring."""
+    def _target(self, batch: TensorDictBase, next_observation: Tensor, generator: torch.Generator) -> Tensor:
+        # As columns, whatever came in: a flat reward would broadcast with the (B, 1) values to (B, B) without a word.
+        reward, discount = batch["reward"].view(-1, 1), batch["discount"].view(-1, 1)
+        features = self.encoder(next_observation)
+        action = self._noisy(self.actor(features), generator)
+        return losses.td_target(reward, discount, *self.critic_target(features, action))
+
+    def _actor_loss(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        action = self._noisy(self.actor(features), generator)
+        return losses.actor_loss(*self.critic(features, action))
+
+    def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return the ``critic`` or ``actor`` loss of :meth:`update` on ``batch``, not augmented and without terms."""
+        features = self.encoder(batch[self.observation_key])
+        if loss == "actor":
+            return self._actor_loss(features.detach(), generator)
+        q1, q2 = self.critic(features, batch["action"])
+        return losses.critic_loss(q1, q2, self.td_targets(batch, generator))
+
+    def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return the clipped double-Q targets ``(B, 1)`` of :meth:`update` on ``batch``, not augmented."""
+        return self._target(batch, batch["next", self.observation_key], generator)
+
+    @torch.no_grad()
+    def act(self, observations: Tensor, *, explore: bool) -> Tensor:
+        """Return actions ``(batch, action_dim)`` for observations, on their device; uniform in the seed phase."""
         generator = self.rng.get(f"explore/rank{self._rank}", self.device)
         if explore and self.env_frames < self.num_seed_frames:
-            shape = (pixels.shape[0], self.action_dim)
-            return (torch.rand(shape, generator=generator, device=self.device) * 2.0 - 1.0).to(pixels.device)
-        action = self.actor(self.encoder(pixels.to(self.device)))
+            shape = (len(observations), self.action_dim)
+            return (torch.rand(shape, generator=generator, device=self.device) * 2.0 - 1.0).to(observations.device)
+        action = self.actor(self.encoder(observations.to(self.device)))
         if explore:
             action = noisy_action(action, self.stddev, None, generator)
-        return action.to(pixels.device)
+        return action.to(observations.device)
 
     @property
     def _rank(self) -> int:
         return self.global_rank if self._trainer is not None else 0
+
+    def module(self, name: str) -> nn.Module:
+        """Return a module by dotted name, e.g. ``critic`` or ``critic.Q1``.
+
+        Raises:
+            UserError: When there is none; the message lists what exists.
+        """
+        if name.split(".")[0] == "encoder" and "encoder" not in self.module_names:
+            raise UserError(f"no module {name!r}: states need no encoder; name modules of {list(self.module_names)}")
+        return super().module(name)
 
     def target_of(self, name: str) -> nn.Module | None:
         """Return the target critic's twin of ``critic`` or one of its submodules; encoder and actor have none."""
         top, _, sub = name.partition(".")
         return self.critic_target.get_submodule(sub) if top == "critic" else None
 
+    def encode(self, observations: Tensor) -> Tensor:
+        """Return the encoder's features ``(batch, repr_dim)``; of states the states themselves."""
+        return self.encoder(observations)
+
     def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """Run encoder, actor and critic once on ``pixels`` and ``action``, neither augmented nor with noise.
+        """Run encoder, actor and critic once on observations and ``action``, neither augmented nor with noise.
 
         Returns:
             ``encoder`` ``(B, repr_dim)``, ``actor`` (mean action) ``(B, action_dim)``, ``critic`` (both values)
-            ``(B, 2)``.
+            ``(B, 2)``; from states no ``encoder``.
         """
-        features = self.encoder(batch["pixels"])
+        features = self.encoder(batch[self.observation_key])
         values = self.critic(features, batch["action"])
-        return {"encoder": features, "actor": self.actor(features), "critic": torch.cat(values, -1)}
+        outputs = {"encoder": features, "actor": self.actor(features), "critic": torch.cat(values, -1)}
+        return {name: outputs[name] for name in self.module_names}
 
     def output_readers(self, name: str) -> Sequence[Reader]:
         """Return the trunks of actor, critic and target critic for the encoder; the others end in no hidden units."""

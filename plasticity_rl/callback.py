@@ -75,6 +75,8 @@ class RLCallback(pl.Callback):
 
     example_arguments: ClassVar[Mapping[str, Any]] = {}
     """Arguments with which it acts within a few updates: how the law tests build it."""
+    needs_pixels: ClassVar[bool] = False
+    """Whether it works on images, so that an agent with state observations must refuse it."""
 
     @property
     def name(self) -> str:
@@ -117,6 +119,9 @@ class Intervention(RLCallback):
     """Arguments with which it changes nothing (law 2), or None where it acts by nature at the start."""
     incompatible_with: ClassVar[Mapping[str, str]] = {}
     """Class names of interventions that cannot run beside this one, each with the reason."""
+
+    fills_replay: bool = False
+    """Whether it puts transitions into the replay before the seed phase, which then may be shorter than a batch."""
 
     stage: ClassVar[str] = BUILD_STAGES[0]
     """One of ``BUILD_STAGES``; orders what several interventions of family architecture build."""
@@ -285,6 +290,14 @@ class Probe(RLCallback):
         self.events = Events(every=every_n_updates, option=f"{type(self).__name__}.every_n_updates")
         self._due = False
 
+    @property
+    def watches_update(self) -> bool:
+        """Whether it looks at an update and not only at what the update leaves behind.
+
+        Of a checkpoint, such a probe is measured around one more update, every other on the weights as they are.
+        """
+        return type(self).begin is not Probe.begin
+
     def begin(self, agent: RLModule) -> None:
         """Called before an update that is to be measured, for example to install hooks."""
 
@@ -331,6 +344,16 @@ def refuse_conflicts(agent: RLModule, interventions: Sequence[Intervention]) -> 
         reason = one.conflict_with(agent, two)
         if reason is not None:
             raise UserError(f"{type(one).__name__} cannot run beside {type(two).__name__}: {reason}")
+
+
+def refuse_without_pixels(callbacks: Iterable[RLCallback], observation_key: str) -> None:
+    """Raise UserError naming the first callback that needs images, unless that is what the agent observes."""
+    for callback in callbacks:
+        if callback.needs_pixels and observation_key != "pixels":
+            raise UserError(
+                f"{type(callback).__name__} works on images, but this run observes the {observation_key}; "
+                "leave it out, or use --data.observation pixels"
+            )
 
 
 def refuse_doubles(callbacks: Iterable[pl.Callback]) -> None:

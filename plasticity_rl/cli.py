@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import logging
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 import lightning.pytorch as pl
 import yaml
@@ -19,17 +21,23 @@ from omegaconf.errors import OmegaConfBaseException
 
 from plasticity_rl import __version__
 from plasticity_rl.agent import DrQV2
-from plasticity_rl.callback import refuse_late_events
+from plasticity_rl.arguments import CONFIG, option_values, setting, settings, with_run_config
+from plasticity_rl.callback import Intervention, refuse_late_events
 from plasticity_rl.cli_errors import UNION, one_line
 from plasticity_rl.data import RLDataModule
-from plasticity_rl.errors import UserError
+from plasticity_rl.description import short_name
+from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.rl_module import RLModule
 from plasticity_rl.run_folder import read_checkpoint, refuse_other_run
+from plasticity_rl.sac import SAC
 from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks, run_logger
 
 RUNS = Path("runs")
-"""Where runs go that name no folder: ``runs/<task>_seed<seed>_<date>-<time>``."""
+"""Where runs go that name no folder: ``runs/<task>_<interventions>_seed<seed>_<date>-<time>``."""
 
 
+AGENTS: dict[str, type[RLModule]] = {"drqv2": DrQV2, "sac": SAC}
+"""Values of ``--agent``: whose arguments are the options ``--model.*``."""
 PARSER_MODE = "omegaconf+"
 """YAML in which ``${...}`` follows overrides on the command line."""
 
@@ -107,6 +115,12 @@ class RLCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add ``--max_frames`` and derive what depends on other options."""
         parser.add_argument(
+            "--agent",
+            type=Literal[tuple(AGENTS)],
+            default="drqv2",
+            help="Agent to train; it decides which options --model.* there are (see `--agent sac --help`).",
+        )
+        parser.add_argument(
             "--max_frames",
             type=int,
             default=3_100_000,
@@ -175,6 +189,21 @@ class RLCLI(LightningCLI):
             raise UserError(f"trainer: {_first_line(error)}") from error
 
 
+def agent_class(args: Sequence[str]) -> type[RLModule]:
+    """Return the agent that a command asks for, from its options and config files: the parser depends on it.
+
+    Raises:
+        UserError: For a name that there is no agent of, or another one than a config file was written for.
+    """
+    name = setting(args, "agent", "drqv2")
+    if name not in AGENTS:
+        raise UserError(f"agent={name!r} is not an agent; there are {list(AGENTS)}.{suggestion(str(name), AGENTS)}")
+    for source, other in settings(args, "agent"):
+        if other != name and not source.startswith("--"):
+            raise UserError(f"{source} holds the options of agent={other}, but the command ends up with agent={name}")
+    return AGENTS[name]
+
+
 def as_seed(seed: int | bool | None) -> int:
     """Turn ``--seed_everything`` into a number: false means 0 to the framework's own generators."""
     seed = 0 if seed is None or isinstance(seed, bool) else seed
@@ -189,7 +218,8 @@ def _first_line(error: Exception) -> str:
 
 def default_run_dir(config: Any, subcommand: str) -> Path:
     """Return the folder of a run that names none: a new one, or with ``--ckpt_path`` that of the checkpoint."""
-    prefix = f"{config.data.task}_seed{as_seed(config.seed_everything)}_"
+    name = short_name([cls for cls in _callback_classes(config) if issubclass(cls, Intervention)])
+    prefix = f"{config.data.task}_{name + '_' if name else ''}seed{as_seed(config.seed_everything)}_"
     if config.ckpt_path == "last":
         candidates = sorted(RUNS.glob(f"{prefix}*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
         if not candidates:
@@ -203,19 +233,17 @@ def default_run_dir(config: Any, subcommand: str) -> Path:
     return RUNS / f"{prefix}{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
-def option_values(args: Sequence[str], *names: str) -> list[str]:
-    """Return the values given to an option in either spelling, ``--name value`` and ``--name=value``."""
-    pairs = zip(args, [*args[1:], ""], strict=True)
-    return [
-        following if arg in names else arg.partition("=")[2]
-        for arg, following in pairs
-        if arg in names or arg.startswith(tuple(f"{name}=" for name in names))
-    ]
+def _callback_classes(config: Any) -> list[type]:
+    """Return the classes of the callbacks that a parsed config names; their paths were checked by the parser."""
+    entries = config.trainer.callbacks or []
+    paths = [entry.class_path for entry in (entries if isinstance(entries, list) else [entries])]
+    parts = [path.rpartition(".") for path in paths]
+    return [getattr(importlib.import_module(module), name) for module, _, name in parts]
 
 
 def check_config_files(args: Sequence[str]) -> None:
     """Raise UserError naming the first config file that is broken or holds no options."""
-    for path in map(Path, option_values(args, "--config", "-c")):
+    for path in map(Path, option_values(args, *CONFIG)):
         if not path.is_file():
             continue  # the parser says so
         try:
@@ -226,25 +254,6 @@ def check_config_files(args: Sequence[str]) -> None:
         if not isinstance(content, dict):
             held = "nothing" if content is None else f"a {type(content).__name__}"
             raise UserError(f"{path} must hold options (data:, model:, trainer:, ...), but holds {held}")
-
-
-def with_run_config(args: Sequence[str]) -> list[str]:
-    """Add the run folder and its ``config.yaml`` to a command that names a checkpoint but no config."""
-    args = list(args)
-    checkpoint = option_values(args, "--ckpt_path")
-    if not checkpoint or option_values(args, "--config", "-c"):
-        return args
-    folders = option_values(args, "--trainer.default_root_dir")
-    if checkpoint[-1] == "last":
-        run_dir = Path(folders[-1]) if folders else None
-    else:
-        run_dir = Path(checkpoint[-1]).resolve().parents[1]
-    # A command that adds callbacks describes the whole run by itself; the config would give them a second time.
-    appends = args[0] == "fit" and any(arg.startswith("--trainer.callbacks") for arg in args)
-    if run_dir is None or appends or not (run_dir / "config.yaml").is_file():
-        return args
-    own = [] if folders else [f"--trainer.default_root_dir={run_dir}"]
-    return [args[0], f"--config={run_dir / 'config.yaml'}", *own, *args[1:]]
 
 
 def quiet() -> None:
@@ -264,13 +273,19 @@ def run(args: Sequence[str]) -> None:
         UserError: When the input is wrong.
     """
     quiet()
+    _build(RLCLI, args)
+
+
+def _build(cls: type[RLCLI], args: Sequence[str]) -> RLCLI:
+    """Parse ``args`` with one of the classes above, and turn what is wrong into UserError."""
     check_config_files(args)
+    args = with_run_config(args)
     set_loader(PARSER_MODE, load_yaml, exceptions=(yaml.YAMLError,))
     try:
-        RLCLI(
-            DrQV2,
+        return cls(
+            agent_class(args),
             RLDataModule,
-            args=with_run_config(args),
+            args=args,
             seed_everything_default=1,
             trainer_defaults=TRAINER_DEFAULTS,
             save_config_callback=SaveRunConfig,
@@ -286,3 +301,33 @@ def run(args: Sequence[str]) -> None:
         if UNION in str(error):
             raise UserError(one_line(str(error))) from error
         raise
+
+
+class _WithoutRunning(RLCLI):
+    """Parses and builds, and leaves the rest to the caller."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class RestoredRun:
+    """Agent, data and callbacks as a run's configuration describes them; nothing is loaded yet."""
+
+    run_dir: Path
+    agent: RLModule
+    data: RLDataModule
+    callbacks: list[pl.Callback]
+
+
+def restore_only(checkpoint: Path) -> RestoredRun:
+    """Build what the ``config.yaml`` of a checkpoint's run describes, as ``validate`` does, without running it.
+
+    Raises:
+        UserError: When the folder of the run holds no ``config.yaml``, or it is broken.
+    """
+    run_dir = checkpoint.resolve().parents[1]
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(f"{checkpoint} does not lie in a run folder: there is no {run_dir / 'config.yaml'}")
+    cli = _build(_WithoutRunning, ["validate", f"--ckpt_path={checkpoint}"])
+    return RestoredRun(run_dir, cli.model, cli.datamodule, list(cli.trainer.callbacks))  # type: ignore[attr-defined]

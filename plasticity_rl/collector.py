@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase
 from plasticity_rl.env_state import env_state_dict, load_env_state_dict
 
 Policy = Callable[[Tensor], Tensor]
-"""Maps uint8 pixels ``(num_envs, channels, height, width)`` to actions ``(num_envs, action_dim)``."""
+"""Maps observations ``(num_envs, *obs_shape)``, uint8 or float32, to actions ``(num_envs, action_dim)``."""
 
 
 class _PolicyModule:
@@ -22,12 +22,12 @@ class _PolicyModule:
 
     out_keys = ("action",)
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    def __init__(self, policy: Policy, observation: str) -> None:
+        self.policy, self.observation = policy, observation
 
     def __call__(self, tensordict: TensorDictBase) -> TensorDictBase:
-        pixels = tensordict["pixels"]
-        action = self.policy(pixels.reshape(-1, *pixels.shape[-3:]))
+        observation = tensordict[self.observation]
+        action = self.policy(observation.reshape(-1, *observation.shape[tensordict.batch_dims :]))
         return tensordict.set("action", action.reshape(*tensordict.batch_size, -1))
 
 
@@ -40,16 +40,17 @@ class StepCollector:
         env: An environment, or a vector of them with batch shape ``[num_envs]``.
         policy: The acting policy. It is called, not stored as a submodule, so that the agent's weights are never
             registered twice.
+        observation: Key of the observation that the policy is given.
     """
 
-    def __init__(self, env: EnvBase, policy: Policy) -> None:
+    def __init__(self, env: EnvBase, policy: Policy, observation: str = "pixels") -> None:
         self.env = env
         self.num_envs = env.batch_size.numel()
         self.episode_return = torch.zeros(self.num_envs)
         self.episode_steps = torch.zeros(self.num_envs, dtype=torch.int64)
         self._collector = Collector(
             env,
-            policy=_PolicyModule(policy),
+            policy=_PolicyModule(policy, observation),
             frames_per_batch=self.num_envs,
             total_frames=-1,
             track_traj_ids=False,
@@ -63,8 +64,8 @@ class StepCollector:
         """Step every env once.
 
         Returns:
-            TensorDict of batch shape ``[num_envs]`` with ``pixels``, ``action`` and, under ``next``, ``pixels``,
-            ``reward``, ``discount`` and ``done``.
+            TensorDict of batch shape ``[num_envs]`` with the observation, ``action`` and, under ``next``, the
+            observation, ``reward``, ``discount`` and ``done``.
         """
         step = next(self._steps).reshape(-1)
         self.episode_return += step["next", "reward"].view(-1)

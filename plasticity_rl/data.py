@@ -9,9 +9,9 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from torchrl.envs import EnvBase
 
-from plasticity_rl.callback import as_agent
+from plasticity_rl.callback import Intervention, as_agent
 from plasticity_rl.collector import Policy, StepCollector
-from plasticity_rl.envs import make_env
+from plasticity_rl.envs import Observation, make_env
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode, play_episode
 from plasticity_rl.replay import FrameReplay, check_fits, replay_bytes
@@ -43,6 +43,9 @@ class RLDataModule(pl.LightningDataModule):
 
     Args:
         task: Task name, e.g. ``walker_run``, ``cup_catch``, ``reach_duplo``.
+        observation: ``pixels``, or ``state``: the task's own observations as one float32 vector (positions, velocities
+            ...), without rendering. The options of pictures then have no meaning: ``frame_stack``, ``image_size``,
+            ``render``, ``camera_id``.
         action_repeat: Simulator frames per env step (agent decision).
         frame_stack: Frames per observation.
         image_size: Height and width of a frame in pixels.
@@ -62,12 +65,17 @@ class RLDataModule(pl.LightningDataModule):
         replay_dir: Folder of the replay files that make a resume exact; None is ``replay/`` in the run folder
             (``trainer.default_root_dir``). They are written at checkpoints, or at once with ``storage="memmap"``.
         env: Factory with the signature of ``plasticity_rl.make_env``, for environments of your own.
+
+    Attributes:
+        obs_shape: Shape of an observation: ``(3 * frame_stack, image_size, image_size)``, or ``(n,)`` of a state.
+        action_dim: Number of action dimensions.
     """
 
     def __init__(
         self,
         task: str = "walker_run",
         *,
+        observation: Observation = "pixels",
         action_repeat: int = 2,
         frame_stack: int = 3,
         image_size: int = 84,
@@ -88,6 +96,7 @@ class RLDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.task, self.action_repeat, self.frame_stack, self.image_size = task, action_repeat, frame_stack, image_size
+        self.observation = observation
         self.render, self.camera_id, self.num_envs, self.env_factory = render, camera_id, num_envs, env
         self.n_step, self.discount, self.batch_size = n_step, discount, batch_size
         self.capacity, self.storage, self.replay_dir = capacity, storage, replay_dir
@@ -97,12 +106,13 @@ class RLDataModule(pl.LightningDataModule):
         self._refuse_bad_numbers()
         # One env is built here, before any training, so that a wrong task or a broken renderer is known at once.
         self._eval_env = self._make_env(seed=seed, num_envs=1)
-        channels, height, width = self._eval_env.observation_spec["pixels"].shape
-        self.obs_shape: tuple[int, int, int] = (channels, height, width)
+        self.obs_shape: tuple[int, ...] = tuple(self._eval_env.observation_spec[observation].shape)
         self.action_dim: int = self._eval_env.action_spec.shape[-1]
 
     def _refuse_bad_numbers(self) -> None:
         names = ("action_repeat", "frame_stack", "image_size", "num_envs", "n_step", "batch_size", "capacity")
+        if self.observation not in ("pixels", "state"):
+            raise UserError(f"data.observation={self.observation!r} must be 'pixels' or 'state'")
         for name in (*names, "max_frames", "eval_every_n_frames", "num_eval_episodes"):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name}={getattr(self, name)} must be a whole number >= 1")
@@ -123,6 +133,7 @@ class RLDataModule(pl.LightningDataModule):
         return self.env_factory(
             self.task,
             seed=seed,
+            observation=self.observation,
             action_repeat=self.action_repeat,
             frame_stack=self.frame_stack,
             image_size=self.image_size,
@@ -138,23 +149,35 @@ class RLDataModule(pl.LightningDataModule):
         if stage != "fit":
             return
         agent = as_agent(self.trainer.lightning_module)  # type: ignore[union-attr]
-        self._refuse_too_few_seed_frames(agent.num_seed_frames)
+        if agent.observation_key != self.observation:
+            raise UserError(
+                f"data.observation={self.observation}, but the agent was made for {agent.observation_key}: "
+                "give it the data module's obs_shape"
+            )
+        callbacks = self.trainer.callbacks  # type: ignore[union-attr]
+        if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
+            self._refuse_too_few_seed_frames(agent.num_seed_frames)
         num_bytes = replay_bytes(
-            self.obs_shape, self.frame_stack, self.action_dim, self._records_needed(), self.num_envs, 0
+            self.obs_shape,
+            self._stacked_frames,
+            self.action_dim,
+            self._records_needed(),
+            self.num_envs,
+            observation=self.observation,
         )
         folder = Path(self.replay_dir or Path(self.trainer.default_root_dir) / "replay")  # type: ignore[union-attr]
         check_fits(num_bytes, self.storage, folder)
         rank = self.trainer.global_rank  # type: ignore[union-attr]
         self.replay = self._make_replay(folder / f"rank{rank}", derive_seed(self.seed, f"replay/rank{rank}"))
         train_env = self._make_env(seed=self.seed + rank * self.num_envs, num_envs=self.num_envs)
-        self.collector = StepCollector(train_env, lambda pixels: agent.act(pixels, explore=True))
+        self.collector = StepCollector(train_env, lambda obs: agent.act(obs, explore=True), self.observation)
 
     def _make_replay(self, folder: Path, seed: int) -> FrameReplay:
         return FrameReplay(
             obs_shape=self.obs_shape,
             action_dim=self.action_dim,
             capacity=self.capacity,
-            frame_stack=self.frame_stack,
+            frame_stack=self._stacked_frames,
             n_step=self.n_step,
             discount=self.discount,
             batch_size=self.batch_size,
@@ -163,7 +186,12 @@ class RLDataModule(pl.LightningDataModule):
             folder=folder,
             slack=self._slack(),
             seed=seed,
+            observation=self.observation,
         )
+
+    @property
+    def _stacked_frames(self) -> int:
+        return self.frame_stack if self.observation == "pixels" else 1
 
     def _records_needed(self) -> int:
         """Transitions that a run of ``max_frames`` can fill: a short run does not need the whole capacity."""
@@ -195,7 +223,8 @@ class RLDataModule(pl.LightningDataModule):
     def evaluate(self, policy: Policy, episode: int) -> Episode:
         """Play evaluation episode number ``episode`` with a deterministic policy, on an env of its own."""
         seed = derive_seed(self.seed, f"eval/{episode}") % 2**32
-        return play_episode(self._eval_env, policy, seed, keep_frames=episode == self.keep_frames_of)
+        keep = episode == self.keep_frames_of
+        return play_episode(self._eval_env, policy, seed, keep_frames=keep, observation=self.observation)
 
     def teardown(self, stage: str) -> None:
         """Free the training env."""
@@ -205,8 +234,8 @@ class RLDataModule(pl.LightningDataModule):
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 
     def _identity(self) -> dict[str, Any]:
-        names = ("task", "action_repeat", "frame_stack", "image_size", "render", "camera_id", "num_envs", "seed")
-        return {name: getattr(self, name) for name in names}
+        names = ("task", "observation", "action_repeat", "frame_stack", "image_size", "render", "camera_id")
+        return {name: getattr(self, name) for name in (*names, "num_envs", "seed")}
 
     def refuse_other_identity(self, saved: dict[str, Any]) -> None:
         """Raise UserError when training would continue a checkpoint of another task, environment setting or seed."""

@@ -187,13 +187,13 @@ class DMCEnv(EnvBase):
         if self._image_size is not None:
             return {"pixels": Bounded(0, 255, (3, self._image_size, self._image_size), dtype=torch.uint8)}
         size = sum(int(np.prod(spec.shape)) for spec in self._dm_env.observation_spec().values())
-        return {"observation": Unbounded((size,), dtype=torch.float32)}
+        return {"state": Unbounded((size,), dtype=torch.float32)}
 
     def _observe(self, time_step: dm_env.TimeStep) -> dict[str, torch.Tensor]:
         if self._image_size is not None:
             return {"pixels": torch.from_numpy(self._draw_observation(self._image_size).transpose(2, 0, 1).copy())}
         flat = np.concatenate([np.ravel(value) for value in time_step.observation.values()])
-        return {"observation": torch.from_numpy(flat.astype(np.float32))}
+        return {"state": torch.from_numpy(flat.astype(np.float32))}
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
         if not self._in_suite:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +15,10 @@ from plasticity_rl.rendering import rendering_errors
 
 with rendering_errors():
     from torchrl.envs import CatFrames, EnvBase, SerialEnv, TransformedEnv
+
+
+Observation = Literal["pixels", "state"]
+"""What an environment shows, and the key it is found under."""
 
 
 def task_names() -> tuple[str, ...]:
@@ -42,7 +47,7 @@ def make_env(
     action_repeat: int = 2,
     frame_stack: int = 3,
     image_size: int = 84,
-    from_pixels: bool = True,
+    observation: Observation = "pixels",
     render: Render = "exact",
     camera_id: int | None = None,
     num_envs: int = 1,
@@ -52,8 +57,8 @@ def make_env(
     Keys:
 
     - ``pixels``: uint8 in [0, 255], shape (3 * frame_stack, image_size, image_size), the oldest frame first; after a
-      reset the first frame fills the stack. Or ``observation``: float32 (n,), the state observations, flattened and
-      joined in the task's order.
+      reset the first frame fills the stack. Or ``state``: float32 (n,), dm_control's own observations, each flattened,
+      joined in the order of its dictionary; of this moment only, not stacked.
     - ``action``: float32 in [-1, 1].
     - ``reward``: float32 (1,), the sum over the repeat.
     - ``discount``: float32 (1,), of the step that led here: 1, also at a time limit and after a reset; 0 at a true
@@ -68,10 +73,10 @@ def make_env(
         task: one of :func:`task_names`.
         seed: seed of the task's own generator, 0 to 2**32 - 1. Environment i of several gets ``seed + i``.
         action_repeat: simulator steps per agent step, at least 1; the end of an episode cuts the last one short.
-        frame_stack: number of images in ``pixels``, at least 1; not used without pixels.
+        frame_stack: number of images in ``pixels``, at least 1; not used for ``state``.
         image_size: height and width in pixels, at least 1.
-        from_pixels: observe images; otherwise the state, and nothing is drawn. Manipulation tasks then are
-            dm_control's ``features`` variant.
+        observation: ``"pixels"``, or ``"state"``: then nothing is drawn, and manipulation tasks are dm_control's
+            ``features`` variant.
         render: ``"exact"`` draws what DrQ-v2 drew. ``"fast"`` leaves out shadows, reflections and anti-aliasing:
             about 5 times faster without a GPU, but other pixels, not to be compared with published results.
         camera_id: camera number, -1 for the free camera. None: 2 for quadruped, the close front camera for
@@ -80,8 +85,8 @@ def make_env(
             leading dimension ``num_envs``.
 
     Returns:
-        A TransformedEnv (frame stack) over :class:`~plasticity_rl.dmc.DMCEnv` with pixels, the bare DMCEnv without;
-        for several, a :class:`DMCSerialEnv` of them.
+        A TransformedEnv (frame stack) over :class:`~plasticity_rl.dmc.DMCEnv` for pixels, the bare DMCEnv for
+        states; for several, a :class:`DMCSerialEnv` of them.
 
     Raises:
         UserError: for an unknown task, an option out of range, or when rendering does not start.
@@ -93,13 +98,15 @@ def make_env(
             raise UserError(f"{option}={value} is not allowed: it must be 1 or more.")
     if not 0 <= seed <= 2**32 - num_envs:
         raise UserError(f"seed={seed} is not allowed: it must be from 0 to 2**32 - num_envs.")
+    if observation not in ("pixels", "state"):
+        raise UserError(f"observation={observation!r} is not allowed: it must be 'pixels' or 'state'.")
     if render not in ("exact", "fast"):
         raise UserError(f"render={render!r} is not allowed: it must be 'exact' or 'fast'.")
 
     def build(seed: int) -> EnvBase:
-        size = image_size if from_pixels else None
+        size = image_size if observation == "pixels" else None
         env = DMCEnv(task, seed=seed, action_repeat=action_repeat, image_size=size, render=render, camera_id=camera_id)
-        return TransformedEnv(env, CatFrames(frame_stack, dim=-3, in_keys=["pixels"])) if from_pixels else env
+        return TransformedEnv(env, CatFrames(frame_stack, dim=-3, in_keys=["pixels"])) if size is not None else env
 
     if num_envs == 1:
         return build(seed)

@@ -19,17 +19,23 @@ class Episode:
         episode_return: Sum of the rewards (undiscounted).
         env_steps: Number of agent decisions.
         frames: The newest frame of every observation, uint8 ``(3, height, width)`` each; empty unless asked for.
+        rewards: Rewards in the order of time, one per env step.
+        first_observation: ``(*obs_shape)``, on the CPU.
     """
 
     episode_return: float
     env_steps: int
     frames: list[Tensor] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    first_observation: Tensor | None = None
 
 
 # Lightning validates in inference mode, whose tensors (the env's frame stack) cannot be edited outside it later.
 @torch.inference_mode(False)
 @torch.no_grad()
-def play_episode(env: EnvBase, policy: Policy, seed: int, *, keep_frames: bool = False) -> Episode:
+def play_episode(
+    env: EnvBase, policy: Policy, seed: int, *, keep_frames: bool = False, observation: str = "pixels"
+) -> Episode:
     """Seed ``env``, then play one episode with ``policy``.
 
     The same seed gives the same start, so evaluations at different frames and of different arms are paired, and there
@@ -37,18 +43,21 @@ def play_episode(env: EnvBase, policy: Policy, seed: int, *, keep_frames: bool =
 
     Args:
         env: A single env (batch shape ``[]``).
-        policy: Maps pixels ``(1, channels, height, width)`` to an action ``(1, action_dim)``.
+        policy: Maps an observation ``(1, *obs_shape)`` to an action ``(1, action_dim)``.
         seed: Seed of the episode.
-        keep_frames: Whether to keep the frames, for a video.
+        keep_frames: Whether to keep the frames, for a video; from pixels only, since nothing is drawn for it.
+        observation: Key of the observation that the policy is given.
     """
+    keep_frames = keep_frames and observation == "pixels"
     env.set_seed(seed)
     step = env.reset()
     rewards: list[float] = []
+    first_observation = step[observation].cpu().clone()
     frames = [step["pixels"][-3:].clone()] if keep_frames else []
     while True:
-        step = env.step(step.set("action", policy(step["pixels"][None])[0]))["next"]
+        step = env.step(step.set("action", policy(step[observation][None])[0]))["next"]
         rewards.append(float(step["reward"]))
         if keep_frames:
             frames.append(step["pixels"][-3:].clone())
         if bool(step["done"]):
-            return Episode(sum(rewards), len(rewards), frames)
+            return Episode(sum(rewards), len(rewards), frames, rewards, first_observation)

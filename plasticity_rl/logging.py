@@ -4,16 +4,33 @@ Tags:
     ``train/return``, ``train/episode_steps``: at the end of every training episode.
     ``eval/return``, ``eval/return_std``: at every evaluation, the first at frame 0.
     ``loss/critic``, ``loss/actor``, ``q/q1``, ``q/q2``, ``q/target``, ``q/reward``: means over the last update's batch.
-    ``schedule/replay_ratio``, ``schedule/stddev``, ``schedule/augment``: what the agent is set to.
+    ``loss/temperature``, ``policy/entropy`` (estimate, nats), ``policy/temperature``: of SAC's last update.
+    ``schedule/replay_ratio``, ``schedule/stddev``, ``schedule/augment``, ``schedule/target_entropy``: what the agent is
+        set to, as far as it has it.
     ``clock/env_steps``, ``clock/num_updates``: the other two clocks, against env frames.
     ``speed/frames_per_second``, ``speed/updates_per_second``: since the previous value.
-    ``fau/<module>``, ``fau/<module>/<layer>``: fraction of active units.
-    ``dormant/<module>/tau_<tau>``, ``dormant/<module>/<layer>/tau_<tau>``, ``dormant_overlap/<module>/tau_<tau>``:
-        shares of dormant units, and their overlap with those found before.
+    ``hparam/best_return``, ``hparam/last_return``, ``hparam/fau_<module>``: metrics beside the hyperparameters.
+    ``custom_scalars__config__``: the layout of TensorBoard's custom charts (``tensorboard_layout.py``).
+    ``weights/<module>/<parameter>``, ``activations/<module>/<layer>``: histograms, on demand.
+    ``fau/<module>``, ``fau/<module>/<layer>``: fraction of active units; by other definitions ``fau_<definition>/...``,
+        on the probe batch ``fau_<definition>_probe_batch/...``.
+    ``dormant/<module>/tau_<tau>``, ``dormant/<module>/<layer>/tau_<tau>``, ``dormant_overlap/<module>/tau_<tau>``,
+        ``dormant_overlap_history/<module>/tau_<tau>``: shares of dormant units, and their overlap with those found the
+        time before and ever before.
     ``rank/<name>/<module>``: rank of the features of a module's last hidden layer; the name says which rank.
-    ``weight_norm/...``, ``distance_from_init/...``, ``gradient_norm_l0/...`` (``l1``, ``l2``), each followed by
-        ``<module>`` or ``<module>/<layer>``: sizes of weights and of the last update's gradient.
-    ``intervention/<name>`` and ``intervention/<name>/<detail>``: 1 at the frame an intervention acted, and its details.
+    ``weight_norm/...``, ``distance_from_init/...``, ``weight_change/...``, ``gradient_norm_l0/...`` (``l1``, ``l2``),
+        each followed by ``<module>`` or ``<module>/<layer>``: sizes of weights and of the last update's gradient.
+    ``linearized/<module>``, ``linearized/<module>/<layer>``: share of units that are active on every input.
+    ``gradient_dormancy/<module>/tau_<tau>``, ``gradient_dormancy/<module>/<layer>/tau_<tau>``: share of units that
+        hardly receive any gradient.
+    ``gradient_covariance/<modules>/mean_cosine`` (``negative_fraction``, ``mean_negative``): of single transitions.
+    ``hessian_top/<modules>/eigenvalue``, ``hessian_top/<modules>/residual``: of a loss, by power iteration.
+    ``ntk/<output>/<modules>/srank`` (``effective_rank``, ``condition_number``): of the neural tangent kernel.
+    ``random_target_fit/<output>/<modules>/loss`` (``fresh_loss``, ``gap``): the plasticity probe.
+    ``churn/<module>``: mean absolute change of the output over one update.
+    ``target/magnitude``, ``target/spread``, ``target/td_error``; at evaluations ``target/overestimation``.
+    ``intervention/<name>`` and ``intervention/<name>/<detail>``: 1 at the frame an intervention acted (0 in between),
+        and its details.
 """
 
 from __future__ import annotations

@@ -69,6 +69,36 @@ class Encoder(nn.Module):
         return self.convnet(pixels.float() / 255.0 - 0.5).flatten(1)
 
 
+class StateEncoder(nn.Module):
+    """Stands for the encoder where observations are state vectors: passes them on, and has no parameters.
+
+    Args:
+        obs_shape: ``(n,)``.
+    """
+
+    def __init__(self, obs_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        (self.repr_dim,) = obs_shape
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Return the float32 state ``(batch, n)`` itself."""
+        return state
+
+
+def encoder_for(obs_shape: tuple[int, ...], num_channels: int) -> Encoder | StateEncoder:
+    """Return the encoder of images ``(channels, height, width)`` or of states ``(n,)``.
+
+    Raises:
+        UserError: For a shape of another kind, or an image that is too small.
+    """
+    if len(obs_shape) == 1:
+        return StateEncoder(obs_shape)
+    if len(obs_shape) != 3:
+        raise UserError(f"obs_shape={tuple(obs_shape)} must be (channels, height, width) of images or (n,) of states")
+    channels, height, width = obs_shape
+    return Encoder((channels, height, width), num_channels)
+
+
 def _trunk(repr_dim: int, feature_dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(repr_dim, feature_dim), nn.LayerNorm(feature_dim), nn.Tanh())
 

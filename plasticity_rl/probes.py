@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from plasticity_rl.callback import Probe, as_agent
 from plasticity_rl.errors import UserError
-from plasticity_rl.measures import NotFiniteError, Spectrum, spectrum
+from plasticity_rl.measures import NotFiniteError, Spectrum, distance, spectrum
 from plasticity_rl.rl_module import RLModule
 
 
@@ -159,3 +159,56 @@ class WeightProbe(ModuleProbe):
                     layer = {f"{name}.{path}.{key}": p for key, p in own.items()}
                     values[f"{tag}/{name}/{path}"] = or_nan(size, layer)
         return values
+
+
+class WeightDistanceProbe(WeightProbe):
+    """Euclidean distance of the parameters of chosen modules from a copy, which is part of the checkpoint.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name.
+        per_layer: Whether to log every layer as well.
+    """
+
+    def __init__(
+        self,
+        *,
+        every_n_updates: int = 1000,
+        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        per_layer: bool = True,
+    ) -> None:
+        super().__init__(every_n_updates=every_n_updates, modules=modules, per_layer=per_layer)
+        self._origin: dict[str, Tensor] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse unknown modules, and forget the weights of an earlier run."""
+        super().setup(trainer, pl_module, stage)
+        self._origin = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Copy the weights, unless a checkpoint held the copy; after ``setup``, in which networks may still change."""
+        if not self._origin:
+            self.copy_weights(as_agent(pl_module))
+
+    def copy_weights(self, agent: RLModule) -> None:
+        """Measure from the present weights from now on."""
+        for name in self.modules:
+            for key, parameter in agent.module(name).named_parameters():
+                self._origin[f"{name}.{key}"] = parameter.detach().cpu().clone()
+
+    def distances(self, tag: str, agent: RLModule) -> dict[str, Any]:
+        """Return the distances of every module and layer under ``<tag>/...``."""
+
+        def from_origin(parameters: Mapping[str, nn.Parameter]) -> Tensor:
+            return distance(parameters.values(), [self._origin[name] for name in parameters])
+
+        return self.scalars(tag, agent, from_origin)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the events seen and the copied weights."""
+        return {**super().state_dict(), "origin": dict(self._origin)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        super().load_state_dict(state_dict)
+        self._origin = dict(state_dict["origin"])

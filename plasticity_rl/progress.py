@@ -12,7 +12,7 @@ from plasticity_rl.callback import as_agent
 
 
 class FrameProgressBar(ProgressBar):
-    """Shows env frames, frames per second, time left, updates, last evaluation and last FAU of the critic.
+    """Shows env frames, frames per second, time left, updates and their rate, last evaluation, last FAU of the critic.
 
     Args:
         refresh_seconds: Least time between two redraws.
@@ -55,6 +55,8 @@ class FrameProgressBar(ProgressBar):
     def _postfix(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
         agent = as_agent(pl_module)
         shown = {"updates": f"{agent.num_updates:,}"}
+        if "speed/updates_per_second" in agent.latest:
+            shown["updates/s"] = f"{agent.latest['speed/updates_per_second']:.0f}"
         if agent.eval_returns:
             shown["return"] = f"{agent.eval_returns[-1][1]:.0f}"
         if "fau/critic" in agent.latest:

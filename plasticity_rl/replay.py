@@ -3,7 +3,8 @@
 Collected steps become records in the layout of dm_env: record t holds frame t, the action taken there, the reward and
 discount of the transition that leaves it, and its position in the episode. One more record per episode holds the last
 frame. A batch of n-step transitions is then a set of windows of consecutive records: 21 KB per step at 84x84 instead of
-127 KB for stored observation pairs, and the frame stack and n can change between runs.
+127 KB for stored observation pairs, and the frame stack and n can change between runs. State vectors are stored the
+same way, as frames of one dimension.
 
 The parts are TorchRL's own extension points:
 
@@ -16,6 +17,7 @@ The parts are TorchRL's own extension points:
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, Literal
 
@@ -27,7 +29,7 @@ from torchrl.data.replay_buffers.writers import Writer
 from torchrl.envs.transforms import Transform
 
 from plasticity_rl.errors import UserError
-from plasticity_rl.replay_files import RecordFiles, RecordLayout, check_fits, replay_bytes
+from plasticity_rl.replay_files import OBSERVATION_DTYPES, RecordFiles, RecordLayout, check_fits, replay_bytes
 from plasticity_rl.replay_sampler import NoDumps, WindowSampler
 from plasticity_rl.replay_storage import FrameStorage
 
@@ -103,14 +105,14 @@ class FoldNStep(Transform):
 
 
 class FrameReplay(NoDumps, ReplayBuffer):
-    """Replay of pixel observations with frame stacks and n-step returns built when sampling.
+    """Replay of pixels or states with frame stacks and n-step returns built when sampling.
 
-    ``sample()`` returns a TensorDict [batch_size] with ``pixels`` uint8 (obs_shape), ``action`` float32 (action_dim),
-    ``reward`` and ``discount`` float32 [1] (see :class:`FoldNStep`) and ``("next", "pixels")`` uint8 n steps later,
-    uniformly over all complete windows of all lanes, the open episodes included.
+    ``sample()`` returns a TensorDict [batch_size] with ``pixels`` uint8 or ``state`` float32 (obs_shape), ``action``
+    float32 (action_dim), ``reward`` and ``discount`` float32 [1] (see :class:`FoldNStep`) and, under ``next``, the
+    observation n steps later, uniformly over all complete windows of all lanes, the open episodes included.
 
-    **The pixels of a batch of the configured size stay valid until the second next** ``sample()``: two buffers take
-    turns. Clone what must live longer. Batches of another size, and those of :meth:`peek`, are fresh tensors.
+    **The observations of a batch of the configured size stay valid until the second next** ``sample()``: two buffers
+    take turns. Clone what must live longer. Batches of another size, and those of :meth:`peek`, are fresh tensors.
 
     To checkpoint, call :meth:`flush` and store :meth:`state_dict` (a few KB; the data stays in ``folder``). With
     ``slack`` at least the number of records per lane written between two checkpoints (terminal records included),
@@ -118,7 +120,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
     same holds for the last checkpoint; checks on older ones may miss what the disk never received.
 
     Args:
-        obs_shape: Observation shape (channels x frame_stack, height, width).
+        obs_shape: Observation shape (channels x frame_stack, height, width), or (n x frame_stack,) of a state.
         action_dim: Number of action dimensions.
         capacity: Records that can be sampled, over all lanes: one per transition plus one per episode.
         frame_stack: Frames per observation.
@@ -132,6 +134,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
             None: memory only, no resume.
         slack: Extra records per lane, see above.
         seed: Seed of the sampling generator.
+        observation: ``pixels`` (uint8) or ``state`` (float32): the key of the observation in steps and batches.
 
     Raises:
         UserError: If an argument is out of range.
@@ -140,7 +143,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
     def __init__(
         self,
         *,
-        obs_shape: tuple[int, int, int],
+        obs_shape: tuple[int, ...],
         action_dim: int,
         capacity: int,
         frame_stack: int = 3,
@@ -152,13 +155,14 @@ class FrameReplay(NoDumps, ReplayBuffer):
         folder: str | os.PathLike[str] | None = None,
         slack: int = 0,
         seed: int = 0,
+        observation: Literal["pixels", "state"] = "pixels",
     ) -> None:
         at_least = {"action_dim": 1, "frame_stack": 1, "n_step": 1, "batch_size": 1, "num_lanes": 1, "slack": 0}
         given = {"action_dim": action_dim, "frame_stack": frame_stack, "n_step": n_step, "batch_size": batch_size}
         given |= {"num_lanes": num_lanes, "slack": slack}
-        _check_arguments(given, at_least, obs_shape, capacity, discount, storage, folder)
-        frame_shape = (obs_shape[0] // frame_stack, obs_shape[1], obs_shape[2])
-        layout = RecordLayout(frame_shape, action_dim, num_lanes, -(-capacity // num_lanes), slack)
+        _check_arguments(given, at_least, obs_shape, capacity, discount, storage, folder, observation)
+        frame_shape = (obs_shape[0] // frame_stack, *obs_shape[1:])
+        layout = RecordLayout(frame_shape, action_dim, num_lanes, -(-capacity // num_lanes), slack, observation)
         self._obs_shape = tuple(obs_shape)
         self._lanes = torch.arange(num_lanes)
         self._records = FrameStorage(
@@ -182,6 +186,11 @@ class FrameReplay(NoDumps, ReplayBuffer):
     def written(self) -> Tensor:
         """int64 [num_lanes], records written per lane since the run began, overwritten ones included."""
         return self._records.written.clone()
+
+    @property
+    def lane_length(self) -> int:
+        """Records of one environment that can be sampled."""
+        return self._records.layout.lane_length
 
     @property
     def num_transitions(self) -> int:
@@ -210,27 +219,53 @@ class FrameReplay(NoDumps, ReplayBuffer):
         observation.
 
         Args:
-            step: Batch of ``num_lanes`` elements (any shape) with ``pixels`` uint8 (obs_shape), ``action``,
-                ``("next", "pixels")`` and, of shape [1], ``("next", "reward")``, ``("next", "discount")`` (0 after a
-                true termination, else 1) and ``("next", "done")``.
+            step: Batch of ``num_lanes`` elements (any shape) with the observation (obs_shape) and the next one
+                under their key, e.g. ``pixels`` and ``("next", "pixels")``, ``action`` and, of shape [1],
+                ``("next", "reward")``, ``("next", "discount")`` (0 after a true termination, else 1) and
+                ``("next", "done")``.
 
         Raises:
-            ValueError: If the pixels are not uint8, or shape or number of lanes differ from the constructor's.
+            ValueError: If dtype, shape or number of lanes of the observation differ from the constructor's.
         """
-        pixels = self._newest_frame(step.get("pixels"))
+        key = self._records.layout.observation
         done = step.get(("next", "done")).reshape(-1).cpu()
         columns = {
-            "pixels": pixels,
+            key: self._newest_frame(step.get(key)),
             "action": step.get("action").reshape(len(self._lanes), self._records.layout.action_dim),
             "reward": step.get(("next", "reward")).reshape(-1),
             "discount": step.get(("next", "discount")).reshape(-1),
         }
         self._append(columns, self._lanes, terminal=False)
         if done.any():
-            lanes = self._lanes[done]
-            last = self._newest_frame(step.get(("next", "pixels")))[lanes]
-            nothing = {name: torch.zeros_like(columns[name][lanes]) for name in ("action", "reward", "discount")}
-            self._append({"pixels": last, **nothing}, lanes, terminal=True)
+            self._append_last(self._newest_frame(step.get(("next", key))), self._lanes[done])
+
+    def cut_episodes(self, observations: Tensor) -> None:
+        """End the open episodes here: a time limit as far as the data goes. The next step of a lane starts an episode.
+
+        Args:
+            observations: [num_lanes, *obs_shape] in any batch shape, what the last steps led to. Those of lanes whose
+                episode has just ended are not used.
+        """
+        open_lanes = self._lanes[self.writer.position > 0]
+        if len(open_lanes):
+            self._append_last(self._newest_frame(observations), open_lanes)
+
+    def append_episode(self, lane: int, records: TensorDictBase) -> None:
+        """Append a whole recorded episode to a lane that has no open one.
+
+        Args:
+            lane: Index of the lane.
+            records: [T] records of another replay in order, last frame included, as ``DonorReplay.episodes`` gives.
+        """
+        assert not int(self.writer.position[lane]), "the lane is in the middle of an episode"
+        self._records.append(lane, records)
+        self._windows._empty()
+
+    def _append_last(self, observations: Tensor, lanes: Tensor) -> None:
+        """Append the frames ``observations[lanes]`` that end episodes: nothing is done there."""
+        zeros = {"action": torch.zeros(len(lanes), self._records.layout.action_dim)}
+        zeros |= {name: torch.zeros(len(lanes)) for name in ("reward", "discount")}
+        self._append({self._records.layout.observation: observations[lanes], **zeros}, lanes, terminal=True)
 
     def peek(self, batch_size: int, generator: torch.Generator) -> TensorDictBase:
         """Return a batch like ``sample()``, drawn with ``generator``: the run's own sequence of batches is unchanged.
@@ -247,6 +282,37 @@ class FrameReplay(NoDumps, ReplayBuffer):
         """
         windows = self._windows.draw(self._records, batch_size, generator)
         return self.transform(self._records.read(windows, reuse=False))
+
+    def first_records(self, num_transitions: int) -> Tensor:
+        """Return where the first transitions end, for :meth:`sample_first`.
+
+        Args:
+            num_transitions: The first so many over all lanes, which take turns.
+
+        Returns:
+            int64 [num_lanes], numbers of records; the frame after a lane's last transition lies before its number.
+
+        Raises:
+            UserError: If some of them are not there, or hold no complete n-step window.
+        """
+        lanes = len(self._lanes)
+        shares = [num_transitions // lanes + (lane < num_transitions % lanes) for lane in range(lanes)]
+        ends = torch.tensor([self._records.end_of_first(lane, share) for lane, share in enumerate(shares)])
+        if not len(self._windows.complete_anchors(self._records, ends)[0]):
+            raise UserError(f"the first {num_transitions} transitions hold no {self._windows.n_step}-step window")
+        return ends
+
+    def sample_first(self, ends: Tensor, generator: torch.Generator) -> TensorDictBase:
+        """Return a batch like ``sample()`` of the first transitions only; its pixels stay valid as long.
+
+        Args:
+            ends: What :meth:`first_records` returned.
+            generator: Source of all random numbers.
+        """
+        batch_size = self._records.buffered_batch
+        return self.transform(
+            self._records.read(self._windows.draw(self._records, batch_size, generator, ends), reuse=True)
+        )
 
     def flush(self) -> int:
         """Bring all records to the disk: those written since the last flush, never the whole replay.
@@ -280,18 +346,15 @@ class FrameReplay(NoDumps, ReplayBuffer):
         self.writer.load_state_dict(state_dict["writer"])
         self._windows.load_state_dict(state_dict["sampler"])
 
-    def _newest_frame(self, pixels: Tensor) -> Tensor:
-        expected = (len(self._lanes), *self._obs_shape)
-        if (
-            pixels.dtype != torch.uint8
-            or pixels.shape[-3:] != self._obs_shape
-            or pixels[..., 0, 0, 0].numel() != expected[0]
-        ):
+    def _newest_frame(self, stack: Tensor) -> Tensor:
+        expected, layout = (len(self._lanes), *self._obs_shape), self._records.layout
+        fits = stack.shape[-len(self._obs_shape) :] == self._obs_shape and stack.numel() == math.prod(expected)
+        if stack.dtype != layout.dtype or not fits:
             raise ValueError(
-                f"write() needs uint8 pixels of {expected[0]} lanes with shape {self._obs_shape}, "
-                f"got {pixels.dtype} {tuple(pixels.shape)}."
+                f"write() needs {str(layout.dtype).removeprefix('torch.')} {layout.observation} of {expected[0]} lanes "
+                f"with shape {self._obs_shape}, got {stack.dtype} {tuple(stack.shape)}."
             )
-        return pixels.reshape(expected)[:, -self._records.layout.frame_shape[0] :]
+        return stack.reshape(expected)[:, -layout.frame_shape[0] :]
 
     def _append(self, columns: dict[str, Tensor], lanes: Tensor, *, terminal: bool) -> None:
         flags = {"lane": lanes, "terminal": torch.full(lanes.shape, terminal)}
@@ -301,20 +364,23 @@ class FrameReplay(NoDumps, ReplayBuffer):
 def _check_arguments(
     given: dict[str, int],
     at_least: dict[str, int],
-    obs_shape: tuple[int, int, int],
+    obs_shape: tuple[int, ...],
     capacity: int,
     discount: float,
     storage: str,
     folder: str | os.PathLike[str] | None,
+    observation: str,
 ) -> None:
     for name, value in given.items():
         if value < at_least[name]:
             raise UserError(f"{name} must be at least {at_least[name]}, got {value}.")
     stack, window = given["frame_stack"], given["frame_stack"] + given["n_step"]
-    if len(obs_shape) != 3 or obs_shape[0] % stack:
-        raise UserError(
-            f"obs_shape must be (channels x {stack} stacked frames, height, width), got {tuple(obs_shape)}."
-        )
+    if observation not in OBSERVATION_DTYPES:
+        raise UserError(f"observation must be one of {list(OBSERVATION_DTYPES)}, got {observation!r}.")
+    wanted = ("channels", "height", "width") if observation == "pixels" else ("numbers",)
+    if len(obs_shape) != len(wanted) or obs_shape[0] % stack:
+        shape = ", ".join([f"{wanted[0]} x {stack} stacked frames", *wanted[1:]])
+        raise UserError(f"obs_shape of {observation} must be ({shape}), got {tuple(obs_shape)}.")
     if capacity < given["num_lanes"] * window:
         raise UserError(
             f"--data.capacity must be at least {given['num_lanes'] * window} ({given['num_lanes']} environments x "

@@ -28,6 +28,8 @@ from torch import Tensor
 from plasticity_rl.errors import UserError
 
 _FORMAT = 1
+OBSERVATION_DTYPES = {"pixels": torch.uint8, "state": torch.float32}
+"""What observations are stored as, by key: their key in batches is the name of their column."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +37,26 @@ class RecordLayout:
     """Shape and size of the stored records; two replays can share files exactly when their layouts are equal.
 
     Attributes:
-        frame_shape: Shape (channels, height, width) of a single uint8 frame.
+        frame_shape: Shape of a single observation: (channels, height, width) of an image, (n,) of a state.
         action_dim: Number of action dimensions.
         num_lanes: Number of environments; each has its own ring of contiguous slots, its lane.
         lane_length: Records of a lane that can be sampled: always its newest ones.
         slack: Slots per lane beyond ``lane_length``, so that this many records can be written after a checkpoint
             without overwriting one that the checkpoint needs.
+        observation: ``pixels`` or ``state``.
     """
 
-    frame_shape: tuple[int, int, int]
+    frame_shape: tuple[int, ...]
     action_dim: int
     num_lanes: int
     lane_length: int
     slack: int
+    observation: str = "pixels"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What a stored observation is made of."""
+        return OBSERVATION_DTYPES[self.observation]
 
     @property
     def lane_slots(self) -> int:
@@ -62,7 +71,7 @@ class RecordLayout:
     def columns(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Return the shape of one record and the dtype of every column."""
         return {
-            "pixels": (self.frame_shape, torch.uint8),
+            self.observation: (self.frame_shape, self.dtype),
             "action": ((self.action_dim,), torch.float32),
             "reward": ((), torch.float32),
             "discount": ((), torch.float32),
@@ -263,28 +272,30 @@ class RecordFiles:
 
 
 def replay_bytes(
-    obs_shape: tuple[int, int, int],
+    obs_shape: tuple[int, ...],
     frame_stack: int,
     action_dim: int,
     capacity: int,
     num_lanes: int = 1,
     slack: int = 0,
+    observation: str = "pixels",
 ) -> int:
     """Return the bytes a full replay takes, in memory or on disk.
 
     Args:
-        obs_shape: Shape (channels x frame_stack, height, width) of one observation.
+        obs_shape: Shape of one observation: (channels x frame_stack, height, width), or (n x frame_stack,) of a state.
         frame_stack: Frames per observation; each frame is stored once.
         action_dim: Number of action dimensions.
         capacity: Records that can be sampled, over all lanes.
         num_lanes: Number of environments.
         slack: Extra records per lane.
+        observation: ``pixels`` or ``state``.
 
     Returns:
         The number of bytes.
     """
-    frame = (obs_shape[0] // frame_stack, obs_shape[1], obs_shape[2])
-    return RecordLayout(frame, action_dim, num_lanes, -(-capacity // num_lanes), slack).size_bytes()
+    frame = (obs_shape[0] // frame_stack, *obs_shape[1:])
+    return RecordLayout(frame, action_dim, num_lanes, -(-capacity // num_lanes), slack, observation).size_bytes()
 
 
 def check_fits(num_bytes: int, storage: Literal["ram", "memmap"], folder: str | os.PathLike[str] | None = None) -> None:

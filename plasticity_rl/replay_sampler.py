@@ -48,23 +48,31 @@ class WindowSampler(NoDumps, Sampler):
         """Draw ``batch_size`` windows with the buffer's generator."""
         return self.draw(storage, batch_size, self._rng), {}
 
-    def draw(self, storage: FrameStorage, batch_size: int, generator: torch.Generator | None) -> FrameWindows:
+    def draw(
+        self,
+        storage: FrameStorage,
+        batch_size: int,
+        generator: torch.Generator | None,
+        ends: Tensor | None = None,
+    ) -> FrameWindows:
         """Draw ``batch_size`` windows, with replacement.
 
         Args:
             storage: Where the records are.
             batch_size: B, at least 1.
             generator: Source of all random numbers.
+            ends: int64 [num_lanes], for windows of the records before these numbers only; at least one of which must
+                be complete.
 
         Raises:
             RuntimeError: If there is no complete window yet.
         """
-        if not self.can_sample(storage, batch_size):
+        if ends is None and not self.can_sample(storage, batch_size):
             raise RuntimeError(
                 f"The replay has no complete {self.n_step}-step window yet ({len(storage)} records): collect at least "
                 f"{self.n_step + 1} steps of an episode before sampling (see FrameReplay.has_window)."
             )
-        lanes, numbers = self._draw_anchors(storage, batch_size, generator)
+        lanes, numbers = self._draw_anchors(storage, batch_size, generator, storage.written if ends is None else ends)
         return self._windows(storage, lanes, numbers)
 
     def can_sample(self, storage: FrameStorage, batch_size: int) -> bool:
@@ -79,15 +87,16 @@ class WindowSampler(NoDumps, Sampler):
                 self._known = (int(lanes[-1]), int(numbers[-1] - step.clamp(max=self.frame_stack - 1)))
         return self._known is not None
 
-    def complete_anchors(self, storage: FrameStorage) -> tuple[Tensor, Tensor]:
-        """Return lane and number (int64 [K] each) of every complete anchor. Time linear in the live records."""
+    def complete_anchors(self, storage: FrameStorage, ends: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return lane and number (int64 [K] each) of every complete anchor, of the records before ``ends``; linear."""
         if not len(storage):
             return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
-        ranges = zip(storage.oldest.tolist(), storage.written.tolist(), strict=True)
+        ends = storage.written if ends is None else ends
+        ranges = zip(storage.oldest.tolist(), ends.tolist(), strict=True)
         numbers = [torch.arange(oldest, written) for oldest, written in ranges]
         lanes = torch.arange(len(numbers)).repeat_interleave(torch.tensor([len(part) for part in numbers]))
         joined = torch.cat(numbers)
-        complete = self._is_complete(storage, lanes, joined)
+        complete = self._is_complete(storage, lanes, joined, ends)
         return lanes[complete], joined[complete]
 
     def state_dict(self) -> dict[str, Any]:
@@ -104,36 +113,33 @@ class WindowSampler(NoDumps, Sampler):
         self._known = None
 
     def _draw_anchors(
-        self, storage: FrameStorage, batch_size: int, generator: torch.Generator | None
+        self, storage: FrameStorage, batch_size: int, generator: torch.Generator | None, written: Tensor
     ) -> tuple[Tensor, Tensor]:
-        oldest = storage.oldest
-        ends = (storage.written - oldest).cumsum(0)
-        shift = storage.written - ends  # from the position among all live records to the number in the lane
+        ends = (written - storage.oldest).cumsum(0)
+        shift = written - ends  # from the position among all live records to the number in the lane
         kept: list[tuple[Tensor, Tensor]] = []
         missing = batch_size
         for _ in range(_REJECTION_ROUNDS):
             draws = torch.randint(int(ends[-1]), (missing + missing // 8 + 8,), generator=generator)
             lanes = torch.searchsorted(ends, draws, right=True)
             numbers = draws + shift[lanes]
-            complete = self._is_complete(storage, lanes, numbers).nonzero().squeeze(1)[:missing]
+            complete = self._is_complete(storage, lanes, numbers, written).nonzero().squeeze(1)[:missing]
             kept.append((lanes[complete], numbers[complete]))
             missing -= len(complete)
             if not missing:
                 break
         else:  # almost nothing is complete (a nearly empty buffer, very short episodes): list what is and choose
-            all_lanes, all_numbers = self.complete_anchors(storage)
+            all_lanes, all_numbers = self.complete_anchors(storage, written)
             chosen = torch.randint(len(all_lanes), (missing,), generator=generator)
             kept.append((all_lanes[chosen], all_numbers[chosen]))
         return torch.cat([lanes for lanes, _ in kept]), torch.cat([numbers for _, numbers in kept])
 
-    def _is_complete(self, storage: FrameStorage, lanes: Tensor, numbers: Tensor) -> Tensor:
+    def _is_complete(self, storage: FrameStorage, lanes: Tensor, numbers: Tensor, written: Tensor) -> Tensor:
         """Return bool [K]: do the windows anchored at these live records consist of live records of one episode?"""
         step = storage.step
         first_step = step[storage.slot(lanes, numbers)]
         last = numbers + self.n_step
-        live = (last < storage.written[lanes]) & (
-            numbers - first_step.clamp(max=self.frame_stack - 1) >= storage.oldest[lanes]
-        )
+        live = (last < written[lanes]) & (numbers - first_step.clamp(max=self.frame_stack - 1) >= storage.oldest[lanes])
         # Records are consecutive in a lane, so positions that differ by n can only belong to the same episode. Where
         # `last` is not live the slot holds something else, and `live` is false already.
         return live & (step[storage.slot(lanes, last)] == first_step + self.n_step)

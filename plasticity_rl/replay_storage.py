@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ class FrameStorage(Storage):
         layout: Shape and size of the records.
         files: Where to persist them; None for memory only.
         in_ram: Keep the records in memory and copy new ones to ``files`` on :meth:`flush`; otherwise work in ``files``.
-        buffered_batch: Batch size whose pixels are read into two alternating reused buffers.
+        buffered_batch: Batch size whose observations are read into two alternating reused buffers.
     """
 
     def __init__(self, layout: RecordLayout, files: RecordFiles | None, *, in_ram: bool, buffered_batch: int) -> None:
@@ -78,6 +79,25 @@ class FrameStorage(Storage):
         live = self._spans(self.oldest, self.written)
         return len(self) - sum(int(self._columns["terminal"][span].count_nonzero()) for span in live)
 
+    def end_of_first(self, lane: int, num_transitions: int) -> int:
+        """Return the number after the record that follows a lane's first so many transitions.
+
+        Raises:
+            UserError: If the lane has not that many, or has dropped its first.
+        """
+        if int(self.oldest[lane]):
+            raise UserError(
+                f"the first {num_transitions} transitions of environment {lane} are no longer in the replay: raise "
+                f"--data.capacity (now {self.layout.num_lanes * self.layout.lane_length})"
+            )
+        written = int(self.written[lane])
+        first = lane * self.layout.lane_slots
+        terminal = self._columns["terminal"][first : first + written] if written else torch.zeros(0, dtype=torch.bool)
+        numbers = (~terminal).nonzero().squeeze(1)
+        if len(numbers) < num_transitions:
+            raise UserError(f"environment {lane} has {len(numbers)} transitions in the replay, not {num_transitions}")
+        return min(int(numbers[num_transitions - 1]) + 2, written) if num_transitions else 0
+
     def slot(self, lane: Tensor, number: Tensor) -> Tensor:
         """Return the slot of each record, given int64 tensors of broadcastable shapes."""
         return lane * self.layout.lane_slots + number % self.layout.lane_slots
@@ -90,6 +110,15 @@ class FrameStorage(Storage):
         if not self.in_ram:
             self._require_files().raise_high_water(self.written)
         return slots
+
+    def append(self, lane: int, records: TensorDictBase) -> None:
+        """Store ``records`` ([T], at most a whole ring) behind the newest of a lane."""
+        self._prepare_writing()
+        first = int(self.written[lane])
+        self.written[lane] += len(records)
+        if not self.in_ram:
+            self._require_files().raise_high_water(self.written)
+        self.set(self.slot(torch.tensor(lane), torch.arange(first, first + len(records))), records)
 
     def set(self, cursor: Any, data: TensorDictBase, *, set_cursor: bool = True) -> None:
         """Store records ``data`` ([M]) in the slots ``cursor`` (int64 [M], from :meth:`reserve`)."""
@@ -108,24 +137,24 @@ class FrameStorage(Storage):
 
         Args:
             windows: Which slots to read.
-            reuse: Read the pixels into a buffer that is written again by the second next call with ``reuse``.
+            reuse: Read the observations into a buffer that is written again by the second next call with ``reuse``.
                 Fresh tensors of this size would cost more in page faults than the reading itself.
 
         Returns:
-            ``pixels`` and ``("next", "pixels")`` uint8 [B, N*channels, H, W], ``action`` float32 [B, action_dim] of the
-            first transition, and ``reward`` and ``discount`` float32 [B, n] of all of them.
+            Observation and next observation [B, N*channels, ...] under their key, e.g. ``pixels``, ``action`` float32
+            [B, action_dim] of the first transition, and ``reward`` and ``discount`` float32 [B, n] of all of them.
         """
         batch, n_step = windows.steps.shape
         out, next_out = self._take_buffers(windows) if reuse else self._new_buffers(windows, pin=False)
         steps = windows.steps.reshape(-1)
-        columns = self._columns
+        columns, key = self._columns, self.layout.observation
         return TensorDict(
             {
-                "pixels": self._stack(windows.frames, out),
+                key: self._stack(windows.frames, out),
                 "action": columns["action"].index_select(0, windows.steps[:, 0]),
                 "reward": columns["reward"].index_select(0, steps).view(batch, n_step),
                 "discount": columns["discount"].index_select(0, steps).view(batch, n_step),
-                "next": TensorDict({"pixels": self._stack(windows.next_frames, next_out)}, batch_size=[batch]),
+                "next": TensorDict({key: self._stack(windows.next_frames, next_out)}, batch_size=[batch]),
             },
             batch_size=[batch],
         )
@@ -238,11 +267,11 @@ class FrameStorage(Storage):
                 yield slice(base, base + count - head)
 
     def _stack(self, slots: Tensor, out: Tensor) -> Tensor:
-        """Read the frames in ``slots`` [B, N] into ``out`` and return them as [B, N*channels, H, W]."""
-        channels, height, width = self.layout.frame_shape
-        frames = self._columns["pixels"].view(self.layout.slots, -1)
+        """Read the frames in ``slots`` [B, N] into ``out`` and return them as [B, N*channels, ...]."""
+        channels, *rest = self.layout.frame_shape
+        frames = self._columns[self.layout.observation].view(self.layout.slots, -1)
         torch.index_select(frames, 0, slots.reshape(-1), out=out)
-        return out.view(len(slots), slots.shape[1] * channels, height, width)
+        return out.view(len(slots), slots.shape[1] * channels, *rest)
 
     def _take_buffers(self, windows: FrameWindows) -> tuple[Tensor, Tensor]:
         if not self._buffers:
@@ -252,8 +281,8 @@ class FrameStorage(Storage):
         return self._buffers[0]
 
     def _new_buffers(self, windows: FrameWindows, *, pin: bool) -> tuple[Tensor, Tensor]:
-        rows, row_size = windows.frames.numel(), self._columns["pixels"][0].numel()
-        new = [torch.empty(rows, row_size, dtype=torch.uint8, pin_memory=pin) for _ in range(2)]
+        rows, row_size = windows.frames.numel(), math.prod(self.layout.frame_shape)
+        new = [torch.empty(rows, row_size, dtype=self.layout.dtype, pin_memory=pin) for _ in range(2)]
         return new[0], new[1]
 
 

@@ -19,8 +19,9 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from plasticity_rl import logging as rl_logging
-from plasticity_rl.activations import record_activations
-from plasticity_rl.callback import Intervention, LossTerm, RLCallback, in_order, refuse_conflicts
+from plasticity_rl.activations import Pass, record_pass
+from plasticity_rl.callback import Intervention, LossTerm, RLCallback, in_order, refuse_conflicts, refuse_without_pixels
+from plasticity_rl.description import describe
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
 from plasticity_rl.module_access import ModuleAccess
@@ -44,6 +45,8 @@ class RLModule(ModuleAccess):
 
     augment: bool = False
     """Whether updates see augmented images."""
+    observation_key: str = "pixels"
+    """Key of observations in batches and environment steps: ``pixels`` or ``state``."""
 
     def __init__(self, *, replay_ratio: float, num_seed_frames: int, seed: int) -> None:
         super().__init__()
@@ -60,6 +63,7 @@ class RLModule(ModuleAccess):
         self._global_rng: dict[str, Any] | None = None
         self._once_per_update: dict[Hashable, Any] | None = None
         self.latest: dict[str, Any] = {}
+        self.last_events: dict[str, int] = {}
         self.eval_episodes: list[Episode] = []
         self.eval_returns: list[tuple[int, float]] = []
         self._last_log = (time.monotonic(), 0, 0)
@@ -97,8 +101,8 @@ class RLModule(ModuleAccess):
             loss: One of ``loss_optimizers``.
             name: Prefix of the tag.
             term: Function of the batch as sampled, with what the loss made of it: ``("augmented", "pixels")``,
-                ``("augmented", "next", "pixels")``, and ``features`` (the encoder's output, with gradient where the
-                loss trains the encoder, else detached).
+                ``("augmented", "next", "pixels")`` (``state`` instead of ``pixels`` where the agent observes that), and
+                ``features`` (the encoder's output, with gradient where the loss trains the encoder, else detached).
         """
         if loss not in self.loss_optimizers:
             raise UserError(f"no loss {loss!r} in {type(self).__name__}; there are {list(self.loss_optimizers)}")
@@ -113,20 +117,25 @@ class RLModule(ModuleAccess):
         Args:
             loss: Name of the loss.
             batch: Batch as sampled.
-            **seen: ``pixels`` and ``next_pixels`` as the loss used them, and ``features``.
+            **seen: Observations as the loss used them, ``pixels`` and ``next_pixels`` (or ``state`` and
+                ``next_state``), and ``features``.
         """
         terms = self._loss_terms.get(loss)
         if not terms:
             return {}
         inputs = batch.copy()
         inputs["features"] = seen["features"]
-        inputs["augmented", "pixels"] = seen["pixels"]
-        inputs["augmented", "next", "pixels"] = seen["next_pixels"]
+        inputs["augmented", self.observation_key] = seen[self.observation_key]
+        inputs["augmented", "next", self.observation_key] = seen[f"next_{self.observation_key}"]
         return {name: term(inputs) for name, term in sorted(terms.items())}
 
     def reinitialized(self, parameters: Sequence[Tensor]) -> None:
         """Tell every callback that ``parameters`` hold fresh initial values."""
         self.dispatch("on_reinitialize", parameters)
+
+    def encode(self, observations: Tensor) -> Tensor:
+        """Return the features ``(batch, n)`` of observations ``(batch, *obs_shape)``."""
+        raise NotImplementedError
 
     def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Run every module once, as in its own loss, on the observations and actions of ``batch``, without noise.
@@ -139,6 +148,20 @@ class RLModule(ModuleAccess):
     def forward(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Do :meth:`forward_all`: with ``torch.func.functional_call`` also with other weights than the agent's."""
         return self.forward_all(batch)
+
+    def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return a loss on ``batch`` as it is, with gradient: not augmented, without the terms that callbacks added.
+
+        Args:
+            loss: One of ``loss_optimizers``.
+            batch: ``[B]``, B >= 1, with the keys of a training batch.
+            generator: Source of the loss's noise, on the agent's device.
+        """
+        raise NotImplementedError
+
+    def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return the targets ``(B, 1)`` of the values, without gradient; arguments as of :meth:`loss_on`."""
+        raise NotImplementedError
 
     def probe_batch(self, batch_size: int = 256) -> TensorDictBase:
         """Return a batch of the replay for probes, never augmented: the same one for every probe of an update.
@@ -165,10 +188,17 @@ class RLModule(ModuleAccess):
         Returns:
             Tensors by layer, in the order of ``activation_layers``. Do not write into them.
         """
-        record = lambda: record_activations(self, self.probe_batch(batch_size))  # noqa: E731
-        recorded = self.once_per_update(("activations", batch_size), record)
+        recorded = self._probe_pass(batch_size).activations
         layers = self.activation_layers(name).items()
         return {layer_name: recorded[layer] for layer_name, layer in layers if layer in recorded}  # some may be idle
+
+    def probe_outputs(self, batch_size: int = 256) -> dict[str, Tensor]:
+        """Return what :meth:`forward_all` gives on the probe batch, from that same pass. Do not write into it."""
+        return self._probe_pass(batch_size).outputs
+
+    def _probe_pass(self, batch_size: int) -> Pass:
+        record = lambda: record_pass(self, self.probe_batch(batch_size))  # noqa: E731
+        return self.once_per_update(("pass", batch_size), record)
 
     def once_per_update(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return ``compute()``, evaluated once for all probes that measure at the end of this update, then dropped.
@@ -181,6 +211,10 @@ class RLModule(ModuleAccess):
         if key not in self._once_per_update:
             self._once_per_update[key] = compute()
         return self._once_per_update[key]
+
+    def update(self, batch: TensorDictBase) -> TensorDictBase:
+        """Do one gradient update on ``batch`` and return detached metrics by log tag; counts nothing."""
+        raise NotImplementedError
 
     def settings(self) -> dict[str, float]:
         """Return what the agent is set to at this moment, by log tag."""
@@ -232,6 +266,7 @@ class RLModule(ModuleAccess):
 
     def log_event(self, name: str, text: str) -> None:
         """Mark that an intervention acted: a scalar ``intervention/<name>`` = 1 and a line of text."""
+        self.last_events[name] = self.env_frames
         self.log_scalars({f"intervention/{name}": 1.0})
         rl_logging.log_text(self.trainer.loggers, f"intervention/{name}", text, self.env_frames)
 
@@ -246,9 +281,12 @@ class RLModule(ModuleAccess):
         """Refuse callbacks that cannot run together, then let them change the architecture, once per agent.
 
         Raises:
-            UserError: When two of them conflict, or the agent was built with others before.
+            UserError: When two of them conflict, one needs pixels that the agent does not see, or the agent was built
+                with others before.
         """
-        interventions = [callback for callback in in_order(callbacks) if isinstance(callback, Intervention)]
+        ours = in_order(callbacks)
+        refuse_without_pixels(ours, self.observation_key)
+        interventions = [callback for callback in ours if isinstance(callback, Intervention)]
         refuse_conflicts(self, interventions)
         builders = [callback for callback in interventions if callback.builds]
         keys = [callback.state_key for callback in builders]
@@ -285,13 +323,13 @@ class RLModule(ModuleAccess):
             set_global_rng_state(self._global_rng)
             self._global_rng = None
 
-    def act(self, pixels: Tensor, *, explore: bool) -> Tensor:
-        """Return actions ``(batch, action_dim)`` for uint8 pixels ``(batch, channels, height, width)``."""
+    def act(self, observations: Tensor, *, explore: bool) -> Tensor:
+        """Return actions ``(batch, action_dim)`` for observations ``(batch, *obs_shape)``."""
         raise NotImplementedError
 
     def validation_step(self, episode: int, batch_idx: int) -> None:
         """Play one deterministic evaluation episode."""
-        self.eval_episodes.append(self.data.evaluate(lambda pixels: self.act(pixels, explore=False), episode))
+        self.eval_episodes.append(self.data.evaluate(lambda obs: self.act(obs, explore=False), episode))
 
     def on_validation_epoch_end(self) -> None:
         """Log mean and standard deviation of the evaluation episodes' returns."""
@@ -320,6 +358,7 @@ class RLModule(ModuleAccess):
             "rng": self.rng.state_dict(),
             "global_rng": global_rng_state(),
             "eval_returns": [list(pair) for pair in self.eval_returns],
+            "callbacks": describe(self.trainer.callbacks) if self._trainer is not None else [],  # type: ignore[attr-defined]
             "architecture": {name: list(p.shape) for name, p in self.named_parameters()},
         }
 

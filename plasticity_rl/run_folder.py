@@ -83,7 +83,7 @@ def describe_start(env_frames: int) -> dict[str, object]:
 
 
 class RunFolder(pl.Callback):
-    """Appends every start of a run to ``starts.yaml``, and prints a summary when it stops or was evaluated."""
+    """Appends every start of a run to ``starts.yaml``, and prints where to look, and a summary at the end."""
 
     @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -94,20 +94,18 @@ class RunFolder(pl.Callback):
         start = OmegaConf.to_yaml(OmegaConf.create([describe_start(as_agent(pl_module).env_frames)]))
         with (run_dir / "starts.yaml").open("a") as file:
             file.write(start)
+        _print_where_to_look(trainer)
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print return before and after, the folder, and how to look at it."""
         agent = as_agent(pl_module)
-        run_dir = trainer.default_root_dir
         print()
         if agent.eval_returns:
             (first_frame, first), (last_frame, last) = agent.eval_returns[0], agent.eval_returns[-1]
             print(f"Return before training: {first:8.1f}  (frame {first_frame:,})")
             print(f"Return after training:  {last:8.1f}  (frame {last_frame:,})")
-        print(f"Run folder:  {run_dir}")
-        if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
-            print(f"TensorBoard: tensorboard --logdir {run_dir}")
+        _print_where_to_look(trainer)
 
     @rank_zero_only
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -117,3 +115,10 @@ class RunFolder(pl.Callback):
         agent = as_agent(pl_module)
         (frame, mean), std = agent.eval_returns[-1], float(agent.latest["eval/return_std"])
         print(f"Return: {mean:.3f} +- {std:.3f} over {agent.data.num_eval_episodes} episodes  (frame {frame:,})")
+
+
+def _print_where_to_look(trainer: pl.Trainer) -> None:
+    print(f"Run folder:  {trainer.default_root_dir}")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            print(f"TensorBoard: tensorboard --logdir {Path(logger.log_dir)}", flush=True)

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from plasticity_rl.callback import refuse_doubles
 from plasticity_rl.checkpoint import BestCheckpoint, LastCheckpoint
+from plasticity_rl.monitor import RunMonitor
 from plasticity_rl.progress import FrameProgressBar
 from plasticity_rl.run_folder import RunFolder
 from plasticity_rl.video import EvalVideo
@@ -31,13 +32,15 @@ def run_callbacks(
 ) -> list[pl.Callback]:
     """Return ``given`` followed by what every run has and ``given`` does not replace.
 
-    Run folder, evaluation video, progress bar over frames, and checkpoints: ``last.ckpt`` and the best by return, each
-    written after an evaluation.
+    Run folder, what TensorBoard shows beside curves, evaluation video, progress bar over frames, and checkpoints:
+    ``last.ckpt`` and the best by return, each written after an evaluation.
     """
     callbacks = list(given)
     refuse_doubles(callbacks)
     if not any(isinstance(callback, RunFolder) for callback in callbacks):
         callbacks.append(RunFolder())
+    if not any(isinstance(callback, RunMonitor) for callback in callbacks):
+        callbacks.append(RunMonitor())
     if not any(isinstance(callback, EvalVideo) for callback in callbacks):
         callbacks.append(EvalVideo())
     if progress_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):

@@ -22,7 +22,10 @@ from plasticity_rl.rl_module import RLModule
 class EvalVideo(RLCallback):
     """Films the first episode of every ``every_n_evals``-th and of the last evaluation, as the agent sees it.
 
-    Mutates: nothing; the frames are those the policy was given, so it costs no rendering.
+    The frames are those the policy was given, so it costs no rendering, and with ``--data.observation state`` there are
+    none: it then films nothing. (``plasticity_rl.envs.render_frame`` draws any moment of an environment.)
+
+    Mutates: nothing.
     Logs: image ``eval/video`` (an animated GIF) and ``videos/eval_<frames>.mp4`` in the run folder.
 
     Args:

@@ -35,6 +35,15 @@ TINY = [
     "--trainer.log_every_n_steps=10",
 ]
 """A run on the tiny env in about a second; episodes are 20 env steps of 2 frames."""
+TINY_DATA = [option for option in TINY if not option.startswith("--model.")] + ["--data.observation=state"]
+TINY_SAC = [
+    *TINY_DATA,
+    "--agent=sac",
+    "--model.hidden_dim=16",
+    "--model.num_seed_frames=40",
+    "--model.replay_ratio=0.5",
+]
+"""The same with SAC from states."""
 
 
 class Result(NamedTuple):

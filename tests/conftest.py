@@ -1,10 +1,48 @@
-"""Settings that must be in the environment before torch is imported."""
+"""Settings that must be in the environment before torch is imported, and a stand-in for ImageNet weights."""
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RL_LOGGING_LEVEL", "ERROR")
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+RUN_ALL_EXAMPLES = {"test_laws.py", "test_readme.py", "test_second_agent.py"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def weights_in_the_cache(tmp_path_factory) -> Iterator[None]:
+    """Torch's cache of downloads with random weights where those of ImageNet would be: tests use no network."""
+    from plasticity_rl.resnet import resnet
+
+    home = tmp_path_factory.mktemp("torch_home")
+    folder = home / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    state = resnet("resnet18", "layer2", torch.Generator().manual_seed(0)).state_dict()
+    torch.save(state, folder / "resnet18-f37072fd.pth")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(home))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def donor_run(request, tmp_path_factory) -> Iterator[None]:
+    """A stopped run that ``WarmStartReplay`` finds under its example arguments, where examples are run."""
+    if not {"test_laws.py", "test_readme.py", "test_second_agent.py"} & {
+        item.path.name for item in request.session.items
+    }:
+        yield
+        return
+    from helpers import fit_tiny
+
+    from callbacks import WarmStartReplay
+
+    folder = tmp_path_factory.mktemp("donor")
+    fit_tiny(folder, max_frames=60, seed=9, data_options={"eval_every_n_frames": 60})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WarmStartReplay, "example_arguments", {"path": str(folder)})
+        yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 from tiny_env import make_tiny_env
 from torch import nn
 
-from plasticity_rl import DrQV2, RLDataModule, make_trainer
+from plasticity_rl import SAC, DrQV2, RLDataModule, RLModule, make_trainer
 from plasticity_rl.video import EvalVideo
 
 TINY_DATA: dict[str, Any] = {
@@ -32,6 +32,7 @@ TINY_AGENT: dict[str, Any] = {
     "lr": 1e-3,
     "stddev_schedule": "linear(1.0,0.1,200)",
 }
+TINY_SAC: dict[str, Any] = {"hidden_dim": 16, "num_seed_frames": 40, "lr": 1e-3, "replay_ratio": 0.5}
 TINY_TRAINER: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
 
 
@@ -45,6 +46,11 @@ def tiny_agent(data: RLDataModule, **options: Any) -> DrQV2:
     return DrQV2(data.obs_shape, data.action_dim, **{**TINY_AGENT, **options})
 
 
+def tiny_sac(data: RLDataModule, **options: Any) -> SAC:
+    """Return a small SAC that fits ``data``, whose observation must be the state."""
+    return SAC(data.obs_shape, data.action_dim, **{**TINY_SAC, **options})
+
+
 def fit_tiny(
     tmp_path: Path,
     *,
@@ -55,7 +61,8 @@ def fit_tiny(
     data_options: Mapping[str, Any] = {},
     agent_options: Mapping[str, Any] = {},
     trainer_options: Mapping[str, Any] = {},
-) -> DrQV2:
+    make_agent: Callable[..., RLModule] = tiny_agent,
+) -> Any:
     """Train in the run folder ``tmp_path`` and return the agent; ``agent.trainer`` and ``agent.data`` stay attached.
 
     By default updates start at frame 40, and evaluations with checkpoints happen at every multiple of 100 frames.
@@ -69,10 +76,11 @@ def fit_tiny(
         data_options: Arguments of ``RLDataModule`` that replace the tiny defaults.
         agent_options: Arguments of ``DrQV2`` that replace the tiny defaults.
         trainer_options: Arguments of ``make_trainer``.
+        make_agent: ``tiny_agent`` or ``tiny_sac``.
     """
     pl.seed_everything(seed, verbose=False)
     data = tiny_data(**{"max_frames": max_frames, "seed": seed, **data_options})
-    agent = tiny_agent(data, **{"seed": seed, **agent_options})
+    agent = make_agent(data, **{"seed": seed, **agent_options})
     film = [] if any(isinstance(callback, EvalVideo) for callback in callbacks) else [EvalVideo(every_n_evals=0)]
     trainer = make_trainer(tmp_path, callbacks=[*callbacks, *film], **{**TINY_TRAINER, **trainer_options})
     trainer.fit(agent, data, ckpt_path=ckpt_path)

@@ -77,7 +77,7 @@ def test_help_version_and_typos_answer_without_importing_torch():
     assert f"plasticity-rl {__version__}" in process.stdout
     assert "fit" in process.stdout
     assert "validate" in process.stdout
-    assert process.stderr.strip() == "error: no command 'fti'; there are fit, validate. Did you mean fit?"
+    assert process.stderr.strip() == "error: no command 'fti'; there are fit, validate, probe, plot. Did you mean fit?"
 
 
 def test_a_module_run_on_real_pixels(tmp_path):
@@ -502,3 +502,21 @@ def test_a_folder_without_permission_is_refused(tmp_path):
 @pytest.mark.parametrize("args", [["fti"], ["--config", "a.yaml"], ["train"]])
 def test_an_unknown_subcommand_is_one_line(args):
     assert_refused(call(*args), f"no command {args[0]!r}; there are fit, validate")
+
+
+# ---- the name of a run -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_named_after_its_interventions(tmp_path, monkeypatch):
+    """Not after its probes; and ``--ckpt_path last`` finds the run with the same interventions."""
+    monkeypatch.chdir(tmp_path)
+    probe = ["--trainer.callbacks+=callbacks.FractionActiveUnits"]
+    reset = ["--trainer.callbacks+=callbacks.Reset", "--trainer.callbacks.at_frames=[50]"]
+    reset += ["--trainer.callbacks.modules=[critic]"]
+    assert call("fit", *TINY, "--max_frames=100", *probe, *reset).code == 0
+    assert call("fit", *TINY, "--max_frames=100", *probe).code == 0
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert [re.sub(r"\d{8}-\d{6}", "TIME", name) for name in names] == ["tiny_reset_seed1_TIME", "tiny_seed1_TIME"]
+    assert call("fit", *TINY, "--max_frames=200", *probe, *reset, "--ckpt_path=last").code == 0
+    frames = [checkpoint(tmp_path / "runs" / name)["rl"]["env_frames"] for name in names]
+    assert frames == [200, 100]

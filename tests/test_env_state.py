@@ -65,14 +65,14 @@ def check_continuation(steps_before: int, steps_after: int, task: str, **options
 
 @pytest.mark.parametrize("task", FAST_TASKS)
 def test_state_env_continues_exactly(task: str) -> None:
-    state = check_continuation(10, 20, task, from_pixels=False)
+    state = check_continuation(10, 20, task, observation="state")
     assert state["simulator"]["task_name"] == task
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", task_names())
 def test_every_task_continues_exactly(task: str) -> None:
-    check_continuation(40, 100, task, from_pixels=False)
+    check_continuation(40, 100, task, observation="state")
 
 
 @pytest.mark.parametrize(("task", "render"), [("finger_turn_hard", "exact"), ("walker_run", "fast")])
@@ -85,9 +85,9 @@ def test_changed_terrain_is_drawn_after_a_load() -> None:
     check_continuation(1, 3, "quadruped_escape", render="fast", image_size=32)
 
 
-@pytest.mark.parametrize("from_pixels", [False, True])
-def test_manipulation_continues_exactly(from_pixels: bool) -> None:
-    check_continuation(8, 10, "reach_duplo", from_pixels=from_pixels, render="fast", image_size=32)
+@pytest.mark.parametrize("observation", ["state", "pixels"])
+def test_manipulation_continues_exactly(observation: str) -> None:
+    check_continuation(8, 10, "reach_duplo", observation=observation, render="fast", image_size=32)
 
 
 def test_frames_after_loading_a_manipulation_episode() -> None:
@@ -129,7 +129,7 @@ def test_before_the_first_reset() -> None:
 
 
 def test_small_snapshots() -> None:
-    env = make_env("walker_run", seed=0, from_pixels=False)
+    env = make_env("walker_run", seed=0, observation="state")
     env.reset()
     file = io.BytesIO()
     torch.save(env_state_dict(env), file)

@@ -109,18 +109,18 @@ def test_manipulation_pixels_equal_dm_control() -> None:
 
 
 def test_state_observation_is_the_flat_dm_control_observation() -> None:
-    env, plain = make_env("walker_run", seed=5, action_repeat=1, from_pixels=False), suite.load("walker", "run")
+    env, plain = make_env("walker_run", seed=5, action_repeat=1, observation="state"), suite.load("walker", "run")
     plain.task._random = np.random.RandomState(5)
     now, time_step = env.reset(), plain.reset()
     for action in actions(env, 5):
         flat = np.concatenate([np.ravel(value) for value in time_step.observation.values()]).astype(np.float32)
-        assert np.array_equal(now["observation"], flat)
+        assert np.array_equal(now["state"], flat)
         now, time_step = env.step(now.set("action", action))["next"], plain.step(action.numpy().astype(np.float64))
 
 
 @pytest.mark.parametrize(("ends_at", "terminated"), [("limit", False), ("task", True)])
 def test_discount_is_zero_only_at_a_true_termination(ends_at: str, terminated: bool, monkeypatch: Any) -> None:
-    env = make_env("walker_run", seed=0, action_repeat=4, from_pixels=False)
+    env = make_env("walker_run", seed=0, action_repeat=4, observation="state")
     dm_env = base(env)._dm_env
     if ends_at == "limit":
         shorten(dm_env, 2)
@@ -134,7 +134,7 @@ def test_discount_is_zero_only_at_a_true_termination(ends_at: str, terminated: b
 
 
 def test_step_after_the_end_says_to_reset() -> None:
-    env = make_env("walker_run", seed=0, from_pixels=False)
+    env = make_env("walker_run", seed=0, observation="state")
     shorten(base(env)._dm_env, 2)
     now = env.rand_step(env.reset())["next"]
     with pytest.raises(RuntimeError, match="call reset"):
@@ -143,12 +143,16 @@ def test_step_after_the_end_says_to_reset() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"image_size": 32}, {"from_pixels": False}, {"num_envs": 2, "image_size": 32, "render": "fast", "frame_stack": 2}],
+    [
+        {"image_size": 32},
+        {"observation": "state"},
+        {"num_envs": 2, "image_size": 32, "render": "fast", "frame_stack": 2},
+    ],
 )
 def test_specs_and_keys(options: dict[str, Any]) -> None:
     env = make_env("cartpole_swingup", seed=0, **options)
     check_env_specs(env)
-    observed = "observation" if options.get("from_pixels") is False else "pixels"
+    observed = options.get("observation", "pixels")
     rollout = env.rollout(2)
     assert set(rollout["next"].keys()) == {observed, "reward", "discount", "done", "terminated", "truncated"}
     batch = (2,) if options.get("num_envs") else ()
@@ -162,28 +166,28 @@ def test_specs_and_keys(options: dict[str, Any]) -> None:
 
 
 def test_set_seed_resets_nothing_and_fixes_the_next_episode() -> None:
-    first, second = (make_env("finger_turn_hard", seed=s, from_pixels=False) for s in (1, 2))
+    first, second = (make_env("finger_turn_hard", seed=s, observation="state") for s in (1, 2))
     before = torch.get_rng_state()
     first.rollout(5)
     first.set_seed(11)
     simulator_time = base(first)._dm_env.physics.time()
     assert simulator_time > 0
     second.set_seed(11)
-    assert torch.equal(first.reset()["observation"], second.reset()["observation"])
+    assert torch.equal(first.reset()["state"], second.reset()["state"])
     torch.set_rng_state(before)
     first.set_seed(12)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_several_envs_are_seeded_one_by_one() -> None:
-    several = make_env("reacher_hard", seed=4, from_pixels=False, num_envs=2)
-    singles = [make_env("reacher_hard", seed=4 + i, from_pixels=False) for i in range(2)]
-    assert torch.equal(several.reset()["observation"], torch.stack([env.reset()["observation"] for env in singles]))
+    several = make_env("reacher_hard", seed=4, observation="state", num_envs=2)
+    singles = [make_env("reacher_hard", seed=4 + i, observation="state") for i in range(2)]
+    assert torch.equal(several.reset()["state"], torch.stack([env.reset()["state"] for env in singles]))
     threads = torch.get_num_threads()
     assert several.set_seed(20) == 22
     for i, env in enumerate(singles):
         env.set_seed(20 + i)
-    assert torch.equal(several.reset()["observation"], torch.stack([env.reset()["observation"] for env in singles]))
+    assert torch.equal(several.reset()["state"], torch.stack([env.reset()["state"] for env in singles]))
     several.close()
     assert torch.get_num_threads() == threads
 
@@ -214,7 +218,7 @@ def test_render_frame_draws_any_size_and_leaves_observations_alone() -> None:
 
 
 def test_render_frame_of_one_of_several_and_of_a_state_env() -> None:
-    several = make_env("reacher_hard", seed=4, num_envs=2, from_pixels=False)
+    several = make_env("reacher_hard", seed=4, num_envs=2, observation="state")
     several.reset()
     frames = [render_frame(several, 32, 32, index=i) for i in range(2)]
     assert not np.array_equal(*frames)  # other targets
@@ -281,7 +285,7 @@ def test_private_names_of_dm_control_and_torchrl_exist() -> None:
     assert isinstance(reach, composer.Environment)
     for name in ("_random_state", "_reset_next_step"):
         assert hasattr(reach, name), f"dm_control's composer.Environment no longer has {name}"
-    several = make_env("walker_run", seed=0, from_pixels=False, num_envs=2)
+    several = make_env("walker_run", seed=0, observation="state", num_envs=2)
     several.reset()
     assert isinstance(several, SerialEnv)
     assert len(getattr(several, "_envs", ())) == 2, "TorchRL's SerialEnv no longer keeps its environments in _envs"

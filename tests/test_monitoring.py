@@ -15,6 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 from callbacks import FractionActiveUnits
 from plasticity_rl import progress
@@ -116,8 +117,9 @@ def test_fraction_of_active_units_by_module_and_layer(read):
 
 
 def test_an_intervention_leaves_a_mark_and_a_line_of_text(read):
-    """Due at frame 100, hence before the first update after that frame."""
-    assert scalar_points(read, "intervention/reset") == {104: 1.0}
+    """Due at frame 100, hence before the first update after that frame; zeros where the other curves have points."""
+    expected = {**dict.fromkeys(range(40, MAX_FRAMES + 1, 40), 0.0), 104: 1.0}
+    assert scalar_points(read, "intervention/reset") == dict(sorted(expected.items()))
     (text,) = read.Tensors("intervention/reset/text_summary")
     assert text.step == 104
     assert tensor_util.make_ndarray(text.tensor_proto).item().decode() == "reset critic at frame 104"
@@ -202,7 +204,18 @@ def test_the_bar_counts_frames_and_shows_return_and_fau(bars, tmp_path):
     assert bar.closed
     assert bar.postfixes[0] == {"updates": "0", "return": f"{agent.eval_returns[0][1]:.0f}"}
     assert bar.postfixes[-1]["updates"] == str(agent.num_updates)
+    assert bar.postfixes[-1]["updates/s"] == f"{agent.latest['speed/updates_per_second']:.0f}"
+    assert bar.postfixes[-1]["return"] == f"{agent.eval_returns[-2][1]:.0f}"  # the last evaluation is yet to come
     assert bar.postfixes[-1]["critic FAU"] == f"{agent.latest['fau/critic']:.2f}"
+
+
+def test_the_bar_shows_frames_per_second_and_the_time_left():
+    """What tqdm writes itself: 2000 of 10000 frames in 4 seconds are 500 a second, and 16 seconds are left."""
+    bar = tqdm(total=10_000, unit="frame", unit_scale=True, disable=True)
+    line = bar.format_meter(2000, 10_000, 4.0, unit="frame", unit_scale=True, postfix="updates=500")
+    assert "500frame/s" in line
+    assert "00:04<00:16" in line
+    assert "updates=500" in line
 
 
 def test_the_bar_of_a_resumed_run_goes_on_where_it_stopped(bars, tmp_path):

@@ -17,13 +17,21 @@ from torch import nn
 
 import callbacks
 from plasticity_rl import Probe, UserError, make_trainer
-from plasticity_rl.activations import record_activations
+from plasticity_rl.activations import record_pass
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.probes import or_nan, weights_by_layer
 from plasticity_rl.rng import derive_seed, global_rng_state
 
-ACTIVATION_PROBES = ["DormantUnits", "SRank", "FeatureRank", "EffectiveRank", "StableRank", "ApproximateRank"]
-WEIGHT_PROBES = ["WeightNorm", "DistanceFromInit", "GradientNorm"]
+ACTIVATION_PROBES = [
+    "DormantUnits",
+    "LinearizedUnits",
+    "SRank",
+    "FeatureRank",
+    "EffectiveRank",
+    "StableRank",
+    "ApproximateRank",
+]
+WEIGHT_PROBES = ["WeightNorm", "DistanceFromInit", "WeightChange", "GradientNorm"]
 
 
 def batch_for(agent, size: int = 6) -> TensorDict:
@@ -140,7 +148,7 @@ def test_looking_draws_nothing_and_changes_nothing(tmp_path):
 def test_every_hidden_layer_is_recorded_without_gradient():
     agent = tiny_agent(tiny_data())
     batch = batch_for(agent)
-    recorded = record_activations(agent, batch)
+    recorded = record_pass(agent, batch).activations
     names = {name: recorded[layer] for name, layer in agent.named_modules() if layer in recorded}
     expected = [f"encoder.convnet.{i}" for i in (1, 3, 5, 7)] + ["actor.policy.1", "actor.policy.3"]
     assert list(names) == [*expected, "critic.Q1.1", "critic.Q1.3", "critic.Q2.1", "critic.Q2.3"]
@@ -167,7 +175,7 @@ def test_dropout_and_batch_norm_rest_and_layers_in_place_do_no_harm():
     agent.torso[4].eval()
     before = fingerprint({"state": agent.state_dict(), "rng": global_rng_state()})
     modes = {name: module.training for name, module in agent.named_modules()}
-    recorded = record_activations(agent, batch_for(agent))
+    recorded = record_pass(agent, batch_for(agent)).activations
     assert fingerprint({"state": agent.state_dict(), "rng": global_rng_state()}) == before
     assert {name: module.training for name, module in agent.named_modules()} == modes
     assert modes["torso.3"] is not modes["torso.4"]
@@ -180,7 +188,7 @@ def test_a_failing_pass_leaves_no_hook_and_no_mode_behind(monkeypatch):
     modes = {name: module.training for name, module in agent.named_modules()}
     monkeypatch.setattr(agent.critic, "forward", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        record_activations(agent, batch_for(agent))
+        record_pass(agent, batch_for(agent))
     assert hooks_of(agent) == {}
     assert {name: module.training for name, module in agent.named_modules()} == modes
 

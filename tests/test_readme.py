@@ -9,16 +9,29 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cli_runs import REPOSITORY, TINY, append_callbacks, call, callback_names, events, fit_tiny_cli, printed_config
+from cli_runs import (
+    REPOSITORY,
+    TINY,
+    TINY_SAC,
+    append_callbacks,
+    call,
+    callback_names,
+    events,
+    fit_tiny_cli,
+    printed_config,
+)
 from helpers import tiny_agent, tiny_data
 
 import callbacks
 from plasticity_rl import Intervention
 from plasticity_rl.__main__ import COMMANDS
+from plasticity_rl.arguments import setting
+from plasticity_rl.tensorboard_layout import layout
 
 TEXT = (REPOSITORY / "README.md").read_text()
 IGNORED = ("pip", "tensorboard", "git", "cd", "export", "sudo", "apt-get")
 RUN_IN_README = "runs/mine"
+OTHER_RUN = "runs/with_reset"
 
 
 def blocks(language: str) -> list[str]:
@@ -62,15 +75,18 @@ def test_every_command_is_checked_by_one_of_these_tests():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A folder with the configs and the run that the README continues and evaluates."""
+    """A folder with the configs and the runs that the README continues, evaluates, measures and draws."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(REPOSITORY / "configs", folder / "configs")
     fit_tiny_cli(folder / RUN_IN_README, max_frames=100)
+    entries = [("callbacks.Reset", {"modules": ["critic"], "at_frames": [50]}), ("callbacks.FractionActiveUnits", {})]
+    fragment = append_callbacks(folder / "reset.yaml", entries)
+    fit_tiny_cli(folder / OTHER_RUN, "--config", fragment, max_frames=100)
     return folder
 
 
 @pytest.mark.parametrize("command", of_program("plasticity-rl"))
-def test_a_training_command_runs(command, folder, tmp_path, monkeypatch):
+def test_a_command_runs(command, folder, tmp_path, monkeypatch):
     """In process, with the README's options first and a tiny env, tiny networks and few frames after them."""
     monkeypatch.chdir(folder)
     args = shlex.split(command)[1:]
@@ -78,8 +94,9 @@ def test_a_training_command_runs(command, folder, tmp_path, monkeypatch):
         args += ["--max_frames=200"]
     elif args[0] == "fit" and not any(arg.startswith("--trainer.callbacks.help") for arg in args):
         args = [re.sub(r"at_frames=\[\d+\]", "at_frames=[50]", arg) for arg in args]  # within the short run
-        args += [*TINY, "--max_frames=100", f"--trainer.default_root_dir={tmp_path}"]
-    elif args[0] not in ("fit", "validate"):
+        tiny = TINY_SAC if setting(args, "agent") == "sac" else TINY
+        args += [*tiny, "--max_frames=100", f"--trainer.default_root_dir={tmp_path}"]
+    elif args[0] not in ("fit", "validate", "plot", "probe"):
         assert args[0] in COMMANDS
         args = [args[0], "--help"]
     result = call(*args)
@@ -163,15 +180,23 @@ def compatible_groups() -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def written_tags(tmp_path_factory) -> set[str]:
-    """Every tag that short runs with all callbacks write."""
+    """Every tag that short runs with all callbacks, and one of SAC, write."""
     folder, tags = tmp_path_factory.mktemp("tags"), set()
     for index, names in enumerate(compatible_groups()):
         entries = [(f"callbacks.{name}", dict(getattr(callbacks, name).example_arguments)) for name in names]
+        entries.append(("plasticity_rl.histograms.Histograms", {"batch_size": 8}))
         fragment = append_callbacks(folder / f"{index}.yaml", entries)
         fit_tiny_cli(folder / str(index), "--config", fragment, "--model.replay_ratio=1", max_frames=200)
-        read = events(folder / str(index)).Tags()
-        tags |= {*read["scalars"], *read["images"], *(tag.removesuffix("/text_summary") for tag in read["tensors"])}
-    return tags
+        tags |= _tags(folder / str(index))
+    result = call("fit", *TINY_SAC, "--max_frames=200", f"--trainer.default_root_dir={folder / 'sac'}")
+    assert result.code == 0, result.err
+    return tags | _tags(folder / "sac")
+
+
+def _tags(run_dir: Path) -> set[str]:
+    read = events(run_dir).Tags()
+    written = {tag for kind in ("scalars", "images", "histograms") for tag in read[kind]}
+    return written | {tag.removesuffix("/text_summary") for tag in read["tensors"]}
 
 
 def pattern(tag: str) -> re.Pattern[str]:
@@ -190,3 +215,7 @@ def test_every_written_tag_is_listed(written_tags):
     listed = [pattern(tag) for tag in first_column("What is logged")]
     assert len(written_tags) > 20
     assert sorted(tag for tag in written_tags if not any(one.fullmatch(tag) for one in listed)) == []
+
+
+def test_the_charts_that_are_listed_are_those_of_the_layout():
+    assert first_column("Watch a run") == list(layout(["encoder"]))

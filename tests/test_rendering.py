@@ -93,7 +93,7 @@ def test_import_of_envs_fails_with_the_same_line() -> None:
 
 
 def test_state_envs_need_no_rendering() -> None:
-    code = "from plasticity_rl.envs import make_env; make_env('walker_run', seed=0, from_pixels=False).rollout(2)"
+    code = "from plasticity_rl.envs import make_env; make_env('walker_run', seed=0, observation='state').rollout(2)"
     run = in_new_process(code, MUJOCO_GL="off")
     assert run.returncode == 0, run.stderr
 

@@ -73,17 +73,13 @@ class TinyAgent(RLModule):
         pixels, next_pixels = batch["pixels"], batch["next", "pixels"]
         if self.augment:
             pixels, next_pixels = (random_shift(x, 1, self.rng.get("augment")) for x in (pixels, next_pixels))
-        features = self._features(pixels)
-        with torch.no_grad():
-            next_features = self._features(next_pixels)
-            next_value = self.old_value(torch.cat([next_features, self.policy(next_features)], -1))
-            target = batch["reward"] + batch["discount"] * next_value
-        error = self.value(torch.cat([features, batch["action"]], -1)) - target
+        features = self.encode(pixels)
+        error = self._values(features, batch["action"]) - self._target(batch, next_pixels)
         seen = {"pixels": pixels, "next_pixels": next_pixels, "features": features}
         td = error.square().mean() + sum(self.loss_terms("td", batch, **seen).values())
         self.minimize(td, "value_learner")
         features = features.detach()
-        dpg = -self.value(torch.cat([features, self.policy(features)], -1)).mean()
+        dpg = -self._values(features, self.policy(features)).mean()
         dpg = dpg + sum(self.loss_terms("dpg", batch, **{**seen, "features": features}).values())
         self.minimize(dpg, "policy_learner")
         with torch.no_grad():
@@ -91,19 +87,37 @@ class TinyAgent(RLModule):
                 old.lerp_(new, 0.05)
         return TensorDict({"loss/td": td.detach(), "loss/dpg": dpg.detach()}, batch_size=[])
 
-    def _features(self, pixels: Tensor) -> Tensor:
+    def _values(self, features: Tensor, action: Tensor) -> Tensor:
+        return self.value(torch.cat([features, action], -1))
+
+    @torch.no_grad()
+    def _target(self, batch: TensorDictBase, next_pixels: Tensor) -> Tensor:
+        features = self.encode(next_pixels)
+        return batch["reward"] + batch["discount"] * self.old_value(torch.cat([features, self.policy(features)], -1))
+
+    def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        features = self.encode(batch["pixels"])
+        if loss == "dpg":
+            features = features.detach()
+            return -self._values(features, self.policy(features)).mean()
+        return (self._values(features, batch["action"]) - self.td_targets(batch, generator)).square().mean()
+
+    def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        return self._target(batch, batch["next", "pixels"])
+
+    def encode(self, pixels: Tensor) -> Tensor:
         return self.torso(pixels.float() / 255.0 - 0.5)
 
     @torch.no_grad()
     def act(self, pixels: Tensor, *, explore: bool) -> Tensor:
-        action = self.policy(self._features(pixels))
+        action = self.policy(self.encode(pixels))
         if explore:
             noise = torch.rand(action.shape, generator=self.rng.get("explore"))
             action = (action + noise - 0.5).clamp(-1, 1)
         return action
 
     def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        features = self._features(batch["pixels"])
+        features = self.encode(batch["pixels"])
         value = self.value(torch.cat([features, batch["action"]], -1))
         return {"torso": features, "policy": self.policy(features), "value": value}
 

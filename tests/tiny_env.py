@@ -1,4 +1,4 @@
-"""A pixel environment that costs microseconds: a bright square on a line, rewarded near the middle."""
+"""An environment that costs microseconds: a bright square on a line, rewarded near the middle. Pixels or state."""
 
 from __future__ import annotations
 
@@ -14,24 +14,38 @@ class TinyPixelEnv(EnvBase):
     """One-dimensional control from ``(3, size, size)`` uint8 pixels; episodes of ``episode_steps`` env steps.
 
     Reward is ``1 - |position|``, so a policy that moves to the middle earns more than one that does not. The start is
-    drawn from the env's own generator. Implements ``simulator_state`` / ``load_simulator_state``.
+    drawn from the env's own generator. Implements ``simulator_state`` / ``load_simulator_state``. Or, without a
+    picture, ``state``: float32 (2,), position and share of the episode that is over.
     """
 
-    def __init__(self, *, seed: int = 0, size: int = 16, action_repeat: int = 2, episode_steps: int = 20) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        size: int = 16,
+        action_repeat: int = 2,
+        episode_steps: int = 20,
+        observation: str = "pixels",
+    ) -> None:
         super().__init__()
+        self.observation = observation
         self.size, self.action_repeat, self.episode_steps = size, action_repeat, episode_steps
         self.task_name = "tiny"
         self.generator = torch.Generator().manual_seed(seed)
         self.position, self.step_index = 0.0, 0
-        self.observation_spec = Composite(
-            pixels=Bounded(0, 255, shape=(3, size, size), dtype=torch.uint8),
-            discount=Unbounded(shape=(1,), dtype=torch.float32),
-        )
+        picture = Bounded(0, 255, shape=(3, size, size), dtype=torch.uint8)
+        shown = picture if observation == "pixels" else Unbounded(shape=(2,), dtype=torch.float32)
+        self.observation_spec = Composite({observation: shown, "discount": Unbounded(shape=(1,), dtype=torch.float32)})
         self.action_spec = Bounded(-1.0, 1.0, shape=(1,), dtype=torch.float32)
         self.reward_spec = Unbounded(shape=(1,), dtype=torch.float32)
         self.full_done_spec = Composite(
             {key: Binary(1, shape=(1,), dtype=torch.bool) for key in ("done", "terminated", "truncated")}
         )
+
+    def _observe(self) -> dict[str, torch.Tensor]:
+        if self.observation == "pixels":
+            return {"pixels": self._frame()}
+        return {"state": torch.tensor([self.position, self.step_index / self.episode_steps])}
 
     def _frame(self) -> torch.Tensor:
         frame = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
@@ -43,7 +57,7 @@ class TinyPixelEnv(EnvBase):
     def _reset(self, tensordict: TensorDictBase | None, **kwargs: Any) -> TensorDictBase:
         self.position = float(torch.rand((), generator=self.generator) * 2 - 1)
         self.step_index = 0
-        return TensorDict({"pixels": self._frame(), "discount": torch.ones(1)}, batch_size=[])
+        return TensorDict({**self._observe(), "discount": torch.ones(1)}, batch_size=[])
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         reward = 0.0
@@ -54,7 +68,7 @@ class TinyPixelEnv(EnvBase):
         end = torch.tensor([self.step_index >= self.episode_steps])
         return TensorDict(
             {
-                "pixels": self._frame(),
+                **self._observe(),
                 "discount": torch.ones(1),
                 "reward": torch.tensor([reward], dtype=torch.float32),
                 "done": end,
@@ -91,12 +105,15 @@ def make_tiny_env(
     frame_stack: int = 3,
     image_size: int = 16,
     num_envs: int = 1,
+    observation: str = "pixels",
     **ignored: Any,
 ) -> EnvBase:
     """Same signature as ``plasticity_rl.make_env``, for tests."""
 
     def make(index: int) -> EnvBase:
-        base = TinyPixelEnv(seed=seed + index, size=image_size, action_repeat=action_repeat)
+        base = TinyPixelEnv(seed=seed + index, size=image_size, action_repeat=action_repeat, observation=observation)
+        if observation == "state":
+            return base
         return TransformedEnv(base, CatFrames(frame_stack, dim=-3, in_keys=["pixels"]))
 
     return make(0) if num_envs == 1 else SerialEnv(num_envs, [lambda i=i: make(i) for i in range(num_envs)])

@@ -23,7 +23,8 @@ class ChurnReduction(Regularizer):
 
     f is the output of a module: both values of the critic at the stored actions, or the actor's mean action. Use one
     callback for the value (``module: critic``) and one for the policy (``module: actor, loss: actor``). In the actor's
-    loss the features have no gradient. A module that is reset is compared with itself.
+    loss the features have no gradient, and come from an encoder that has taken the critic's step of this update. A
+    module that is reset is compared with itself.
 
     Mutates: adds a term to the loss named ``loss``. With coefficient 0 nothing is added, kept or drawn.
     Logs: ``intervention/churn_reduction/<module>/loss``, the term as added.

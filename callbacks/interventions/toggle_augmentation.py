@@ -23,6 +23,7 @@ class ToggleAugmentation(ScheduledIntervention):
     """
 
     family = "augmentation"
+    needs_pixels = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"at_frame": 0, "on": False}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"at_frame": 10**12, "on": False}
 

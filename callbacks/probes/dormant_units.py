@@ -21,11 +21,14 @@ class DormantUnits(ActivationProbe):
 
     On a batch of the replay without augmentation, after the update's step. A channel of a convolution is one unit, and
     a module's share weighs every unit alike. The overlap ``|A & B| / min(|A|, |B|)`` compares a module's dormant set
-    with that of the measurement before, and is 0 when one of the two is empty; the first measurement has none.
+    with that of the measurement before, and with the historical set: every unit that was dormant at any measurement
+    before. It is 1 for identical sets, 0 for disjoint ones and when one of the two is empty; the first measurement has
+    none.
 
     Mutates: nothing.
-    Logs: ``dormant/<module>/tau_<tau>``, ``dormant/<module>/<layer>/tau_<tau>`` and
-        ``dormant_overlap/<module>/tau_<tau>``, all in [0, 1]. While activations are not finite nothing is logged.
+    Logs: ``dormant/<module>/tau_<tau>``, ``dormant/<module>/<layer>/tau_<tau>``, ``dormant_overlap/<module>/tau_<tau>``
+        and ``dormant_overlap_history/<module>/tau_<tau>``, all in [0, 1]. While activations are not finite nothing is
+        logged.
     Reference: Sokar et al. 2023 (arXiv 2302.12902), Definition 3.1, and section 3 for the overlap, there
         of the penultimate layer and here of all hidden layers of the module.
 
@@ -54,11 +57,12 @@ class DormantUnits(ActivationProbe):
             raise UserError(f"DormantUnits.taus={list(taus)} must be one or more thresholds >= 0")
         self.taus = [float(tau) for tau in taus]
         self._previous: dict[str, Tensor] = {}
+        self._history: dict[str, Tensor] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse modules without hidden units, and forget the dormant sets of an earlier run."""
         super().setup(trainer, pl_module, stage)
-        self._previous = {}
+        self._previous, self._history = {}, {}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return shares and overlaps of every module."""
@@ -79,16 +83,21 @@ class DormantUnits(ActivationProbe):
         scalars: dict[str, Any] = {f"dormant/{name}/tau_{tau}": joined.float().mean()}
         scalars |= {f"dormant/{name}/{layer}/tau_{tau}": mask.float().mean() for layer, mask in masks.items()}
         key = f"{name}/tau_{tau}"
+        if key in self._previous and self._previous[key].shape != joined.shape:
+            # A head that waited has joined in (plasticity injection): the old sets are of other units.
+            del self._previous[key], self._history[key]
         if key in self._previous:
             scalars[f"dormant_overlap/{key}"] = overlap_coefficient(joined, self._previous[key])
+            scalars[f"dormant_overlap_history/{key}"] = overlap_coefficient(joined, self._history[key])
+        self._history[key] = joined | self._history.get(key, joined)
         self._previous[key] = joined
         return scalars
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the events seen and the last dormant sets."""
-        return {**super().state_dict(), "previous": dict(self._previous)}
+        """Return the events seen, the last dormant sets and the historical ones."""
+        return {**super().state_dict(), "previous": dict(self._previous), "history": dict(self._history)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         super().load_state_dict(state_dict)
-        self._previous = dict(state_dict["previous"])
+        self._previous, self._history = dict(state_dict["previous"]), dict(state_dict["history"])

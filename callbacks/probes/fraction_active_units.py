@@ -1,28 +1,41 @@
-"""Fraction of active units (FAU) of encoder, actor and critic on the training batch."""
+"""Fraction of active units (FAU) of encoder, actor and critic, by three definitions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
 from tensordict import TensorDictBase
+from torch import Tensor
 
-from plasticity_rl.active_units import ActiveUnitCounter
+from plasticity_rl.active_units import TrainingActivations
 from plasticity_rl.callback import Probe, as_agent
-from plasticity_rl.measures import pooled_fraction
+from plasticity_rl.errors import UserError
+from plasticity_rl.measures import active_and_total, pooled_fraction, share_above, unit_rates
 from plasticity_rl.rl_module import RLModule
+
+DEFINITIONS = ("element_rate", "any_input", "mean_rate")
+BATCHES = ("training", "probe")
 
 
 class FractionActiveUnits(Probe):
-    """Share of hidden ReLU outputs above zero, per module and per layer, by element (the published definition).
+    """Share of hidden ReLU outputs above zero, per module and per layer; by default by element, as published.
 
     Measured as the authors do: on the training batch of an update (augmented when augmentation is on), online networks,
     before the optimizer step. Each layer is read at its first pass with gradient: the encoder on the current
-    observations, the critic in its own loss, the actor in its own loss.
+    observations, the critic in its own loss, the actor in its own loss. With ``batch="probe"`` it is measured on the
+    batch of the replay that all probes share, without augmentation, after the step.
+
+    Definitions: ``element_rate`` is the share of all outputs (over batch, layers and space) that are above zero, about
+    0.5 at initialisation: the published curves. ``any_input`` is the share of units, a channel of a convolution being
+    one, that are above zero on at least one input: 1 minus the fraction of dead units, near 1 at initialisation.
+    ``mean_rate`` is the share of units that are above zero on more than ``threshold`` of the inputs.
 
     Mutates: nothing.
-    Logs: ``fau/<module>`` and, with ``per_layer``, ``fau/<module>/<layer>``, in [0, 1]; about 0.5 at initialisation.
+    Logs: ``fau/<module>`` and, with ``per_layer``, ``fau/<module>/<layer>``, in [0, 1]. That is the element rate on the
+        training batch; any other definition writes ``fau_<definition>/...``, and on the probe batch
+        ``fau_<definition>_probe_batch/...``, so that two definitions side by side keep apart.
     Reference: Ma et al. 2024 (arXiv 2310.07418), section 3. Layers: the encoder's 4 convolutions, the actor's 2 hidden
         layers, the critic's 2 hidden layers in both heads; trunk (tanh) and outputs have no ReLU and do not count.
 
@@ -30,6 +43,13 @@ class FractionActiveUnits(Probe):
         every_n_updates: Period in gradient updates.
         modules: Modules by dotted name.
         per_layer: Whether to log every layer as well.
+        definition: ``element_rate``, ``any_input`` or ``mean_rate``.
+        batch: ``training`` or ``probe``.
+        threshold: Of ``mean_rate``: share of the inputs, in [0, 1).
+        batch_size: Transitions in the probe batch.
+
+    Raises:
+        UserError: When a value is not allowed.
     """
 
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3}
@@ -40,10 +60,22 @@ class FractionActiveUnits(Probe):
         every_n_updates: int = 100,
         modules: Sequence[str] = ("encoder", "actor", "critic"),
         per_layer: bool = True,
+        definition: Literal["element_rate", "any_input", "mean_rate"] = "element_rate",
+        batch: Literal["training", "probe"] = "training",
+        threshold: float = 0.05,
+        batch_size: int = 256,
     ) -> None:
         super().__init__(every_n_updates=every_n_updates)
+        for option, value, allowed in (("definition", definition, DEFINITIONS), ("batch", batch, BATCHES)):
+            if value not in allowed:
+                raise UserError(f"FractionActiveUnits.{option}={value!r} must be one of {list(allowed)}")
+        if not 0 <= threshold < 1:
+            raise UserError(f"FractionActiveUnits.threshold={threshold} must be in [0, 1)")
+        if batch_size < 1:
+            raise UserError(f"FractionActiveUnits.batch_size={batch_size} must be a whole number >= 1")
         self.modules, self.per_layer = list(modules), per_layer
-        self._counter = ActiveUnitCounter(self.modules)
+        self.definition, self.batch, self.threshold, self.batch_size = definition, batch, threshold, batch_size
+        self._counter = TrainingActivations(self.modules, self._count)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse unknown modules, and those without hidden units, before training."""
@@ -51,13 +83,37 @@ class FractionActiveUnits(Probe):
 
     def begin(self, agent: RLModule) -> None:
         """Hook the activation layers for one update."""
-        self._counter.start(agent)
+        if self.batch == "training":
+            self._counter.start(agent)
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
-        """Remove the hooks and pool the counts by element."""
+        """Remove the hooks and pool what was counted."""
         scalars: dict[str, Any] = {}
-        for name, counts in self._counter.stop().items():
-            scalars[f"fau/{name}"] = pooled_fraction(counts.values())
+        for name, counts in self._counts(agent).items():
+            scalars[f"{self.prefix}/{name}"] = self._pool(counts.values())
             if self.per_layer:
-                scalars |= {f"fau/{name}/{layer}": active / total for layer, (active, total) in counts.items()}
+                scalars |= {f"{self.prefix}/{name}/{layer}": self._pool([count]) for layer, count in counts.items()}
         return scalars
+
+    @property
+    def prefix(self) -> str:
+        """First part of the tags."""
+        if (self.definition, self.batch) == ("element_rate", "training"):
+            return "fau"
+        return f"fau_{self.definition}" + ("_probe_batch" if self.batch == "probe" else "")
+
+    def _counts(self, agent: RLModule) -> dict[str, dict[str, Any]]:
+        if self.batch == "training":
+            return self._counter.stop()
+        outputs = {name: agent.probe_activations(name, self.batch_size) for name in self.modules}
+        return {
+            name: {layer: self._count(output) for layer, output in layers.items()} for name, layers in outputs.items()
+        }
+
+    def _count(self, output: Tensor) -> Any:
+        return active_and_total(output) if self.definition == "element_rate" else unit_rates(output)
+
+    def _pool(self, counts: Any) -> Tensor:
+        if self.definition == "element_rate":
+            return pooled_fraction(counts)
+        return share_above(counts, self.threshold if self.definition == "mean_rate" else 0.0)

@@ -2,12 +2,25 @@
 
 from plasticity_rl.measures.activations import active_and_total, fraction_active_units, pooled_fraction
 from plasticity_rl.measures.checks import NotFiniteError
+from plasticity_rl.measures.curvature import Eigenvalue, top_eigenvalue
 from plasticity_rl.measures.dormancy import (
     any_input_rate,
     dormancy_scores,
     dormant_mask,
+    gradient_dormancy_scores,
+    linearized_rate,
     mean_rate,
     overlap_coefficient,
+    share_above,
+    unit_rates,
+)
+from plasticity_rl.measures.fitting import loss_after_training, random_targets
+from plasticity_rl.measures.kernels import (
+    Interference,
+    condition_number,
+    cosine_similarities,
+    gram_matrix,
+    interference,
 )
 from plasticity_rl.measures.spectra import (
     Spectrum,
@@ -19,14 +32,20 @@ from plasticity_rl.measures.spectra import (
     stable_rank,
 )
 from plasticity_rl.measures.utility import debiased, outgoing_magnitude
+from plasticity_rl.measures.values import discounted_return, mean_absolute, mean_absolute_difference, spread
 from plasticity_rl.measures.weights import distance, l0_norm, l1_norm, l2_norm
 
 __all__ = [
+    "Eigenvalue",
+    "Interference",
     "NotFiniteError",
     "Spectrum",
     "active_and_total",
     "any_input_rate",
     "approximate_rank",
+    "condition_number",
+    "cosine_similarities",
+    "discounted_return",
     "debiased",
     "distance",
     "dormancy_scores",
@@ -34,14 +53,26 @@ __all__ = [
     "effective_rank",
     "feature_rank",
     "fraction_active_units",
+    "gradient_dormancy_scores",
+    "gram_matrix",
+    "interference",
     "l0_norm",
     "l1_norm",
     "l2_norm",
+    "linearized_rate",
+    "loss_after_training",
+    "mean_absolute",
+    "mean_absolute_difference",
     "mean_rate",
     "outgoing_magnitude",
     "overlap_coefficient",
     "pooled_fraction",
+    "random_targets",
+    "share_above",
     "spectrum",
+    "spread",
     "srank",
     "stable_rank",
+    "top_eigenvalue",
+    "unit_rates",
 ]

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from plasticity_rl.measures.checks import refuse_not_finite
+
 
 def active_and_total(activation: Tensor) -> tuple[Tensor, int]:
-    """Count the elements above zero.
+    """Count the elements above zero. Does not wait for a GPU, hence does not refuse NaN: it is not above zero.
 
     Args:
         activation: Outputs of an activation layer, any shape.
@@ -27,15 +29,21 @@ def fraction_active_units(activations: Iterable[Tensor]) -> Tensor:
     module and, in convolutions, over space, so wide and early layers weigh more. About 0.5 at initialisation.
 
     Args:
-        activations: Outputs of the module's hidden activation layers on one batch, any shapes.
+        activations: Outputs of the module's hidden activation layers on one batch, any shapes, finite.
 
     Returns:
         Scalar tensor in [0, 1].
 
+    Raises:
+        ValueError: When an activation is NaN or infinite.
+
     Source:
         Ma et al. 2024 (arXiv 2310.07418), section 3, as computed in the authors' released code.
     """
-    return pooled_fraction(map(active_and_total, activations))
+    layers = list(activations)
+    for layer in layers:
+        refuse_not_finite(layer, "activations")
+    return pooled_fraction(map(active_and_total, layers))
 
 
 def pooled_fraction(counts: Iterable[tuple[Tensor, int]]) -> Tensor:

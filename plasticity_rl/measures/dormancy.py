@@ -1,4 +1,4 @@
-"""Measures per hidden unit, one channel of a convolution being one unit: dormancy, and two rates of activity."""
+"""Measures per hidden unit, one channel of a convolution being one unit: dormancy, gradients, rates of activity."""
 
 from __future__ import annotations
 
@@ -82,8 +82,7 @@ def mean_rate(activations: Iterable[Tensor], threshold: float) -> Tensor:
     Returns:
         float32 scalar in [0, 1].
     """
-    rates = torch.cat([(_by_unit(activation) > 0).float().mean(1) for activation in activations])
-    return (rates > threshold).float().mean()
+    return share_above([unit_rates(_by_unit(activation).T) for activation in activations], threshold)
 
 
 def any_input_rate(activations: Iterable[Tensor]) -> Tensor:
@@ -100,9 +99,77 @@ def any_input_rate(activations: Iterable[Tensor]) -> Tensor:
     return mean_rate(activations, threshold=0.0)
 
 
-def _by_unit(activation: Tensor) -> Tensor:
+def unit_rates(activation: Tensor) -> Tensor:
+    """Share of inputs, and of positions in convolutions, on which each unit is above zero.
+
+    Does not wait for a GPU, hence does not refuse NaN: it is not above zero.
+
+    Args:
+        activation: Outputs of one activation layer, ``(batch, units)`` or ``(batch, channels, height, width)``.
+
+    Returns:
+        float32 ``[units]``, in [0, 1]; exactly 0 and 1 where the unit is never and always above zero.
+    """
+    active = (activation.detach() > 0).transpose(0, 1).flatten(1)
+    return torch.count_nonzero(active, dim=1) / active.shape[1]
+
+
+def share_above(rates: Iterable[Tensor], threshold: float) -> Tensor:
+    """Fraction of units whose rate is above ``threshold``, the units of all layers pooled.
+
+    Args:
+        rates: ``[units]`` of every layer, as :func:`unit_rates` returns them, at least one layer.
+        threshold: In [0, 1).
+
+    Returns:
+        float32 scalar in [0, 1].
+    """
+    return (torch.cat(list(rates)) > threshold).float().mean()
+
+
+def linearized_rate(activations: Iterable[Tensor]) -> Tensor:
+    """Fraction of units that are above zero on every input (and position): behind a ReLU they act as linear ones.
+
+    Args:
+        activations: Outputs of a module's hidden activation layers, each as in :func:`dormancy_scores`.
+
+    Returns:
+        float32 scalar in [0, 1].
+
+    Source:
+        Lyle et al. 2024 (arXiv 2402.18762), linearised ("zombie") units.
+    """
+    rates = torch.cat([unit_rates(_by_unit(activation).T) for activation in activations])
+    return (rates == 1).float().mean()
+
+
+def gradient_dormancy_scores(gradient: Tensor) -> Tensor:
+    """Score of every unit by the gradient at its output, ``G_i = E|dL/dh_i| / mean_k E|dL/dh_k|``.
+
+    The expectation is over the batch and, in convolutions, over space. A layer without any gradient has scores 0.
+    The score does not depend on the scale of the loss.
+
+    Args:
+        gradient: Gradient of a loss with respect to the outputs of one activation layer, shapes as in
+            :func:`dormancy_scores`, finite.
+
+    Returns:
+        float64 ``[units]``, >= 0.
+
+    Raises:
+        ValueError: When there is no unit dimension, nothing in it, or NaN or infinity.
+
+    Source:
+        Liu et al. 2025 (arXiv 2505.24061), GraMa.
+    """
+    mean = _by_unit(gradient, "gradients").double().abs().mean(1)
+    layer = mean.mean()
+    return mean / torch.where(layer > 0, layer, torch.ones_like(layer))
+
+
+def _by_unit(activation: Tensor, what: str = "activations") -> Tensor:
     """Return ``[units, batch * space]``."""
     if activation.ndim < 2 or not activation.numel():
-        raise ValueError(f"activations must be (batch, units, ...) and not empty, got {tuple(activation.shape)}")
-    refuse_not_finite(activation, "activations")
+        raise ValueError(f"{what} must be (batch, units, ...) and not empty, got {tuple(activation.shape)}")
+    refuse_not_finite(activation, what)
     return activation.detach().transpose(0, 1).flatten(1)

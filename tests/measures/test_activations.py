@@ -34,7 +34,16 @@ def test_a_unit_counts_for_every_input_it_is_active_on():
     assert float(fraction_active_units([activation])) == 1 / 8
 
 
-@pytest.mark.parametrize(("value", "expected"), [(0.0, 0.0), (1.0, 1.0), (float("nan"), 0.0)])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_not_finite_is_refused_by_the_fraction_and_not_above_zero_in_the_count(bad):
+    """The count runs inside an update and must not wait for a GPU."""
+    layer = torch.tensor([[1.0, bad], [0.0, 2.0]])
+    with pytest.raises(ValueError, match="the activations hold NaN or infinity"):
+        fraction_active_units([torch.ones(2, 2), layer])
+    assert int(active_and_total(layer)[0]) == (2 if bad != bad else 3)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.0, 0.0), (1.0, 1.0), (-1.0, 0.0)])
 def test_ends_of_the_range(value, expected):
     assert float(fraction_active_units([torch.full((3, 5), value), torch.full((2, 2, 2), value)])) == expected
 

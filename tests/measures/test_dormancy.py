@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from plasticity_rl.measures import any_input_rate, dormancy_scores, dormant_mask, mean_rate, overlap_coefficient
+from plasticity_rl.measures import (
+    any_input_rate,
+    dormancy_scores,
+    dormant_mask,
+    gradient_dormancy_scores,
+    linearized_rate,
+    mean_rate,
+    overlap_coefficient,
+    share_above,
+    unit_rates,
+)
 
 NAN, INF = float("nan"), float("inf")
 
@@ -94,12 +104,53 @@ def test_any_input_rate_is_one_minus_the_dormant_share_behind_a_relu():
     assert float(any_input_rate([activation])) == pytest.approx(1.0 - float(dormant))
 
 
-@pytest.mark.parametrize("measure", [dormancy_scores, lambda h: dormant_mask(h, 0.1), lambda h: any_input_rate([h])])
+def test_rates_of_units_are_exact_at_the_ends():
+    convolution = torch.zeros(3, 3, 5, 5)
+    convolution[:, 1] = 1e-30
+    convolution[2, 2, 4, 4] = float("nan")
+    assert unit_rates(convolution).tolist() == [0.0, 1.0, 0.0]
+    assert unit_rates(torch.tensor([[1.0, -1.0], [2.0, 3.0], [4.0, 0.0]])).tolist() == pytest.approx([1.0, 1 / 3])
+    assert float(share_above([torch.tensor([1.0, 1 / 3]), torch.tensor([0.0])], 1 / 3)) == pytest.approx(1 / 3)
+
+
+def test_linearized_units_are_above_zero_on_every_input_and_position():
+    hidden = torch.tensor([[1.0, 1.0, 0.0], [2.0, 0.0, 0.0]])  # the first unit of three
+    convolution = torch.ones(2, 2, 2, 2)
+    convolution[1, 0, 1, 0] = 0.0  # the second channel of two
+    assert float(linearized_rate([hidden])) == pytest.approx(1 / 3)
+    assert float(linearized_rate([convolution])) == pytest.approx(1 / 2)
+    assert float(linearized_rate([hidden, convolution])) == pytest.approx(2 / 5)
+    assert float(linearized_rate([torch.zeros(3, 4)])) == 0.0
+    assert float(linearized_rate([torch.ones(3, 1)])) == 1.0
+
+
+def test_gradient_scores_are_means_of_absolute_gradients_relative_to_the_layer():
+    # Means of |g|: 3e-12, 0, 1e-12, 0; their mean is 1e-12. Tiny gradients are scored like large ones.
+    gradient = torch.tensor([[4.0, 0.0, -1.0, 0.0], [-2.0, 0.0, 1.0, 0.0]], dtype=torch.float64) * 1e-12
+    assert gradient_dormancy_scores(gradient).tolist() == pytest.approx([3.0, 0.0, 1.0, 0.0])
+    assert gradient_dormancy_scores(torch.zeros(4, 3)).tolist() == [0.0, 0.0, 0.0]
+    assert gradient_dormancy_scores(torch.full((4, 1), -5.0)).tolist() == pytest.approx([1.0])
+    convolution = torch.zeros(2, 2, 2, 2)
+    convolution[0, 0], convolution[:, 1] = -4.0, 1.0  # means 2 and 1, of the layer 1.5
+    assert gradient_dormancy_scores(convolution).tolist() == pytest.approx([4 / 3, 2 / 3])
+
+
+MEASURES = [
+    dormancy_scores,
+    gradient_dormancy_scores,
+    lambda h: dormant_mask(h, 0.1),
+    lambda h: any_input_rate([h]),
+    lambda h: mean_rate([h], 0.1),
+    lambda h: linearized_rate([h]),
+]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
 def test_not_finite_is_refused(measure, bad):
     activation = torch.ones(3, 4)
     activation[1, 2] = bad
-    with pytest.raises(ValueError, match="the activations hold NaN or infinity"):
+    with pytest.raises(ValueError, match="the (activations|gradients) hold NaN or infinity"):
         measure(activation)
 
 

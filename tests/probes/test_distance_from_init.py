@@ -60,6 +60,6 @@ def test_a_reset_is_a_jump_and_no_new_origin(tmp_path):
 def test_the_origin_does_not_move_with_the_weights(tmp_path):
     probe = DistanceFromInit(every_n_updates=1, modules=["actor"])
     agent = fit_tiny(tmp_path, callbacks=[probe], max_frames=80)
-    saved = probe.state_dict()["initial"]
+    saved = probe.state_dict()["origin"]
     assert saved.keys() == {f"actor.{name}" for name, _ in agent.actor.named_parameters()}
     assert all(not torch.equal(saved[f"actor.{name}"], p) for name, p in agent.actor.named_parameters())

@@ -78,6 +78,21 @@ def test_overlap_with_the_measurement_before(recomputed):
     assert len(overlaps) > 2
 
 
+def test_overlap_with_every_unit_that_was_dormant_before(recomputed):
+    assert not any(tag.startswith("dormant_overlap_history") for tag in recomputed.results[0][1])
+    differs = 0
+    for tau in TAUS:
+        history = np.zeros(4 * 4, dtype=bool)
+        for index, (scores, logged) in enumerate(recomputed.results):
+            now = np.concatenate([score <= tau for name, score in scores.items() if name.startswith("encoder")])
+            if index:
+                expected = (now & history).sum() / max(min(now.sum(), history.sum()), 1)
+                assert logged[f"dormant_overlap_history/encoder/tau_{tau}"] == pytest.approx(expected)
+                differs += logged[f"dormant_overlap/encoder/tau_{tau}"] != pytest.approx(expected)
+            history |= now
+    assert differs, "the two overlaps must differ for this to be a test"
+
+
 def test_a_dead_layer_is_dormant_at_every_threshold(tmp_path):
     class Kill(RLCallback):
         def on_train_start(self, trainer, pl_module) -> None:
@@ -89,12 +104,13 @@ def test_a_dead_layer_is_dormant_at_every_threshold(tmp_path):
         assert float(latest[f"dormant/critic/Q1.3/tau_{tau}"]) == 1.0
         assert float(latest[f"dormant/critic/tau_{tau}"]) >= 0.25
         assert float(latest[f"dormant_overlap/critic/tau_{tau}"]) >= 0.9
+        assert float(latest[f"dormant_overlap_history/critic/tau_{tau}"]) >= 0.9
 
 
 def test_dormant_sets_of_an_earlier_run_are_forgotten(tmp_path):
     probe = DormantUnits(every_n_updates=1, batch_size=12)
     fit_tiny(tmp_path / "1", callbacks=[probe], max_frames=60)
-    assert probe.state_dict()["previous"]
+    assert probe.state_dict()["previous"].keys() == probe.state_dict()["history"].keys() != set()
     probe.events.seen = 0
     agent = fit_tiny(tmp_path / "2", callbacks=[probe], max_frames=44)
     assert agent.num_updates == 1

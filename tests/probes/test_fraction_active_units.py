@@ -30,6 +30,7 @@ class Recompute(RLCallback):
 
     def __init__(self) -> None:
         self.results: list[tuple[dict[str, float], dict[str, float]]] = []
+        self.layers: list[dict[str, Tensor]] = []
 
     def on_update_start(self, agent) -> None:
         # After the probe's own on_update_start, so the copies may carry its hooks; they are never run as modules here.
@@ -50,6 +51,7 @@ class Recompute(RLCallback):
             joint = torch.cat([critic.trunk(features), batch["action"]], -1)
             _, active = relu_outputs(getattr(critic, head), joint)
             layers |= {f"critic/{head}.{i}": h for i, h in active.items()}
+        self.layers.append(layers)
         expected = {f"fau/{name}": int((h > 0).sum()) / h.numel() for name, h in layers.items()}
         for module in ("encoder", "actor", "critic"):
             own = [h for name, h in layers.items() if name.startswith(module)]
@@ -181,3 +183,83 @@ def test_a_layer_of_two_modules_is_counted_for_both(modules, tmp_path):
     agent = fit_tiny(tmp_path, callbacks=[FractionActiveUnits(every_n_updates=1, modules=modules)], max_frames=80)
     for name in modules:
         assert 0.0 <= float(agent.latest[f"fau/{name}"]) <= 1.0
+
+
+# ---- the other definitions and the other batch -----------------------------------------------------------------------
+
+
+class Tags(RLCallback):
+    """Notes what was logged under ``fau...`` at every update. Its name sorts after the probe's."""
+
+    def __init__(self) -> None:
+        self.logged: list[dict[str, float]] = []
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        self.logged.append({tag: float(value) for tag, value in agent.latest.items() if tag.startswith("fau")})
+
+
+def of_units(layers: dict[str, Tensor], prefix: str, threshold: float) -> float:
+    """Share of units that are above zero on more than ``threshold`` of inputs and positions, unit by unit."""
+    rates = []
+    for name, output in layers.items():
+        if name.startswith(prefix):
+            for unit in range(output.shape[1]):
+                own = output[:, unit].flatten()
+                rates.append(sum(float(value) > 0 for value in own) / len(own))
+    return sum(rate > threshold for rate in rates) / len(rates)
+
+
+def test_shares_of_units_on_the_training_batch(tmp_path):
+    recompute, tags = Recompute(), Tags()
+    probes = [
+        FractionActiveUnits(every_n_updates=1),
+        FractionActiveUnits(every_n_updates=1, definition="any_input"),
+        FractionActiveUnits(every_n_updates=1, definition="mean_rate", threshold=0.5),
+    ]
+    fit_tiny(tmp_path, callbacks=[*probes, recompute, tags], max_frames=80)
+    assert len(recompute.layers) == len(tags.logged) == 10
+    for layers, logged in zip(recompute.layers, tags.logged, strict=True):
+        assert len(logged) == 3 * (3 + 4 + 2 + 4)
+        for prefix in ("encoder", "actor", "critic", "encoder/convnet.7", "critic/Q2.3"):
+            assert logged[f"fau_any_input/{prefix}"] == pytest.approx(of_units(layers, prefix, 0.0))
+            assert logged[f"fau_mean_rate/{prefix}"] == pytest.approx(of_units(layers, prefix, 0.5))
+    values = [
+        [logged[f"{name}/critic"] for name in ("fau", "fau_any_input", "fau_mean_rate")] for logged in tags.logged
+    ]
+    assert all(len(set(row)) == 3 for row in values), "three definitions, three values"
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_on_the_probe_batch_augmentation_does_not_matter(augment, tmp_path):
+    tags, outputs = Tags(), []
+
+    class Outputs(RLCallback):
+        def on_update_end(self, agent, batch, metrics) -> None:
+            with torch.no_grad():
+                x = agent.encoder.convnet(agent.probe_batch(12)["pixels"].float() / 255.0 - 0.5)
+            outputs.append({"convnet.7": x})
+
+    options = {"every_n_updates": 1, "modules": ["encoder"], "batch": "probe", "batch_size": 12}
+    probes = [FractionActiveUnits(definition=definition, **options) for definition in ("element_rate", "any_input")]
+    fit_tiny(tmp_path, callbacks=[*probes, Outputs(), tags], max_frames=60, agent_options={"augment": augment})
+    assert len(outputs) == 5
+    for layers, logged in zip(outputs, tags.logged, strict=True):
+        rate = float((layers["convnet.7"] > 0).float().mean())
+        assert logged["fau_element_rate_probe_batch/encoder/convnet.7"] == pytest.approx(rate)
+        expected = of_units(layers, "convnet.7", 0.0)
+        assert logged["fau_any_input_probe_batch/encoder/convnet.7"] == pytest.approx(expected)
+        assert not any(tag.startswith("fau/") for tag in logged)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"definition": "units"}, "FractionActiveUnits.definition='units' must be one of"),
+        ({"batch": "train"}, "FractionActiveUnits.batch='train' must be one of"),
+        ({"threshold": 1.0}, r"FractionActiveUnits.threshold=1.0 must be in \[0, 1\)"),
+        ({"batch_size": 0}, "FractionActiveUnits.batch_size=0 must be"),
+    ],
+)
+def test_wrong_values_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        FractionActiveUnits(**options)

@@ -1,0 +1,130 @@
+"""Train long on the very first transitions, as in the primacy-bias experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from tqdm import tqdm
+
+from plasticity_rl.callback import Intervention, Mutation, as_agent
+from plasticity_rl.errors import UserError
+from plasticity_rl.rl_module import RLModule
+from plasticity_rl.rng import NamedGenerators, derive_seed
+
+
+class HeavyPriming(Intervention):
+    """Do ``num_updates`` gradient updates on the first ``num_transitions`` transitions, then go on as usual.
+
+    They happen at the start of the first update, with the agent's own ``update``, on batches drawn with replacement
+    from n-step windows that lie within those transitions. They count in ``num_updates`` and earn or cost no update
+    credit; probes and other interventions see every one of them, all at the same env frame. Batches and all random
+    numbers inside come from generators of their own, so that the run afterwards draws the same numbers as without.
+
+    No checkpoint is written meanwhile: a run killed while priming goes on from the checkpoint before and primes again
+    from the start. SIGTERM is obeyed between two updates.
+
+    Mutates: everything that an update mutates, and ``num_updates``.
+    Logs: ``intervention/heavy_priming`` (1 at its frame) and a line of text.
+    Reference: Nikishin et al. 2022 (arXiv 2205.07802), section 3.1: 100 000 updates on 100 transitions; Ma et al. 2024
+        (arXiv 2310.07418), App. B.2: on 2000 transitions, with and without augmentation while priming.
+    Differences from the original: the seed phase may be longer than ``num_transitions`` (a batch must fit into it); the
+        rest of it is not primed on.
+
+    Args:
+        num_transitions: How many of the first transitions; of several environments, the same share of each.
+        num_updates: Gradient updates; 0 does nothing.
+        augment: Whether images are augmented while priming; null leaves it to ``agent.augment``.
+
+    Raises:
+        UserError: When a number is too small.
+    """
+
+    family = "experience"
+    example_arguments: ClassVar[Mapping[str, Any]] = {"num_transitions": 16, "num_updates": 5}
+    inert_arguments: ClassVar[Mapping[str, Any]] = {"num_updates": 0}
+
+    def __init__(self, *, num_transitions: int = 2000, num_updates: int = 100_000, augment: bool | None = None) -> None:
+        if num_transitions < 1 or num_updates < 0:
+            raise UserError(
+                f"HeavyPriming: num_transitions={num_transitions} must be >= 1 and num_updates={num_updates} >= 0"
+            )
+        self.num_transitions, self.num_updates, self.augment = num_transitions, num_updates, augment
+        self.done = num_updates == 0
+        self._priming = False
+
+    def mutates(self, agent: RLModule) -> Mutation:
+        """What an update mutates."""
+        trained = frozenset(name for name, p in agent.named_parameters() if p.requires_grad)
+        parameters = frozenset(name for name, _ in agent.named_parameters())  # targets move too
+        return Mutation(parameters=parameters, optimizer_slots=trained, attributes=frozenset({"num_updates"}))
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse numbers that the seed phase or the replay cannot hold, before anything is trained."""
+        super().setup(trainer, pl_module, stage)
+        agent = as_agent(pl_module)
+        if stage != "fit" or self.done:
+            return
+        data = agent.data
+        seed_transitions = agent.num_seed_frames // data.action_repeat
+        if self.num_transitions > seed_transitions and not any(
+            isinstance(callback, Intervention) and callback.fills_replay
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+        ):
+            raise UserError(
+                f"HeavyPriming.num_transitions={self.num_transitions} are more than the {seed_transitions} transitions "
+                f"of the seed phase: use model.num_seed_frames >= {self.num_transitions * data.action_repeat}"
+            )
+        if self.num_transitions < data.n_step * data.num_envs:
+            raise UserError(
+                f"HeavyPriming.num_transitions={self.num_transitions} must be at least data.n_step * data.num_envs = "
+                f"{data.n_step * data.num_envs}"
+            )
+
+    def on_update_start(self, agent: RLModule) -> None:
+        """Prime once, as soon as the transitions are there."""
+        # The updates of the priming dispatch this hook again.
+        if self.done or self._priming or agent.data.replay.num_transitions < self.num_transitions:
+            return
+        generators, self._priming = agent.rng, True
+        agent.rng = NamedGenerators(derive_seed(generators.seed, f"intervention/{self.state_key}"))
+        try:
+            self._prime(agent)
+        finally:
+            agent.rng, self._priming = generators, False
+        self.done = True
+        augmented = {None: "", True: ", augmented", False: ", not augmented"}[self.augment]
+        text = f"{self.num_updates} updates on the first {self.num_transitions} transitions{augmented}"
+        agent.log_event(self.name, f"{text} at frame {agent.env_frames}")
+
+    def _prime(self, agent: RLModule) -> None:
+        replay, trainer = agent.data.replay, agent.trainer
+        ends = replay.first_records(self.num_transitions)
+        hidden = trainer.progress_bar_callback is None or not trainer.is_global_zero
+        for _ in tqdm(range(self.num_updates), desc="priming", unit="update", leave=False, disable=hidden):
+            if trainer.received_sigterm:  # Lightning looks between env steps only
+                raise SIGTERMException
+            agent.dispatch("on_update_start")
+            batch = replay.sample_first(ends, agent.rng.get("priming_batches")).to(agent.device)
+            metrics = self._update(agent, batch)
+            agent.num_updates += 1
+            agent.dispatch("on_update_end", batch, metrics)
+
+    def _update(self, agent: RLModule, batch: Any) -> Any:
+        chosen = agent.augment  # set for the update alone: another intervention may switch it meanwhile
+        if self.augment is not None:
+            agent.augment = self.augment
+        try:
+            return agent.update(batch)
+        finally:
+            agent.augment = chosen
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return whether the priming is over."""
+        return {"done": self.done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.done = state_dict["done"]

@@ -1,0 +1,80 @@
+"""Start a fresh agent with the replay of another run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+
+from plasticity_rl.callback import Intervention, as_agent
+from plasticity_rl.data import RLDataModule
+from plasticity_rl.errors import UserError
+from plasticity_rl.replay_import import DonorReplay, donor_replay
+
+
+class WarmStartReplay(Intervention):
+    """Fill the replay of a new run with the transitions of another run, before its first env step.
+
+    If the agent that collected them had lost its plasticity, a fresh agent learns from the same data: the experiment
+    with the failed agent's buffer. Weights, optimizer and clocks are those of a new run. The seed phase stays: for
+    ``model.num_seed_frames`` actions are random and there is no update; with 0 updates start at the first env step.
+    Under DDP every rank starts with the replay of the donor's rank 0.
+
+    What is copied: all episodes of the other replay at its checkpoint, the open one cut where it is, without an episode
+    whose beginning its ring had overwritten. A resumed run does not copy again.
+
+    Mutates: the contents of the replay, before training. No weight, no random number.
+    Logs: ``intervention/warm_start_replay`` (1 at frame 0) and a line of text.
+    Reference: Nikishin et al. 2022 (arXiv 2205.07802), section 3.2: a fresh agent on the buffer of one that failed.
+    Differences from the original: none known; the original is SAC on states.
+
+    Args:
+        path: Run folder, or a checkpoint in its ``checkpoints/``; null does nothing.
+    """
+
+    family = "experience"
+    example_arguments: ClassVar[Mapping[str, Any]] = {"path": "runs/donor"}
+    inert_arguments: ClassVar[Mapping[str, Any]] = {"path": None}
+
+    def __init__(self, *, path: str | None) -> None:
+        self.path = path
+        self.fills_replay = path is not None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a replay of another task or of other shapes, before anything is trained."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and self.path is not None and not trainer.ckpt_path:  # a resumed run holds the data already
+            refuse_other_data(self.path, donor_replay(self.path), as_agent(pl_module).data)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Copy the records of a new run; those of a resumed one are restored by now."""
+        agent = as_agent(pl_module)
+        replay = agent.data.replay
+        if self.path is None or replay.written.any():
+            return
+        for episode in donor_replay(self.path).episodes():
+            lane = int(replay.written.argmin())
+            if int(replay.written[lane]) + len(episode) > replay.lane_length:
+                raise UserError(
+                    f"WarmStartReplay: the replay of {self.path} does not fit: raise data.capacity "
+                    f"(now {agent.data.capacity})"
+                )
+            replay.append_episode(lane, episode)
+        if not replay.has_window:
+            raise UserError(f"WarmStartReplay: the replay of {self.path} holds no transition that can be learned from")
+        agent.log_event(self.name, f"{replay.num_transitions} transitions of {self.path}")
+
+
+def refuse_other_data(path: str, donor: DonorReplay, data: RLDataModule) -> None:
+    """Raise UserError naming the first option in which a donor's experience differs from what this run collects."""
+    frame_shape = (data.obs_shape[0] // data.frame_stack, *data.obs_shape[1:])
+    mine = {name: getattr(data, name) for name in ("task", "action_repeat", "frame_stack", "image_size", "render")}
+    mine |= {"camera_id": data.camera_id, "action_dim": data.action_dim, "frame shape": frame_shape}
+    theirs = {**donor.identity, "action_dim": donor.layout.action_dim, "frame shape": donor.layout.frame_shape}
+    for name, value in mine.items():
+        if theirs[name] != value:
+            raise UserError(
+                f"WarmStartReplay: the run {path} has {name}={theirs[name]}, but this run has {value}: "
+                "its transitions mean something else here"
+            )

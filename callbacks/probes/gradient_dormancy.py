@@ -1,0 +1,104 @@
+"""Share of hidden units that hardly receive any gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from plasticity_rl.callback import as_agent
+from plasticity_rl.errors import UserError
+from plasticity_rl.gradient_probes import activation_gradients, probe_generator, refuse_without
+from plasticity_rl.measures import NotFiniteError, gradient_dormancy_scores
+from plasticity_rl.probes import ActivationProbe
+from plasticity_rl.rl_module import RLModule
+
+
+class GradientDormancy(ActivationProbe):
+    """Share of hidden units whose mean absolute gradient is at most ``tau`` of their layer's mean (GraMa).
+
+    The gradient is that of the loss which trains the module, without augmentation and without the terms of
+    regularizers, with respect to the units' outputs, on a batch of the replay after the update's step. A channel of a
+    convolution is one unit, and a module's share weighs every unit alike. A module that no loss trains is measured on
+    the agent's first loss. A unit that puts out zero can still have a gradient at its output; it then is not dormant.
+
+    Mutates: nothing.
+    Logs: ``gradient_dormancy/<module>/tau_<tau>`` and, with ``per_layer``,
+        ``gradient_dormancy/<module>/<layer>/tau_<tau>``, in [0, 1]. While gradients are not finite nothing is logged.
+    Reference: Liu et al. 2025 (arXiv 2505.24061), GraMa; their thresholds are 0 and 0.01.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name, each with a hidden activation layer.
+        taus: Thresholds, each >= 0.
+        per_layer: Whether to log every layer as well.
+        batch_size: Transitions in the probe batch.
+
+    Raises:
+        UserError: When there is no threshold or a negative one.
+    """
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 4, "batch_size": 8}
+
+    def __init__(
+        self,
+        *,
+        every_n_updates: int = 1000,
+        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        taus: Sequence[float] = (0.0, 0.01),
+        per_layer: bool = True,
+        batch_size: int = 256,
+    ) -> None:
+        super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
+        if not taus or not all(tau >= 0 for tau in taus):
+            raise UserError(f"GradientDormancy.taus={list(taus)} must be one or more thresholds >= 0")
+        self.taus, self.per_layer = [float(tau) for tau in taus], per_layer
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse modules without hidden units, and agents without losses to look at."""
+        super().setup(trainer, pl_module, stage)
+        refuse_without(as_agent(pl_module), "loss_on", self)
+
+    def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
+        """Return the shares, from one backward pass per loss."""
+        probed = agent.probe_batch(self.batch_size)
+        scalars: dict[str, Any] = {}
+        for loss, names in self._by_loss(agent).items():
+            layers = {(name, path): layer for name in names for path, layer in agent.activation_layers(name).items()}
+            gradients = activation_gradients(agent, loss, layers, probed, probe_generator(agent, "noise"))
+            for name in names:
+                own = {path: gradient for (module, path), gradient in gradients.items() if module == name}
+                scalars |= self._of_module(name, own)
+        return scalars
+
+    def _by_loss(self, agent: RLModule) -> dict[str, list[str]]:
+        groups: dict[str, list[str]] = {}
+        for name in self.modules:
+            groups.setdefault(_loss_that_trains(agent, name), []).append(name)
+        return groups
+
+    def _of_module(self, name: str, gradients: Mapping[str, Tensor]) -> dict[str, Any]:
+        try:
+            scores = {layer: gradient_dormancy_scores(gradient) for layer, gradient in gradients.items()}
+        except NotFiniteError:
+            return {}
+        scalars: dict[str, Any] = {}
+        for tau in self.taus if scores else ():
+            masks = {layer: score <= tau for layer, score in scores.items()}
+            scalars[f"gradient_dormancy/{name}/tau_{tau}"] = torch.cat(list(masks.values())).float().mean()
+            for layer, mask in masks.items() if self.per_layer else ():
+                scalars[f"gradient_dormancy/{name}/{layer}/tau_{tau}"] = mask.float().mean()
+        return scalars
+
+
+def _loss_that_trains(agent: RLModule, name: str) -> str:
+    own = {id(p) for p in agent.module(name).parameters()}
+    for loss, optimizers in agent.loss_optimizers.items():
+        groups = [group for optimizer in optimizers for group in agent.optimizer_by_name(optimizer).param_groups]
+        if any(id(p) in own for group in groups for p in group["params"]):
+            return loss
+    return next(iter(agent.loss_optimizers))

@@ -1,0 +1,55 @@
+"""Share of hidden units that are active on every input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tensordict import TensorDictBase
+
+from plasticity_rl.measures import linearized_rate
+from plasticity_rl.probes import ActivationProbe, or_nan
+from plasticity_rl.rl_module import RLModule
+
+
+class LinearizedUnits(ActivationProbe):
+    """Share of hidden ReLU units whose output is above zero on every input: a network of such units is linear.
+
+    On a batch of the replay without augmentation, after the update's step. A channel of a convolution is one unit, and
+    counts when it is above zero at every position as well. A module's share weighs every unit alike. Behind
+    activations other than ReLU an output above zero does not mean that the unit is linear.
+
+    Mutates: nothing.
+    Logs: ``linearized/<module>`` and, with ``per_layer``, ``linearized/<module>/<layer>``, in [0, 1]; NaN while
+        activations are not finite.
+    Reference: Lyle et al. 2024 (arXiv 2402.18762), linearised ("zombie") units.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name, each with a hidden ReLU layer.
+        per_layer: Whether to log every layer as well.
+        batch_size: Transitions in the probe batch; the share falls as it grows.
+    """
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3, "batch_size": 20}
+
+    def __init__(
+        self,
+        *,
+        every_n_updates: int = 1000,
+        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        per_layer: bool = True,
+        batch_size: int = 256,
+    ) -> None:
+        super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
+        self.per_layer = per_layer
+
+    def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
+        """Return the share of every module and layer."""
+        scalars: dict[str, Any] = {}
+        for name in self.modules:
+            outputs = agent.probe_activations(name, self.batch_size)
+            scalars[f"linearized/{name}"] = or_nan(linearized_rate, outputs.values())
+            for layer, output in outputs.items() if self.per_layer else ():
+                scalars[f"linearized/{name}/{layer}"] = or_nan(linearized_rate, [output])
+        return scalars

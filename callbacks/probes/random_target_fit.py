@@ -1,0 +1,116 @@
+"""How well the network can still be trained, against a fresh one: the plasticity probe."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from plasticity_rl.activations import evaluation_mode
+from plasticity_rl.errors import UserError
+from plasticity_rl.gradient_probes import OutputProbe, trained_parameters
+from plasticity_rl.measures import loss_after_training, random_targets
+from plasticity_rl.probes import or_nan
+from plasticity_rl.rl_module import RLModule
+from plasticity_rl.rng import derive_seed
+from plasticity_rl.surgery import reinitialize
+
+
+class RandomTargetFit(OutputProbe):
+    """Train a throw-away copy on random targets for a fixed budget, and a fresh network on targets of the same kind.
+
+    The targets of an output f are ``a + sin(1e5 f(x; w_0))`` with fresh weights w_0, and a the mean output of the
+    network that is trained. Loss is the mean squared error over the targets' variance: 0 is a perfect fit, 1 that of
+    the best constant. The gap, loss minus fresh loss, is above 0 where plasticity was lost. On a batch of the replay
+    without augmentation, after the update's step; the copies start with an empty Adam, and the agent is not touched.
+
+    Mutates: nothing.
+    Logs: ``random_target_fit/<output>/<modules>/loss``, ``random_target_fit/<output>/<modules>/fresh_loss``, both >= 0,
+        and ``random_target_fit/<output>/<modules>/gap``; NaN while outputs are not finite or all modules are frozen.
+        Modules are joined by ``+``.
+    Reference: Lyle et al. 2023 (arXiv 2303.01486), plasticity; published with 2000 steps and 10 target functions.
+    Differences from the original: the loss is divided by the variance of the targets, the fresh network is drawn anew
+        at every measurement instead of being the initial one, and all steps see one batch.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        output: Top-level module whose output is fitted.
+        modules: Modules by dotted name that are trained, in the copy of the agent as in the fresh network; all others
+            stay as the agent has them. With ``[critic]`` alone the encoder's features are taken as they are.
+        num_steps: Steps of Adam on the whole batch.
+        num_targets: Target functions to average over.
+        learning_rate: Of Adam.
+        batch_size: Transitions to fit.
+
+    Raises:
+        UserError: When a number is not positive.
+    """
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 7, "num_steps": 2, "batch_size": 4}
+    least_batch_size = 2
+
+    def __init__(
+        self,
+        *,
+        every_n_updates: int = 10_000,
+        output: str = "critic",
+        modules: Sequence[str] = ("encoder", "critic"),
+        num_steps: int = 100,
+        num_targets: int = 1,
+        learning_rate: float = 1e-3,
+        batch_size: int = 128,
+    ) -> None:
+        super().__init__(every_n_updates=every_n_updates, output=output, modules=modules, batch_size=batch_size)
+        for name, value in {"num_steps": num_steps, "num_targets": num_targets}.items():
+            if value < 1:
+                raise UserError(f"RandomTargetFit.{name}={value} must be a whole number >= 1")
+        if not 0 < learning_rate < math.inf:
+            raise UserError(f"RandomTargetFit.learning_rate={learning_rate} must be > 0")
+        self.num_steps, self.num_targets, self.learning_rate = num_steps, num_targets, learning_rate
+
+    def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
+        """Return both losses and their difference."""
+        loss = or_nan(self._losses, agent)
+        current, fresh = loss if isinstance(loss, tuple) else (math.nan, math.nan)
+        tag = f"random_target_fit/{self.output}/{self.joined_modules}"
+        return {f"{tag}/loss": current, f"{tag}/fresh_loss": fresh, f"{tag}/gap": current - fresh}
+
+    @torch.no_grad()
+    def _losses(self, agent: RLModule) -> tuple[float, float] | None:
+        weights = trained_parameters(agent, self.modules)
+        if not weights:
+            return None
+        batch = agent.probe_batch(self.batch_size)
+        # On the CPU, where fresh weights are drawn on every device.
+        seed = derive_seed(agent.rng.seed, f"probe/random_target_fit/{agent.num_updates}")
+        generator = torch.Generator().manual_seed(seed)
+
+        def forward(values: Mapping[str, Tensor]) -> Tensor:
+            return torch.func.functional_call(agent, dict(values), (batch,))[self.output].flatten(1)
+
+        totals = [0.0, 0.0]
+        with evaluation_mode(agent):
+            for _ in range(self.num_targets):
+                random = forward(self._fresh(agent, weights, generator))
+                starts: list[Mapping[str, Tensor]] = [weights, self._fresh(agent, weights, generator)]
+                for index, start in enumerate(starts):
+                    targets = random_targets(random, forward(start).mean(0))
+                    loss = loss_after_training(
+                        forward, start, targets, num_steps=self.num_steps, learning_rate=self.learning_rate
+                    )
+                    totals[index] += float(loss) / self.num_targets
+        return totals[0], totals[1]
+
+    def _fresh(self, agent: RLModule, weights: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Return fresh values for ``weights``, by name, as at construction."""
+        fresh: dict[str, Tensor] = {}
+        for name in self.modules:
+            module = copy.deepcopy(agent.module(name))
+            reinitialize(module, agent.init_layer, generator)
+            fresh |= {f"{name}.{key}": p.detach() for key, p in module.named_parameters()}
+        return {name: fresh[name] for name in weights}

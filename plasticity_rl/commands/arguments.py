@@ -1,0 +1,32 @@
+"""Command lines of the small commands: argparse, with errors of one line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+from plasticity_rl.errors import UserError
+
+
+class OneLineArguments(argparse.ArgumentParser):
+    """Raises what is wrong as a UserError, which the console script prints as one line with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise it, with where to find help."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """Return a type for argparse: a whole number from ``least`` on."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number >= {least}")
+        return number
+
+    return parse

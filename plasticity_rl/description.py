@@ -1,0 +1,103 @@
+"""What a run consists of, in words and plain data: for its name, its hyperparameters and its checkpoint."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+
+from plasticity_rl.callback import BUILD_STAGES, FAMILIES, Intervention, Probe, RLCallback, in_order
+
+if TYPE_CHECKING:
+    from plasticity_rl.rl_module import RLModule
+
+LONGEST_NAME = 60
+"""Characters of the interventions in a run folder's name: file systems allow 255 for all of it."""
+
+
+def class_path(cls: type) -> str:
+    """Return the path by which YAML names a class: ``callbacks.ReDo`` where its package exports it."""
+    package = cls.__module__.partition(".")[0]
+    exported = getattr(sys.modules.get(package), cls.__name__, None)
+    return f"{package}.{cls.__name__}" if exported is cls else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def describe(callbacks: Iterable[pl.Callback]) -> list[dict[str, Any]]:
+    """Return class and arguments of every intervention and probe, as plain data, in the order in which they act."""
+    ours = [callback for callback in in_order(callbacks) if isinstance(callback, (Intervention, Probe))]
+    return [{"class": class_path(type(one)), "arguments": plain(one.arguments())} for one in ours]
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as dicts, lists, numbers and text: what a checkpoint may hold and YAML can say."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def hyperparameters(agent: RLModule, callbacks: Iterable[pl.Callback]) -> dict[str, bool | int | float | str]:
+    """Return everything that was chosen for a run, flat: one readable key for each argument.
+
+    ``task``, ``seed``, ``interventions`` and ``probes`` (their names), then ``callbacks/0_ReDo/tau``, ``data/...`` and
+    ``model/...``. Lists become text, and what was left open ``none``.
+    """
+    described = describe(callbacks)
+    names = {kind: [type(c).__name__ for c in in_order(callbacks) if isinstance(c, kind)] for kind in _KINDS}
+    flat: dict[str, Any] = {
+        "task": agent.data.task,
+        "seed": agent.rng.seed,
+        **{title: " + ".join(names[kind]) or "none" for kind, title in _KINDS.items()},
+    }
+    for index, entry in enumerate(described):
+        prefix = f"callbacks/{index}_{entry['class'].rpartition('.')[2]}"
+        flat |= {f"{prefix}/{key}": value for key, value in entry["arguments"].items()} or {prefix: "no arguments"}
+    flat |= {f"data/{name}": value for name, value in _settings(agent.data).items()}
+    flat |= {f"model/{name}": plain(value) for name, value in agent.hparams.items()}
+    return {key: _cell(value) for key, value in flat.items()}
+
+
+_KINDS: dict[type[RLCallback], str] = {Intervention: "interventions", Probe: "probes"}
+
+
+def _settings(data: Any) -> dict[str, Any]:
+    """Return the constructor arguments that an object keeps under their own names, and that are plain data."""
+    kept = {name: getattr(data, name, None) for name in inspect.signature(type(data)).parameters}
+    return {name: value for name, value in kept.items() if isinstance(value, (bool, int, float, str))}
+
+
+def _cell(value: Any) -> bool | int | float | str:
+    if isinstance(value, (list, dict)):
+        return str(value).replace("'", "")
+    return "none" if value is None else value
+
+
+def short_name(interventions: Sequence[type[Intervention]], longest: int = LONGEST_NAME) -> str:
+    """Return the names of interventions joined for a folder: ``redo+reset_x2``, in the order in which they act.
+
+    As many as fit into ``longest`` characters, then how many more there are.
+    """
+    counts = Counter(_name(cls) for cls in sorted(interventions, key=_rank))
+    words = [name if count == 1 else f"{name}_x{count}" for name, count in counts.items()]
+    if len("+".join(words)) <= longest:
+        return "+".join(words)
+    kept: list[str] = []
+    for word in words:
+        more = f"+{len(words) - len(kept) - 1}_more"
+        if len("+".join([*kept, word])) + len(more) > longest:
+            break
+        kept.append(word)
+    return "+".join([*kept, f"{len(words) - len(kept)}_more"])
+
+
+def _rank(cls: type[Intervention]) -> tuple[int, int, str]:
+    return FAMILIES.index(cls.family), BUILD_STAGES.index(cls.stage), _name(cls)
+
+
+def _name(cls: type[Intervention]) -> str:
+    return object.__new__(cls).name  # depends on the class alone; its arguments may not be known yet

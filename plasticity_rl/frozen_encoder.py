@@ -1,0 +1,142 @@
+"""What interventions share that put a frozen network in the place of an agent's encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import lightning.pytorch as pl
+import torch
+from tensordict import TensorDictBase
+from torch import nn
+
+from plasticity_rl.architecture import Architecture, place_generator, put
+from plasticity_rl.callback import Intervention, as_agent
+from plasticity_rl.errors import UserError
+from plasticity_rl.frozen import FrozenResNet
+from plasticity_rl.resnet import ARCHITECTURES, LAYERS
+from plasticity_rl.rl_module import RLModule
+from plasticity_rl.surgery import reinitialize, resized, size_of
+
+
+class FrozenEncoderIntervention(Architecture):
+    """Replaces the encoder by a frozen ResNet with a trainable Linear and LayerNorm on top, before training starts.
+
+    The layers that read the encoder are drawn anew, as wide as its new output.
+
+    Args:
+        encoder: Name of the agent's encoder.
+        architecture: ``resnet18``, ``resnet34`` or ``resnet50``.
+        layer: Stage after which the network is cut: ``layer1`` to ``layer4``.
+        feature_dim: Width of the trainable Linear and LayerNorm on top.
+        normalize: ``published`` or ``imagenet``.
+        batch_norm: ``eval`` or ``train``.
+
+    Raises:
+        UserError: When a value is none of those.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: str,
+        architecture: Literal["resnet18", "resnet34", "resnet50"],
+        layer: Literal["layer1", "layer2", "layer3", "layer4"],
+        feature_dim: int,
+        normalize: Literal["published", "imagenet"],
+        batch_norm: Literal["eval", "train"],
+    ) -> None:
+        super().__init__(modules=[encoder])
+        self.encoder, self.architecture, self.layer, self.feature_dim = encoder, architecture, layer, feature_dim
+        self.normalize, self.batch_norm = normalize, batch_norm
+        self._refuse("architecture", tuple(ARCHITECTURES))
+        self._refuse("layer", LAYERS)
+        self._refuse("normalize", ("published", "imagenet"))
+        self._refuse("batch_norm", ("eval", "train"))
+        if feature_dim < 1:
+            raise UserError(f"{type(self).__name__}.feature_dim={feature_dim} must be >= 1 (published: 1024)")
+
+    def _refuse(self, option: str, choices: Sequence[str]) -> None:
+        value = getattr(self, option)
+        if value not in choices:
+            raise UserError(f"{type(self).__name__}.{option}={value!r} must be one of {list(choices)}")
+
+    def network(self, generator: torch.Generator) -> nn.Module:
+        """Return the network that is frozen: images ``(batch, 3, h, w)`` to maps ``(batch, channels, h', w')``."""
+        raise NotImplementedError
+
+    def claims(self, agent: RLModule) -> frozenset[str]:
+        """Only one intervention may replace the encoder."""
+        return frozenset({f"replace {self.encoder}"})
+
+    def conflict_with(self, agent: RLModule, other: Intervention) -> str | None:
+        """Refuse what would overwrite frozen weights or change layers among them."""
+        reason = super().conflict_with(agent, other)
+        if reason is not None:
+            return reason
+        named = {name.split(".")[0] for name in getattr(other, "modules", ())}
+        if other.family == "architecture" and self.encoder in named:
+            return f"the layers of {self.encoder!r} are replaced and frozen; leave it out of the other's modules"
+        return self._overwrites(agent, other, agent.module(self.encoder))
+
+    def _overwrites(self, agent: RLModule, other: Intervention, frozen: nn.Module) -> str | None:
+        try:
+            written = other.mutates(agent).parameters
+        except UserError:  # it names what exists only after ``build``: checked again in ``setup``
+            return None
+        if not written & agent.parameter_names([frozen]):
+            return None
+        return (
+            f"it would overwrite frozen weights of {self.encoder!r}; give it other modules, such as "
+            f"'{self.encoder}.projection', the part that is trained"
+        )
+
+    def build(self, agent: RLModule) -> None:
+        """Replace the encoder, and draw the layers that read it anew."""
+        agent.module(self.encoder)
+        if len(agent.data.obs_shape) != 3:
+            shape = tuple(agent.data.obs_shape)
+            raise UserError(f"{type(self).__name__} needs images, but observations have the shape {shape}")
+        readers = agent.output_readers(self.encoder)
+        if not readers:
+            raise UserError(f"{type(self).__name__}: {type(agent).__name__} does not say what reads {self.encoder!r}")
+        network = self.network(place_generator(agent, f"{self.encoder}.network"))
+        with torch.random.fork_rng(devices=[]):  # new layers draw from the default generator
+            encoder = FrozenResNet(network, agent.data.obs_shape, self.feature_dim, self.normalize)
+        reinitialize(encoder.projection, agent.init_layer, place_generator(agent, f"{self.encoder}.projection"))
+        setattr(agent, self.encoder, encoder)
+        paths = {id(m): path for path, m in agent.named_modules() if path.split(".")[0] in agent.module_names}
+        for reader in readers:
+            if id(reader.layer) in paths:  # the target's readers are the twins of these
+                outputs, inputs = size_of(reader.layer)
+                layer = resized(reader.layer, outputs, inputs - reader.inputs + self.feature_dim)
+                put(agent, paths[id(reader.layer)], layer)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse what would write to frozen weights, before anything is trained."""
+        super().setup(trainer, pl_module, stage)
+        agent = as_agent(pl_module)
+        if self.batch_norm == "train" and trainer.world_size > 1:
+            raise UserError(
+                f"{type(self).__name__}.batch_norm='train' moves statistics that {trainer.world_size} processes would "
+                f"not share; use batch_norm='eval' or one process"
+            )
+        network = agent.module(self.encoder).get_submodule("network")
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(other, Intervention) and (reason := self._overwrites(agent, other, network)):
+                raise UserError(f"{type(self).__name__} cannot run beside {type(other).__name__}: {reason}")
+
+    def on_update_start(self, agent: RLModule) -> None:
+        """Use and move batch statistics from here to the end of the update, if wanted: acting never does."""
+        if self.batch_norm == "train":
+            self._frozen(agent).batch_statistics(True)
+
+    def on_update_end(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> None:
+        """Go back to running statistics, before any probe measures."""
+        if self.batch_norm == "train":
+            self._frozen(agent).batch_statistics(False)
+
+    def _frozen(self, agent: RLModule) -> FrozenResNet:
+        encoder = agent.module(self.encoder)
+        assert isinstance(encoder, FrozenResNet)
+        return encoder

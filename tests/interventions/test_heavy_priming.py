@@ -1,0 +1,167 @@
+"""HeavyPriming: how many updates, on which transitions, and what stays as it would have been."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import fit_tiny
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from real_runs import fit_real
+from run_state import fingerprint
+
+from callbacks import FractionActiveUnits, HeavyPriming, Reset, ToggleAugmentation
+from plasticity_rl import UserError
+from plasticity_rl.callback import RLCallback
+
+
+class Diary(RLCallback):
+    """Notes every env step, and of every update which transitions were in its batch."""
+
+    def __init__(self) -> None:
+        self.actions: list[tuple[int, float]] = []
+        self.rewards: list[list[float]] = [[], []]
+        self.updates: list[dict] = []
+        self.started: list[dict] = []
+
+    def on_env_step(self, agent, step) -> None:
+        for lane, (action, reward) in enumerate(zip(step["action"], step["next", "reward"], strict=True)):
+            self.actions.append((lane, float(action)))
+            self.rewards[lane].append(float(reward))
+
+    def on_update_start(self, agent) -> None:
+        self.started.append({"rng": fingerprint(agent.rng.state_dict()), "flag": agent.augment})
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        numbers = [
+            self._number(agent, float(a), float(r)) for a, r in zip(batch["action"], batch["reward"], strict=True)
+        ]
+        self.updates.append({"frame": agent.env_frames, "count": agent.num_updates, "anchors": numbers})
+
+    def _number(self, agent, action: float, reward: float) -> tuple[int, int]:
+        """The transition with this action and this n-step reward, gamma 0.99: of this very window."""
+        lanes = agent.data.num_envs
+        for index in [i for i, (_, known) in enumerate(self.actions) if known == action]:
+            lane, number = index % lanes, index // lanes
+            window = self.rewards[lane][number : number + 3]
+            if reward == pytest.approx(sum(0.99**k * r for k, r in enumerate(window)), rel=1e-5):
+                return lane, number
+        raise AssertionError("no transition of the run")
+
+
+def anchors(updates: list[dict]) -> set[tuple[int, int]]:
+    return {anchor for update in updates for anchor in update["anchors"]}
+
+
+@pytest.mark.parametrize(
+    ("num_transitions", "last"),
+    [
+        (16, 13),  # in mid-episode: the window of anchor 13 is made of transitions 13, 14, 15
+        (20, 17),  # exactly one episode: its last frame is a record of its own
+        (18, 15),
+    ],
+)
+def test_exactly_these_updates_on_exactly_these_transitions(num_transitions: int, last: int, tmp_path):
+    diary, plain = Diary(), Diary()
+    primed = fit_tiny(tmp_path / "a", callbacks=[HeavyPriming(num_transitions=num_transitions, num_updates=60), diary])
+    without = fit_tiny(tmp_path / "b", callbacks=[plain])
+    assert primed.num_updates == without.num_updates + 60
+    assert [update["count"] for update in diary.updates] == list(range(1, primed.num_updates + 1))
+    priming, rest = diary.updates[:60], diary.updates[60:]
+    assert {update["frame"] for update in priming} == {plain.updates[0]["frame"]}
+    assert anchors(priming) == {(0, number) for number in range(last + 1)}, "480 draws reach each of them"
+    # Afterwards the run samples what it would have sampled. (Actions differ, since the policy does.)
+    assert rest[0]["anchors"] == plain.updates[0]["anchors"]
+    assert [update["frame"] for update in rest] == [update["frame"] for update in plain.updates]
+    assert diary.started[60]["rng"] == plain.started[0]["rng"]
+
+
+def test_several_environments_give_equal_shares(tmp_path):
+    diary = Diary()
+    options = {"data_options": {"num_envs": 2}, "agent_options": {"num_seed_frames": 80}}
+    fit_tiny(tmp_path, callbacks=[HeavyPriming(num_transitions=15, num_updates=60), diary], **options)
+    # 15 transitions: 8 of the first and 7 of the second environment, so anchors up to 5 and 4
+    assert anchors(diary.updates[:60]) == {*((0, n) for n in range(6)), *((1, n) for n in range(5))}
+
+
+class Flags(RLCallback):
+    """Notes the augmentation flag inside every update."""
+
+    def on_fit_start(self, trainer, pl_module) -> None:
+        self.flags: list[bool] = []
+        update = pl_module.update
+        pl_module.update = lambda batch: (self.flags.append(pl_module.augment), update(batch))[1]
+
+
+@pytest.mark.parametrize(
+    ("augment", "toggled", "expected"),
+    [
+        (None, False, [True] * 5 + [True]),
+        (False, False, [False] * 5 + [True]),
+        (True, True, [True] * 5 + [False]),  # the switch at frame 0 falls into the priming, and holds after it
+        (None, True, [False] * 5 + [False]),
+    ],
+)
+def test_augmentation_while_priming_and_afterwards(augment, toggled: bool, expected: list[bool], tmp_path):
+    flags = Flags()
+    toggle = [ToggleAugmentation(at_frame=0, on=False)] if toggled else []
+    fit_tiny(tmp_path, callbacks=[HeavyPriming(num_transitions=16, num_updates=5, augment=augment), *toggle, flags])
+    assert flags.flags[:6] == expected
+    assert set(flags.flags[6:]) == {expected[-1]}
+
+
+def test_probes_and_interventions_see_every_update_of_it(tmp_path):
+    probe, reset = FractionActiveUnits(every_n_updates=1), Reset(modules=["critic"], at_frames=[0])
+    agent = fit_tiny(tmp_path, callbacks=[HeavyPriming(num_transitions=16, num_updates=7), probe, reset])
+    assert probe.events.seen == agent.num_updates
+    assert reset.events.seen == 1
+
+
+class Terminate(RLCallback):
+    """As if SIGTERM had come in."""
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        if agent.num_updates == 3:
+            agent.trainer._signal_connector.received_sigterm = True
+
+
+def test_sigterm_is_obeyed_between_two_updates(tmp_path):
+    diary, priming = Diary(), HeavyPriming(num_transitions=16, num_updates=1000)
+    with pytest.raises(SIGTERMException):
+        fit_tiny(tmp_path, callbacks=[priming, diary, Terminate()])
+    assert len(diary.updates) == 3
+    assert priming.state_dict() == {"done": False}
+
+
+def test_a_ring_that_went_round_is_refused(tmp_path):
+    priming = HeavyPriming(num_transitions=16, num_updates=5)
+    options = {"data_options": {"capacity": 20}, "agent_options": {"num_seed_frames": 80}}
+    with pytest.raises(UserError, match=r"first 16 transitions .* no longer in the replay: raise --data.capacity"):
+        fit_tiny(tmp_path, callbacks=[priming], **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_transitions": 21}, r"num_transitions=21 are more than the 20 .* use model.num_seed_frames >= 42"),
+        ({"num_transitions": 2}, r"num_transitions=2 must be at least data.n_step \* data.num_envs = 3"),
+    ],
+)
+def test_what_the_run_cannot_hold_is_refused_before_training(arguments: dict, message: str, tmp_path):
+    diary = Diary()
+    with pytest.raises(UserError, match=message):
+        fit_tiny(tmp_path, callbacks=[HeavyPriming(**arguments, num_updates=5), diary])
+    assert diary.actions == []
+
+
+@pytest.mark.parametrize("arguments", [{"num_transitions": 0}, {"num_updates": -1}])
+def test_impossible_arguments_are_refused(arguments: dict):
+    with pytest.raises(UserError, match=next(iter(arguments))):
+        HeavyPriming(**arguments)
+
+
+def test_200_updates_on_real_pixels(tmp_path):
+    priming = HeavyPriming(num_transitions=50, num_updates=200, augment=False)
+    agent = fit_real(tmp_path, callbacks=[priming], data_options={"max_frames": 800, "eval_every_n_frames": 800})
+    assert agent.num_updates == 200 + 2 * 50
+    assert priming.done
+    assert all(torch.isfinite(p).all() for p in agent.parameters())

@@ -1,0 +1,101 @@
+"""RandomTargetFit against training by hand, on networks that can and cannot be trained."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from helpers import fit_tiny, weights_hash
+
+from callbacks import RandomTargetFit
+from plasticity_rl.callback import RLCallback
+from plasticity_rl.rng import derive_seed
+from plasticity_rl.surgery import reinitialize
+
+TAG = "random_target_fit/critic"
+
+
+def outputs(encoder, critic, batch) -> torch.Tensor:
+    return torch.cat(critic(encoder(batch["pixels"]), batch["action"]), -1)
+
+
+class ByHand(RLCallback):
+    """Trains copies of encoder and critic with backward passes and an optimizer of their own."""
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        batch = agent.probe_batch(8)
+        seed = derive_seed(agent.rng.seed, f"probe/random_target_fit/{agent.num_updates}")
+        generator = torch.Generator().manual_seed(seed)
+
+        def fresh():
+            pair = copy.deepcopy(agent.encoder), copy.deepcopy(agent.critic)
+            for module in pair:
+                reinitialize(module, agent.init_layer, generator)
+            return pair
+
+        before = weights_hash(agent)
+        with torch.no_grad():
+            random = outputs(*fresh(), batch)
+        found = []
+        for pair in ((copy.deepcopy(agent.encoder), copy.deepcopy(agent.critic)), fresh()):
+            parameters = [p for module in pair for p in module.parameters()]
+            optimizer = torch.optim.Adam(parameters, lr=0.01)
+            targets = outputs(*pair, batch).detach().mean(0) + torch.sin(1e5 * random)
+            for _ in range(5):
+                optimizer.zero_grad()
+                (outputs(*pair, batch) - targets).square().mean().backward()
+                optimizer.step()
+            error = (outputs(*pair, batch).detach() - targets).square().mean()
+            found.append(float(error / ((targets - targets.mean(0)) ** 2).mean()))
+        assert weights_hash(agent) == before
+        self.expected = found
+
+
+def test_logged_values_are_those_of_training_by_hand(tmp_path):
+    watcher = ByHand()
+    probe = RandomTargetFit(every_n_updates=1, num_steps=5, learning_rate=0.01, batch_size=8)
+    latest = fit_tiny(tmp_path, callbacks=[probe, watcher], max_frames=52).latest
+    loss, fresh = watcher.expected
+    tag = f"{TAG}/encoder+critic"
+    # The sine of 1e5 times an output turns the rounding of float32 into about 1e-2.
+    assert float(latest[f"{tag}/loss"]) == pytest.approx(loss, rel=0.02)
+    assert float(latest[f"{tag}/fresh_loss"]) == pytest.approx(fresh, rel=0.02)
+    assert float(latest[f"{tag}/gap"]) == pytest.approx(
+        float(latest[f"{tag}/loss"]) - float(latest[f"{tag}/fresh_loss"]), abs=1e-6
+    )
+    assert abs(loss - fresh) > 1e-4
+
+
+class Kill(RLCallback):
+    """Makes every hidden unit of the critic silent for good."""
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        for head in (pl_module.critic.Q1, pl_module.critic.Q2):
+            torch.nn.init.constant_(head[0].bias, -1000.0)
+
+
+def test_a_network_that_lost_its_plasticity_has_a_gap_and_a_fresh_one_has_none(tmp_path):
+    gaps = {}
+    for given in ([], [Kill()]):
+        probe = RandomTargetFit(
+            every_n_updates=1, modules=["critic"], num_steps=150, num_targets=2, learning_rate=0.01, batch_size=16
+        )
+        latest = fit_tiny(tmp_path / str(len(given)), callbacks=[*given, probe], max_frames=44).latest
+        values = {tag.rpartition("/")[2]: float(v) for tag, v in latest.items() if tag.startswith(f"{TAG}/critic/")}
+        assert values.keys() == {"loss", "fresh_loss", "gap"}
+        gaps[bool(given)] = values
+    assert gaps[True]["loss"] == pytest.approx(1.0, abs=0.1), "no better than a constant"
+    assert gaps[True]["gap"] > 0.2
+    assert abs(gaps[False]["gap"]) < 0.5 * gaps[True]["gap"]
+
+
+def test_frozen_modules_give_nan(tmp_path):
+    class Freeze(RLCallback):
+        def on_update_start(self, agent) -> None:
+            agent.encoder.requires_grad_(False)
+
+    probe = RandomTargetFit(every_n_updates=1, modules=["encoder"], num_steps=1, batch_size=4)
+    latest = fit_tiny(tmp_path, callbacks=[Freeze(), probe], max_frames=44).latest
+    assert all(math.isnan(float(latest[f"{TAG}/encoder/{name}"])) for name in ("loss", "fresh_loss", "gap"))

@@ -1,0 +1,86 @@
+"""Every exported callback that does not need pixels works on SAC and on DrQ-v2 from states; the others are refused."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from helpers import fit_tiny, tiny_agent, tiny_data, tiny_sac
+
+import callbacks
+from plasticity_rl import Probe, RLModule, UserError
+from plasticity_rl.callback import Intervention, RLCallback
+
+EXPORTED: list[type[RLCallback]] = [getattr(callbacks, name) for name in sorted(callbacks.__all__)]
+AGENTS = {"sac": tiny_sac, "drqv2": tiny_agent}
+SHORT: dict[str, Any] = {
+    "max_frames": 64,  # six updates behind the seed phase
+    "data_options": {"observation": "state", "eval_every_n_frames": 64},
+    "trainer_options": {"enable_checkpointing": False},
+}
+ON_BOTH = pytest.mark.parametrize("make", AGENTS.values(), ids=AGENTS)
+
+
+@pytest.fixture(scope="module")
+def silent(tmp_path_factory) -> dict[str, set[str]]:
+    """Tags that a run without callbacks logs, by agent."""
+    folder = tmp_path_factory.mktemp("silent")
+    return {name: set(fit_tiny(folder / name, make_agent=make, **SHORT).latest) for name, make in AGENTS.items()}
+
+
+def without_encoder(cls: type[RLCallback], agent: RLModule) -> RLCallback:
+    """The example, with the modules that the agent lacks (the encoder, a trunk) left out or replaced by the critic."""
+    parameters = inspect.signature(cls).parameters.values()
+    arguments = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    return cls(**{name: _known(value, agent) for name, value in (arguments | dict(cls.example_arguments)).items()})
+
+
+def _known(value: Any, agent: RLModule) -> Any:
+    if isinstance(value, str) and value.split(".")[0] in ("encoder", "actor", "critic"):
+        return value if _exists(value, agent) else value.split(".")[0].replace("encoder", "critic")
+    if isinstance(value, (list, tuple)):
+        kept = [item for item in value if not isinstance(item, str) or _known(item, agent) == item]
+        return kept or [_known(item, agent) for item in value]
+    return value
+
+
+def _exists(name: str, agent: RLModule) -> bool:
+    try:
+        agent.module(name)
+    except UserError:
+        return name in agent.loss_optimizers
+    return True
+
+
+@ON_BOTH
+@pytest.mark.parametrize("cls", [c for c in EXPORTED if not c.needs_pixels], ids=lambda cls: cls.__name__)
+def test_a_callback_works_on_states(cls, make, silent, tmp_path):
+    callback = without_encoder(cls, make(tiny_data(observation="state")))
+    agent = fit_tiny(tmp_path, callbacks=[callback], make_agent=make, **SHORT)
+    assert agent.num_updates >= 3
+    assert all(torch.isfinite(p).all() for p in agent.parameters())
+    name = next(key for key, value in AGENTS.items() if value is make)
+    if isinstance(callback, Probe):
+        assert agent.latest.keys() - silent[name], "it measured nothing"
+    if isinstance(callback, Intervention):
+        assert callback.mutates(agent).parameters <= {path for path, _ in agent.named_parameters()}
+
+
+@ON_BOTH
+@pytest.mark.parametrize("cls", [c for c in EXPORTED if c.needs_pixels], ids=lambda cls: cls.__name__)
+def test_a_callback_of_images_is_refused_on_states(cls, make, tmp_path):
+    with pytest.raises(UserError, match=f"^{cls.__name__} works on images, .* --data.observation pixels$"):
+        fit_tiny(tmp_path, callbacks=[cls(**cls.example_arguments)], make_agent=make, **SHORT)
+
+
+def test_some_need_pixels_and_most_do_not():
+    assert callbacks.ToggleAugmentation.needs_pixels
+    assert sum(cls.needs_pixels for cls in EXPORTED) < len(EXPORTED) / 2
+
+
+@ON_BOTH
+def test_naming_the_encoder_is_refused_before_training(make, tmp_path):
+    with pytest.raises(UserError, match="no module 'encoder'.*'?actor"):
+        fit_tiny(tmp_path, callbacks=[callbacks.Reset(modules=["encoder"], at_frames=[50])], make_agent=make, **SHORT)
