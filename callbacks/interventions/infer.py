@@ -95,6 +95,11 @@ class InFeR(Regularizer):
         """Name of the heads among the agent's extra modules."""
         return "infer_" + "_".join(self.modules).replace(".", "_")
 
+    @property
+    def builds(self) -> bool:
+        """Whether there are heads to add."""
+        return self.coefficient > 0
+
     def claims(self, agent: RLModule) -> frozenset[str]:
         """Return the features that it reads."""
         names = self.modules if self.coefficient > 0 else ()
@@ -102,8 +107,6 @@ class InFeR(Regularizer):
 
     def build(self, agent: RLModule) -> None:
         """Add the heads, from numbers that no one else draws."""
-        if self.coefficient == 0:
-            return
         generator = torch.Generator().manual_seed(derive_seed(agent.rng.seed, f"intervention/{self.state_key}"))
         heads = AuxiliaryHeads()
         heads.reads = {}
