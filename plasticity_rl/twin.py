@@ -56,7 +56,7 @@ class Twin:
         """Return what :meth:`RLModule.forward_all` returns, with the twin's weights or with others.
 
         Args:
-            batch: ``[B]`` with ``pixels`` and ``action``.
+            batch: ``[B]`` with observations and ``action``.
             weights: As ``network_tensors``; gradients reach them.
         """
         outputs: dict[str, Tensor] = functional_call(self.agent, dict(weights or self.weights), (batch,))
@@ -68,7 +68,7 @@ class Twin:
         """Return outputs of hidden activations with the twin's weights, or with others, from one pass.
 
         Args:
-            batch: ``[B]`` with ``pixels`` and ``action``.
+            batch: ``[B]`` with observations and ``action``.
             names: Module -> name of one of its activation layers.
             weights: As ``network_tensors``; gradients reach them.
 

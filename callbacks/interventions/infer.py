@@ -163,7 +163,7 @@ class InFeR(Regularizer):
         """Return ``E_x sum_i (g_i(x; theta) - scale * g_i(x; theta_0))^2``, summed over the modules."""
         assert self._twin is not None
         heads, given = self._heads(agent), batch.copy()
-        given["pixels"] = batch["augmented", "pixels"]
+        given[agent.observation_key] = batch["augmented", agent.observation_key]
         seen = {
             name: read[heads.reads[name]] for name, read in self._features.stop().items() if heads.reads[name] in read
         }
