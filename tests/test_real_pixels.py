@@ -1,0 +1,72 @@
+"""Every intervention and probe on real dm_control pixels: 200 finite updates, and an exact resume."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from helpers import fit_tiny
+from run_state import DieAt, Killed, callback_states, differences, run_state
+
+import callbacks
+from plasticity_rl import Intervention, RLModule
+from plasticity_rl.callback import RLCallback
+
+QUICK = ("CURL", "FrozenEncoder")
+"""Those that bring networks of their own; the others are marked slow."""
+CASES = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in callbacks.__all__]
+
+
+class Finite(RLCallback):
+    """Collects the updates after which a metric was not finite."""
+
+    def __init__(self) -> None:
+        self.updates = 0
+        self.broken: list[tuple[int, str]] = []
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        assert batch["pixels"].shape[1:] == (9, 24, 24)
+        assert batch["pixels"].float().std() > 1, "the camera sees something"
+        self.updates += 1
+        self.broken += [(self.updates, tag) for tag, value in metrics.items() if not math.isfinite(float(value))]
+
+
+def fit_pixels(folder, given, *, ckpt_path: str | None = None) -> RLModule:
+    """60 env steps of 20 frames, the last 50 with 4 updates each; an episode ends at frame 1000.
+
+    Evaluations and checkpoints are at frames 0, 600 and 1200.
+    """
+    from plasticity_rl import make_env
+
+    data: dict[str, Any] = {"task": "cartpole_balance", "env": make_env, "render": "fast", "action_repeat": 20}
+    return fit_tiny(
+        folder,
+        callbacks=given,
+        max_frames=1200,
+        ckpt_path=ckpt_path,
+        data_options={**data, "image_size": 24, "eval_every_n_frames": 600},
+        agent_options={"num_seed_frames": 200, "replay_ratio": 4},
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_200_updates_and_an_exact_resume(name, tmp_path):
+    cls = getattr(callbacks, name)
+    make = lambda: cls(**cls.example_arguments)  # noqa: E731
+    first, finite = make(), Finite()
+    straight = fit_pixels(tmp_path / "straight", [first, finite])
+    changes_the_ratio = issubclass(cls, Intervention) and cls.family == "replay_ratio"
+    assert finite.updates == straight.num_updates
+    assert straight.num_updates >= (20 if changes_the_ratio else 200)
+    assert finite.broken == []
+    assert all(torch.isfinite(p).all() for p in straight.parameters())
+    assert straight.data.task == "cartpole_balance"
+
+    with pytest.raises(Killed):
+        fit_pixels(tmp_path / "resumed", [make(), DieAt(800)])
+    second = make()
+    resumed = fit_pixels(tmp_path / "resumed", [second], ckpt_path="last")
+    assert differences(run_state(straight), run_state(resumed)) == []
+    assert differences(callback_states([first]), callback_states([second])) == []
