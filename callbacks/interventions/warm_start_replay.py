@@ -68,10 +68,16 @@ class WarmStartReplay(Intervention):
 
 def refuse_other_data(path: str, donor: DonorReplay, data: RLDataModule) -> None:
     """Raise UserError naming the first option in which a donor's experience differs from what this run collects."""
-    frame_shape = (data.obs_shape[0] // data.frame_stack, *data.obs_shape[1:])
+    frame_shape = (data.obs_shape[0] // data.stacked_frames, *data.obs_shape[1:])
     mine = {name: getattr(data, name) for name in ("task", "action_repeat", "frame_stack", "image_size", "render")}
     mine |= {"camera_id": data.camera_id, "action_dim": data.action_dim, "frame shape": frame_shape}
-    theirs = {**donor.identity, "action_dim": donor.layout.action_dim, "frame shape": donor.layout.frame_shape}
+    theirs = {
+        "observation": "pixels",
+        **donor.identity,
+        "action_dim": donor.layout.action_dim,
+        "frame shape": donor.layout.frame_shape,
+    }
+    mine["observation"] = data.observation
     for name, value in mine.items():
         if theirs[name] != value:
             raise UserError(
