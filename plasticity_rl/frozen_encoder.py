@@ -94,9 +94,6 @@ class FrozenEncoderIntervention(Architecture):
     def build(self, agent: RLModule) -> None:
         """Replace the encoder, and draw the layers that read it anew."""
         agent.module(self.encoder)
-        if len(agent.data.obs_shape) != 3:
-            shape = tuple(agent.data.obs_shape)
-            raise UserError(f"{type(self).__name__} needs images, but observations have the shape {shape}")
         readers = agent.output_readers(self.encoder)
         if not readers:
             raise UserError(f"{type(self).__name__}: {type(agent).__name__} does not say what reads {self.encoder!r}")
