@@ -80,6 +80,8 @@ class FrozenEncoderIntervention(Architecture):
         return self._overwrites(agent, other, agent.module(self.encoder))
 
     def _overwrites(self, agent: RLModule, other: Intervention, frozen: nn.Module) -> str | None:
+        if other.family == "experience":  # it writes by updates of the agent's own, which leave frozen weights alone
+            return None
         try:
             written = other.mutates(agent).parameters
         except UserError:  # it names what exists only after ``build``: checked again in ``setup``
