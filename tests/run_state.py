@@ -80,7 +80,6 @@ def last_checkpoint(agent: RLModule) -> dict[str, Any]:
     """Return what the run's last checkpoint holds beside weights: simulator, open episode, Lightning's own counters."""
     path = Path(agent.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
-    checkpoint["rl"].pop("callbacks", None)  # which callbacks there were, also those that did nothing
     parts = ("epoch", "global_step", "loops", "optimizer_states", "rl")
     checkpoint["rl"].pop("callbacks", None)  # says which callbacks there were: no part of the run's future
     return {"collector": checkpoint["RLDataModule"]["collector"], **{part: checkpoint[part] for part in parts}}
