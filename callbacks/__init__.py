@@ -45,7 +45,7 @@ from callbacks.probes.gradient_dormancy import GradientDormancy
 from callbacks.probes.gradient_norm import GradientNorm
 from callbacks.probes.hessian_top import HessianTop
 from callbacks.probes.linearized_units import LinearizedUnits
-from callbacks.probes.ntkrank import NTKRank
+from callbacks.probes.ntk_rank import NTKRank
 from callbacks.probes.random_target_fit import RandomTargetFit
 from callbacks.probes.srank import SRank
 from callbacks.probes.stable_rank import StableRank
