@@ -4,13 +4,15 @@
 #   PIP_ARGS="..."          passed on to pip install, e.g. an extra index that offers CPU-only torch
 #   UV=1                    use uv instead of venv and pip (fetches a fitting Python by itself)
 #   VENV=path               another place for the environment
+#   JOBS=4                  processes that share the tests (about 1.5 GB each)
 #   ARGS="..."              passed on to pytest by test and test-slow, e.g. ARGS="-k replay -x"
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
-PIP_ARGS ?=
+PIP_JOBS ?= 2
+ARGS ?=
 UV ?=
 ARGS ?=
 
@@ -35,10 +37,10 @@ quickstart: $(VENV)/.installed ## install, then train the small agent of configs
 	$(BIN)/plasticity-rl fit --config configs/quickstart.yaml
 
 test: $(VENV)/.installed-dev ## install with the developer tools, then run the test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 test-slow: $(VENV)/.installed-dev ## run the tests marked slow (examples, long runs)
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
 
 check: $(VENV)/.installed-dev ## lint, formatting and types, changing nothing
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Interventions and probes: one paper or one quantity per file. In YAML always ``callbacks.<Name>``."""
 
 from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
+from callbacks.interventions.churn_reduction import ChurnReduction
 from callbacks.interventions.continual_backprop import ContinualBackprop
 from callbacks.interventions.continual_tasks import ContinualTasks
 from callbacks.interventions.crelu import CReLU
@@ -10,6 +11,7 @@ from callbacks.interventions.dormant_ratio_perturbation import DormantRatioPertu
 from callbacks.interventions.frozen_encoder import FrozenEncoder
 from callbacks.interventions.hare_and_tortoise import HareAndTortoise
 from callbacks.interventions.heavy_priming import HeavyPriming
+from callbacks.interventions.infer import InFeR
 from callbacks.interventions.l2_init import L2Init
 from callbacks.interventions.layer_norm import LayerNorm
 from callbacks.interventions.normalize_and_project import NormalizeAndProject
@@ -57,6 +59,7 @@ __all__ = [
     "AdaptiveReplayRatio",
     "ApproximateRank",
     "ContinualTasks",
+    "ChurnReduction",
     "Churn",
     "ContinualBackprop",
     "CReLU",
@@ -72,6 +75,7 @@ __all__ = [
     "GradientDormancy",
     "GradientNorm",
     "HareAndTortoise",
+    "InFeR",
     "HessianTop",
     "HeavyPriming",
     "L2Init",

@@ -27,11 +27,12 @@ class TrainingActivations:
 
     Args:
         modules: Modules by dotted name.
-        read: What is kept of a layer's output, called without gradient.
+        read: What is kept of a layer's output.
+        with_gradient: Whether ``read`` gets the output as it is, part of the graph, and not detached.
     """
 
-    def __init__(self, modules: Sequence[str], read: Callable[[Tensor], Any]) -> None:
-        self.modules, self.read = list(modules), read
+    def __init__(self, modules: Sequence[str], read: Callable[[Tensor], Any], *, with_gradient: bool = False) -> None:
+        self.modules, self.read, self.with_gradient = list(modules), read, with_gradient
         self._handles: list[RemovableHandle] = []
         self._read: dict[str, dict[str, Any]] = {}
 
@@ -59,7 +60,7 @@ class TrainingActivations:
     def _hook(self, kept: dict[str, Any], layer: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def keep(_: nn.Module, __: Any, output: Tensor) -> None:
             if torch.is_grad_enabled() and layer not in kept:
-                kept[layer] = self.read(output.detach())
+                kept[layer] = self.read(output if self.with_gradient else output.detach())
 
         return keep
 

@@ -167,7 +167,7 @@ class RLDataModule(pl.LightningDataModule):
             self._refuse_too_few_seed_frames(agent.num_seed_frames)
         num_bytes = replay_bytes(
             self.obs_shape,
-            self._stacked_frames,
+            self.stacked_frames,
             self.action_dim,
             self._records_needed(),
             self.num_envs,
@@ -201,7 +201,7 @@ class RLDataModule(pl.LightningDataModule):
             obs_shape=self.obs_shape,
             action_dim=self.action_dim,
             capacity=self.capacity,
-            frame_stack=self._stacked_frames,
+            frame_stack=self.stacked_frames,
             n_step=self.n_step,
             discount=self.discount,
             batch_size=self.batch_size,
@@ -214,7 +214,8 @@ class RLDataModule(pl.LightningDataModule):
         )
 
     @property
-    def _stacked_frames(self) -> int:
+    def stacked_frames(self) -> int:
+        """Frames in an observation: ``frame_stack`` images, or one state."""
         return self.frame_stack if self.observation == "pixels" else 1
 
     def _records_needed(self) -> int:

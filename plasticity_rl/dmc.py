@@ -22,7 +22,14 @@ from tensordict import TensorDict, TensorDictBase
 
 from plasticity_rl import env_state
 from plasticity_rl.errors import UserError
-from plasticity_rl.rendering import check_display, configure_backend, free_at_exit, free_contexts, rendering_errors
+from plasticity_rl.rendering import (
+    check_display,
+    configure_backend,
+    free_at_exit,
+    free_contexts,
+    keep_render_threads,
+    rendering_errors,
+)
 
 configure_backend()
 with rendering_errors():
@@ -30,6 +37,7 @@ with rendering_errors():
     from dm_control.suite.wrappers import action_scale
     from torchrl.data import Bounded, Categorical, Composite, Unbounded
     from torchrl.envs import EnvBase
+keep_render_threads()
 
 Render = Literal["exact", "fast"]
 _MANIPULATION_CAMERA = "front_close"

@@ -40,7 +40,7 @@ class FrozenResNet(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        obs_shape: tuple[int, int, int],
+        obs_shape: tuple[int, ...],
         feature_dim: int,
         normalize: Literal["published", "imagenet"] = "published",
     ) -> None:

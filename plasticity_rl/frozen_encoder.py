@@ -80,6 +80,8 @@ class FrozenEncoderIntervention(Architecture):
         return self._overwrites(agent, other, agent.module(self.encoder))
 
     def _overwrites(self, agent: RLModule, other: Intervention, frozen: nn.Module) -> str | None:
+        if other.family == "experience":  # it writes by updates of the agent's own, which leave frozen weights alone
+            return None
         try:
             written = other.mutates(agent).parameters
         except UserError:  # it names what exists only after ``build``: checked again in ``setup``
@@ -94,9 +96,6 @@ class FrozenEncoderIntervention(Architecture):
     def build(self, agent: RLModule) -> None:
         """Replace the encoder, and draw the layers that read it anew."""
         agent.module(self.encoder)
-        if len(agent.data.obs_shape) != 3:
-            shape = tuple(agent.data.obs_shape)
-            raise UserError(f"{type(self).__name__} needs images, but observations have the shape {shape}")
         readers = agent.output_readers(self.encoder)
         if not readers:
             raise UserError(f"{type(self).__name__}: {type(agent).__name__} does not say what reads {self.encoder!r}")

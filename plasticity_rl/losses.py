@@ -41,6 +41,16 @@ def squared_norm(parameters: Iterable[Tensor]) -> Tensor:
     return torch.stack([p.square().sum() for p in parameters]).sum()
 
 
+def feature_regression(outputs: Tensor, targets: Tensor) -> Tensor:
+    """InFeR's ``E_x sum_i (g_i(x) - target_i(x))^2`` (Lyle et al. 2022, arXiv 2204.09560, Eq. 5); a scalar.
+
+    Args:
+        outputs: ``(batch, heads)``: the sum is over heads, the mean over the batch.
+        targets: ``(batch, heads)``.
+    """
+    return (outputs - targets).square().sum(1).mean()
+
+
 def largest_singular_value(weight: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
     """Estimate the largest singular value of a matrix by one power iteration; with a warm start it tracks training.
 

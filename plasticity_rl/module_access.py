@@ -26,7 +26,6 @@ class ModuleAccess(pl.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.extras = nn.ModuleDict()
         self._extra_optimizers: dict[str, str] = {}
         self._own_optimizers: list[torch.optim.Optimizer] | None = None
 
@@ -88,6 +87,8 @@ class ModuleAccess(pl.LightningModule):
         """
         if optimizer not in self.optimizer_names:
             raise UserError(f"no optimizer {optimizer!r} in {type(self).__name__}; there are {self.optimizer_names}")
+        if "extras" not in self._modules:  # not before it is needed: without extras an agent has its published children
+            self.extras = nn.ModuleDict()
         if name in self.extras:
             raise UserError(f"{type(self).__name__} already has an extra module {name!r}")
         self.extras[name] = module
@@ -95,12 +96,8 @@ class ModuleAccess(pl.LightningModule):
 
     def extra_parameters(self, optimizer: str) -> list[nn.Parameter]:
         """Return the parameters of the extra modules that ``optimizer`` trains; for ``configure_optimizers``."""
-        return [
-            p
-            for name, module in self.extras.items()
-            if self._extra_optimizers[name] == optimizer
-            for p in module.parameters()
-        ]
+        own = [name for name, theirs in self._extra_optimizers.items() if theirs == optimizer]
+        return [parameter for name in own for parameter in self.extras[name].parameters()]
 
     def optimizer_by_name(self, name: str) -> Any:
         """Return an optimizer by its name: Lightning's while a Trainer is attached, else one owned by the module."""

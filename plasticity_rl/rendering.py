@@ -143,6 +143,32 @@ def free_contexts(physics: Any) -> None:
             physics._free_rendering_contexts()
 
 
+_render_threads: list[object] = []
+
+
+def keep_render_threads() -> None:
+    """Keep dm_control's pool of drawing threads alive, so that the garbage collector can free an environment.
+
+    Dropped in one reference cycle (an agent and its trainer), the environment and its thread are collected together:
+    the thread ends first, and dm_control then waits forever for it to free the context. The pool reuses its threads,
+    so there are never more of them than contexts were open at the same time. Call it after dm_control is imported.
+    """
+    from dm_control._render.executor import render_executor
+
+    pool = render_executor._THREAD_POOL_EXECUTOR_POOL
+    if "acquire" in vars(pool):
+        return
+    acquire = pool.acquire
+
+    def acquire_and_keep() -> object:
+        executor = acquire()
+        if not any(kept is executor for kept in _render_threads):
+            _render_threads.append(executor)
+        return executor
+
+    pool.acquire = acquire_and_keep
+
+
 class Renders(Protocol):
     """Anything that holds OpenGL contexts."""
 

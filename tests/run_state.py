@@ -81,6 +81,7 @@ def last_checkpoint(agent: RLModule) -> dict[str, Any]:
     path = Path(agent.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     parts = ("epoch", "global_step", "loops", "optimizer_states", "rl")
+    checkpoint["rl"].pop("callbacks", None)  # says which callbacks there were: no part of the run's future
     return {"collector": checkpoint["RLDataModule"]["collector"], **{part: checkpoint[part] for part in parts}}
 
 

@@ -54,6 +54,10 @@ BAD = {
         [("ReplayRatioSchedule", {"at_frames": [0, 120], "replay_ratios": [1.0, 2.0]})],
         "ReplayRatioSchedule.at_frames: an event at frame 120 never happens",
     ),
+    "injection after the end": (
+        [("PlasticityInjection", {"modules": ["critic"], "at_frames": [1000000]})],
+        "PlasticityInjection.at_frames: an event at frame 1000000 never happens in a run of max_frames=100",
+    ),
     "one of two callbacks after the end": (
         [("Reset", {"every_n_frames": 30}), ("ShrinkAndPerturb", {"at_frames": [400]})],
         "ShrinkAndPerturb.at_frames: an event at frame 400 never happens",
@@ -76,6 +80,16 @@ BAD = {
     ),
     "decay of one": ([("HareAndTortoise", {"decay": 1.0})], "HareAndTortoise.decay=1.0 must be in [0, 1)"),
     "recovery above one": ([("AdaptiveReplayRatio", {"min_recovery": 1.2})], "min_recovery=1.2 in [0, 1]"),
+    "replacement of more than all": (
+        [("ContinualBackprop", {"replacement_rate": 1.5})],
+        "ContinualBackprop.replacement_rate=1.5 must be in [0, 1]",
+    ),
+    "percentile of one": ([("SelfNormalizedReset", {"eta": 1.0})], "SelfNormalizedReset.eta=1.0 must be in [0, 1)"),
+    "no heads": ([("InFeR", {"num_heads": 0})], "InFeR.num_heads=0 must be a whole number >= 1"),
+    "churn of a part": (
+        [("ChurnReduction", {"module": "critic.Q1"})],
+        "ChurnReduction.module='critic.Q1' must be one of",
+    ),
     "no layers": (
         [("Reset", {"last_layers": 0, "at_frames": [50]})],
         "Reset.last_layers=0 must be a whole number >= 1",
@@ -90,6 +104,14 @@ BAD = {
         [("AdaptiveReplayRatio", {}), ("ReplayRatioSchedule", {"at_frames": [0], "replay_ratios": [1.0]})],
         "cannot run beside",
         "both set the replay ratio",
+    ),
+    "two on the same features": (
+        [("InFeR", {"modules": ["critic.Q1"]}), ("InFeR", {"num_heads": 3})],
+        "InFeR cannot run beside InFeR: both regress the features of critic.Q1",
+    ),
+    "one renews what the other removes": (
+        [("SelfNormalizedReset", {}), ("PruneDormant", {})],
+        "SelfNormalizedReset cannot run beside PruneDormant",
     ),
     "one prunes what the other recycles": ([("PruneDormant", {}), ("ReDo", {})], "cannot run beside"),
     "the same twice": ([("ReDo", {}), ("ReDo", {})], "ReDo is given twice with the same arguments; remove one of them"),

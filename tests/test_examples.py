@@ -45,6 +45,20 @@ def test_write_a_callback(tmp_path):
     assert {"largest_weight/encoder", "largest_weight/critic", "intervention/shrink"} <= set(tags)
 
 
+def test_measure_any_module():
+    out = run_example("measure_any_module.py", "--num_tasks", "3")
+    numbers = lambda text: [float(word) for word in text.split() if word[0].isdigit()]  # noqa: E731
+    rows = {line[:12].strip(): numbers(line[12:]) for line in out.splitlines()}
+    assert rows.keys() == {"active", "linear", "srank", "weight norm"}
+    for before, after, tasks in rows.values():
+        assert tasks == 3
+        assert before >= 0
+        assert after >= 0
+    assert 0.4 < rows["active"][0] < 0.6
+    assert rows["weight norm"][1] > rows["weight norm"][0]
+    assert 1 <= rows["srank"][1] <= 64
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_says_how_to_run_it(path):
     assert f"python examples/{path.name}" in path.read_text().split('"""')[1]

@@ -257,14 +257,27 @@ class Poison(RLCallback):
                 agent.encoder.convnet[6].bias.fill_(float("inf"))
 
 
-@pytest.mark.parametrize("name", [*ACTIVATION_PROBES, *WEIGHT_PROBES])
+GRADIENT_PROBES = {
+    "GradientDormancy": {"modules": ["encoder"], "batch_size": 4},
+    "GradientCovariance": {"modules": ["encoder"], "batch_size": 2},
+    "HessianTop": {"modules": ["encoder"], "batch_size": 2, "num_iterations": 1},
+    "NTKRank": {"modules": ["encoder"], "output": "encoder", "batch_size": 2},
+    "RandomTargetFit": {"modules": ["encoder"], "output": "encoder", "batch_size": 2, "num_steps": 1},
+    "Churn": {"modules": ["encoder"], "batch_size": 4},
+    "TargetStatistics": {"batch_size": 4},
+}
+RUN_ON = {name: {"modules": ["encoder"]} for name in [*ACTIVATION_PROBES, *WEIGHT_PROBES]} | GRADIENT_PROBES
+
+
+@pytest.mark.parametrize("name", RUN_ON)
 def test_a_run_that_diverges_goes_on(name, tmp_path):
-    probe = getattr(callbacks, name)(every_n_updates=1, modules=["encoder"])
-    agent = fit_tiny(tmp_path, callbacks=[Poison(), probe], max_frames=140)
-    assert agent.env_frames == 140
+    probe = getattr(callbacks, name)(every_n_updates=1, **RUN_ON[name])
+    agent = fit_tiny(tmp_path, callbacks=[Poison(), probe], max_frames=104)
+    assert agent.env_frames == 104
     assert agent.num_updates > 12
-    values = {tag: float(value) for tag, value in agent.latest.items() if tag.endswith("/encoder")}
-    if name != "DormantUnits":
+    own = ("/encoder", "/encoder/", "target/")
+    values = {tag: float(value) for tag, value in agent.latest.items() if any(part in tag for part in own)}
+    if name not in ("DormantUnits", "GradientDormancy"):  # which log nothing then
         assert values
         assert any(value != value for value in values.values())
 
@@ -275,7 +288,20 @@ def test_a_run_that_diverges_goes_on(name, tmp_path):
 def probes_of_the_other() -> list[Probe]:
     options = {"modules": ["torso", "policy", "value"], "every_n_updates": 3}
     probes = [getattr(callbacks, name)(**options, batch_size=20) for name in ACTIVATION_PROBES]
-    return [*probes, *(getattr(callbacks, name)(**options) for name in WEIGHT_PROBES)]
+    probes += [getattr(callbacks, name)(**options) for name in WEIGHT_PROBES]
+    probes += [callbacks.FractionActiveUnits(**options, definition="any_input", batch="probe", batch_size=20)]
+    few = {"every_n_updates": 4, "batch_size": 3}
+    trained = {"modules": ["torso", "value"], **few}
+    return [
+        *probes,
+        callbacks.GradientDormancy(**options, batch_size=20),
+        callbacks.GradientCovariance(**trained, loss="td"),
+        callbacks.HessianTop(**trained, loss="td", num_iterations=2),
+        callbacks.NTKRank(**trained, output="value"),
+        callbacks.RandomTargetFit(**trained, output="value", num_steps=2),
+        callbacks.Churn(**few, modules=["policy", "value"]),
+        callbacks.TargetStatistics(**few, module="value"),
+    ]
 
 
 def fit_other(folder, given, **options: Any) -> TinyAgent:
@@ -301,6 +327,10 @@ def test_another_agent_is_measured_by_its_own_names_and_resumes_exactly(tmp_path
         "rank/feature_rank/torso",
     }
     assert tags >= {"weight_norm/torso/1", "distance_from_init/policy", "gradient_norm_l1/value/2"}
+    assert tags >= {"fau_any_input_probe_batch/torso", "linearized/value", "weight_change/policy/0", "churn/policy"}
+    assert tags >= {"gradient_dormancy/policy/tau_0.0", "gradient_covariance/torso+value/mean_cosine"}
+    assert tags >= {"ntk/value/torso+value/srank", "random_target_fit/value/torso+value/gap"}
+    assert tags >= {"hessian_top/torso+value/eigenvalue", "target/td_error", "target/overestimation"}
     with pytest.raises(Killed):
         fit_other(tmp_path / "resumed", [*probes_of_the_other(), DieAt(100)])
     before = log.take(until=60)

@@ -39,11 +39,16 @@ def test_ranks_draw_on_their_own_gpu(gpus: int, rank: str | None, expected: str 
     assert choose_egl_device(gpus, rank) == expected
 
 
-def in_new_process(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def in_new_process(
+    code: str, timeout_seconds: float | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command = [sys.executable, "-W", "ignore", "-c", code]
-    return subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=False)
+    environment |= variables
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=timeout_seconds
+    )
 
 
 CHECK = """
@@ -120,3 +125,25 @@ def test_the_early_exit_hook_exists() -> None:
     assert hasattr(threading, "_register_atexit"), (
         "without threading._register_atexit, dm_control prints errors at exit"
     )
+
+
+DROP_IN_A_CYCLE = """
+import gc
+from plasticity_rl import make_env
+gc.disable()
+for _ in range(3):
+    env = make_env("cartpole_balance", seed=0, image_size=16, render="fast")
+    env.rollout(2)
+    env.itself = env
+    del env
+    gc.collect()
+print("collected")
+from dm_control._render.executor import render_executor
+print(len(render_executor._THREAD_POOL_EXECUTOR_POOL._deque))
+"""
+
+
+def test_an_environment_dropped_in_a_reference_cycle_is_freed() -> None:
+    """An agent, its trainer and its environments refer to each other; without the kept threads this waits forever."""
+    run = in_new_process(DROP_IN_A_CYCLE, timeout_seconds=60)
+    assert run.stdout.split() == ["collected", "1"], run.stderr  # one thread, used three times

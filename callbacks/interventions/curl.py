@@ -91,8 +91,6 @@ class CURL(Regularizer):
             raise UserError(f"CURL.loss={self.loss!r}: there is no such loss in {type(agent).__name__}, but {losses}")
         for name in self.modules:
             agent.module(name)
-        if len(agent.data.obs_shape) != 3:
-            raise UserError(f"CURL needs images, but observations have the shape {tuple(agent.data.obs_shape)}")
         dim = Embedding(agent, self.projection).dim(agent.data.obs_shape, self.encoder)
         generator = agent.rng.get(f"intervention/{self.state_key}/initial")
         agent.add_extra(self._extra, BilinearProduct(dim, generator), agent.loss_optimizers[self.loss][0])

@@ -68,15 +68,16 @@ class WarmStartReplay(Intervention):
 
 def refuse_other_data(path: str, donor: DonorReplay, data: RLDataModule) -> None:
     """Raise UserError naming the first option in which a donor's experience differs from what this run collects."""
-    from_pixels = data.observation == "pixels"
-    names = ("frame_stack", "image_size", "render", "camera_id") if from_pixels else ()
-    stack = data.frame_stack if from_pixels else 1
-    mine = {name: getattr(data, name) for name in ("task", "action_repeat", *names)}
-    mine |= {"observation": data.observation, "action_dim": data.action_dim}
-    mine |= {"frame shape": (data.obs_shape[0] // stack, *data.obs_shape[1:])}
-    layout = donor.layout
-    theirs = {**donor.identity, "observation": layout.observation, "action_dim": layout.action_dim}
-    theirs |= {"frame shape": layout.frame_shape}
+    frame_shape = (data.obs_shape[0] // data.stacked_frames, *data.obs_shape[1:])
+    pictures = ("frame_stack", "image_size", "render", "camera_id") if data.observation == "pixels" else ()
+    mine = {name: getattr(data, name) for name in ("task", "action_repeat", *pictures)}
+    mine |= {"observation": data.observation, "action_dim": data.action_dim, "frame shape": frame_shape}
+    theirs = {
+        "observation": "pixels",  # of runs that did not say it yet
+        **donor.identity,
+        "action_dim": donor.layout.action_dim,
+        "frame shape": donor.layout.frame_shape,
+    }
     for name, value in mine.items():
         if theirs[name] != value:
             raise UserError(

@@ -49,6 +49,11 @@ class NTKRank(OutputProbe):
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, output=output, modules=modules, batch_size=batch_size)
 
+    @property
+    def name(self) -> str:
+        """``ntk_rank``."""
+        return "ntk_rank"
+
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return two ranks and the condition number of the kernel."""
         kernel = or_nan(self._kernel, agent)

@@ -133,7 +133,7 @@ def test_encoder_trunk_and_product_learn_from_it_and_the_actor_does_not(tmp_path
 def test_coefficient_0_allocates_nothing(tmp_path):
     curl = CURL(coefficient=0.0)
     agent = fit_tiny(tmp_path, callbacks=[curl], **SHORT)
-    assert len(agent.extras) == 0
+    assert not hasattr(agent, "extras")
     assert curl.state_dict() == {"slow": {}}
     assert not any("curl" in name for name in agent.rng.state_dict())
     assert TAG not in set(agent.metrics.keys())

@@ -13,7 +13,16 @@ from tiny_agent import TinyAgent
 from torch import nn
 
 import callbacks
-from callbacks import CURL, DormantUnits, FractionActiveUnits, FrozenEncoder, L2Init, RandomFrozenEncoder, Reset
+from callbacks import (
+    CURL,
+    DormantUnits,
+    FractionActiveUnits,
+    FrozenEncoder,
+    HeavyPriming,
+    L2Init,
+    RandomFrozenEncoder,
+    Reset,
+)
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.resnet import resnet
@@ -296,6 +305,15 @@ def test_regularizers_may_name_the_encoder_and_probes_see_it(tmp_path):
         "fau/encoder/network.relu",
         "fau/encoder/network.layer1.1.relu2",
     }
+
+
+def test_priming_leaves_frozen_weights_alone(tmp_path):
+    snapshot = Snapshot()
+    given = [small(), HeavyPriming(num_transitions=16, num_updates=5), snapshot]
+    agent = fit_tiny(tmp_path, callbacks=given, **SHORT)
+    assert agent.num_updates > 10
+    frozen = {key for key in snapshot.start if key.startswith("encoder.network.")}
+    assert not frozen & moved(snapshot.start, everything(agent))
 
 
 # ---- an agent of another kind ----------------------------------------------------------------------------------------

@@ -153,6 +153,17 @@ def test_other_action_dimensions_are_refused(tmp_path: Path, monkeypatch):
         fit_tiny(tmp_path / "fresh", callbacks=[WarmStartReplay(path=str(tmp_path / "donor"))])
 
 
+def test_states_can_be_copied_and_are_not_mistaken_for_pixels(tmp_path: Path):
+    agent = donor(tmp_path / "donor", observation="state")
+    (theirs,) = replay_state(agent)["records"]
+    start = started(tmp_path, tmp_path / "donor", data_options={"observation": "state"})
+    (records,) = start.replay["records"]
+    assert torch.equal(records["state"], theirs["state"])
+    assert records["step"].tolist() == [*range(21), *range(21), *range(10)]
+    with pytest.raises(UserError, match="has observation=state, but this run has pixels"):
+        fit_tiny(tmp_path / "pixels", callbacks=[WarmStartReplay(path=str(tmp_path / "donor"))])
+
+
 def test_a_path_without_a_run_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="nothing is no run: there is no file"):
         fit_tiny(tmp_path / "a", callbacks=[WarmStartReplay(path=str(tmp_path / "nothing"))])

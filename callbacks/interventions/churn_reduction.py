@@ -1,0 +1,178 @@
+"""Keep an update from changing the outputs on observations that it did not see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+from torch.nn import functional as F
+
+from plasticity_rl.callback import Regularizer, as_agent
+from plasticity_rl.errors import UserError
+from plasticity_rl.rl_module import RLModule
+from plasticity_rl.twin import Twin, network_tensors
+from plasticity_rl.units import over_ranks
+
+
+class ChurnReduction(Regularizer):
+    """Add ``coefficient * E_x (f(x; theta) - f(x; theta_old))^2``, x from another batch, theta_old one update older.
+
+    f is the output of a module: both values of the critic at the stored actions, or the actor's mean action. Use one
+    callback for the value (``module: critic``) and one for the policy (``module: actor, loss: actor``). In the actor's
+    loss the features have no gradient, and come from an encoder that has taken the critic's step of this update. A
+    module that is reset is compared with itself.
+
+    Mutates: adds a term to the loss named ``loss``. With coefficient 0 nothing is added, kept or drawn.
+    Logs: ``intervention/churn_reduction/<module>/loss``, the term as added.
+    Reference: Tang et al. 2025, C-CHAIN (ICML 2025; openreview EkoFXfSauv), after Tang & Berseth 2024 (NeurIPS 2024,
+        openreview cQoAgPBARc). They set the coefficient such that the term is 0.01 (Double DQN) or 0.05 (PPO) of the
+        loss.
+    Differences from the original: the coefficient follows moving averages from the third update on, with ``decay``,
+        while the authors start at a constant and then average over the last 50000 updates. Reference observations are
+        not augmented.
+
+    Args:
+        module: Top-level module whose output is kept, e.g. ``critic`` or ``actor``.
+        loss: Loss that the term is added to: ``critic`` (which also trains the encoder) or ``actor``.
+        coefficient: Weight of the term, >= 0, or None to let it follow ``target_ratio``.
+        target_ratio: Share of the absolute loss that the term should have, > 0.
+        decay: Weight of the old averages of loss and churn per update, in [0, 1).
+        batch_size: Transitions in the reference batch, or None for as many as in the training batch.
+
+    Raises:
+        UserError: When a number is out of its range.
+    """
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {"decay": 0.9}
+    inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
+
+    def __init__(
+        self,
+        *,
+        module: str = "critic",
+        loss: str = "critic",
+        coefficient: float | None = None,
+        target_ratio: float = 0.01,
+        decay: float = 0.999,
+        batch_size: int | None = None,
+    ) -> None:
+        super().__init__(coefficient=1.0 if coefficient is None else coefficient, modules=[module], loss=loss)
+        if not target_ratio > 0:
+            raise UserError(f"ChurnReduction.target_ratio={target_ratio} must be > 0; for no term set coefficient: 0")
+        if not 0 <= decay < 1:
+            raise UserError(f"ChurnReduction.decay={decay} must be in [0, 1): at 1 the averages never move")
+        if batch_size is not None and batch_size < 1:
+            raise UserError(f"ChurnReduction.batch_size={batch_size} must be a whole number >= 1, or null")
+        self.module, self.fixed, self.target_ratio = module, coefficient, target_ratio
+        self.decay, self.batch_size = decay, batch_size
+        self._older: dict[str, Tensor] = {}
+        self._newer: dict[str, Tensor] = {}
+        self._averages = torch.zeros(2)
+        self._updates = 0
+        self._twin: Twin | None = None
+        self._trained: set[int] = set()
+        self._churn = self._term = torch.zeros(())
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the constructor arguments; the base class keeps a number where the user left the coefficient open."""
+        return {**super().arguments(), "coefficient": self.fixed}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Keep the initial weights as those of the two updates before the first."""
+        super().setup(trainer, pl_module, stage)
+        agent = as_agent(pl_module)
+        if self.module not in agent.module_names:
+            raise UserError(f"ChurnReduction.module={self.module!r} must be one of {list(agent.module_names)}")
+        self._averages, self._updates = torch.zeros(2), 0
+        if self.coefficient > 0:
+            tensors = network_tensors(agent)
+            self._older = {name: value.detach().clone() for name, value in tensors.items()}
+            self._newer = {name: value.detach().clone() for name, value in tensors.items()}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the term, and follow the weights to their device."""
+        agent = as_agent(pl_module)
+        if self.coefficient == 0:
+            return
+        self._refuse_untrained(agent)
+        agent.add_loss_term(
+            self.loss, f"intervention/{self.name}/{self.module}", lambda batch: self._term_of(agent, batch)
+        )
+        device = next(agent.module(self.module).parameters()).device
+        self._older = {name: value.to(device) for name, value in self._older.items()}
+        self._newer = {name: value.to(device) for name, value in self._newer.items()}
+        self._averages = self._averages.to(device)
+        self._twin = Twin(agent, self._older)
+        optimizers = [agent.optimizer_by_name(name) for name in agent.loss_optimizers[self.loss]]
+        self._trained = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+
+    @torch.no_grad()
+    def on_update_start(self, agent: RLModule) -> None:
+        """Keep the weights as they are now; those of the update before become the older ones."""
+        if self.coefficient == 0:
+            return
+        assert self._twin is not None
+        self._older, self._newer = self._newer, self._older
+        tensors = network_tensors(agent)
+        for name, value in self._newer.items():
+            value.copy_(tensors[name])
+        self._twin.weights = self._older
+        self._twin.follow()
+
+    def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
+        """Return the mean squared difference of the outputs on a reference batch of the replay."""
+        assert self._twin is not None
+        size = self.batch_size or batch.batch_size[0]
+        generator = agent.rng.get(f"intervention/{self.state_key}")
+        reference = agent.data.replay.peek(size, generator).to(agent.device)
+        live = network_tensors(agent)
+        live = {name: value if id(value) in self._trained else value.detach() for name, value in live.items()}
+        with torch.no_grad():
+            old = self._twin.outputs(reference)[self.module]
+        return F.mse_loss(self._twin.outputs(reference, live)[self.module], old)
+
+    def _term_of(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
+        churn = self.penalty(agent, batch)
+        term = self._weight() * churn
+        self._churn, self._term = churn.detach(), term.detach()
+        return term
+
+    def _weight(self) -> Tensor | float:
+        if self.fixed is not None:
+            return self.fixed
+        loss, churn = self._averages
+        return torch.where(churn > 0, self.target_ratio * loss / churn, torch.zeros_like(churn))
+
+    def on_update_end(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> None:
+        """Average the loss without the term, and the churn; the first update has no older network to differ from."""
+        self._updates += 1
+        if self.fixed is None and self._updates > 1:
+            loss = (metrics[f"loss/{self.loss}"] - self._term).abs()
+            self._averages.lerp_(over_ranks(agent, torch.stack([loss, self._churn])), 1.0 - self.decay)
+
+    @torch.no_grad()
+    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
+        """Take fresh weights for old ones, or the term would pull them back."""
+        fresh = {id(parameter) for parameter in parameters}
+        for name, value in network_tensors(agent).items() if self._older else ():
+            if id(value) in fresh:
+                self._older[name].copy_(value)
+                self._newer[name].copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the older networks, the averages, and how many updates there were."""
+        return {
+            "older": dict(self._older),
+            "newer": dict(self._newer),
+            "averages": self._averages,
+            "updates": self._updates,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self._older, self._newer = dict(state_dict["older"]), dict(state_dict["newer"])
+        self._averages, self._updates = state_dict["averages"], state_dict["updates"]
