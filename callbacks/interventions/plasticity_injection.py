@@ -74,7 +74,11 @@ class PlasticityInjection(ScheduledIntervention):
 
     def conflict_with(self, agent: RLModule, other: Intervention) -> str | None:
         """Refuse whatever would move a frozen head."""
-        moved = sorted(self.mutates(agent).trainable & other.mutates(agent).parameters) if self.at_frames else []
+        try:
+            moves = other.mutates(agent).parameters
+        except UserError:  # it names what a third callback will build: no head, and checked again in its setup
+            moves = frozenset()
+        moved = sorted(self.mutates(agent).trainable & moves) if self.at_frames else []
         if moved:
             return f"it would move {moved[0]}, which the injection freezes; give one of them other modules"
         return super().conflict_with(agent, other)

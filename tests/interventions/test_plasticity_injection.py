@@ -132,6 +132,15 @@ def test_other_modules_and_a_control_without_injections_are_not_refused():
     assert not hasattr(agent.critic.Q1, "injected")
 
 
+def test_beside_a_reset_of_what_a_third_callback_builds(tmp_path):
+    from callbacks import RandomFrozenEncoder
+
+    frozen = RandomFrozenEncoder(**RandomFrozenEncoder.example_arguments)
+    reset = Reset(modules=["encoder.projection"], at_frames=[50])
+    agent = fit_tiny(tmp_path, callbacks=[PlasticityInjection(at_frames=[50]), frozen, reset], max_frames=60)
+    assert agent.critic.Q1.num_injections == 1
+
+
 def test_modules_without_a_head_and_doubles_are_refused():
     with pytest.raises(UserError, match="'encoder' has no head, an nn.Sequential that ends in a linear layer"):
         drqv2(PlasticityInjection(modules=["encoder"]))
