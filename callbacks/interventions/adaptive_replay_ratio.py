@@ -30,6 +30,7 @@ class AdaptiveReplayRatio(Intervention):
     Reference: Ma et al. 2024 (arXiv 2310.07418), section 5, Algorithm 1; the defaults are theirs for DeepMind Control
         (50 episodes = 50 000 env frames). As in their code the mean covers the last episode of each window only, and
         the switch happens once.
+        Under DDP FAU is the mean over ranks, whose episodes must be equally long, as those of DeepMind Control are.
     Differences from the original: none known with the defaults. ``average_over="window"``, ``min_recovery`` and
         ``one_way=False`` are additions.
 
@@ -109,8 +110,8 @@ class AdaptiveReplayRatio(Intervention):
         if not self._measuring:
             return
         fau = pooled_fraction(self._counter.stop()[self.module].values())
-        if self.initial is None:
-            self.initial = self.previous = float(fau)
+        if self.initial is None:  # what the first check compares with, so it must be equal on all ranks as well
+            self.initial = self.previous = float(agent.trainer.strategy.reduce(fau, reduce_op="mean"))
         self._sum = self._sum.to(fau.device) + fau
         self._count += 1
 

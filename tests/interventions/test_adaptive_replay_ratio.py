@@ -98,6 +98,30 @@ def test_two_way_goes_back_when_the_units_move_again() -> None:
     assert play(AdaptiveReplayRatio(every_n_episodes=1, one_way=False), episodes) == [(1, 2.0), (4, 0.5), (5, 2.0)]
 
 
+def test_all_ranks_compare_with_the_same_first_value() -> None:
+    """Another rank saw .60 where this one saw .50 at the first update, and .02 less from then on."""
+    callback, agent, counter = AdaptiveReplayRatio(every_n_episodes=1), FakeAgent(), RecordedCounter()
+    callback._counter = counter  # type: ignore[assignment]
+    others = iter([0.60, 0.53])
+    reduce = lambda value, reduce_op: (value + next(others)) / 2  # noqa: E731
+    agent.trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=reduce))
+    for counter.fau in (0.50, 0.60):  # mean .55 over this rank's first episode
+        callback.on_update_start(agent)  # type: ignore[arg-type]
+        callback.on_update_end(agent, None, None)  # type: ignore[arg-type]
+    assert callback.initial == pytest.approx(0.55)  # (.50 + .60) / 2
+    callback.on_episode_end(agent, 0.0, 10)  # type: ignore[arg-type]
+    assert callback.previous == pytest.approx(0.54)  # (.55 + .53) / 2: .01 from .55, so no switch; .04 from .50
+    assert agent.replay_ratio == 0.5
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0, 4.0, 8.0, 1 / 3])
+def test_any_ratio_is_exact(ratio: float, tmp_path: Path) -> None:
+    # 100 env steps, 80 of them past the seed phase of 40 frames
+    schedule = ReplayRatioSchedule(at_frames=[0], replay_ratios=[ratio])
+    agent = fit_tiny(tmp_path, callbacks=[schedule], agent_options={"replay_ratio": ratio})
+    assert agent.num_updates == int(80 * Fraction(ratio).limit_denominator(1000))
+
+
 class Integral(RLCallback):
     """Adds up the replay ratio in force at every env step past the seed phase."""
 
