@@ -11,8 +11,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
-PIP_JOBS ?= 2
-ARGS ?=
+JOBS ?= 2
 UV ?=
 ARGS ?=
 
