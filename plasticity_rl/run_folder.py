@@ -87,9 +87,13 @@ class RunFolder(pl.Callback):
 
     @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse a folder that holds another run, then note this start."""
+        """Refuse a folder that holds another run."""
+        refuse_other_run(Path(trainer.default_root_dir), resuming=trainer.ckpt_path is not None)
+
+    @rank_zero_only
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note this start, once nobody has refused it."""
         run_dir = Path(trainer.default_root_dir)
-        refuse_other_run(run_dir, resuming=trainer.ckpt_path is not None)
         run_dir.mkdir(parents=True, exist_ok=True)
         start = OmegaConf.to_yaml(OmegaConf.create([describe_start(as_agent(pl_module).env_frames)]))
         with (run_dir / "starts.yaml").open("a") as file:

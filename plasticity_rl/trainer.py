@@ -30,15 +30,16 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 def run_callbacks(
     given: Sequence[pl.Callback], *, progress_bar: bool = True, checkpoints: bool = True
 ) -> list[pl.Callback]:
-    """Return ``given`` followed by what every run has and ``given`` does not replace.
+    """Return ``given`` with what every run has and ``given`` does not replace.
 
-    Run folder, what TensorBoard shows beside curves, evaluation video, progress bar over frames, and checkpoints:
-    ``last.ckpt`` and the best by return, each written after an evaluation.
+    The run folder comes first, so that one that is taken is refused before any callback writes into it. Last: what
+    TensorBoard shows beside curves, evaluation video, progress bar over frames, and checkpoints (``last.ckpt`` and the
+    best by return, each written after an evaluation).
     """
     callbacks = list(given)
     refuse_doubles(callbacks)
     if not any(isinstance(callback, RunFolder) for callback in callbacks):
-        callbacks.append(RunFolder())
+        callbacks.insert(0, RunFolder())
     if not any(isinstance(callback, RunMonitor) for callback in callbacks):
         callbacks.append(RunMonitor())
     if not any(isinstance(callback, EvalVideo) for callback in callbacks):

@@ -143,12 +143,12 @@ class FreshUnits:
         ]
 
     def _draw(self, agent: RLModule, number: int) -> list[dict[str, Tensor]]:
-        if self._stock[0] != number:
-            seed = derive_seed(agent.rng.seed, f"{self.name}/{self.layer.name}/{number}")
+        seed = derive_seed(agent.rng.seed, f"{self.name}/{self.layer.name}/{number}")  # while priming it is another one
+        if self._stock[0] != seed:
             generator = torch.Generator().manual_seed(seed)
             fresh = [fresh_layer(maker, agent.init_layer, generator) for maker in self.layer.makers]
             rows = [{key: p.detach() for key, p in layer.named_parameters(recurse=False)} for layer in fresh]
-            self._stock = (number, rows)
+            self._stock = (seed, rows)
         return self._stock[1]
 
 

@@ -32,9 +32,7 @@ def weights_in_the_cache(tmp_path_factory) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def donor_run(request, tmp_path_factory) -> Iterator[None]:
     """A stopped run that ``WarmStartReplay`` finds under its example arguments, where examples are run."""
-    if not {"test_laws.py", "test_readme.py", "test_second_agent.py"} & {
-        item.path.name for item in request.session.items
-    }:
+    if not RUN_ALL_EXAMPLES & {item.path.name for item in request.session.items}:
         yield
         return
     from helpers import fit_tiny

@@ -41,19 +41,18 @@ class WarmStartReplay(Intervention):
         self.path = path
         self.fills_replay = path is not None
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a replay of another task or of other shapes, before anything is trained."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit" and self.path is not None and not trainer.ckpt_path:  # a resumed run holds the data already
-            refuse_other_data(self.path, donor_replay(self.path), as_agent(pl_module).data)
-
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Copy the records of a new run; those of a resumed one are restored by now."""
+        """Copy the records into a new run; a resumed one has them already and needs the other run no more.
+
+        A replay of another task or of other shapes is refused.
+        """
         agent = as_agent(pl_module)
         replay = agent.data.replay
-        if self.path is None or replay.written.any():
+        if self.path is None or trainer.ckpt_path or replay.written.any():
             return
-        for episode in donor_replay(self.path).episodes():
+        donor = donor_replay(self.path)
+        refuse_other_data(self.path, donor, agent.data)
+        for episode in donor.episodes():
             lane = int(replay.written.argmin())
             if int(replay.written[lane]) + len(episode) > replay.lane_length:
                 raise UserError(

@@ -15,6 +15,7 @@ from torch import Tensor
 from callbacks import ContinualBackprop, PruneDormant, Reset
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
+from plasticity_rl.rng import NamedGenerators
 from plasticity_rl.unit_interventions import FreshUnits
 from plasticity_rl.video import EvalVideo
 
@@ -204,6 +205,18 @@ def test_new_units_are_rows_of_fresh_layers_each_handed_out_once(trained):
     across = again.take(agent, 12)[0]["weight"]
     assert torch.equal(across, torch.cat([first[10:], second[:6]])), "what comes next depends on name and count only"
     assert not torch.equal(FreshUnits(layer, "other").take(agent, 16)[0]["weight"], first)
+
+
+def test_what_other_generators_gave_is_not_kept(trained, monkeypatch):
+    """While ``HeavyPriming`` runs, the agent draws from another seed; a run resumed afterwards never saw it."""
+    agent, _ = trained
+    (layer,) = [one for one in agent.units("actor") if one.name == "actor.policy.3"]
+    straight = FreshUnits(layer, "name")
+    with monkeypatch.context() as patch:
+        patch.setattr(agent, "rng", NamedGenerators(99))
+        straight.take(agent, 3)
+    resumed = FreshUnits(layer, "name", taken=3)
+    assert torch.equal(straight.take(agent, 4)[0]["weight"], resumed.take(agent, 4)[0]["weight"])
 
 
 class Counts(RLCallback):

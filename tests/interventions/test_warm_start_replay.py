@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,18 @@ def test_priming_takes_the_first_of_the_copied_transitions(tmp_path: Path):
     given = [WarmStartReplay(path=str(tmp_path / "donor")), HeavyPriming(num_transitions=45, num_updates=9)]
     agent = fit_tiny(tmp_path / "fresh", callbacks=given, max_frames=20, **NO_SEED_PHASE)
     assert agent.num_updates == 9 + 5
+
+
+@pytest.mark.parametrize("storage", ["ram", "memmap"])
+def test_a_resumed_run_needs_the_other_run_no_more(storage: str, tmp_path: Path):
+    donor(tmp_path / "donor")
+    options = {"data_options": {"storage": storage, "eval_every_n_frames": 60}}
+    callback = WarmStartReplay(path=str(tmp_path / "donor"))
+    first = fit_tiny(tmp_path / "run", callbacks=[callback], max_frames=60, **options)
+    written = int(first.data.replay.written.sum())
+    shutil.rmtree(tmp_path / "donor")
+    resumed = fit_tiny(tmp_path / "run", callbacks=[callback], max_frames=80, ckpt_path="last", **options)
+    assert int(resumed.data.replay.written.sum()) - written in (10, 11), "10 transitions more; a first record, maybe"
 
 
 @pytest.mark.parametrize(
