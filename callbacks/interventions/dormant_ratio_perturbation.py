@@ -33,7 +33,8 @@ class DormantRatioPerturbation(ScheduledIntervention):
         psi; the optimizer moments and step counts (to zero) of all parameters of ``modules``, of those that do not
         move as well. No convolution and no norm moves.
     Logs: ``intervention/dormant_ratio_perturbation`` (1 at the frame of an event) and a line of text;
-        ``intervention/dormant_ratio_perturbation/dormant_ratio`` (beta) and ``.../factor`` (a), in [0, 1].
+        ``intervention/dormant_ratio_perturbation/dormant_ratio`` (beta) and
+        ``intervention/dormant_ratio_perturbation/factor`` (a), both in [0, 1].
     Reference: Xu et al. 2024 (DrM, arXiv 2310.19668): every 100 000 env steps (200 000 frames), tau 0.025, rate 2,
         smallest factor 0.2, largest factor 0.6 to 1 by task.
     Differences from the original: this is DrM's perturbation alone, without its exploration and exploitation; beta
