@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import lightning.pytorch as pl
@@ -32,10 +32,12 @@ class UnitIntervention(Intervention):
 
     family = "surgery"
     modules: list[str]
+    _units: Mapping[str, UnitLayer] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse wrong names, and modules without hidden units, before anything is trained."""
         super().setup(trainer, pl_module, stage)
+        self._units = {}  # may be those of another agent
         for name in self.modules:
             if not as_agent(pl_module).units(name):
                 raise UserError(f"{type(self).__name__}.modules: {name!r} has no hidden ReLU units")
@@ -54,6 +56,12 @@ class UnitIntervention(Intervention):
         """Return the unit layers of all modules, each once."""
         return list({layer.name: layer for name in self.modules for layer in agent.units(name)}.values())
 
+    def unit_layers(self, agent: RLModule) -> Mapping[str, UnitLayer]:
+        """Return the unit layers by name, looked up once: the networks do not change after the start."""
+        if not self._units:
+            self._units = {layer.name: layer for layer in self.layers(agent)}
+        return self._units
+
 
 class RecordingUnitIntervention(UnitIntervention):
     """Keeps a record of every hidden unit, from the training batch of every update. It costs no forward pass.
@@ -65,7 +73,6 @@ class RecordingUnitIntervention(UnitIntervention):
     def __init__(self, *, modules: Sequence[str]) -> None:
         self.modules = list(modules)
         self._activations = TrainingActivations(self.modules, self.read)
-        self._units: dict[str, UnitLayer] = {}
         self._readers: dict[str, list[Reader]] = {}
 
     def read(self, output: Tensor) -> Tensor:
@@ -78,12 +85,6 @@ class RecordingUnitIntervention(UnitIntervention):
         Layers that did not run (a head in waiting) are left out.
         """
         raise NotImplementedError
-
-    def unit_layers(self, agent: RLModule) -> dict[str, UnitLayer]:
-        """Return the unit layers by name, looked up once: the networks do not change after the start."""
-        if not self._units:
-            self._units = {layer.name: layer for layer in self.layers(agent)}
-        return self._units
 
     def online_readers(self, agent: RLModule) -> dict[str, list[Reader]]:
         """Return who reads the units of each layer, without target networks."""
@@ -99,7 +100,7 @@ class RecordingUnitIntervention(UnitIntervention):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the layers of another agent."""
-        self._units, self._readers = {}, {}
+        self._readers = {}
 
     def on_update_end(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> None:
         """Remove the hooks, average over ranks, and record."""

@@ -82,7 +82,7 @@ class PruneDormant(DormantUnitIntervention):
             self._mask(layer)
 
     def _layers_with_pruned(self, agent: RLModule) -> list[UnitLayer]:
-        return [layer for layer in self.layers(agent) if layer.name in self._pruned]
+        return [layer for name, layer in self.unit_layers(agent).items() if name in self._pruned]
 
     def _mask(self, layer: UnitLayer) -> None:
         units = self._pruned[layer.name] = self._pruned[layer.name].to(layer.readers[0].weight.device)
