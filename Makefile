@@ -36,10 +36,10 @@ quickstart: $(VENV)/.installed ## install, then train the small agent of configs
 	$(BIN)/plasticity-rl fit --config configs/quickstart.yaml
 
 test: $(VENV)/.installed-dev ## install with the developer tools, then run the test suite
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 test-slow: $(VENV)/.installed-dev ## run the tests marked slow (examples, long runs)
-	$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m slow $(ARGS)
 
 check: $(VENV)/.installed-dev ## lint, formatting and types, changing nothing
 	$(BIN)/ruff check .

@@ -567,7 +567,7 @@ def test_other_agent_is_pulled_towards_its_first_weights(tmp_path):
         agent = fit_other(tmp_path / str(coefficient), callbacks=[regularizer, watcher])
         distance.append(
             sum(
-                float((p - watcher.initial[name]).square().sum())
+                float((p.detach() - watcher.initial[name]).square().sum())
                 for name, p in agent.named_parameters()
                 if name.split(".")[0] in ("value", "torso")
             )

@@ -28,6 +28,7 @@ from plasticity_rl.histograms import Histograms
 from plasticity_rl.tensorboard_layout import layout, summary
 from plasticity_rl.trainer import run_logger
 
+pytestmark = pytest.mark.xdist_group("monitor")  # its runs are made once
 PROBES = [cls for name in callbacks.__all__ if issubclass(cls := getattr(callbacks, name), Probe)]
 START, END, EXPERIMENT = metadata.SESSION_START_INFO_TAG, metadata.SESSION_END_INFO_TAG, metadata.EXPERIMENT_TAG
 

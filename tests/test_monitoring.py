@@ -22,6 +22,7 @@ from plasticity_rl import progress
 from plasticity_rl.progress import FrameProgressBar
 from plasticity_rl.video import enlarge, film_speed
 
+pytestmark = pytest.mark.xdist_group("monitoring")  # its runs are made once
 MAX_FRAMES = 400
 REPEAT = 4
 EPISODE_STEPS = 20

@@ -22,6 +22,7 @@ from plasticity_rl.commands.probe import show, split_tag, table
 from plasticity_rl.measure_module import measure_module
 from plasticity_rl.offline import measure, measure_checkpoint
 
+pytestmark = pytest.mark.xdist_group("offline")  # its runs are made once
 PROBES = {name: cls for name in callbacks.__all__ if issubclass(cls := getattr(callbacks, name), Probe)}
 
 

@@ -20,6 +20,7 @@ from plasticity_rl.arms import arms_of
 from plasticity_rl.plotting import COLOURS, LINES, draw, look, show_frames
 from plasticity_rl.run_data import read_run
 
+pytestmark = pytest.mark.xdist_group("plot")  # its runs are made once
 RESET = entry("callbacks.Reset", modules=["critic"])
 
 

@@ -28,6 +28,7 @@ from plasticity_rl.__main__ import COMMANDS
 from plasticity_rl.arguments import setting
 from plasticity_rl.tensorboard_layout import layout
 
+pytestmark = pytest.mark.xdist_group("readme")  # its runs are made once
 TEXT = (REPOSITORY / "README.md").read_text()
 IGNORED = ("pip", "tensorboard", "git", "cd", "export", "sudo", "apt-get")
 RUN_IN_README = "runs/mine"

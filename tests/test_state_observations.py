@@ -124,7 +124,7 @@ def test_several_envs_act_on_rows_of_states():
     """The policy is given one row per env, and each env gets its own action."""
     seen = []
     data = tiny_data(observation="state", num_envs=3, eval_every_n_frames=60)
-    env = data._make_env(seed=0, num_envs=3)
+    env = data._make_env("tiny", seed=0, num_envs=3)
     from plasticity_rl.collector import StepCollector
 
     def policy(states: torch.Tensor) -> torch.Tensor:

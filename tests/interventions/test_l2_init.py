@@ -52,7 +52,7 @@ class Look(RLCallback):
         expected = sum(float((p.detach() - self.initial[name]).double().square().sum()) for name, p in counted.items())
         penalty = self.regularizer.penalty(agent, TensorDict())
         self.values.append(float(penalty.detach()))
-        assert float(penalty) == pytest.approx(expected, rel=1e-5, abs=1e-12)
+        assert self.values[-1] == pytest.approx(expected, rel=1e-5, abs=1e-12)
         names = [name for name, p in agent.named_parameters() if p.requires_grad]
         gradients = torch.autograd.grad(
             self.regularizer.coefficient * penalty, [agent.get_parameter(name) for name in names], allow_unused=True
