@@ -1,11 +1,12 @@
 """What the probes cost, as a share of the update time at their default periods.
 
     python benchmarks/probe_cost.py                                  # the size of configs/quickstart.yaml
-    python benchmarks/probe_cost.py --config configs/drqv2.yaml --repeats 5
+    python benchmarks/probe_cost.py --config configs/drqv2.yaml --repeats 5 --together-only
 
-Every repeat times one plain update and then, for each probe, one update that the probe measures, side by side. The
-cost of a probe is the median of its updates minus the median of the plain ones; its share is that cost divided by its
-default period and by the plain median. Sampling the batch counts as part of an update.
+Every repeat times one plain update and then one update with each probe, and with all probes of a period together (they
+share one forward pass), side by side. A cost is the median of these updates minus the median of the plain ones; a share
+is that cost divided by the period and by the plain median. The shares of the periods add up to what all default probes
+cost together. Sampling the batch counts as part of an update.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ class Cost(pl.Callback):
     Args:
         probes: Probes, already set up; only this callback calls them.
         repeats: Updates timed with each probe, and without any.
+        together_only: Leave out the single probes.
     """
 
-    def __init__(self, probes: list[Probe], repeats: int) -> None:
-        self.probes, self.repeats = probes, repeats
+    def __init__(self, probes: list[Probe], repeats: int, together_only: bool) -> None:
+        self.probes, self.repeats, self.together_only = probes, repeats, together_only
         self.seconds: dict[str, list[float]] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -46,12 +48,21 @@ class Cost(pl.Callback):
             probe.on_fit_start(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, agent: Any) -> None:
-        shared = [probe for probe in self.probes if probe.name != "random_target_fit"]
         for repeat in range(self.repeats + 1):
-            for name, probes in [("", []), *((p.name, [p]) for p in self.probes), ("all together", shared)]:
+            for name, probes in self.cases().items():
                 seconds = self.timed_update(agent, probes)
                 if repeat > 0:  # the first one warms up
                     self.seconds.setdefault(name, []).append(seconds)
+
+    def cases(self) -> dict[str, list[Probe]]:
+        """Return what is timed: nothing, each probe, and all probes of each period."""
+        cases: dict[str, list[Probe]] = {"": []}
+        if not self.together_only:
+            cases |= {probe.name: [probe] for probe in self.probes}
+        for period in sorted({probe.every_n_updates for probe in self.probes}):
+            due = [probe for probe in self.probes if probe.every_n_updates == period]
+            cases[f"all {len(due)} of period {period}"] = due
+        return cases
 
     def timed_update(self, agent: Any, probes: list[Probe]) -> float:
         start = time.perf_counter()
@@ -72,6 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/quickstart.yaml")
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--together-only", action="store_true", help="leave out the single probes")
     parser.add_argument("--accelerator", default="auto")
     options = parser.parse_args()
     config = yaml.safe_load(Path(options.config).read_text())
@@ -79,7 +91,8 @@ def main() -> None:
     data = RLDataModule(**{**config["data"], "num_eval_episodes": 1, "max_frames": seed_frames + 100, "seed": 1})
     agent = DrQV2(data.obs_shape, data.action_dim, **config["model"])
     classes = [getattr(callbacks, name) for name in callbacks.__all__]
-    cost = Cost([cls() for cls in classes if issubclass(cls, Probe)], options.repeats)
+    probes = [cls() for cls in classes if issubclass(cls, Probe)]
+    cost = Cost(probes, options.repeats, options.together_only)
     with tempfile.TemporaryDirectory() as folder:
         quiet = {"logger": False, "enable_progress_bar": False, "accelerator": options.accelerator}
         given = [cost, EvalVideo(every_n_evals=0)]
@@ -88,20 +101,19 @@ def main() -> None:
 
 
 def report(cost: Cost) -> None:
-    plain = statistics.median(cost.seconds.pop(""))
+    plain = statistics.median(cost.seconds[""])
     print(f"\nplain update: {plain * 1e3:.1f} ms (median of {cost.repeats})")
     print(f"{'probe':24} {'cost, ms':>10} {'period':>8} {'share':>8}")
-    periods = {probe.name: probe.every_n_updates for probe in cost.probes}
     total = 0.0
-    for name, seconds in cost.seconds.items():
-        extra = statistics.median(seconds) - plain
-        if name == "all together":
-            print(f"{name:24} {extra * 1e3:10.2f} {'':8}          (at one update, without random_target_fit)")
+    for name, probes in cost.cases().items():
+        if not probes:
             continue
-        share = extra / periods[name] / plain
-        total += share
-        print(f"{name:24} {extra * 1e3:10.2f} {periods[name]:8} {share:8.3%}")
-    print(f"{'sum of the shares':24} {'':10} {'':8} {total:8.3%}")
+        extra = statistics.median(cost.seconds[name]) - plain
+        period = probes[0].every_n_updates
+        share = extra / period / plain
+        total += share * name.startswith("all ")
+        print(f"{name:24} {extra * 1e3:10.2f} {period:8} {share:8.3%}")
+    print(f"{'all default probes':24} {'':10} {'':8} {total:8.3%}")
 
 
 if __name__ == "__main__":

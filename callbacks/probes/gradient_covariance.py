@@ -40,7 +40,7 @@ class GradientCovariance(LossProbe):
     def __init__(
         self,
         *,
-        every_n_updates: int = 1000,
+        every_n_updates: int = 2000,
         modules: Sequence[str] = ("encoder", "critic"),
         loss: str = "critic",
         batch_size: int = 32,

@@ -47,7 +47,7 @@ class GradientDormancy(ActivationProbe):
     def __init__(
         self,
         *,
-        every_n_updates: int = 1000,
+        every_n_updates: int = 2000,
         modules: Sequence[str] = ("encoder", "actor", "critic"),
         taus: Sequence[float] = (0.0, 0.01),
         per_layer: bool = True,

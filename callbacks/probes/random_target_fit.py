@@ -57,7 +57,7 @@ class RandomTargetFit(OutputProbe):
     def __init__(
         self,
         *,
-        every_n_updates: int = 10_000,
+        every_n_updates: int = 50_000,
         output: str = "critic",
         modules: Sequence[str] = ("encoder", "critic"),
         num_steps: int = 100,
