@@ -25,9 +25,13 @@ def one_line(message: str, options: Collection[str] = ()) -> str:
     prefix = f"{key}: " if key else ""
     if match := re.search(r"unrecognized arguments: (\S+)", message):
         given = match[1].split("=")[0]
-        return f"unrecognized arguments: {given}.{suggestion(given, options)}"
+        hint = near_options(given, options) if given[0] == "-" else " Write options as --name=value: --data.task=walker_run"
+        return f"unrecognized arguments: {given}.{hint}"
+    if match := re.search(r"ambiguous option: (\S+) could match", message):
+        given = match[1].split("=")[0]
+        return f"unrecognized arguments: {given}.{near_options(given, options)}"
     if match := re.search(r"does not accept option '([^']+)'", message):
-        return f"there is no option {match[1]!r}.{suggestion('--' + match[1], options)}"
+        return f"there is no option {match[1]!r}.{near_options('--' + match[1], options)}"
     if match := re.search(r"Problem with given class_path '([^']+)':\s*\n?\s*(.+)", message):
         return f"{prefix}no class {match[1]!r} ({match[2].strip()}).{_near_classes(key, match[1])}"
     if match := re.search(r"Expected a dot import path string: (\S+)", message):
@@ -36,6 +40,8 @@ def one_line(message: str, options: Collection[str] = ()) -> str:
         names = sorted(
             name.lstrip("-") for name in options if not name.startswith(("-h", "--help")) and name[-1] != "+"
         )
+        if not names:  # the base class: it has none
+            return f"the entry with {match[1]!r} has no class_path, e.g. class_path: callbacks.Reset"
         return f"there is no option {match[1]!r}.{suggestion(match[1], names) or f' There are {names}.'}"
     if UNION in message:
         return prefix + _from_union(message)
@@ -43,6 +49,22 @@ def one_line(message: str, options: Collection[str] = ()) -> str:
         return prefix + _plain(match[1])
     text = re.sub(r'Parser key "[^"]+":|Call to compute_fn of link .* failed:', "", message)
     return prefix + _plain(" ".join(text.split()))
+
+
+def near_options(given: str, options: Collection[str]) -> str:
+    """Suggest options near ``given``: of its group first, else list the group; else of all.
+
+    Args:
+        given: An option that does not exist, e.g. ``--model.learning_rate``.
+        options: Option strings that the parser knows.
+    """
+    known = [name for name in options if not name.endswith(("+", ".help"))]
+    group, _, name = given.rpartition(".")
+    in_group = sorted(option for option in known if group and option.rpartition(".")[0] == group)
+    if not in_group:
+        return suggestion(given, known)
+    near = suggestion(name, [option.rpartition(".")[2] for option in in_group])
+    return re.sub(r"(\w+)([,?])", rf"{group}.\1\2", near) or f" There are {', '.join(in_group)}."
 
 
 def _from_union(message: str) -> str:
@@ -65,14 +87,21 @@ def _plain(text: str) -> str:
     return re.sub(r"^Expected (?:a )?(.+)\. Got value: ", r"expected \1, got ", text)
 
 
+def _classes_of(module_name: str) -> list[str]:
+    """Return what a module exports, or else the public classes that it defines."""
+    module = importlib.import_module(module_name)
+    own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
+    return getattr(module, "__all__", [name for name in own if isinstance(getattr(module, name), type) and name[0] != "_"])
+
+
 def _near_classes(key: str, class_path: str) -> str:
     """Suggest classes of the module that was named, or callbacks where callbacks are expected."""
     module_name, _, name = class_path.rpartition(".")
     try:
-        names = importlib.import_module(module_name).__all__
-    except (ImportError, AttributeError, ValueError):
+        names = _classes_of(module_name)
+    except (ImportError, ValueError):
         if "callbacks" not in key:
             return ""
-        module_name, names = "callbacks", importlib.import_module("callbacks").__all__
+        module_name, names = "callbacks", _classes_of("callbacks")
     near = suggestion(name, names) or f" There are {', '.join(names)}."
     return re.sub(r"(\w+)([,?.])", rf"{module_name}.\1\2", near)

@@ -108,6 +108,7 @@ class RLDataModule(pl.LightningDataModule):
         self._eval_envs: dict[str, EnvBase] = {}
         # One env is built here, before any training, so that a wrong task or a broken renderer is known at once.
         env_of_task = self.eval_env(task)
+        self._refuse_long_returns(getattr(env_of_task, "episode_steps", None))
         self.obs_shape: tuple[int, ...] = tuple(env_of_task.observation_spec[observation].shape)
         self.action_dim: int = env_of_task.action_spec.shape[-1]
 
@@ -124,6 +125,14 @@ class RLDataModule(pl.LightningDataModule):
             raise UserError(
                 f"data.eval_every_n_frames={self.eval_every_n_frames} must be a multiple of "
                 f"action_repeat * num_envs = {self.frames_per_tick}"
+            )
+
+    def _refuse_long_returns(self, episode_steps: float | None) -> None:
+        """Refuse n-step returns that no episode is long enough for; environments may not say how long theirs are."""
+        if episode_steps is not None and self.n_step > episode_steps:
+            raise UserError(
+                f"data.n_step={self.n_step} does not fit in an episode of {self.task}, which has {episode_steps:.0f} env "
+                f"steps (with action_repeat={self.action_repeat}), so no update would ever happen: lower --data.n_step"
             )
 
     @property

@@ -1,0 +1,70 @@
+"""Every wrong input ends before training: exit code 2, one line that says what to do, and nothing touched on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from bad_inputs import FILES, RANGES, SAC, WORDS, Bad
+from bad_runs import CALLBACKS, COMBINATIONS, FOLDERS, TRAINER
+from cli_runs import TINY, TINY_SAC, call
+
+TABLE: dict[str, Bad] = {}
+for part in (WORDS, FILES, RANGES, COMBINATIONS, CALLBACKS, TRAINER, FOLDERS):
+    assert not TABLE.keys() & part.keys()
+    TABLE |= part
+GPU = {"missing GPU": Bad(("fit", "--trainer.accelerator=gpu"), r"trainer\.accelerator.*gpu.*(cpu|auto)")}
+if not torch.cuda.is_available():
+    TABLE |= GPU
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return every file with its digest, and every folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        found[str(path.relative_to(folder))] = digest
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The working folder, with what may be in the way."""
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "text.ckpt").write_text("not a checkpoint\n")
+    (tmp_path / "occupied").mkdir()
+    (tmp_path / "occupied" / "starts.yaml").write_text("- started: before\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(bad: Bad, folder: Path) -> list[str]:
+    """Return the whole command line, and write the config file."""
+    args = [arg.replace("FOLDER", str(folder)) for arg in bad.args]
+    if bad.base != "none":
+        options = {"tiny": TINY, "sac": TINY_SAC}[bad.base]
+        run = ["--max_frames=200", f"--trainer.default_root_dir={folder / 'run'}"]
+        args = [args[0], *options, *run, *args[1:]]
+    if bad.yaml is not None:
+        content = bad.yaml if isinstance(bad.yaml, bytes) else bad.yaml.replace("FOLDER", str(folder)).encode()
+        (folder / "config.yaml").write_bytes(content)
+        if not any(arg.startswith("--config") for arg in args):
+            args.append(f"--config={folder / 'config.yaml'}")
+    return args
+
+
+@pytest.mark.parametrize("bad", TABLE.values(), ids=TABLE)
+def test_a_wrong_input_is_one_line_and_touches_nothing(bad, folder):
+    args = command(bad, folder)
+    before = contents(folder)
+    result = call(*args)
+    assert result.code == 2, result.out + result.err
+    lines = result.err.strip().splitlines()
+    assert len(lines) == 1, result.err
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in result.out + result.err
+    assert re.search(bad.says.replace("FOLDER", re.escape(str(folder))), lines[0]), lines[0]
+    assert contents(folder) == before
