@@ -8,7 +8,7 @@ import logging
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
 
@@ -180,7 +180,10 @@ class RLCLI(LightningCLI):
             for path in checkpoints:
                 read_checkpoint(path)
         if self.subcommand == "fit":
-            refuse_other_run(run_dir, resuming=config.ckpt_path is not None)
+            self._claim_folder(run_dir)
+
+    def _claim_folder(self, run_dir: Path) -> None:
+        refuse_other_run(run_dir, resuming=self.config.fit.ckpt_path is not None)
 
     def _refuse_options(self, config: Any) -> None:
         refuse_nulls(config.data, RLDataModule, "data.")
@@ -321,6 +324,9 @@ def _build(cls: type[RLCLI], args: Sequence[str]) -> RLCLI:
 class _WithoutRunning(RLCLI):
     """Parses and builds, and leaves the rest to the caller."""
 
+    def _claim_folder(self, run_dir: Path) -> None:
+        """Nothing is going to be written."""
+
     def _run_subcommand(self, subcommand: str) -> None:
         """Do nothing."""
 
@@ -335,6 +341,21 @@ class RestoredRun:
     callbacks: list[pl.Callback]
 
 
+def build_only(args: Sequence[str]) -> RestoredRun:
+    """Build what a command describes, without running it; writes nothing.
+
+    Args:
+        args: The command, the subcommand first.
+
+    Raises:
+        UserError: When the input is wrong.
+    """
+    quiet()
+    cli = _build(_WithoutRunning, args)
+    callbacks = list(cli.trainer.callbacks)  # type: ignore[attr-defined]
+    return RestoredRun(Path(cli.trainer.default_root_dir), cli.model, cli.datamodule, callbacks)
+
+
 def restore_only(checkpoint: Path) -> RestoredRun:
     """Build what the ``config.yaml`` of a checkpoint's run describes, as ``validate`` does, without running it.
 
@@ -344,5 +365,4 @@ def restore_only(checkpoint: Path) -> RestoredRun:
     run_dir = checkpoint.resolve().parents[1]
     if not (run_dir / "config.yaml").is_file():
         raise UserError(f"{checkpoint} does not lie in a run folder: there is no {run_dir / 'config.yaml'}")
-    cli = _build(_WithoutRunning, ["validate", f"--ckpt_path={checkpoint}"])
-    return RestoredRun(run_dir, cli.model, cli.datamodule, list(cli.trainer.callbacks))  # type: ignore[attr-defined]
+    return replace(build_only(["validate", f"--ckpt_path={checkpoint}"]), run_dir=run_dir)

@@ -6,7 +6,8 @@ import importlib
 import re
 from collections.abc import Collection
 
-from plasticity_rl.errors import suggestion
+from plasticity_rl.cli_checks import refuse_nulls
+from plasticity_rl.errors import UserError, suggestion
 
 UNION = "Does not validate against any of the Union subtypes"
 
@@ -73,12 +74,27 @@ def _from_union(message: str) -> str:
     reasons = [line.strip()[2:] for line in errors if line.strip().startswith("- ")]
     given = re.search(r"Given value: (.*)", "\n".join(errors))
     telling = [r for r in reasons if not r.startswith(("Expected a", "Not a valid subclass", "a class path", "a dict"))]
+    if telling and "'NoneType'" in telling[0] and given and (nulls := _nulls_in(given[1])):
+        return nulls
     if telling:
         classes = re.findall(r"class_path'?[=:] ?'[\w.]*?(\w+)'", given[1] if given else "")
         named = len(classes) != 1 or telling[0].startswith(f"{classes[0]}.")
         return ("" if named else f"{classes[0]}: ") + _plain(telling[0])
     expected = [_plain(r.removeprefix("Expected a ")) for r in reasons if r.startswith("Expected a ")]
     return f"expected {' or '.join(expected)}, got {given[1] if given else 'something else'}"
+
+
+def _nulls_in(given: str) -> str:
+    """Say which argument of the classes in a report is null and must not be; a constructor fails on it anyhow."""
+    for entry in given.split("class_path")[1:]:
+        if not (path := re.match(r"'?[=:] ?'([\w.]+)\.(\w+)'", entry)):
+            continue
+        cls = getattr(importlib.import_module(path[1]), path[2])
+        try:
+            refuse_nulls(dict.fromkeys(re.findall(r"(\w+)'?[=:] ?None", entry)), cls, f"{path[2]}.")
+        except UserError as error:
+            return str(error)
+    return ""
 
 
 def _plain(text: str) -> str:

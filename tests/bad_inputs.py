@@ -59,7 +59,7 @@ WORDS = {
     "unknown command, another": bare("validat", says=r"no command 'validat'; .*Did you mean validate\?"),
     "option before the command": bare("--config", "a.yaml", says=r"no command '--config'; there are fit,"),
     "unknown option": fit("--data.bach_size=3", says=r"--data\.bach_size\. Did you mean --data\.batch_size"),
-    "unknown option, far from all": fit("--model.entropy=3", says=r"--model\.entropy.*--model\.lr.*--model\.augment"),
+    "unknown option, far from all": fit("--model.entropy=3", says=r"--model\.entropy\. There are --model\.augment, .*--model\.lr,"),
     "unknown option of the trainer": fit("--trainer.device=2", says=r"--trainer\.device\..*--trainer\.devices"),
     "unknown top-level option": fit("--maxframes=3", says=r"--maxframes\. Did you mean --max_frames"),
     "one dash": fit("-data.task=tiny", says=r"-data\.task\. Did you mean --data\.task"),
@@ -86,7 +86,8 @@ WORDS = {
         "plot", "FOLDER/none", "--out=figure.xyz", says=r"--out figure\.xyz: the file must end in one of \.png, \.svg"
     ),
     "plot of one point": bare("plot", "run", "--max_points=1", says=r"--max_points: '1' must be a whole number >= 2"),
-    "unknown option of doctor": bare("doctor", "--jsn=x", says=r"--jsn.*(--json|doctor --help)"),
+    "unknown option of doctor": bare("doctor", "--jsn=x", says=r"--jsn\. Did you mean --json\? See .*doctor --help"),
+    "stray word for doctor": bare("doctor", "quickstart", says=r"unrecognized arguments: quickstart\."),
     "doctor into no folder": bare("doctor", "--json", "FOLDER/no/x.json", says=r"there is no folder FOLDER/no"),
 }
 
@@ -113,8 +114,8 @@ FILES = {
     "fraction for a whole number": config("data: {batch_size: 2.5}", r"data\.batch_size: expected int, got 2\.5"),
     "null for a number": config("data: {batch_size: null}", r"data\.batch_size: null is no value; .*default, 256"),
     "null for a rate": config("model: {lr: null}", r"model\.lr: null is no value; .*default"),
-    "null for an argument": callback("L2Init", "coefficient: null", r"L2Init.*coefficient.*null"),
-    "null for modules": callback("Reset", "modules: null, at_frames: [50]", r"Reset.*modules.*null"),
+    "null for an argument": callback("L2Init", "coefficient: null", r"L2Init\.coefficient: null is no value; leave it out"),
+    "null for modules": callback("Reset", "modules: null, at_frames: [50]", r"Reset\.modules: null is no value; leave it out"),
     "text for a switch": config("model: {augment: maybe}", r"model\.augment: expected bool or null, got maybe"),
     "unknown reference": config("data: {capacity: '${fit.data.bach}'}", r"'fit\.data\.bach' not found"),
     "relative reference": config("data: {capacity: '${data.n_step}'}", r"keys are absolute .*\$\{fit\.data"),

@@ -87,7 +87,9 @@ CALLBACKS = {
         *REAL,
     ),
     "donor that is not there": callback("WarmStartReplay", "path: FOLDER/none", r"WarmStartReplay\.path.*FOLDER/none"),
-    "unknown pretrained network": callback("FrozenEncoder", "encoder: resnet17", r"encoder.*resnet18.*resnet17|resnet17.*resnet18"),
+    "unknown pretrained network": callback(
+        "FrozenEncoder", "architecture: resnet17", r"FrozenEncoder.*architecture: expected one of 'resnet18'.*got resnet17"
+    ),
     "pruning everything": callback("RandomPruning", "sparsity: 1.0", r"RandomPruning\.sparsity=1\.0 must be in \[0, 1\)"),
     "width 0": callback("WiderNetwork", "factor: 0", r"WiderNetwork\.factor=0(\.0)? must be"),
     "probe never": callback("FractionActiveUnits", "every_n_updates: 0", r"FractionActiveUnits\.every_n_updates: .*is 0"),
@@ -109,7 +111,7 @@ TRAINER = {
     "steps instead of frames": fit("--trainer.max_steps=100", says=r"trainer\.max_steps=100.*--max_frames"),
     "clipping by the trainer": fit("--trainer.gradient_clip_val=1.0", says=r"gradient_clip_val=1\.0"),
     "accumulation": fit("--trainer.accumulate_grad_batches=4", says=r"accumulate_grad_batches=4"),
-    "no nodes": fit("--trainer.num_nodes=0", says=r"trainer\.num_nodes=0.*1"),
+    "no nodes": fit("--trainer.num_nodes=0", says=r"num_nodes` must be a positive integer.*--trainer\.num_nodes=0"),
     "negative interval of logging": fit("--trainer.log_every_n_steps=-1", says=r"trainer\.log_every_n_steps=-1.*>= "),
     "unknown logger": fit("--trainer.logger=Foo", says=r"trainer\.logger: no class 'Foo'; write its path"),
     "plugin that is not there": fit("--trainer.profiler=magic", says=r"trainer.*profiler.*magic"),
