@@ -69,8 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_machine(warn=args[0] == "fit" and not asks)
         # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
         from plasticity_rl.arguments import setting, with_run_config
+        from plasticity_rl.cli_checks import check_config_files
         from plasticity_rl.rendering import check_rendering, configure_backend
 
+        check_config_files(args)  # a slip in a file need not wait for the imports
         configure_backend()
         if args[0] != "plot" and not asks and setting(with_run_config(args), "data.observation") != "state":
             check_rendering()

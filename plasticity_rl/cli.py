@@ -38,8 +38,8 @@ from plasticity_rl.description import short_name
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.run_folder import read_checkpoint, refuse_other_run, refuse_unwritable
-from plasticity_rl.sac import SAC
 from plasticity_rl.run_logger import run_logger
+from plasticity_rl.sac import SAC
 from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks
 
 RUNS = Path("runs")

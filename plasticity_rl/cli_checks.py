@@ -1,4 +1,4 @@
-"""What the command line refuses before anything is built: config files, empty options, runs that would learn nothing."""
+"""What the command line refuses before anything is built: config files, nulls, runs that would learn nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def check_config_files(args: Sequence[str]) -> None:
             raise UserError(f"{path} must hold options (data:, model:, trainer:, ...), but holds {held}")
         for name in SECTIONS:
             if not isinstance(content.get(name, {}), dict):
-                raise UserError(f"{path}: {name}: must hold options, {name}: {{name: value}}, but holds {content[name]!r}")
+                raise UserError(
+                    f"{path}: {name}: must hold options, {name}: {{name: value}}, but holds {content[name]!r}"
+                )
 
 
 def refuse_nulls(options: Any, cls: type, prefix: str) -> None:
@@ -87,7 +89,9 @@ def refuse_trainer_options(options: Any) -> None:
                 f"trainer.{name}={options[name]} counts the steps of all optimizers; give env frames: --max_frames"
             )
     if options.log_every_n_steps is not None and options.log_every_n_steps < 1:
-        raise UserError(f"trainer.log_every_n_steps={options.log_every_n_steps} must be a whole number >= 1 (env steps)")
+        raise UserError(
+            f"trainer.log_every_n_steps={options.log_every_n_steps} must be a whole number >= 1 (env steps)"
+        )
     if not _is_devices(options.devices):
         raise UserError(
             f"trainer.devices={options.devices!r} must be a number of devices >= 1, a list of GPUs such as [0, 1], "

@@ -26,7 +26,11 @@ def one_line(message: str, options: Collection[str] = ()) -> str:
     prefix = f"{key}: " if key else ""
     if match := re.search(r"unrecognized arguments: (\S+)", message):
         given = match[1].split("=")[0]
-        hint = near_options(given, options) if given[0] == "-" else " Write options as --name=value: --data.task=walker_run"
+        hint = (
+            near_options(given, options)
+            if given[0] == "-"
+            else " Write options as --name=value: --data.task=walker_run"
+        )
         return f"unrecognized arguments: {given}.{hint}"
     if match := re.search(r"ambiguous option: (\S+) could match", message):
         given = match[1].split("=")[0]
@@ -107,7 +111,9 @@ def _classes_of(module_name: str) -> list[str]:
     """Return what a module exports, or else the public classes that it defines."""
     module = importlib.import_module(module_name)
     own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
-    return getattr(module, "__all__", [name for name in own if isinstance(getattr(module, name), type) and name[0] != "_"])
+    return getattr(
+        module, "__all__", [name for name in own if isinstance(getattr(module, name), type) and name[0] != "_"]
+    )
 
 
 def _near_classes(key: str, class_path: str) -> str:

@@ -131,8 +131,8 @@ class RLDataModule(pl.LightningDataModule):
         """Refuse n-step returns that no episode is long enough for; environments may not say how long theirs are."""
         if episode_steps is not None and self.n_step > episode_steps:
             raise UserError(
-                f"data.n_step={self.n_step} does not fit in an episode of {self.task}, which has {episode_steps:.0f} env "
-                f"steps (with action_repeat={self.action_repeat}), so no update would ever happen: lower --data.n_step"
+                f"data.n_step={self.n_step} does not fit in an episode of {self.task}, which has {episode_steps:.0f} "
+                f"env steps (action_repeat={self.action_repeat}), so no update would ever happen: lower --data.n_step"
             )
 
     @property

@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
@@ -73,9 +73,10 @@ class Package:
 def installed(name: str) -> Package | None:
     """Return the distribution called ``name``, or None where there is none; nothing is imported."""
     try:
-        text = importlib.metadata.distribution(name).read_text("METADATA") or ""
+        found = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+    text = found.read_text("METADATA") or found.read_text("PKG-INFO") or ""
     head = HeaderParser().parsestr(text.partition("\n\n")[0])  # without the description, which can be long
     requires = tuple(value for key, value in head.items() if key.lower() == "requires-dist")
     return Package(head.get("Version", ""), requires, head.get("Requires-Python", ""))
@@ -111,7 +112,7 @@ def check_compromised(packages: Mapping[str, Package | None]) -> list[Finding]:
             SECURITY,
             "problem",
             f"{name} {found.version} is a compromised release that steals credentials when imported",
-            f"pip uninstall {name}, replace every key and token this machine could read, then pip install '{name}>=2.6.4'",
+            f"pip uninstall {name}, replace every key and token on this machine, then pip install '{name}>=2.6.4'",
         )
         for name, found in packages.items()
         if found and found.version in COMPROMISED.get(name, ())
@@ -138,7 +139,9 @@ def check_versions(packages: Mapping[str, Package | None]) -> list[Finding]:
             bad[name] = Finding("packages", "problem", f"{name} is not installed", fix)
         elif not requirement.specifier.contains(found.version, prereleases=True):
             why = f": {REASONS[name]}" if name in REASONS else ""
-            bad[name] = Finding("packages", "problem", f"{name} {found.version} is not in {requirement.specifier}{why}", fix)
+            bad[name] = Finding(
+                "packages", "problem", f"{name} {found.version} is not in {requirement.specifier}{why}", fix
+            )
     for one, other in PAIRS:
         if other not in bad and (clash := _clash(one, other, packages)):
             bad[other] = clash
@@ -157,10 +160,13 @@ def _clash(one: str, other: str, packages: Mapping[str, Package | None]) -> Find
     for requirement in [Requirement(text) for text in first.requires if _name(text) == other and ";" not in text]:
         if not requirement.specifier.contains(second.version, prereleases=True):
             text = f"{one} {first.version} needs {other}{requirement.specifier}, but {second.version} is installed"
-            fix = "pip uninstall torchvision" if one == "torchvision" else f"pip install '{other}{requirement.specifier}'"
+            fix = (
+                "pip uninstall torchvision" if one == "torchvision" else f"pip install '{other}{requirement.specifier}'"
+            )
             return Finding("packages", "problem", text, fix)
-    builds = [package.version.partition("+")[2] for package in (first, second)]
-    if one == "torchvision" and builds[0] != builds[1]:
+    builds = [re.search(r"\+(cpu|cu\d+|rocm[\d.]+)$", package.version) for package in (first, second)]
+    labels = [build[1] if build else "" for build in builds]  # without: the package index's build, or one's own
+    if one == "torchvision" and labels[0] != labels[1] and ("cpu" in labels or all(labels)):
         text = f"torchvision {first.version} is of another build than torch {second.version}, which breaks imports"
         return Finding("packages", "problem", text, "pip uninstall torchvision, or install both from one index")
     return None
@@ -190,7 +196,7 @@ def check_threads(cores: int, omp_num_threads: str | None, visible_cores: int) -
     threads = int(omp_num_threads) if omp_num_threads else visible_cores
     cause = f"OMP_NUM_THREADS={omp_num_threads}" if omp_num_threads else "OMP_NUM_THREADS is not set"
     if threads > cores:
-        text = f"{threads} threads of torch for {cores} cores ({cause}): training will be several times slower"
+        text = f"{threads} threads of torch for {cores} cores ({cause}): training can be several times slower"
         return [Finding("threads", "problem", text, fix)]
     return [Finding("threads", "ok", f"{threads} of torch, {cores} cores ({cause})")]
 
@@ -209,15 +215,31 @@ def check_disk(folder: Path) -> list[Finding]:
 
 
 def quick_findings() -> list[Finding]:
-    """Return what is wrong and known within milliseconds: versions and threads."""
+    """Return what is known within milliseconds: versions and threads."""
     packages = needed_packages()
+    allowed = ours.requires_python if (ours := packages[OURS]) else ""
     visible = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    ours = packages[OURS]
     return [
-        *check_python(platform.python_version(), ours.requires_python if ours else ""),
-        *(check_compromised(packages) or check_versions(packages)),
-        *check_threads(available_cores(), os.environ.get("OMP_NUM_THREADS"), visible),
+        *guarded("python", lambda: check_python(platform.python_version(), allowed)),
+        *(check_compromised(packages) or guarded("packages", lambda: check_versions(packages))),
+        *guarded("threads", lambda: check_threads(available_cores(), os.environ.get("OMP_NUM_THREADS"), visible)),
     ]
+
+
+def guarded(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+    """Return the findings of a check; one that cannot be done on a broken installation is a finding too.
+
+    Args:
+        name: What is checked.
+        check: Does it.
+    """
+    try:
+        return check()
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return [
+            Finding(name, "problem", f"the check itself fails: {reason}", "pip install --force-reinstall plasticity-rl")
+        ]
 
 
 def problems(findings: Sequence[Finding]) -> list[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from plasticity_rl.errors import UserError
@@ -56,7 +57,9 @@ def check_gpu(trial: Trial, nvidia_devices: int) -> list[Finding]:
         text = f"{nvidia_devices} NVIDIA GPU(s), but this torch was built for the CPU"
         return [Finding("gpu", "problem", text, "pip install --force-reinstall torch (from the index's CUDA builds)")]
     text = f"{nvidia_devices} NVIDIA GPU(s), but torch (CUDA {cuda}) sees none"
-    return [Finding("gpu", "problem", text, "compare with nvidia-smi: the driver may be too old; see CUDA_VISIBLE_DEVICES")]
+    return [
+        Finding("gpu", "problem", text, "compare with nvidia-smi: the driver may be too old; see CUDA_VISIBLE_DEVICES")
+    ]
 
 
 def check_rendering(trials: Mapping[str, Trial], chosen: str | None) -> list[Finding]:
@@ -78,9 +81,11 @@ def check_rendering(trials: Mapping[str, Trial], chosen: str | None) -> list[Fin
             found.append(Finding("rendering", "ok", text))
         elif used:
             fix = f"export MUJOCO_GL={drawing[0]}" if drawing else INSTALL_GL
-            found.append(Finding("rendering", "problem", f"{name}{used} does not draw: {trial.error[:160]}", fix))
+            found.append(
+                Finding("rendering", "problem", f"{name}{used} does not draw: {shorten(trial.error, 160)}", fix)
+            )
         else:
-            found.append(Finding("rendering", "note", f"{name} does not draw: {trial.error[:100]}"))
+            found.append(Finding("rendering", "note", f"{name} does not draw: {shorten(trial.error, 120)}"))
     if chosen is None or chosen not in trials:
         fix = f"export MUJOCO_GL={drawing[0]}" if drawing else INSTALL_GL
         found.append(Finding("rendering", "problem", f"MUJOCO_GL={chosen or '(unset)'} does not draw", fix))
@@ -138,8 +143,12 @@ def check_run(args: Sequence[str]) -> list[Finding]:
     except UserError as error:
         return [Finding("config", "problem", str(error))]
     memory = available_memory()
-    in_memory = f" and {_gb(num_bytes)} of memory ({_gb(memory)} available)" if run.data.storage == "ram" and memory else ""
-    text = f"{run.data.task}: a full replay takes {_gb(num_bytes)} of disk ({_gb(available_disk(folder))} free){in_memory}"
+    in_memory = (
+        f" and {_gb(num_bytes)} of memory ({_gb(memory)} available)" if run.data.storage == "ram" and memory else ""
+    )
+    text = (
+        f"{run.data.task}: a full replay takes {_gb(num_bytes)} of disk ({_gb(available_disk(folder))} free){in_memory}"
+    )
     return [Finding("config", "ok", text)]
 
 

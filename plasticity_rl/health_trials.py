@@ -56,7 +56,9 @@ def run_trial(*what: str, environment: Mapping[str, str | None] = {}, timeout_se
         output, error_text = done.stdout, done.stderr.strip()
         if done.returncode:
             last = error_text.splitlines()[-1] if error_text else "no message"
-            trial.error = last if done.returncode > 0 else f"the process was ended by signal {-done.returncode} ({last})"
+            trial.error = (
+                last if done.returncode > 0 else f"the process was ended by signal {-done.returncode} ({last})"
+            )
     except subprocess.TimeoutExpired as late:
         output = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout or ""
         trial.error = f"no answer within {timeout_seconds:.0f} s"

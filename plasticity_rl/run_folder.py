@@ -38,7 +38,9 @@ def refuse_unwritable(folder: Path, what: str, option: str) -> None:
         with tempfile.TemporaryFile(dir=next(path for path in (here, *here.parents) if path.exists())):
             pass
     except OSError as error:
-        raise UserError(f"{what} {folder} cannot be written ({error.strerror}): choose another with {option}") from error
+        raise UserError(
+            f"{what} {folder} cannot be written ({error.strerror}): choose another with {option}"
+        ) from error
 
 
 def refuse_other_run(run_dir: Path, *, resuming: bool) -> None:

@@ -59,7 +59,9 @@ WORDS = {
     "unknown command, another": bare("validat", says=r"no command 'validat'; .*Did you mean validate\?"),
     "option before the command": bare("--config", "a.yaml", says=r"no command '--config'; there are fit,"),
     "unknown option": fit("--data.bach_size=3", says=r"--data\.bach_size\. Did you mean --data\.batch_size"),
-    "unknown option, far from all": fit("--model.entropy=3", says=r"--model\.entropy\. There are --model\.augment, .*--model\.lr,"),
+    "unknown option, far from all": fit(
+        "--model.entropy=3", says=r"--model\.entropy\. There are --model\.augment, .*--model\.lr,"
+    ),
     "unknown option of the trainer": fit("--trainer.device=2", says=r"--trainer\.device\..*--trainer\.devices"),
     "unknown top-level option": fit("--maxframes=3", says=r"--maxframes\. Did you mean --max_frames"),
     "one dash": fit("-data.task=tiny", says=r"-data\.task\. Did you mean --data\.task"),
@@ -79,14 +81,16 @@ WORDS = {
     "probe into no folder": bare(
         "probe", "x.ckpt", "--json", "FOLDER/no/x.json", says=r"--json FOLDER/no/x\.json: there is no folder FOLDER/no"
     ),
-    "unknown option of probe": bare("probe", "x.ckpt", "--layer_s", says=r"unrecognized arguments: --layer_s; see .*help"),
+    "unknown option of probe": bare(
+        "probe", "x.ckpt", "--layer_s", says=r"unrecognized arguments: --layer_s; see .*help"
+    ),
     "plot of nothing": bare("plot", says=r"required: RUN; see plasticity-rl plot --help"),
     "plot of no run": bare("plot", "FOLDER/none", says=r"FOLDER/none"),
     "plot into an unknown format": bare(
         "plot", "FOLDER/none", "--out=figure.xyz", says=r"--out figure\.xyz: the file must end in one of \.png, \.svg"
     ),
     "plot of one point": bare("plot", "run", "--max_points=1", says=r"--max_points: '1' must be a whole number >= 2"),
-    "unknown option of doctor": bare("doctor", "--jsn=x", says=r"--jsn\. Did you mean --json\? See .*doctor --help"),
+    "unknown option of doctor": bare("doctor", "--jsn=x", says=r"--jsn\. Did you mean --json.* See .*doctor --help"),
     "stray word for doctor": bare("doctor", "quickstart", says=r"unrecognized arguments: quickstart\."),
     "doctor into no folder": bare("doctor", "--json", "FOLDER/no/x.json", says=r"there is no folder FOLDER/no"),
 }
@@ -114,13 +118,22 @@ FILES = {
     "fraction for a whole number": config("data: {batch_size: 2.5}", r"data\.batch_size: expected int, got 2\.5"),
     "null for a number": config("data: {batch_size: null}", r"data\.batch_size: null is no value; .*default, 256"),
     "null for a rate": config("model: {lr: null}", r"model\.lr: null is no value; .*default"),
-    "null for an argument": callback("L2Init", "coefficient: null", r"L2Init\.coefficient: null is no value; leave it out"),
-    "null for modules": callback("Reset", "modules: null, at_frames: [50]", r"Reset\.modules: null is no value; leave it out"),
+    "null for an argument": callback(
+        "L2Init", "coefficient: null", r"L2Init\.coefficient: null is no value; leave it out"
+    ),
+    "null for modules": callback(
+        "Reset", "modules: null, at_frames: [50]", r"Reset\.modules: null is no value; leave it out"
+    ),
     "text for a switch": config("model: {augment: maybe}", r"model\.augment: expected bool or null, got maybe"),
     "unknown reference": config("data: {capacity: '${fit.data.bach}'}", r"'fit\.data\.bach' not found"),
     "relative reference": config("data: {capacity: '${data.n_step}'}", r"keys are absolute .*\$\{fit\.data"),
     "unknown agent in a file": config("agent: ppo", r"agent='ppo' is not an agent; there are"),
-    "file of another agent": fit("--config=FOLDER/config.yaml", "--agent=drqv2", yaml="agent: sac", says=r"config\.yaml holds .*agent=sac, but .*drqv2"),
+    "file of another agent": fit(
+        "--config=FOLDER/config.yaml",
+        "--agent=drqv2",
+        yaml="agent: sac",
+        says=r"config\.yaml holds .*agent=sac, but .*drqv2",
+    ),
     "unknown class": config(
         "trainer: {callbacks+: [{class_path: callbacks.Rest}]}", r"no class 'callbacks\.Rest'.*mean callbacks\.Reset"
     ),
@@ -137,7 +150,9 @@ FILES = {
     ),
     "callback as number": config("trainer: {callbacks+: [5]}", r"trainer\.callbacks.*5"),
     "wrong argument": callback("Reset", "every_n_frame: 5", r"Reset: .*'every_n_frame'\. Did you mean every_n_frames"),
-    "text for an argument": callback("Reset", "every_n_frames: often", r"every_n_frames: expected int or null, got often"),
+    "text for an argument": callback(
+        "Reset", "every_n_frames: often", r"every_n_frames: expected int or null, got often"
+    ),
     "missing arguments": callback("ToggleAugmentation", "", r"ToggleAugmentation: .*required: at_frame, on"),
 }
 
@@ -159,28 +174,40 @@ RANGES = {
     "discount above 1": fit("--data.discount=1.5", says=r"data\.discount=1\.5 must be in \[0, 1\]"),
     "discount of nan": fit("--data.discount=nan", says=r"data\.discount(: expected float, got nan|=nan must be in)"),
     "image too small": fit("--data.image_size=8", says=r"image_size=8 is too small for the encoder"),
-    "unknown observation": fit("--data.observation=sound", says=r"observation: expected one of 'pixels', 'state', got sound"),
+    "unknown observation": fit(
+        "--data.observation=sound", says=r"observation: expected one of 'pixels', 'state', got sound"
+    ),
     "unknown rendering": fit("--data.render=slow", says=r"data\.render: expected one of 'exact', 'fast', got slow"),
     "unknown storage": fit("--data.storage=tape", says=r"data\.storage: expected one of 'ram', 'memmap', got tape"),
     "unknown camera": fit(*REAL, "--data.camera_id=9", says=r"camera_id=9 .*"),
     "unknown task": fit(*REAL, "--data.task=walker_rum", says=r"task='walker_rum' .*Did you mean walker_run"),
-    "task of another name": fit(*REAL, "--data.task=ball_in_cup_catch", says=r"task='ball_in_cup_catch' .*mean .*cup_catch"),
+    "task of another name": fit(
+        *REAL, "--data.task=ball_in_cup_catch", says=r"task='ball_in_cup_catch' .*mean .*cup_catch"
+    ),
     "task with a dash": fit(*REAL, "--data.task=walker-walk", says=r"task='walker-walk' .*Did you mean walker_walk"),
     "unknown env factory": fit("--data.env=tiny_env.nothing", says=r"data\.env: .*no attribute 'nothing'"),
-    "negative seed": fit("--seed_everything=-5", says=r"seed_everything=-5 must be a whole number from 0 to 4294967295"),
-    "seed too large": fit("--seed_everything=4294967296", says=r"seed_everything=4294967296 must be .* 0 to 4294967295"),
+    "negative seed": fit(
+        "--seed_everything=-5", says=r"seed_everything=-5 must be a whole number from 0 to 4294967295"
+    ),
+    "seed too large": fit(
+        "--seed_everything=4294967296", says=r"seed_everything=4294967296 must be .* 0 to 4294967295"
+    ),
     "seed of text": fit("--seed_everything=abc", says=r"seed_everything: expected bool or int, got abc"),
     "learning rate 0": fit("--model.lr=0", says=r"model\.lr=0(\.0)? must be > 0(?!.*stddev)"),
     "learning rate of nan": fit("--model.lr=nan", says=r"model\.lr(: expected float, got nan|=nan must be > 0)"),
     "learning rate of text": fit("--model.lr=fast", says=r"model\.lr: expected float, got fast"),
     "target step 0": fit("--model.critic_target_tau=0", says=r"model\.critic_target_tau=0(\.0)? must be in \(0, 1\]"),
     "target step above 1": fit("--model.critic_target_tau=2", says=r"critic_target_tau=2(\.0)? must be in \(0, 1\]"),
-    "unknown schedule": fit("--model.stddev_schedule=linear(1,2)", says=r"model\.stddev_schedule='linear\(1,2\)' is not a sch"),
+    "unknown schedule": fit(
+        "--model.stddev_schedule=linear(1,2)", says=r"model\.stddev_schedule='linear\(1,2\)' is not a sch"
+    ),
     "negative noise": fit("--model.stddev_schedule=-1", says=r"model\.stddev_schedule=.*negative.*>= 0"),
     "schedule in no time": fit("--model.stddev_schedule=linear(1,0,0)", says=r"stddev_schedule=.*duration.*> 0"),
     "negative clip": fit("--model.stddev_clip=-1", says=r"model\.stddev_clip=-1(\.0)? must be >= 0(?!.*lr)"),
     "replay ratio 0": fit("--model.replay_ratio=0", says=r"replay_ratio=0(\.0)? must be > 0"),
-    "replay ratio of nan": fit("--model.replay_ratio=nan", says=r"replay_ratio(: expected float, got nan|=nan must be > 0)"),
+    "replay ratio of nan": fit(
+        "--model.replay_ratio=nan", says=r"replay_ratio(: expected float, got nan|=nan must be > 0)"
+    ),
     "replay ratio of text": fit("--model.replay_ratio=often", says=r"model\.replay_ratio: expected float, got often"),
     "negative seed phase": fit("--model.num_seed_frames=-1", says=r"num_seed_frames=-1 must be a whole number >= 0"),
     "negative shift": fit("--model.random_shift_pad=-1", says=r"random_shift_pad=-1 must be a whole number >= 0"),
@@ -194,5 +221,7 @@ RANGES = {
         says=r"RandomShift\.pad=-1 must be a whole number >= 0",
     ),
     "temperature 0": fit("--model.init_temperature=0", says=r"model\.init_temperature=0(\.0)? must be > 0", base="sac"),
-    "temperature of text": fit("--model.init_temperature=hot", says=r"init_temperature: expected float, got hot", base="sac"),
+    "temperature of text": fit(
+        "--model.init_temperature=hot", says=r"init_temperature: expected float, got hot", base="sac"
+    ),
 }

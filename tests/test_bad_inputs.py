@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from bad_inputs import FILES, RANGES, SAC, WORDS, Bad
+from bad_inputs import FILES, RANGES, WORDS, Bad
 from bad_runs import CALLBACKS, COMBINATIONS, FOLDERS, TRAINER
-from cli_runs import TINY, TINY_SAC, call
+from cli_runs import REPOSITORY, TINY, TINY_SAC, call
 
 TABLE: dict[str, Bad] = {}
 for part in (WORDS, FILES, RANGES, COMBINATIONS, CALLBACKS, TRAINER, FOLDERS):
@@ -68,3 +71,40 @@ def test_a_wrong_input_is_one_line_and_touches_nothing(bad, folder):
     assert "Traceback" not in result.out + result.err
     assert re.search(bad.says.replace("FOLDER", re.escape(str(folder))), lines[0]), lines[0]
     assert contents(folder) == before
+
+
+# ---- as a process of its own -----------------------------------------------------------------------------------------
+
+NO_DISPLAY = {"DISPLAY": "", "WAYLAND_DISPLAY": "", "PYOPENGL_PLATFORM": ""}
+PROCESSES = {
+    "unknown command": (["fti"], {}, r"no command 'fti'; there are fit, .*Did you mean fit\?"),
+    "unknown backend": (
+        ["fit"],
+        {"MUJOCO_GL": "nonsense", **NO_DISPLAY},
+        r"MUJOCO_GL=nonsense .*MUJOCO_GL=egl\|osmesa",
+    ),
+    "backend without display": (
+        ["fit"],
+        {"MUJOCO_GL": "glfw", **NO_DISPLAY},
+        r"glfw.* display.*set MUJOCO_GL=egl\|osmesa",
+    ),
+    "broken file": (["fit", "--config=config.yaml"], {}, r"config\.yaml .*'n_step' twice"),
+}
+
+
+@pytest.mark.parametrize(("args", "environment", "says"), PROCESSES.values(), ids=PROCESSES)
+def test_the_same_through_the_real_program(args, environment, says, folder):
+    (folder / "config.yaml").write_text("data:\n  n_step: 3\n  n_step: 5\n")
+    before = contents(folder)
+    variables = {key: value for key, value in {**os.environ, **environment}.items() if value or key not in NO_DISPLAY}
+    variables["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *sys.path])
+    command = [sys.executable, "-m", "plasticity_rl", *args]
+    done = subprocess.run(command, env=variables, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert re.search(says, done.stderr), done.stderr
+    assert contents(folder) == before
+
+
+def test_the_table_is_long():
+    assert len(TABLE) >= 80

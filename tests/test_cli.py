@@ -77,7 +77,10 @@ def test_help_version_and_typos_answer_without_importing_torch():
     assert f"plasticity-rl {__version__}" in process.stdout
     assert "fit" in process.stdout
     assert "validate" in process.stdout
-    assert process.stderr.strip() == "error: no command 'fti'; there are fit, validate, probe, doctor, plot. Did you mean fit?"
+    assert (
+        process.stderr.strip()
+        == "error: no command 'fti'; there are fit, validate, probe, doctor, plot. Did you mean fit?"
+    )
 
 
 def test_a_module_run_on_real_pixels(tmp_path):

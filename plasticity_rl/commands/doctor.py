@@ -6,7 +6,7 @@ import argparse
 import glob
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from plasticity_rl import __version__
 from plasticity_rl.commands.arguments import OneLineArguments
 from plasticity_rl.errors import UserError, suggestion
-from plasticity_rl.health import SECURITY, Finding, check_disk, problems, quick_findings
+from plasticity_rl.health import SECURITY, Finding, check_disk, guarded, problems, quick_findings
 from plasticity_rl.health_machine import (
     BACKENDS,
     check_egl_device,
@@ -71,7 +71,7 @@ def run(args: Sequence[str]) -> int:
 
 def refuse_unknown(of_run: Sequence[str]) -> None:
     """Raise UserError for what cannot be an option of ``fit``; the rest is for its parser to say, as a finding."""
-    for arg in of_run[:1] + [arg for arg in of_run[1:] if arg.startswith("-")]:
+    for arg in [*of_run[:1], *(arg for arg in of_run[1:] if arg.startswith("-"))]:
         name = arg.partition("=")[0]
         if name not in OF_RUN and not name.startswith(GROUPS):
             hint = suggestion(name, ("--json", *OF_RUN))
@@ -90,7 +90,7 @@ def findings(of_run: Sequence[str]) -> Iterator[Finding]:
     Args:
         of_run: Options of ``fit``, or none.
     """
-    quick = guarded("packages", quick_findings)
+    quick = quick_findings()
     yield from quick
     yield from guarded("disk", lambda: check_disk(run_folder(of_run)))
     if any(finding.check == SECURITY for finding in quick):
@@ -120,9 +120,9 @@ def rendering(imports: Trial) -> list[Finding]:
         name: run_trial("rendering", environment={"MUJOCO_GL": name, "PYOPENGL_PLATFORM": None}, timeout_seconds=60)
         for name in names
     }
-    gpus = next((result["gpus"] for result in imports.results if "gpus" in result), [])
+    gpus: list[str] = next((result["gpus"] for result in imports.results if "gpus" in result), [])
     environment = (os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("MUJOCO_EGL_DEVICE_ID"))
-    found = [*check_rendering(trials, chosen), *check_egl_device(trials["egl"], gpus, *environment)]
+    found = [*check_rendering(trials, chosen), *check_egl_device(trials.get("egl", Trial()), gpus, *environment)]
     if asked is None:
         os.environ.pop("MUJOCO_GL", None)
     return found
@@ -149,17 +149,3 @@ def _setting(of_run: Sequence[str], key: str) -> Any:
     except ImportError:  # without yaml
         return None
     return setting(of_run, key)
-
-
-def guarded(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
-    """Return the findings of a check; one that cannot be done on a broken installation is a finding too.
-
-    Args:
-        name: What is checked.
-        check: Does it.
-    """
-    try:
-        return check()
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        return [Finding(name, "problem", f"the check itself fails: {reason}", "reinstall: pip install -e .")]
