@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CALLBACK = "--trainer.callbacks+=callbacks."
-TINY_STATE = ["--data.observation=state", "--model.augment=false"]
-SAC = ["--agent=sac", "--data.observation=state", "--model.hidden_dim=16", "--model.num_seed_frames=40"]
+STATE = ["--data.observation=state", "--model.augment=false"]
 REAL = ["--data.env=plasticity_rl.make_env", "--data.task=cartpole_swingup", "--data.render=fast"]
 HUGE = ["--data.capacity=100000000000", "--max_frames=1000000000000"]
 

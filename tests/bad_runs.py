@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from bad_inputs import CALLBACK, HUGE, REAL, TINY_STATE, Bad, bare, callback, config, fit, two
-
-STATE = tuple(TINY_STATE)
+from bad_inputs import HUGE, REAL, STATE, Bad, callback, fit, two
 
 COMBINATIONS = {
     "batch larger than the seed phase": fit(
@@ -174,5 +172,3 @@ FOLDERS = {
         *HUGE, "--data.storage=memmap", says=r"needs \d+ bytes .* of disk .* --data\.capacity"
     ),
 }
-
-__all__ = ["CALLBACK", "CALLBACKS", "COMBINATIONS", "FOLDERS", "TRAINER", "bare", "config"]
