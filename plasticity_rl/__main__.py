@@ -16,6 +16,7 @@ COMMANDS = {
     "fit": "train an agent, or continue a run with --ckpt_path last",
     "validate": "evaluate a checkpoint: plasticity-rl validate --ckpt_path RUN/checkpoints/last.ckpt",
     "probe": "measure the networks of a checkpoint, or compare two: plasticity-rl probe RUN/checkpoints/last.ckpt",
+    "doctor": "check this machine: versions, GPU, rendering, threads, and memory and disk for --config FILE",
     "plot": "draw return and FAU of runs: plasticity-rl plot RUN [RUN ...] --out figure.png",
 }
 OWN_MODULE = ("probe", "plot")
@@ -40,7 +41,10 @@ print a config:  ... --print_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code: 0, or 2 with one line on stderr when the input is wrong."""
+    """Run a command; return its exit code: 0, or 2 with one line on stderr when the input is wrong.
+
+    ``doctor`` returns 1 when it finds problems.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print(HELP.format(commands="\n".join(f"  {name:14} {text}" for name, text in COMMANDS.items())))
@@ -56,13 +60,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (os.cpu_count() or 1) <= 2:
         # On two cores a second thread waits for renderer and system more than it computes (1.3 to 5 times slower).
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+    asks = any(arg in ("-h", "--help") or arg.startswith("--print_config") for arg in args)
     try:
+        if args[0] == "doctor":  # chooses no backend and imports nothing yet: something may be broken
+            from plasticity_rl.commands import doctor
+
+            return doctor.run(args[1:])
+        _check_machine(warn=args[0] == "fit" and not asks)
         # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
         from plasticity_rl.arguments import setting, with_run_config
+        from plasticity_rl.cli_checks import check_config_files
         from plasticity_rl.rendering import check_rendering, configure_backend
 
+        check_config_files(args)  # a slip in a file need not wait for the imports
         configure_backend()
-        asks = any(arg in ("-h", "--help") or arg.startswith("--print_config") for arg in args)
         if args[0] != "plot" and not asks and setting(with_run_config(args), "data.observation") != "state":
             check_rendering()
         if args[0] in OWN_MODULE:
@@ -76,6 +87,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _check_machine(warn: bool) -> None:
+    """Say in one line each what is wrong with this machine, as far as that is known within milliseconds.
+
+    Args:
+        warn: Whether to print it; on the first rank of a run only.
+
+    Raises:
+        UserError: When the command would import a release that steals credentials.
+    """
+    from plasticity_rl.health import SECURITY, problems, quick_findings
+
+    for finding in problems(quick_findings()):
+        if finding.check == SECURITY:
+            raise UserError(f"{finding.text}: {finding.fix}")
+        if warn and os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"warning: {finding.text}; fix: {finding.fix} (see plasticity-rl doctor)", file=sys.stderr)
 
 
 def _fail(message: str) -> int:

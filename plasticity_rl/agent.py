@@ -89,14 +89,18 @@ class DrQV2(RLModule):
         for name, value in {"random_shift_pad": random_shift_pad, "num_seed_frames": num_seed_frames}.items():
             if value < 0:
                 raise UserError(f"model.{name}={value} must be a whole number >= 0")
-        if not 0 < lr < float("inf") or not stddev_clip >= 0:
-            raise UserError(f"model.lr={lr} must be > 0, and model.stddev_clip={stddev_clip} must be >= 0")
+        if not 0 < lr < float("inf"):
+            raise UserError(f"model.lr={lr} must be > 0; published: 0.0001")
+        if not stddev_clip >= 0:
+            raise UserError(f"model.stddev_clip={stddev_clip} must be >= 0; published: 0.3")
         if not 0 < critic_target_tau <= 1:
             raise UserError(f"model.critic_target_tau={critic_target_tau} must be in (0, 1]; published: 0.01")
         self.lr = lr
-        self.stddev_schedule = parse_schedule(stddev_schedule)
+        self.stddev_schedule = parse_schedule(stddev_schedule, option="model.stddev_schedule")
         if min(self.stddev_schedule(0), self.stddev_schedule(2**60)) < 0:
-            raise UserError(f"stddev_schedule={stddev_schedule!r} gives a negative standard deviation; use values >= 0")
+            raise UserError(
+                f"model.stddev_schedule={stddev_schedule!r} gives a negative standard deviation; use values >= 0"
+            )
         self.stddev_clip = stddev_clip
         self.action_dim = action_dim
         self.encoder = encoder_for(obs_shape, num_channels)

@@ -243,7 +243,7 @@ class Regularizer(Intervention):
     family = "regularizer"
 
     def __init__(self, *, coefficient: float, modules: Sequence[str], loss: str) -> None:
-        if coefficient < 0:
+        if not coefficient >= 0:  # nan too
             raise UserError(f"{type(self).__name__}.coefficient={coefficient} must be >= 0")
         self.coefficient, self.modules, self.loss = coefficient, list(modules), loss
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import importlib
 import logging
+import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
 
@@ -21,16 +22,25 @@ from omegaconf.errors import OmegaConfBaseException
 
 from plasticity_rl import __version__
 from plasticity_rl.agent import DrQV2
-from plasticity_rl.arguments import CONFIG, option_values, setting, settings, with_run_config
+from plasticity_rl.arguments import setting, settings, with_run_config
 from plasticity_rl.callback import Intervention, refuse_late_events
+from plasticity_rl.cli_checks import (
+    check_config_files,
+    first_line,
+    refuse_idle_run,
+    refuse_nulls,
+    refuse_trainer_options,
+    trainer_error,
+)
 from plasticity_rl.cli_errors import UNION, one_line
 from plasticity_rl.data import RLDataModule
 from plasticity_rl.description import short_name
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.rl_module import RLModule
-from plasticity_rl.run_folder import read_checkpoint, refuse_other_run
+from plasticity_rl.run_folder import read_checkpoint, refuse_other_run, refuse_unwritable
+from plasticity_rl.run_logger import run_logger
 from plasticity_rl.sac import SAC
-from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks, run_logger
+from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks
 
 RUNS = Path("runs")
 """Where runs go that name no folder: ``runs/<task>_<interventions>_seed<seed>_<date>-<time>``."""
@@ -60,11 +70,15 @@ class OneLineParser(LightningArgumentParser):
     """LightningCLI's parser, with errors of one line instead of sixty."""
 
     known_options: ClassVar[set[str]] = set()
+    agent: ClassVar[str] = ""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what the console script prints as one line with exit code 2."""
         own = set(self._option_string_actions)  # inside a callback: its arguments
-        raise UserError(one_line(message, own if "is not accepted" in message else self.known_options)) from ex
+        line = one_line(message, own if "is not accepted" in message else self.known_options)
+        if re.match(r"(unrecognized arguments: --|there is no option ')model\.", line):
+            line += f" (these are of --agent {self.agent})"
+        raise UserError(line) from ex
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse; unresolved ``${...}`` is the user's error too."""
@@ -131,7 +145,8 @@ class RLCLI(LightningCLI):
         parser.link_arguments("seed_everything", "model.seed", compute_fn=as_seed)
         parser.link_arguments("data.obs_shape", "model.obs_shape", apply_on="instantiate")
         parser.link_arguments("data.action_dim", "model.action_dim", apply_on="instantiate")
-        OneLineParser.known_options |= set(parser._option_string_actions)
+        linked = {"--data.max_frames", "--data.seed", "--model.seed", "--model.obs_shape", "--model.action_dim"}
+        OneLineParser.known_options = set(parser._option_string_actions) - linked
 
     def _parse_ckpt_path(self) -> None:
         """Take the network's options from the checkpoint for evaluation only; Lightning does so for training too.
@@ -148,9 +163,10 @@ class RLCLI(LightningCLI):
             super()._parse_ckpt_path()
 
     def before_instantiate_classes(self) -> None:
-        """Choose the run folder, and refuse one that holds another run."""
+        """Refuse what cannot work, choose the run folder, and refuse one that holds another run."""
         assert self.subcommand is not None
         config = self.config[self.subcommand]
+        self._refuse_options(config)
         config.data.seed = config.model.seed = as_seed(config.seed_everything)  # `true` has become a number by now
         if config.trainer.default_root_dir is None:
             config.trainer.default_root_dir = str(default_run_dir(config, self.subcommand))
@@ -164,7 +180,22 @@ class RLCLI(LightningCLI):
             for path in checkpoints:
                 read_checkpoint(path)
         if self.subcommand == "fit":
-            refuse_other_run(run_dir, resuming=config.ckpt_path is not None)
+            self._claim_folder(run_dir)
+
+    def _claim_folder(self, run_dir: Path) -> None:
+        refuse_other_run(run_dir, resuming=self.config.fit.ckpt_path is not None)
+
+    def _refuse_options(self, config: Any) -> None:
+        refuse_nulls(config.data, RLDataModule, "data.")
+        refuse_nulls(config.model, AGENTS[config.agent], "model.")
+        refuse_trainer_options(config.trainer)
+        if config.data.replay_dir is not None:
+            refuse_unwritable(Path(config.data.replay_dir), "data.replay_dir:", "--data.replay_dir")
+        if self.subcommand == "validate" and config.ckpt_path is None:
+            raise UserError(
+                "validate needs --ckpt_path RUN/checkpoints/last.ckpt, or --ckpt_path last with "
+                "--trainer.default_root_dir RUN"
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Add logger, checkpoints, progress bar and run folder, unless the user chose others."""
@@ -178,6 +209,8 @@ class RLCLI(LightningCLI):
         )
         if self.subcommand == "fit":
             refuse_late_events(callbacks, self.config_init[self.subcommand].max_frames)
+            if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
+                refuse_idle_run(self.config.fit.max_frames, self.config.fit.model.num_seed_frames)
         place_checkpoints(callbacks, run_dir)
         if self.subcommand == "validate":
             kwargs["logger"] = False
@@ -185,8 +218,10 @@ class RLCLI(LightningCLI):
             kwargs["logger"] = run_logger(run_dir)
         try:
             return super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"trainer: {_first_line(error)}") from error
+        except UserError:
+            raise
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            raise trainer_error(error, options) from error
 
 
 def agent_class(args: Sequence[str]) -> type[RLModule]:
@@ -210,10 +245,6 @@ def as_seed(seed: int | bool | None) -> int:
     if not 0 <= seed < 2**32:
         raise UserError(f"seed_everything={seed} must be a whole number from 0 to {2**32 - 1}")
     return seed
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def default_run_dir(config: Any, subcommand: str) -> Path:
@@ -241,21 +272,6 @@ def _callback_classes(config: Any) -> list[type]:
     return [getattr(importlib.import_module(module), name) for module, _, name in parts]
 
 
-def check_config_files(args: Sequence[str]) -> None:
-    """Raise UserError naming the first config file that is broken or holds no options."""
-    for path in map(Path, option_values(args, *CONFIG)):
-        if not path.is_file():
-            continue  # the parser says so
-        try:
-            content = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())
-            raise UserError(f"{path} is not valid YAML: {reason}") from error
-        if not isinstance(content, dict):
-            held = "nothing" if content is None else f"a {type(content).__name__}"
-            raise UserError(f"{path} must hold options (data:, model:, trainer:, ...), but holds {held}")
-
-
 def quiet() -> None:
     """Keep other packages' hints out of the way of the progress bar."""
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -281,9 +297,11 @@ def _build(cls: type[RLCLI], args: Sequence[str]) -> RLCLI:
     check_config_files(args)
     args = with_run_config(args)
     set_loader(PARSER_MODE, load_yaml, exceptions=(yaml.YAMLError,))
+    agent = agent_class(args)
+    OneLineParser.agent = next(name for name, known in AGENTS.items() if known is agent)
     try:
         return cls(
-            agent_class(args),
+            agent,
             RLDataModule,
             args=args,
             seed_everything_default=1,
@@ -295,7 +313,7 @@ def _build(cls: type[RLCLI], args: Sequence[str]) -> RLCLI:
     except UserError:
         raise
     except MisconfigurationException as error:
-        raise UserError(_first_line(error)) from error
+        raise UserError(first_line(error)) from error
     except ValueError as error:
         # A callback's constructor refused its arguments: the parser wraps that in its report about types.
         if UNION in str(error):
@@ -305,6 +323,9 @@ def _build(cls: type[RLCLI], args: Sequence[str]) -> RLCLI:
 
 class _WithoutRunning(RLCLI):
     """Parses and builds, and leaves the rest to the caller."""
+
+    def _claim_folder(self, run_dir: Path) -> None:
+        """Nothing is going to be written."""
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Do nothing."""
@@ -320,6 +341,21 @@ class RestoredRun:
     callbacks: list[pl.Callback]
 
 
+def build_only(args: Sequence[str]) -> RestoredRun:
+    """Build what a command describes, without running it; writes nothing.
+
+    Args:
+        args: The command, the subcommand first.
+
+    Raises:
+        UserError: When the input is wrong.
+    """
+    quiet()
+    cli = _build(_WithoutRunning, args)
+    callbacks = list(cli.trainer.callbacks)  # type: ignore[attr-defined]
+    return RestoredRun(Path(cli.trainer.default_root_dir), cli.model, cli.datamodule, callbacks)
+
+
 def restore_only(checkpoint: Path) -> RestoredRun:
     """Build what the ``config.yaml`` of a checkpoint's run describes, as ``validate`` does, without running it.
 
@@ -329,5 +365,4 @@ def restore_only(checkpoint: Path) -> RestoredRun:
     run_dir = checkpoint.resolve().parents[1]
     if not (run_dir / "config.yaml").is_file():
         raise UserError(f"{checkpoint} does not lie in a run folder: there is no {run_dir / 'config.yaml'}")
-    cli = _build(_WithoutRunning, ["validate", f"--ckpt_path={checkpoint}"])
-    return RestoredRun(run_dir, cli.model, cli.datamodule, list(cli.trainer.callbacks))  # type: ignore[attr-defined]
+    return replace(build_only(["validate", f"--ckpt_path={checkpoint}"]), run_dir=run_dir)

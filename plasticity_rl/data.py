@@ -108,6 +108,7 @@ class RLDataModule(pl.LightningDataModule):
         self._eval_envs: dict[str, EnvBase] = {}
         # One env is built here, before any training, so that a wrong task or a broken renderer is known at once.
         env_of_task = self.eval_env(task)
+        self._refuse_long_returns(getattr(env_of_task, "episode_steps", None))
         self.obs_shape: tuple[int, ...] = tuple(env_of_task.observation_spec[observation].shape)
         self.action_dim: int = env_of_task.action_spec.shape[-1]
 
@@ -124,6 +125,14 @@ class RLDataModule(pl.LightningDataModule):
             raise UserError(
                 f"data.eval_every_n_frames={self.eval_every_n_frames} must be a multiple of "
                 f"action_repeat * num_envs = {self.frames_per_tick}"
+            )
+
+    def _refuse_long_returns(self, episode_steps: float | None) -> None:
+        """Refuse n-step returns that no episode is long enough for; environments may not say how long theirs are."""
+        if episode_steps is not None and self.n_step > episode_steps:
+            raise UserError(
+                f"data.n_step={self.n_step} does not fit in an episode of {self.task}, which has {episode_steps:.0f} "
+                f"env steps (action_repeat={self.action_repeat}), so no update would ever happen: lower --data.n_step"
             )
 
     @property
@@ -165,16 +174,8 @@ class RLDataModule(pl.LightningDataModule):
         callbacks = self.trainer.callbacks  # type: ignore[union-attr]
         if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
             self._refuse_too_few_seed_frames(agent.num_seed_frames)
-        num_bytes = replay_bytes(
-            self.obs_shape,
-            self.stacked_frames,
-            self.action_dim,
-            self._records_needed(),
-            self.num_envs,
-            observation=self.observation,
-        )
         folder = Path(self.replay_dir or Path(self.trainer.default_root_dir) / "replay")  # type: ignore[union-attr]
-        check_fits(num_bytes, self.storage, folder)
+        check_fits(self.replay_size_bytes, self.storage, folder)
         rank = self.trainer.global_rank  # type: ignore[union-attr]
         self.replay = self._make_replay(folder / f"rank{rank}", derive_seed(self.seed, f"replay/rank{rank}"))
         self._policy: Policy = lambda observations: agent.act(observations, explore=True)
@@ -221,6 +222,14 @@ class RLDataModule(pl.LightningDataModule):
     def _records_needed(self) -> int:
         """Transitions that a run of ``max_frames`` can fill: a short run does not need the whole capacity."""
         return min(self.capacity, -(-self.max_frames // self.action_repeat))
+
+    @property
+    def replay_size_bytes(self) -> int:
+        """Bytes of the replay of one rank once it is full, or as full as the run can fill it."""
+        records, observation = self._records_needed(), self.observation
+        return replay_bytes(
+            self.obs_shape, self.stacked_frames, self.action_dim, records, self.num_envs, observation=observation
+        )
 
     def _slack(self) -> int:
         """Records per lane that may be written after a checkpoint without overwriting what it needs: two epochs."""

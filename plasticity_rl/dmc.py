@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from typing import Any, Literal
 
 import dm_env
@@ -173,6 +174,15 @@ class DMCEnv(EnvBase):
         if image_size is not None:
             self._draw_observation(image_size)  # fails here rather than in the middle of a run
         self._make_specs()
+
+    @property
+    def episode_steps(self) -> float:
+        """Env steps of an episode that nothing ends early, or infinity; of manipulation tasks at least so many."""
+        if self._in_suite:
+            frames = self._dm_env._step_limit
+        else:
+            frames = self._dm_env._time_limit / self._dm_env.control_timestep()
+        return math.ceil(frames / self.action_repeat) if frames < math.inf else math.inf
 
     def _choose_camera(self, camera_id: int | None) -> int | str:
         if camera_id is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes.util
+import functools
 import glob
 import importlib
 import os
@@ -112,8 +113,9 @@ def check_display() -> None:
         )
 
 
+@functools.cache  # what worked once in a process works again; a failure is not remembered
 def check_rendering() -> None:
-    """Draw one 16 x 16 frame of a tiny model and free it again.
+    """Draw one 16 x 16 frame of a tiny model and free it again, once per process.
 
     Raises:
         UserError: when no frame can be drawn; one line with the packages and the variable that usually fix it.

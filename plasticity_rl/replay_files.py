@@ -317,7 +317,7 @@ def check_fits(num_bytes: int, storage: Literal["ram", "memmap"], folder: str | 
                 "--data.capacity, or keep the replay on disk with --data.storage memmap."
             )
     if folder is not None:
-        disk = _available_disk(Path(folder))
+        disk = available_disk(Path(folder))
         if num_bytes > disk:
             raise UserError(
                 f"A full replay needs {_show(num_bytes)} of disk in {folder} but {_show(disk)} are available. Lower "
@@ -347,7 +347,7 @@ def _first_int(path: Path, prefix: str) -> int | None:
         return None
 
 
-def _available_disk(folder: Path) -> int:
+def available_disk(folder: Path) -> int:
     """Return the free bytes at ``folder`` (which need not exist yet) plus those its files already occupy."""
     here = folder.absolute()
     while not here.exists():

@@ -25,17 +25,27 @@ from plasticity_rl.errors import UserError
 PACKAGES = ("plasticity-rl", "torch", "torchrl", "tensordict", "lightning", "dm_control", "mujoco", "numpy")
 
 
-def refuse_other_run(run_dir: Path, *, resuming: bool) -> None:
-    """Raise UserError when ``run_dir`` cannot be written, or holds a run that this one would overwrite."""
+def refuse_unwritable(folder: Path, what: str, option: str) -> None:
+    """Raise UserError when nothing can be written at ``folder``, which need not exist and is not made.
+
+    Args:
+        folder: Where something is to be written.
+        what: What it is, for the message.
+        option: Option that names another.
+    """
+    here = folder.absolute()
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=run_dir):
+        with tempfile.TemporaryFile(dir=next(path for path in (here, *here.parents) if path.exists())):
             pass
     except OSError as error:
         raise UserError(
-            f"the run folder {run_dir} cannot be written ({error.strerror}): "
-            "choose another with --trainer.default_root_dir"
+            f"{what} {folder} cannot be written ({error.strerror}): choose another with {option}"
         ) from error
+
+
+def refuse_other_run(run_dir: Path, *, resuming: bool) -> None:
+    """Raise UserError when ``run_dir`` cannot be written, or holds a run that this one would overwrite."""
+    refuse_unwritable(run_dir, "the run folder", "--trainer.default_root_dir")
     if not resuming and any((run_dir / name).exists() for name in ("checkpoints", "replay", "starts.yaml")):
         raise UserError(
             f"the run folder {run_dir} already holds a run: continue it with --ckpt_path last, "

@@ -9,13 +9,13 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks.progress import ProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from plasticity_rl.callback import refuse_doubles
 from plasticity_rl.checkpoint import BestCheckpoint, LastCheckpoint
 from plasticity_rl.monitor import RunMonitor
 from plasticity_rl.progress import FrameProgressBar
 from plasticity_rl.run_folder import RunFolder
+from plasticity_rl.run_logger import run_logger
 from plasticity_rl.video import EvalVideo
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -56,11 +56,6 @@ def place_checkpoints(callbacks: Sequence[pl.Callback], run_dir: Path) -> None:
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(run_dir / "checkpoints")
-
-
-def run_logger(run_dir: str | Path) -> TensorBoardLogger:
-    """Return a TensorBoard logger that writes into ``run_dir`` itself, and no ``hp_metric`` (a -1 at step 0)."""
-    return TensorBoardLogger(str(run_dir), name="", version="", default_hp_metric=False)
 
 
 def make_trainer(run_dir: str | Path, *, callbacks: Sequence[pl.Callback] = (), **options: Any) -> pl.Trainer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cli_runs import TINY, append_callbacks, call, fit_tiny_cli, tree
+from cli_runs import TINY, append_callbacks, call, fit_tiny_cli
 
 MAX_FRAMES = 100
 BAD = {
@@ -128,7 +128,7 @@ def test_a_bad_intervention_is_one_line_before_training(given, expected, tmp_pat
     assert len(result.err.strip().splitlines()) == 1, result.err
     for part in expected:
         assert part in result.err
-    assert all(name.startswith("events.out.tfevents") for name in tree(run_dir)), "nothing was trained or saved"
+    assert not run_dir.exists(), "nothing was trained or saved"
 
 
 def test_a_frame_just_before_the_end_and_a_long_period_are_accepted(tmp_path):

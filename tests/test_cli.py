@@ -77,7 +77,10 @@ def test_help_version_and_typos_answer_without_importing_torch():
     assert f"plasticity-rl {__version__}" in process.stdout
     assert "fit" in process.stdout
     assert "validate" in process.stdout
-    assert process.stderr.strip() == "error: no command 'fti'; there are fit, validate, probe, plot. Did you mean fit?"
+    assert (
+        process.stderr.strip()
+        == "error: no command 'fti'; there are fit, validate, probe, doctor, plot. Did you mean fit?"
+    )
 
 
 def test_a_module_run_on_real_pixels(tmp_path):
@@ -289,9 +292,7 @@ def test_resuming_another_run_is_refused(finished, options, expected, by):
     folder = f"--trainer.default_root_dir={finished}"
     result = call("fit", *TINY, "--max_frames=800", folder, f"--ckpt_path={path}", *options)
     assert_refused(result, expected)
-    after = tree(finished)
-    assert {name: after.get(name) for name in before} == before
-    assert all(name.startswith("events.out.tfevents") for name in after.keys() - before.keys())
+    assert tree(finished) == before
 
 
 @pytest.fixture(scope="module")
@@ -447,7 +448,7 @@ BAD_OPTIONS = {
 def test_a_bad_option_is_one_line_before_training(options, expected, tmp_path):
     result = call("fit", *TINY, "--max_frames=200", f"--trainer.default_root_dir={tmp_path}", *options)
     assert_refused(result, *expected)
-    assert all(name.startswith("events.out.tfevents") for name in tree(tmp_path))
+    assert not tree(tmp_path)
 
 
 BAD_FILES = {

@@ -50,7 +50,10 @@ class WarmStartReplay(Intervention):
         replay = agent.data.replay
         if self.path is None or trainer.ckpt_path or replay.written.any():
             return
-        donor = donor_replay(self.path)
+        try:
+            donor = donor_replay(self.path)
+        except UserError as error:
+            raise UserError(f"WarmStartReplay.path={self.path}: {error}") from error
         refuse_other_data(self.path, donor, agent.data)
         for episode in donor.episodes():
             lane = int(replay.written.argmin())
