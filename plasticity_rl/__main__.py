@@ -5,12 +5,13 @@ Importing torch, TorchRL and Lightning takes seconds; it happens only when a sub
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
-from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.errors import RunFailure, UserError, suggestion
 
 COMMANDS = {
     "fit": "train an agent, or continue a run with --ckpt_path last",
@@ -40,7 +41,10 @@ print a config:  ... --print_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code: 0, or 2 with one line on stderr when the input is wrong."""
+    """Run a command; return its exit code: 0, or with one line on stderr 2 (wrong input) or 1 (a run that failed).
+
+    A run that was asked to stop raises SystemExit with 130 (Ctrl-C) or 143 (SIGTERM), its state saved.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print(HELP.format(commands="\n".join(f"  {name:14} {text}" for name, text in COMMANDS.items())))
@@ -73,14 +77,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             run(args)
     except UserError as error:
         return _fail(str(error))
+    except RunFailure as error:
+        return _fail(str(error), code=1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f" at {error.filename}" if error.filename else ""
+        return _fail(f"the disk is full{place}: make room, then go on with --ckpt_path last", code=1)
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 2) -> int:
     print(f"error: {message}", file=sys.stderr)
-    return 2
+    return code
 
 
 if __name__ == "__main__":
