@@ -18,6 +18,19 @@ Policy = Callable[[Tensor], Tensor]
 """Maps observations ``(num_envs, *obs_shape)``, uint8 or float32, to actions ``(num_envs, action_dim)``."""
 
 
+class WatchedPolicy:
+    """A policy that knows whether it is being called: its errors are not those of the environment."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy, self.acting = policy, False
+
+    def __call__(self, observations: Tensor) -> Tensor:
+        self.acting = True
+        actions = self.policy(observations)
+        self.acting = False
+        return actions
+
+
 class _PolicyModule:
     """A ``Policy`` as TorchRL calls it. With ``out_keys`` it is not called once at construction, which would draw."""
 
@@ -25,13 +38,10 @@ class _PolicyModule:
 
     def __init__(self, policy: Policy, observation: str) -> None:
         self.policy, self.observation = policy, observation
-        self.acting = False
 
     def __call__(self, tensordict: TensorDictBase) -> TensorDictBase:
         observation = tensordict[self.observation]
-        self.acting = True
         action = self.policy(observation.reshape(-1, *observation.shape[tensordict.batch_dims :]))
-        self.acting = False
         return tensordict.set("action", action.reshape(*tensordict.batch_size, -1))
 
 
@@ -61,10 +71,10 @@ class StepCollector:
         self._observation = observation
         self.episode_return = torch.zeros(self.num_envs)
         self.episode_steps = torch.zeros(self.num_envs, dtype=torch.int64)
-        self._policy = _PolicyModule(policy, observation)
+        self._policy = WatchedPolicy(policy)
         self._collector = Collector(
             env,
-            policy=self._policy,
+            policy=_PolicyModule(self._policy, observation),
             frames_per_batch=self.num_envs,
             total_frames=-1,
             track_traj_ids=False,

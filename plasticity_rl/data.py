@@ -13,7 +13,7 @@ from torchrl.envs import EnvBase
 
 from plasticity_rl.callback import Intervention, as_agent
 from plasticity_rl.checkpoint import where_it_stands
-from plasticity_rl.collector import Policy, StepCollector
+from plasticity_rl.collector import Policy, StepCollector, WatchedPolicy
 from plasticity_rl.envs import Observation, make_env
 from plasticity_rl.errors import RunFailure, UserError, describe_error
 from plasticity_rl.evaluation import Episode, play_episode
@@ -269,9 +269,12 @@ class RLDataModule(pl.LightningDataModule):
         seed = derive_seed(self.seed, f"eval/{episode}") % 2**32
         film = task is None and episode == self.keep_frames_of
         env = self.eval_env(task or self.current_task)
+        watched = WatchedPolicy(policy)
         try:
-            return play_episode(env, policy, seed, keep_frames=film, observation=self.observation)
+            return play_episode(env, watched, seed, keep_frames=film, observation=self.observation)
         except Exception as error:
+            if watched.acting:
+                raise
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> Exception:

@@ -56,12 +56,11 @@ class DetectNaN(RLCallback):
         frames = self._first_frame.tolist()
         first = min(frames)
         if first < NEVER:
-            losses = [tag for tag, frame in zip(self._losses, frames, strict=True) if frame == first]
+            loss, *others = [tag for tag, frame in zip(self._losses, frames, strict=True) if frame == first]
+            beside = f" (and {', '.join(others)})" if others else ""
             modules = sorted({name.partition(".")[0] for name in not_finite(dict(agent.named_parameters()))})
             spread = f", by now also weights of {', '.join(modules)}" if modules else ""
-            raise RunFailure(
-                _message(agent, f"{' and '.join(losses)} became NaN or infinite at env frame {first}{spread}")
-            )
+            raise RunFailure(_message(agent, f"{loss} became NaN or infinite at env frame {first}{beside}{spread}"))
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Look after every step on a CPU, else every ``trainer.log_every_n_steps`` steps."""
