@@ -9,6 +9,7 @@ import errno
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
 
 from plasticity_rl.errors import RunFailure, UserError, suggestion
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (os.cpu_count() or 1) <= 2:
         # On two cores a second thread waits for renderer and system more than it computes (1.3 to 5 times slower).
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+    threading.excepthook = _in_thread
     try:
         # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
         from plasticity_rl.arguments import setting, with_run_config
@@ -77,16 +79,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             run(args)
     except UserError as error:
         return _fail(str(error))
-    except RunFailure as error:
-        return _fail(str(error), code=1)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        place = f" at {error.filename}" if error.filename else ""
-        return _fail(f"the disk is full{place}: make room, then go on with --ckpt_path last", code=1)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        return _fail(reason, code=1)
     return 0
+
+
+def _reason(error: BaseException | None) -> str | None:
+    """Return why a run failed, in a line, if it is known: loggers fail too when the disk is full, and hide the cause."""
+    full, seen = None, set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, RunFailure):
+            return str(error)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            full = "the disk is full: make room, then go on with --ckpt_path last"
+        error = error.__cause__ or error.__context__
+    return full
+
+
+def _in_thread(args: threading.ExceptHookArgs) -> None:
+    """Say nothing where a logger's thread meets a full disk: the main thread is told, and says it."""
+    if _reason(args.exc_value) is None:
+        threading.__excepthook__(args)
 
 
 def _fail(message: str, code: int = 2) -> int:

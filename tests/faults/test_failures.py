@@ -35,7 +35,7 @@ def test_a_loss_that_is_nan_is_named_with_its_frame_and_the_last_good_checkpoint
     last = tmp_path / "checkpoints" / "last.ckpt"
     # Update credit is earned at 0.5 per env step, so that the first update from frame 130 on is at frame 132.
     others, modules = {
-        "critic": ("loss/actor, poison/loss", "critic, critic_target, encoder"),
+        "critic": ("loss/actor, poison/loss", "critic, critic_target"),
         "actor": ("poison/loss", "actor"),
     }[loss]
     found = f"loss/{loss} became NaN or infinite at env frame 132 (and {others}), by now also weights of {modules}."
