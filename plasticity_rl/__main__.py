@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _reason(error: BaseException | None) -> str | None:
-    """Return why a run failed, in a line, if it is known: loggers fail too when the disk is full, and hide the cause."""
+    """Return why a run failed, if it is known; a logger that fails too, on a full disk, hides it in the chain."""
     full, seen = None, set[int]()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

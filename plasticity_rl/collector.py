@@ -25,6 +25,7 @@ class WatchedPolicy:
         self.policy, self.acting = policy, False
 
     def __call__(self, observations: Tensor) -> Tensor:
+        """Call the policy; after an error ``acting`` stays true."""
         self.acting = True
         actions = self.policy(observations)
         self.acting = False

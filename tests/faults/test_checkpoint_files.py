@@ -51,10 +51,11 @@ def test_a_flipped_bit_is_refused_or_means_nothing(content, tmp_path):
         damaged[position] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
         try:
-            assert differences(fingerprint(read_checkpoint(path)), whole) == []
-        except UserError as error:
-            assert f"{path} is not a checkpoint, or is damaged" in str(error)
+            read = read_checkpoint(path)
+        except UserError:
             refused += 1
+        else:
+            assert differences(fingerprint(read), whole) == []
     assert refused >= 20
 
 
@@ -88,7 +89,9 @@ def test_a_damaged_checkpoint_leaves_its_run_untouched(finished, content):
     path.write_bytes(with_flipped_weight(content))
     before = tree(finished)
     for command in ("fit", "validate", "probe"):
-        args = [path] if command == "probe" else [*TINY, f"--ckpt_path={path}", f"--trainer.default_root_dir={finished}"]
+        args = (
+            [path] if command == "probe" else [*TINY, f"--ckpt_path={path}", f"--trainer.default_root_dir={finished}"]
+        )
         result = call(command, *args)
         assert result.code == 2
         assert f"{path} is not a checkpoint, or is damaged" in result.err
@@ -128,7 +131,12 @@ def test_no_way_to_load_a_checkpoint_executes_it(finished, tmp_path):
         options = [*TINY, f"--ckpt_path={path}", f"--trainer.default_root_dir={tmp_path / 'run'}"]
         inside = finished / "checkpoints" / "last.ckpt.hostile"
         inside.write_bytes(path.read_bytes())
-        for args in (["fit", *options], ["validate", *options], ["probe", inside], ["fit", *options, "--weights_only=false"]):
+        for args in (
+            ["fit", *options],
+            ["validate", *options],
+            ["probe", inside],
+            ["fit", *options, "--weights_only=false"],
+        ):
             result = call(*args)
             assert result.code == 2
             assert len(result.err.strip().splitlines()) == 1
@@ -173,7 +181,9 @@ def test_a_write_that_fails_leaves_the_old_file(call_that_fails, tmp_path, monke
 
     target = checkpoint_io if call_that_fails == "open" else checkpoint_io.os
     monkeypatch.setattr(target, call_that_fails, full, raising=False)
-    with pytest.raises(RunFailure, match=r"cannot be written \(No space left on device\); .*last.ckpt is still the one"):
+    with pytest.raises(
+        RunFailure, match=r"cannot be written \(No space left on device\); .*last.ckpt is still the one"
+    ):
         AtomicCheckpointIO().save_checkpoint({"rl": {}}, path)
     monkeypatch.undo()
     assert path.read_bytes() == b"old"

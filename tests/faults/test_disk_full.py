@@ -42,8 +42,12 @@ def data_options(storage: str) -> dict:
 @pytest.mark.parametrize(
     ("storage", "leave", "expected"),
     [
-        pytest.param("ram", 0, r"^the replay in \S+ cannot be written \(No space left on device\), so this", id="replay"),
-        pytest.param("ram", MIB // 3, r"^the checkpoint \S+last.ckpt cannot be written \(No space left", id="checkpoint"),
+        pytest.param(
+            "ram", 0, r"^the replay in \S+ cannot be written \(No space left on device\), so this", id="replay"
+        ),
+        pytest.param(
+            "ram", MIB // 3, r"^the checkpoint \S+last.ckpt cannot be written \(No space left", id="checkpoint"
+        ),
         pytest.param("memmap", 0, r"^the replay in \S+ cannot be written \(No space left on device\), so", id="memmap"),
     ],
 )
@@ -60,6 +64,7 @@ def test_the_run_ends_with_one_line_and_goes_on_exactly(storage, leave, expected
     assert differences(run_state(straight), run_state(resumed)) == []
 
 
+@pytest.mark.slow
 def test_the_command_line_ends_with_one_line_and_code_1(small_disk):
     """In a process of its own, since TensorBoard writes in a thread."""
     full = ["--trainer.callbacks+=fault_callbacks.FillDisk", f"--trainer.callbacks.folder={small_disk}"]
@@ -72,7 +77,6 @@ def test_the_command_line_ends_with_one_line_and_code_1(small_disk):
         check=False,
         env={**os.environ, "PYTHONPATH": paths},
     )
-    print(process.stderr)
     assert process.returncode == 1
     assert len(process.stderr.strip().splitlines()) == 1
     assert process.stderr.startswith("error: ")

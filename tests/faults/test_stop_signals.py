@@ -20,8 +20,8 @@ from plasticity_rl.callback import RLCallback
 from plasticity_rl.run_folder import requeued_checkpoint
 from plasticity_rl.stop_signals import StopRun
 
-RUN = {"max_frames": 230, "data_options": {"eval_every_n_frames": 60, "capacity": 70, "num_eval_episodes": 2}}
-"""Updates from frame 40 on; evaluations of two episodes at 60, 120, 180 and 230; the ring goes round."""
+RUN = {"max_frames": 150, "data_options": {"eval_every_n_frames": 60, "capacity": 50, "num_eval_episodes": 2}}
+"""Updates from frame 40 on; evaluations of two episodes at 60, 120 and 150; the ring goes round."""
 
 
 class Signal(RLCallback):
@@ -73,13 +73,13 @@ def straight(tmp_path_factory):
 @pytest.mark.parametrize(
     ("signum", "when", "frame", "saved"),
     [
-        pytest.param(signal.SIGTERM, "step", 2, 2, id="first step"),
+        pytest.param(signal.SIGTERM, "step", 2, 2, id="first step", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, "step", 20, 20, id="seed phase"),
         pytest.param(signal.SIGTERM, "update", 90, 92, id="in an update"),
-        pytest.param(signal.SIGINT, "step", 118, 118, id="last step but one of an epoch"),
+        pytest.param(signal.SIGINT, "step", 118, 118, id="last step but one of an epoch", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "step", 120, 120, id="last step of an epoch"),
         pytest.param(signal.SIGTERM, "evaluation", 120, 120, id="in an evaluation"),
-        pytest.param(signal.SIGINT, "step", 122, 122, id="first step after a checkpoint"),
+        pytest.param(signal.SIGINT, "step", 122, 122, id="first step after a checkpoint", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_is_asked_to_stop_goes_on_exactly(signum, when, frame, saved, straight, tmp_path, capfd):
