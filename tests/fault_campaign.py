@@ -6,6 +6,7 @@ goes on in another one. What it ends with is compared, bit by bit, with the run 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
@@ -27,6 +28,7 @@ from run_state import callback_states, differences, run_state
 import callbacks
 from plasticity_rl import checkpoint_io
 from plasticity_rl.callback import RLCallback
+from plasticity_rl.cli import quiet
 from plasticity_rl.replay_files import RecordFiles
 
 RUN: dict[str, Any] = {"max_frames": 230, "data_options": {"eval_every_n_frames": 60, "capacity": 70}}
@@ -41,7 +43,9 @@ def in_child(work: Callable[[], None]) -> int:
     if child:
         return child
     try:
-        work()
+        quiet()
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            work()
     except BaseException:
         traceback.print_exc()
         os._exit(1)
