@@ -5,12 +5,14 @@ Importing torch, TorchRL and Lightning takes seconds; it happens only when a sub
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
 
-from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.errors import RunFailure, UserError, suggestion
 
 COMMANDS = {
     "fit": "train an agent, or continue a run with --ckpt_path last",
@@ -41,9 +43,10 @@ print a config:  ... --print_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code: 0, or 2 with one line on stderr when the input is wrong.
+    """Run a command; return its exit code: 0, or with one line on stderr 2 (wrong input) or 1 (a run that failed).
 
-    ``doctor`` returns 1 when it finds problems.
+    A run that was asked to stop raises SystemExit with 130 (Ctrl-C) or 143 (SIGTERM), its state saved. ``doctor``
+    returns 1 when it finds problems.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
@@ -61,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # On two cores a second thread waits for renderer and system more than it computes (1.3 to 5 times slower).
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     asks = any(arg in ("-h", "--help") or arg.startswith("--print_config") for arg in args)
+    threading.excepthook = _in_thread
     try:
         if args[0] == "doctor":  # chooses no backend and imports nothing yet: something may be broken
             from plasticity_rl.commands import doctor
@@ -86,6 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        return _fail(reason, code=1)
     return 0
 
 
@@ -107,9 +116,28 @@ def _check_machine(warn: bool) -> None:
             print(f"warning: {finding.text}; fix: {finding.fix} (see plasticity-rl doctor)", file=sys.stderr)
 
 
-def _fail(message: str) -> int:
+def _reason(error: BaseException | None) -> str | None:
+    """Return why a run failed, if it is known; a logger that fails too, on a full disk, hides it in the chain."""
+    full, seen = None, set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, RunFailure):
+            return str(error)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            full = "the disk is full: make room, then go on with --ckpt_path last"
+        error = error.__cause__ or error.__context__
+    return full
+
+
+def _in_thread(args: threading.ExceptHookArgs) -> None:
+    """Say nothing where a logger's thread meets a full disk: the main thread is told, and says it."""
+    if _reason(args.exc_value) is None:
+        threading.__excepthook__(args)
+
+
+def _fail(message: str, code: int = 2) -> int:
     print(f"error: {message}", file=sys.stderr)
-    return 2
+    return code
 
 
 if __name__ == "__main__":

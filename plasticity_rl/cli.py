@@ -24,6 +24,7 @@ from plasticity_rl import __version__
 from plasticity_rl.agent import DrQV2
 from plasticity_rl.arguments import setting, settings, with_run_config
 from plasticity_rl.callback import Intervention, refuse_late_events
+from plasticity_rl.checkpoint_io import read_checkpoint
 from plasticity_rl.cli_checks import (
     check_config_files,
     first_line,
@@ -37,10 +38,10 @@ from plasticity_rl.data import RLDataModule
 from plasticity_rl.description import short_name
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.rl_module import RLModule
-from plasticity_rl.run_folder import read_checkpoint, refuse_other_run, refuse_unwritable
+from plasticity_rl.run_folder import refuse_other_run, refuse_unwritable, requeued_checkpoint
 from plasticity_rl.run_logger import run_logger
 from plasticity_rl.sac import SAC
-from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks
+from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks, with_checkpoint_io
 
 RUNS = Path("runs")
 """Where runs go that name no folder: ``runs/<task>_<interventions>_seed<seed>_<date>-<time>``."""
@@ -140,6 +141,12 @@ class RLCLI(LightningCLI):
             default=3_100_000,
             help="Env frames (simulator frames, action repeat included) at which training stops.",
         )
+        parser.add_argument(
+            "--detect_nan",
+            type=bool,
+            default=True,
+            help="Whether a loss or weight that is NaN or infinite ends the run, before it is saved.",
+        )
         parser.link_arguments("max_frames", "data.max_frames")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=as_seed)
         parser.link_arguments("seed_everything", "model.seed", compute_fn=as_seed)
@@ -180,6 +187,8 @@ class RLCLI(LightningCLI):
             for path in checkpoints:
                 read_checkpoint(path)
         if self.subcommand == "fit":
+            if config.ckpt_path is None:
+                config.ckpt_path = requeued_checkpoint(run_dir)
             self._claim_folder(run_dir)
 
     def _claim_folder(self, run_dir: Path) -> None:
@@ -206,7 +215,9 @@ class RLCLI(LightningCLI):
             [callback for callback in callbacks if callback],
             progress_bar=options.enable_progress_bar is not False,
             checkpoints=options.enable_checkpointing is not False,
+            detect_nan=self.config_init[self.subcommand].detect_nan,
         )
+        kwargs["plugins"] = with_checkpoint_io(options.plugins)
         if self.subcommand == "fit":
             refuse_late_events(callbacks, self.config_init[self.subcommand].max_frames)
             if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):

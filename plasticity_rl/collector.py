@@ -12,9 +12,24 @@ from torchrl.collectors import Collector
 from torchrl.envs import EnvBase
 
 from plasticity_rl.env_state import env_state_dict, load_env_state_dict
+from plasticity_rl.errors import RunFailure, describe_error
 
 Policy = Callable[[Tensor], Tensor]
 """Maps observations ``(num_envs, *obs_shape)``, uint8 or float32, to actions ``(num_envs, action_dim)``."""
+
+
+class WatchedPolicy:
+    """A policy that knows whether it is being called: its errors are not those of the environment."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy, self.acting = policy, False
+
+    def __call__(self, observations: Tensor) -> Tensor:
+        """Call the policy; after an error ``acting`` stays true."""
+        self.acting = True
+        actions = self.policy(observations)
+        self.acting = False
+        return actions
 
 
 class _PolicyModule:
@@ -41,17 +56,26 @@ class StepCollector:
         policy: The acting policy. It is called, not stored as a submodule, so that the agent's weights are never
             registered twice.
         observation: Key of the observation that the policy is given.
+        failure: Returns what to raise when the environment raises something.
     """
 
-    def __init__(self, env: EnvBase, policy: Policy, observation: str = "pixels") -> None:
+    def __init__(
+        self,
+        env: EnvBase,
+        policy: Policy,
+        observation: str = "pixels",
+        failure: Callable[[Exception], Exception] = lambda error: RunFailure(describe_error(error)),
+    ) -> None:
+        self._failure = failure
         self.env = env
         self.num_envs = env.batch_size.numel()
         self._observation = observation
         self.episode_return = torch.zeros(self.num_envs)
         self.episode_steps = torch.zeros(self.num_envs, dtype=torch.int64)
+        self._policy = WatchedPolicy(policy)
         self._collector = Collector(
             env,
-            policy=_PolicyModule(policy, observation),
+            policy=_PolicyModule(self._policy, observation),
             frames_per_batch=self.num_envs,
             total_frames=-1,
             track_traj_ids=False,
@@ -67,8 +91,16 @@ class StepCollector:
         Returns:
             TensorDict of batch shape ``[num_envs]`` with the observation, ``action`` and, under ``next``, the
             observation, ``reward``, ``discount`` and ``done``.
+
+        Raises:
+            RunFailure: When the environment fails; errors of the policy go through as they are.
         """
-        step = next(self._steps).reshape(-1)
+        try:
+            step = next(self._steps).reshape(-1)
+        except Exception as error:
+            if self._policy.acting:
+                raise
+            raise self._failure(error) from error
         self.episode_return += step["next", "reward"].view(-1)
         self.episode_steps += 1
         return step

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 from torchrl.envs import EnvBase
 
 from plasticity_rl.callback import Intervention, as_agent
-from plasticity_rl.collector import Policy, StepCollector
+from plasticity_rl.checkpoint import where_it_stands
+from plasticity_rl.collector import Policy, StepCollector, WatchedPolicy
 from plasticity_rl.envs import Observation, make_env
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import RunFailure, UserError, describe_error
 from plasticity_rl.evaluation import Episode, play_episode
+from plasticity_rl.nan_guard import DetectNaN
 from plasticity_rl.replay import FrameReplay, check_fits, replay_bytes
+from plasticity_rl.replay_files import holds_replay
 from plasticity_rl.rng import derive_seed
 
 
@@ -64,6 +69,10 @@ class RLDataModule(pl.LightningDataModule):
         seed: Seed of environments and replay sampling; the command line links it to ``seed_everything``.
         replay_dir: Folder of the replay files that make a resume exact; None is ``replay/`` in the run folder
             (``trainer.default_root_dir``). They are written at checkpoints, or at once with ``storage="memmap"``.
+        resumable_epochs: Epochs (``eval_every_n_frames``) back to which a checkpoint can still be resumed once the
+            replay has been full; each costs that many more records of disk and, with ``ram``, of memory.
+        allow_empty_replay: Resume a checkpoint whose replay files are gone, with an empty replay: not exact. The policy
+            then collects ``num_seed_frames`` env frames without updates, as before the first one.
         env: Factory with the signature of ``plasticity_rl.make_env``, for environments of your own.
 
     Attributes:
@@ -92,6 +101,8 @@ class RLDataModule(pl.LightningDataModule):
         num_eval_episodes: int = 10,
         seed: int = 0,
         replay_dir: str | None = None,
+        resumable_epochs: int = 2,
+        allow_empty_replay: bool = False,
         env: Callable[..., EnvBase] = make_env,
     ) -> None:
         super().__init__()
@@ -102,6 +113,7 @@ class RLDataModule(pl.LightningDataModule):
         self.capacity, self.storage, self.replay_dir = capacity, storage, replay_dir
         self.max_frames, self.eval_every_n_frames = max_frames, eval_every_n_frames
         self.num_eval_episodes, self.seed = num_eval_episodes, seed
+        self.resumable_epochs, self.allow_empty_replay = resumable_epochs, allow_empty_replay
         self.keep_frames_of: int | None = None
         self._refuse_bad_numbers()
         self.current_task = task
@@ -116,7 +128,7 @@ class RLDataModule(pl.LightningDataModule):
         names = ("action_repeat", "frame_stack", "image_size", "num_envs", "n_step", "batch_size", "capacity")
         if self.observation not in ("pixels", "state"):
             raise UserError(f"data.observation={self.observation!r} must be 'pixels' or 'state'")
-        for name in (*names, "max_frames", "eval_every_n_frames", "num_eval_episodes"):
+        for name in (*names, "max_frames", "eval_every_n_frames", "num_eval_episodes", "resumable_epochs"):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name}={getattr(self, name)} must be a whole number >= 1")
         if not 0 <= self.discount <= 1:
@@ -177,13 +189,14 @@ class RLDataModule(pl.LightningDataModule):
         folder = Path(self.replay_dir or Path(self.trainer.default_root_dir) / "replay")  # type: ignore[union-attr]
         check_fits(self.replay_size_bytes, self.storage, folder)
         rank = self.trainer.global_rank  # type: ignore[union-attr]
-        self.replay = self._make_replay(folder / f"rank{rank}", derive_seed(self.seed, f"replay/rank{rank}"))
+        self._replay_folder = folder / f"rank{rank}"
+        self.replay = self._make_replay(self._replay_folder, derive_seed(self.seed, f"replay/rank{rank}"))
         self._policy: Policy = lambda observations: agent.act(observations, explore=True)
         self._collect(self.task, self.seed + rank * self.num_envs)
 
     def _collect(self, task: str, seed: int) -> None:
         train_env = self._make_env(task, seed=seed, num_envs=self.num_envs)
-        self.collector = StepCollector(train_env, self._policy, self.observation)
+        self.collector = StepCollector(train_env, self._policy, self.observation, self._failure)
         self.current_task = task
 
     def switch_task(self, task: str, *, seed: int) -> None:
@@ -232,8 +245,8 @@ class RLDataModule(pl.LightningDataModule):
         )
 
     def _slack(self) -> int:
-        """Records per lane that may be written after a checkpoint without overwriting what it needs: two epochs."""
-        return 2 * (self.eval_every_n_frames // self.frames_per_tick) + 1000
+        """Records per lane that may be written after a checkpoint without overwriting what it needs."""
+        return self.resumable_epochs * (self.eval_every_n_frames // self.frames_per_tick) + 1000
 
     def _refuse_too_few_seed_frames(self, num_seed_frames: int) -> None:
         seed_transitions = num_seed_frames // self.action_repeat
@@ -265,7 +278,24 @@ class RLDataModule(pl.LightningDataModule):
         seed = derive_seed(self.seed, f"eval/{episode}") % 2**32
         film = task is None and episode == self.keep_frames_of
         env = self.eval_env(task or self.current_task)
-        return play_episode(env, policy, seed, keep_frames=film, observation=self.observation)
+        watched = WatchedPolicy(policy)
+        try:
+            return play_episode(env, watched, seed, keep_frames=film, observation=self.observation)
+        except Exception as error:
+            if watched.acting:
+                raise
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> Exception:
+        """Return what to raise for an error of an environment; that of a policy that is not a number comes first."""
+        trainer = self.trainer
+        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
+            return RunFailure(f"an environment of {self.current_task} failed: {describe_error(error)}")
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, DetectNaN):
+                callback.look(as_agent(trainer.lightning_module))
+        where = where_it_stands(trainer)
+        return RunFailure(f"an environment of {self.current_task} failed ({describe_error(error)}) {where}")
 
     def teardown(self, stage: str) -> None:
         """Free the training env."""
@@ -287,6 +317,22 @@ class RLDataModule(pl.LightningDataModule):
                     "a resumed run must keep its task, environment settings and seed"
                 )
 
+    def _goes_on_empty(self, saved: dict[str, Any]) -> bool:
+        """Whether a checkpoint's replay is gone and the run may go on without; then it collects before it updates."""
+        trainer = self.trainer
+        assert trainer is not None
+        gone = bool(saved["storage"]["written"].any()) and not holds_replay(self._replay_folder)
+        if not self.allow_empty_replay or not trainer.strategy.reduce_boolean_decision(gone):
+            return False
+        agent = as_agent(trainer.lightning_module)
+        agent.updates_from_frame = agent.env_frames + agent.num_seed_frames
+        warnings.warn(
+            f"the replay of this checkpoint is not in {self._replay_folder}: the run goes on with an empty one, and "
+            f"updates nothing before env frame {agent.updates_from_frame}; it will differ from the original run",
+            stacklevel=2,
+        )
+        return True
+
     def state_dict(self) -> dict[str, Any]:
         """Bring the replay's files up to date, then return cursors, simulator and open episode."""
         if not hasattr(self, "collector"):
@@ -307,5 +353,5 @@ class RLDataModule(pl.LightningDataModule):
         if (task := state_dict.get("current_task", self.task)) != self.current_task:
             self.collector.close()
             self._collect(task, self.seed)  # what the seed decides is restored below
-        self.replay.load_state_dict(state_dict["replay"])
+        self.replay.load_state_dict(state_dict["replay"], empty=self._goes_on_empty(state_dict["replay"]))
         self.collector.load_state_dict(state_dict["collector"])

@@ -1,4 +1,4 @@
-"""The one exception that means "your input is wrong", shown as a single line with exit code 2."""
+"""The exceptions that are shown as a single line: wrong input, and a run that cannot go on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,20 @@ class UserError(ValueError):
 
     The command line prints only its message, without a traceback, and exits with code 2.
     """
+
+
+class RunFailure(RuntimeError):
+    """A run cannot go on through no fault of its options: a full disk, a dead simulator, a loss that is not a number.
+
+    Says what failed, where, and which checkpoint is the last good one. The command line prints only its message and
+    exits with code 1; the traceback is in ``error.txt`` in the run folder.
+    """
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the kind of an error and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def suggestion(name: str, choices: Iterable[str]) -> str:

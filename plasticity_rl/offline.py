@@ -19,12 +19,12 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from plasticity_rl.callback import Intervention, Probe, RLCallback
+from plasticity_rl.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from plasticity_rl.cli import quiet, restore_only
 from plasticity_rl.data import RLDataModule
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.replay import FrameReplay
 from plasticity_rl.rl_module import RLModule
-from plasticity_rl.run_folder import read_checkpoint
 from plasticity_rl.trainer import TRAINER_DEFAULTS
 
 PACKAGE = "callbacks"
@@ -176,6 +176,7 @@ class _Session(RLCallback):
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
+            plugins=[AtomicCheckpointIO()],
         )
         with suppress(Measured):
             trainer.fit(agent, data, ckpt_path=str(path))

@@ -333,16 +333,18 @@ class FrameReplay(NoDumps, ReplayBuffer):
             "sampler": self._windows.state_dict(),
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any], *, empty: bool = False) -> None:
         """Go back to a checkpoint: everything written and sampled from here on is as if it had never stopped.
 
         Args:
             state_dict: What :meth:`state_dict` returned, in this process or another.
+            empty: Go on with no records, in the middle of the open episodes.
 
         Raises:
             UserError: If there is no folder, or it does not hold (or no longer holds) the data of the checkpoint.
         """
-        self._records.load_state_dict(state_dict["storage"])
+        if not empty:
+            self._records.load_state_dict(state_dict["storage"])
         self.writer.load_state_dict(state_dict["writer"])
         self._windows.load_state_dict(state_dict["sampler"])
 

@@ -17,6 +17,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import RunFailure, UserError
 
 _FORMAT = 1
 OBSERVATION_DTYPES = {"pixels": torch.uint8, "state": torch.float32}
@@ -175,13 +176,14 @@ class RecordFiles:
         self._write_info()
         return self.records
 
-    def open(self, run: str, session: int, written: Tensor) -> TensorDictBase | None:
+    def open(self, run: str, session: int, written: Tensor, oldest: Tensor) -> TensorDictBase | None:
         """Map the files again for a checkpoint of run ``run`` and return the records.
 
         Args:
             run: Identity of the run that the checkpoint belongs to.
             session: ``session`` of that run at the checkpoint.
             written: int64 [num_lanes], records written per lane at the checkpoint.
+            oldest: int64 [num_lanes], number of each lane's oldest live record at the checkpoint.
 
         Returns:
             The records, or None when there are no files because the checkpoint was taken before the first write.
@@ -195,7 +197,7 @@ class RecordFiles:
                 return None
             raise UserError(
                 f"The checkpoint needs the replay data in {self.folder}, which is not there. Put the folder back, or "
-                "start a new run with an empty replay."
+                "go on with an empty replay (--data.allow_empty_replay true, not exact), or start a new run."
             )
         info = json.loads(self._info_path.read_text(encoding="utf-8"))
         if info["format"] != _FORMAT:
@@ -207,7 +209,7 @@ class RecordFiles:
                 "checkpoint and the replay folder of the same run."
             )
         self._run, self._forks, self._high_water = run, info["forks"], self._map_high_water()
-        self._require_intact(session, written)
+        self._require_intact(session, written, oldest)
         self.records = TensorDict.load_memmap(self._records_path)
         return self.records
 
@@ -215,6 +217,24 @@ class RecordFiles:
         """Note durably that a resumed run is about to write from ``written`` (int64 [num_lanes]) onwards."""
         self._forks.append(written.tolist())
         self._write_info()
+
+    def claim_disk(self, spans: Iterable[slice]) -> None:
+        """Take the disk space of these slots, before they are written through memory: there a full disk kills (SIGBUS).
+
+        Raises:
+            RunFailure: When the disk is full. Nothing has changed.
+        """
+        try:
+            for name, (shape, dtype) in self.layout.columns().items() if hasattr(os, "posix_fallocate") else ():
+                size = math.prod(shape) * dtype.itemsize
+                with open(self._records_path / f"{name}.memmap", "rb+") as file:
+                    for span in spans:
+                        os.posix_fallocate(file.fileno(), span.start * size, (span.stop - span.start) * size)
+        except OSError as error:
+            raise RunFailure(
+                f"the replay in {self.folder} cannot be written ({error.strerror}), so this state is not saved; the "
+                "last checkpoint and its replay are whole: make room, then go on with --ckpt_path last"
+            ) from error
 
     def raise_high_water(self, written: Tensor) -> None:
         """Note that up to ``written`` (int64 [num_lanes]) records are stored; must precede their storing.
@@ -229,14 +249,14 @@ class RecordFiles:
             with open(path, "rb+") as file:
                 os.fsync(file.fileno())
 
-    def _require_intact(self, session: int, written: Tensor) -> None:
+    def _require_intact(self, session: int, written: Tensor, oldest: Tensor) -> None:
         start_new = "or start a new run with an empty replay"
         excess = int((self._high_water - written).max())
-        if excess > self.layout.slack:
+        if bool((self._high_water - oldest > self.layout.lane_slots).any()):  # the ring went round over what is needed
             raise UserError(
                 f"The replay in {self.folder} went on for {excess} records per lane after this checkpoint, more than "
                 f"its slack of {self.layout.slack}, and overwrote data that the checkpoint needs. Resume from a newer "
-                f"checkpoint, {start_new}."
+                f"checkpoint, {start_new} (--data.resumable_epochs keeps older ones resumable)."
             )
         later = torch.tensor(self._forks[session + 1 :], dtype=torch.int64).reshape(-1, self.layout.num_lanes)
         if bool((later < written).any()):
@@ -269,6 +289,11 @@ class RecordFiles:
     @property
     def _high_water_path(self) -> Path:
         return self.folder / "high_water.bin"
+
+
+def holds_replay(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a replay was ever written to a folder."""
+    return (Path(folder) / "replay.json").exists()
 
 
 def replay_bytes(

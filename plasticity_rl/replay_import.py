@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 
+from plasticity_rl.checkpoint_io import read_checkpoint
 from plasticity_rl.errors import UserError
 from plasticity_rl.replay_files import RecordFiles, RecordLayout
-from plasticity_rl.run_folder import read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class DonorReplay:
         """
         files = RecordFiles(self.folder, self.layout)
         written = self.cursors["written"]
-        records = files.open(self.cursors["run"], self.cursors["session"], written)
+        oldest = torch.maximum(self.cursors["start"], written - self.layout.lane_length)
+        records = files.open(self.cursors["run"], self.cursors["session"], written, oldest)
         if records is None:
             return
         for lane in range(self.layout.num_lanes):
-            end = int(written[lane])
-            first = max(int(self.cursors["start"][lane]), end - self.layout.lane_length)
+            first, end = int(oldest[lane]), int(written[lane])
             slots = lane * self.layout.lane_slots + torch.arange(first, end) % self.layout.lane_slots
             starts = (records["step"][slots] == 0).nonzero().squeeze(1).tolist()
             for start, stop in zip(starts, [*starts[1:], len(slots)], strict=True):

@@ -15,6 +15,9 @@ from torchrl.data.replay_buffers.storages import Storage
 from plasticity_rl.errors import UserError
 from plasticity_rl.replay_files import RecordFiles, RecordLayout
 
+_CLAIM_AHEAD = 100
+"""Records of a lane whose disk space is taken at a time: 2 MB of frames of 84 x 84 pixels."""
+
 
 class FrameWindows(NamedTuple):
     """Slots (int64) of the records that make up a batch of B n-step transitions, for N stacked frames.
@@ -58,6 +61,7 @@ class FrameStorage(Storage):
         self._flushed = self.written.clone()  # ram: numbers before this are in the files
         self._run = secrets.token_hex(8)  # independent of every seeded generator
         self._session = 0
+        self._claimed = self.written.clone()  # memory-mapped: numbers before this have their disk space
         self._fork: Tensor | None = None  # after a resume, until the first write: where that write will start
         # Reserved now, so that a replay the system cannot hold is refused before training; pages come when written.
         self._columns: dict[str, Tensor] = _plain(layout.allocate()) if in_ram else {}
@@ -106,18 +110,28 @@ class FrameStorage(Storage):
         """Advance the rings of ``lanes`` (int64 [M], each at most once) and return the slots [M] to be filled."""
         self._prepare_writing()
         slots = self.slot(lanes, self.written[lanes])
-        self.written[lanes] += 1
-        if not self.in_ram:
-            self._require_files().raise_high_water(self.written)
+        self._advance(lanes, 1)
         return slots
+
+    def _advance(self, lanes: Tensor, num_records: int) -> None:
+        """Count records that are about to be stored, once the files have room for them."""
+        written = self.written.clone()
+        written[lanes] += num_records
+        if not self.in_ram:
+            files = self._require_files()
+            if bool((written > self._claimed).any()):
+                end = written + _CLAIM_AHEAD
+                first = torch.maximum(self._claimed, end - self.layout.lane_slots)
+                files.claim_disk(list(self._spans(first, end)))
+                self._claimed = end
+            files.raise_high_water(written)
+        self.written.copy_(written)
 
     def append(self, lane: int, records: TensorDictBase) -> None:
         """Store ``records`` ([T], at most a whole ring) behind the newest of a lane."""
         self._prepare_writing()
         first = int(self.written[lane])
-        self.written[lane] += len(records)
-        if not self.in_ram:
-            self._require_files().raise_high_water(self.written)
+        self._advance(torch.tensor([lane]), len(records))
         self.set(self.slot(torch.tensor(lane), torch.arange(first, first + len(records))), records)
 
     def set(self, cursor: Any, data: TensorDictBase, *, set_cursor: bool = True) -> None:
@@ -170,8 +184,10 @@ class FrameStorage(Storage):
         first = torch.maximum(self._flushed, self.written - self.layout.lane_slots)
         if self.in_ram:
             disk = self._claim_files()
+            spans = list(self._spans(first, self.written))
+            self.files.claim_disk(spans)
             self.files.raise_high_water(self.written)
-            for span in self._spans(first, self.written):
+            for span in spans:
                 for name, column in self._columns.items():
                     disk[name][span].copy_(column[span])
         self.files.sync()
@@ -202,8 +218,9 @@ class FrameStorage(Storage):
             )
         self.layout.require_equal(state_dict["layout"], "checkpoint")
         written, start = state_dict["written"].clone(), state_dict["start"].clone()
-        records = self.files.open(state_dict["run"], state_dict["session"], written)
-        self.written, self._start, self._flushed = written, start, written.clone()
+        oldest = torch.maximum(start, written - self.layout.lane_length)
+        records = self.files.open(state_dict["run"], state_dict["session"], written, oldest)
+        self.written, self._start, self._flushed, self._claimed = written, start, written.clone(), written.clone()
         self._run, self._session = state_dict["run"], state_dict["session"]
         self._columns, self._fork = {}, None
         if records is None:

@@ -53,6 +53,8 @@ class RLModule(ModuleAccess):
         self.automatic_optimization = False
         self.num_seed_frames = num_seed_frames
         self.env_frames = self.env_steps = self.num_updates = 0
+        self.updates_from_frame = 0
+        """Env frame before which no update credit is earned even after the seed phase: see ``allow_empty_replay``."""
         self.replay_ratio = replay_ratio
         self.update_credit = Fraction(0)
         self.rng = NamedGenerators(seed)
@@ -85,7 +87,7 @@ class RLModule(ModuleAccess):
 
     def advance_clocks(self, env_steps: int, frames_per_env_step: int) -> None:
         """Count env steps, and earn update credit for those that lie past the seed phase."""
-        if self.env_frames >= self.num_seed_frames:
+        if self.env_frames >= max(self.num_seed_frames, self.updates_from_frame):
             self.update_credit += self._replay_ratio * env_steps
         self.env_steps += env_steps
         self.env_frames += env_steps * frames_per_env_step
@@ -353,6 +355,7 @@ class RLModule(ModuleAccess):
         """Add clocks, credit and generators, as tensors and plain data."""
         checkpoint["rl"] = {
             **{name: getattr(self, name) for name in COUNTERS},
+            "updates_from_frame": self.updates_from_frame,
             "replay_ratio": [self._replay_ratio.numerator, self._replay_ratio.denominator],
             "update_credit": [self.update_credit.numerator, self.update_credit.denominator],
             "rng": self.rng.state_dict(),
@@ -372,6 +375,7 @@ class RLModule(ModuleAccess):
         refuse_other_architecture(state["architecture"], {name: list(p.shape) for name, p in self.named_parameters()})
         for name in COUNTERS:
             setattr(self, name, state[name])
+        self.updates_from_frame = state.get("updates_from_frame", 0)
         self._replay_ratio = Fraction(*state["replay_ratio"])
         self.update_credit = Fraction(*state["update_credit"])
         self.eval_returns = [(frames, value) for frames, value in state["eval_returns"]]

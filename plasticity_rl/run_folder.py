@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from plasticity_rl.callback import as_agent
+from plasticity_rl.checkpoint_io import versions
 from plasticity_rl.errors import UserError
-
-PACKAGES = ("plasticity-rl", "torch", "torchrl", "tensordict", "lightning", "dm_control", "mujoco", "numpy")
 
 
 def refuse_unwritable(folder: Path, what: str, option: str) -> None:
@@ -53,17 +52,16 @@ def refuse_other_run(run_dir: Path, *, resuming: bool) -> None:
         )
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint, or raise UserError when the file is damaged or was not written by this framework."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises KeyError, EOFError, OSError, RuntimeError, UnpicklingError ...
-        raise UserError(
-            f"{path} is not a checkpoint, or is damaged (reading it gave {type(error).__name__})"
-        ) from error
-    if not isinstance(checkpoint, dict) or "rl" not in checkpoint:
-        raise UserError(f"{path} is not a checkpoint of plasticity_rl: it holds no 'rl' entry")
-    return checkpoint
+def requeued_checkpoint(run_dir: Path) -> str | None:
+    """Return the newest checkpoint of a run that SLURM has requeued and starts again with the same command, or None.
+
+    Lightning by itself would take ``hpc_ckpt_<n>.ckpt``, also when the run got further afterwards.
+    """
+    requeued = list(run_dir.glob("hpc_ckpt_*.ckpt"))
+    if not requeued or not SLURMEnvironment.detect():
+        return None
+    saved = [*requeued, *run_dir.glob("checkpoints/last.ckpt")]
+    return str(max(saved, key=lambda path: path.stat().st_mtime_ns))
 
 
 def git_revision(folder: Path) -> str:
@@ -88,12 +86,14 @@ def describe_start(env_frames: int) -> dict[str, object]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "mujoco_gl": os.environ.get("MUJOCO_GL", ""),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": dict(versions()),
     }
 
 
 class RunFolder(pl.Callback):
     """Appends every start of a run to ``starts.yaml``, and prints where to look, and a summary at the end."""
+
+    _started = False
 
     @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -108,7 +108,16 @@ class RunFolder(pl.Callback):
         start = OmegaConf.to_yaml(OmegaConf.create([describe_start(as_agent(pl_module).env_frames)]))
         with (run_dir / "starts.yaml").open("a") as file:
             file.write(start)
+        self._started = True
         _print_where_to_look(trainer)
+
+    @rank_zero_only
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Keep the traceback of a run that failed: the command line prints a single line."""
+        run_dir = Path(trainer.default_root_dir)
+        if isinstance(exception, Exception) and not isinstance(exception, UserError) and self._started:
+            with contextlib.suppress(OSError):  # a full disk may be what failed
+                (run_dir / "error.txt").write_text("".join(traceback.format_exception(exception)))
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -9,10 +9,13 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks.progress import ProgressBar
+from lightning.pytorch.plugins.io import CheckpointIO
 
 from plasticity_rl.callback import refuse_doubles
 from plasticity_rl.checkpoint import BestCheckpoint, LastCheckpoint
+from plasticity_rl.checkpoint_io import AtomicCheckpointIO
 from plasticity_rl.monitor import RunMonitor
+from plasticity_rl.nan_guard import DetectNaN
 from plasticity_rl.progress import FrameProgressBar
 from plasticity_rl.run_folder import RunFolder
 from plasticity_rl.run_logger import run_logger
@@ -28,13 +31,13 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 
 
 def run_callbacks(
-    given: Sequence[pl.Callback], *, progress_bar: bool = True, checkpoints: bool = True
+    given: Sequence[pl.Callback], *, progress_bar: bool = True, checkpoints: bool = True, detect_nan: bool = True
 ) -> list[pl.Callback]:
     """Return ``given`` with what every run has and ``given`` does not replace.
 
     The run folder comes first, so that one that is taken is refused before any callback writes into it. Last: what
-    TensorBoard shows beside curves, evaluation video, progress bar over frames, and checkpoints (``last.ckpt`` and the
-    best by return, each written after an evaluation).
+    TensorBoard shows beside curves, evaluation video, progress bar over frames, the check for NaN, and checkpoints,
+    each written after an evaluation: ``last.ckpt`` always, the best by return unless ``given`` says what else to keep.
     """
     callbacks = list(given)
     refuse_doubles(callbacks)
@@ -46,8 +49,12 @@ def run_callbacks(
         callbacks.append(EvalVideo())
     if progress_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(FrameProgressBar())
+    if detect_nan and not any(isinstance(callback, DetectNaN) for callback in callbacks):
+        callbacks.append(DetectNaN())
     if checkpoints and not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
-        callbacks += [BestCheckpoint(), LastCheckpoint()]
+        callbacks.append(BestCheckpoint())
+    if checkpoints and not any(isinstance(callback, LastCheckpoint) for callback in callbacks):
+        callbacks.append(LastCheckpoint())
     return callbacks
 
 
@@ -58,12 +65,21 @@ def place_checkpoints(callbacks: Sequence[pl.Callback], run_dir: Path) -> None:
             callback.dirpath = str(run_dir / "checkpoints")
 
 
-def make_trainer(run_dir: str | Path, *, callbacks: Sequence[pl.Callback] = (), **options: Any) -> pl.Trainer:
+def with_checkpoint_io(plugins: Any) -> list[Any]:
+    """Return Lightning plugins, with the safe checkpoint files unless they have some already."""
+    given = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins] if plugins is not None else []
+    return given if any(isinstance(plugin, CheckpointIO) for plugin in given) else [*given, AtomicCheckpointIO()]
+
+
+def make_trainer(
+    run_dir: str | Path, *, callbacks: Sequence[pl.Callback] = (), detect_nan: bool = True, **options: Any
+) -> pl.Trainer:
     """Return a Trainer that writes everything into ``run_dir``.
 
     Args:
         run_dir: Run folder: ``checkpoints/``, TensorBoard events, ``videos/``, ``replay/``.
         callbacks: Interventions and probes, in any order, and any other Lightning callbacks.
+        detect_nan: Whether a loss or weight that is NaN or infinite ends the run, before it is saved.
         **options: Passed on to ``lightning.Trainer``.
     """
     run_dir = Path(run_dir)
@@ -71,7 +87,9 @@ def make_trainer(run_dir: str | Path, *, callbacks: Sequence[pl.Callback] = (), 
         callbacks,
         progress_bar=options.get("enable_progress_bar") is not False,
         checkpoints=options.get("enable_checkpointing") is not False,
+        detect_nan=detect_nan,
     )
     place_checkpoints(all_callbacks, run_dir)
     options = {"logger": run_logger(run_dir), **TRAINER_DEFAULTS, **options}
+    options["plugins"] = with_checkpoint_io(options.get("plugins"))
     return pl.Trainer(default_root_dir=run_dir, callbacks=all_callbacks, **options)

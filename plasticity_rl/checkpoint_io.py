@@ -1,0 +1,126 @@
+"""Checkpoint files: written so that a crash leaves the old one or the new one, read so that nothing in them can run."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import io
+import os
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from plasticity_rl.errors import RunFailure, UserError
+
+PACKAGES = ("plasticity-rl", "torch", "torchrl", "tensordict", "lightning", "dm_control", "mujoco", "numpy")
+"""Whose versions are noted in checkpoints and in ``starts.yaml``."""
+DRAFT = ".checkpoint.tmp"
+"""Where a checkpoint is written before it takes the place of the last one: in the same folder, so that it can."""
+
+
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Return the installed versions of the packages that decide what a run computes."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's way to checkpoint files, with three differences.
+
+    A checkpoint is written beside the old one, brought to the disk, and only then takes its name: Lightning's goes
+    through the system's folder for temporary files, perhaps another disk, and is not synced. It is read only when every
+    byte fits the checksums in the file, and never with a pickle that could execute code.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write ``checkpoint``, with the versions of the packages, or leave the file at ``path`` as it is.
+
+        Raises:
+            RunFailure: When the disk is full or cannot be written.
+        """
+        checkpoint = {**checkpoint, "written_by": dict(versions())}
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_durably(path, buffer.getbuffer())
+        except OSError as error:
+            raise RunFailure(
+                f"the checkpoint {path} cannot be written ({error.strerror}); "
+                + (f"{path} is still the one before: " if path.exists() else "")
+                + "make room, then go on with --ckpt_path last"
+            ) from error
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Return the checkpoint, on the CPU.
+
+        Raises:
+            UserError: When the file is missing, damaged or not of this framework, or code from it would be executed.
+        """
+        if weights_only is False:
+            raise UserError("weights_only=False would execute code from the checkpoint; leave it out")
+        checkpoint = read_checkpoint(path)
+        warn_other_versions(checkpoint.get("written_by", {}), path)
+        return checkpoint
+
+
+def replace_durably(path: Path, content: bytes | memoryview) -> None:
+    """Write ``content`` to ``path`` so that a reader, also after a crash, finds all of it or what was there before."""
+    draft = path.with_name(DRAFT)
+    try:
+        with open(draft, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # else a power failure could undo the renaming
+    finally:
+        os.close(folder)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Load a checkpoint, or raise UserError when the file is damaged or was not written by this framework."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; give a checkpoint, RUN/checkpoints/last.ckpt")
+    try:
+        # torch writes the checksum of every record but does not look at it when reading: flipped bits would be weights.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises KeyError, EOFError, OSError, RuntimeError, UnpicklingError ...
+        raise UserError(
+            f"{path} is not a checkpoint, or is damaged (reading it gave {type(error).__name__}); "
+            "use another one of the run's checkpoints/"
+        ) from error
+    if not isinstance(checkpoint, dict) or "rl" not in checkpoint:
+        raise UserError(f"{path} is not a checkpoint of plasticity_rl: it holds no 'rl' entry")
+    return checkpoint
+
+
+def warn_other_versions(written_by: Mapping[str, str], path: str | os.PathLike[str]) -> None:
+    """Warn when a checkpoint was written with other versions: going on is possible, but perhaps not bit for bit."""
+    now = versions()
+    other = [f"{name} {old} (now {now[name]})" for name, old in written_by.items() if now.get(name, old) != old]
+    if other:
+        warnings.warn(
+            f"{path} was written with {', '.join(other)}: a resumed run may differ from the original in its numbers",
+            stacklevel=2,
+        )

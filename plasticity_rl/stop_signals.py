@@ -1,0 +1,78 @@
+"""Ctrl-C, SIGTERM and SLURM's requeue signal: noted at once, obeyed where the state of a run is whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+
+class StopRun(SystemExit):
+    """Ends a run that a signal asked to stop; ``code`` is 128 + the signal, as shells have it (130 and 143)."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+
+
+class StopSignals:
+    """Notes the signals that ask a run to stop.
+
+    A signal arrives anywhere, also in the middle of an update. So the handler only notes it, and the run asks
+    :meth:`agreed` between two steps. A second Ctrl-C raises :class:`StopRun` at once.
+
+    Where Lightning's SLURM plugin requeues jobs, its handler (which saves ``hpc_ckpt_<n>.ckpt`` and calls
+    ``scontrol requeue``) is put off to such a moment too; Lightning would run it inside the signal.
+    """
+
+    def __init__(self) -> None:
+        self._received = 0
+        self._previous: dict[int, Any] = {}
+        self._requeue: dict[int, Callable[[int, FrameType | None], Any]] = {}
+
+    def install(self, trainer: pl.Trainer) -> None:
+        """Take over from the handlers that Lightning has set; only the main thread may."""
+        if threading.current_thread() is not threading.main_thread() or self._previous:
+            return
+        self._received = 0
+        environment = trainer._accelerator_connector.cluster_environment
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+            requeue = environment.requeue_signal or signal.SIGUSR1
+            handler = signal.getsignal(requeue)
+            if callable(handler):
+                self._requeue[int(requeue)] = handler
+        for signum in (signal.SIGINT, signal.SIGTERM, *self._requeue):
+            self._previous[int(signum)] = signal.signal(signum, self._note)
+
+    def restore(self) -> None:
+        """Give the signals back."""
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
+        self._previous, self._requeue = {}, {}
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if signum == self._received == signal.SIGINT:
+            raise StopRun(signum)
+        if not self._received:
+            again = " (again: stop at once, without a checkpoint)" if signum == signal.SIGINT else ""
+            # Not print(): the signal may have come in the middle of another one.
+            os.write(2, f"\n{signal.Signals(signum).name}: saving after this step, then stopping{again}\n".encode())
+        self._received = max(self._received, signum)
+
+    def agreed(self, trainer: pl.Trainer) -> int:
+        """Return the signal that some rank has received, the same on all ranks, or 0."""
+        if trainer.world_size == 1:
+            return self._received
+        number = torch.tensor(float(self._received), device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(number, reduce_op="max"))
+
+    def requeue(self, signum: int) -> None:
+        """Do what Lightning does for a signal that requeues the job; nothing for the others."""
+        if signum in self._requeue:
+            self._requeue[signum](signum, None)

@@ -1,0 +1,191 @@
+"""Checkpoint files that are damaged, foreign or hostile are refused in one line, before anything is touched."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import random
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from cli_runs import TINY, call, fit_tiny_cli, tree
+from helpers import fit_tiny
+from run_state import differences, fingerprint
+
+from plasticity_rl import UserError, checkpoint_io
+from plasticity_rl.checkpoint_io import DRAFT, AtomicCheckpointIO, read_checkpoint, replace_durably
+from plasticity_rl.errors import RunFailure
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("finished")
+    fit_tiny_cli(run, max_frames=100)
+    return run
+
+
+@pytest.fixture(scope="module")
+def content(finished) -> bytes:
+    return (finished / "checkpoints" / "last.ckpt").read_bytes()
+
+
+def test_a_checkpoint_notes_the_versions_of_the_packages(finished):
+    written_by = read_checkpoint(finished / "checkpoints" / "last.ckpt")["written_by"]
+    assert written_by["torch"] == torch.__version__.split("+")[0] or written_by["torch"] in torch.__version__
+    assert set(written_by) == set(checkpoint_io.PACKAGES)
+
+
+# ---- damage ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_flipped_bit_is_refused_or_means_nothing(content, tmp_path):
+    """Some bytes of a zip archive mean nothing: padding, dates. torch alone would load most flips as weights."""
+    path, rng = tmp_path / "flipped.ckpt", random.Random(1)
+    path.write_bytes(content)
+    whole, refused = fingerprint(read_checkpoint(path)), 0
+    for _ in range(40):
+        damaged, position = bytearray(content), rng.randrange(len(content))
+        damaged[position] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            read = read_checkpoint(path)
+        except UserError:
+            refused += 1
+        else:
+            assert differences(fingerprint(read), whole) == []
+    assert refused >= 20
+
+
+def with_flipped_weight(content: bytes) -> bytes:
+    """Return the file with one bit of its biggest tensor flipped."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        tensors = [archive.read(info) for info in archive.infolist() if "/data/" in info.filename]
+    damaged = bytearray(content)
+    damaged[content.index(max(tensors, key=len)) + 1] ^= 1
+    return bytes(damaged)
+
+
+def test_a_flipped_weight_is_refused_which_torch_would_load(content, tmp_path):
+    path = tmp_path / "flipped.ckpt"
+    path.write_bytes(with_flipped_weight(content))
+    torch.load(path, weights_only=True)
+    with pytest.raises(UserError, match=r"damaged \(reading it gave BadZipFile\); use another one of the run's"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99, "one byte less"])
+def test_a_truncated_file_is_refused(share, content, tmp_path):
+    path = tmp_path / "short.ckpt"
+    path.write_bytes(content[: len(content) - 1 if isinstance(share, str) else int(share * len(content))])
+    with pytest.raises(UserError, match="is not a checkpoint, or is damaged"):
+        read_checkpoint(path)
+
+
+def test_a_damaged_checkpoint_leaves_its_run_untouched(finished, content):
+    path = finished / "checkpoints" / "damaged.ckpt"
+    path.write_bytes(with_flipped_weight(content))
+    before = tree(finished)
+    for command in ("fit", "validate", "probe"):
+        args = (
+            [path] if command == "probe" else [*TINY, f"--ckpt_path={path}", f"--trainer.default_root_dir={finished}"]
+        )
+        result = call(command, *args)
+        assert result.code == 2
+        assert f"{path} is not a checkpoint, or is damaged" in result.err
+        assert len(result.err.strip().splitlines()) == 1
+    assert tree(finished) == before
+    with pytest.raises(UserError, match="damaged"):
+        fit_tiny(finished, ckpt_path=str(path))
+    path.unlink()
+
+
+# ---- hostile files ---------------------------------------------------------------------------------------------------
+
+
+class Hostile:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def hostile_files(folder: Path, marker: Path) -> list[Path]:
+    paths = [folder / f"{name}.ckpt" for name in ("plain", "zip", "legacy", "inside")]
+    paths[0].write_bytes(pickle.dumps({"rl": Hostile(marker)}))
+    torch.save(Hostile(marker), paths[1])
+    torch.save({"rl": Hostile(marker)}, paths[2], _use_new_zipfile_serialization=False)
+    torch.save({"rl": {}, "state_dict": {"w": torch.zeros(2), "x": Hostile(marker)}}, paths[3])
+    return paths
+
+
+def test_no_way_to_load_a_checkpoint_executes_it(finished, tmp_path):
+    (tmp_path / "files").mkdir()
+    marker = tmp_path / "executed"
+    for path in hostile_files(tmp_path / "files", marker):
+        options = [*TINY, f"--ckpt_path={path}", f"--trainer.default_root_dir={tmp_path / 'run'}"]
+        inside = finished / "checkpoints" / "last.ckpt.hostile"
+        inside.write_bytes(path.read_bytes())
+        for args in (
+            ["fit", *options],
+            ["validate", *options],
+            ["probe", inside],
+            ["fit", *options, "--weights_only=false"],
+        ):
+            result = call(*args)
+            assert result.code == 2
+            assert len(result.err.strip().splitlines()) == 1
+        inside.unlink()
+        with pytest.raises(UserError):
+            fit_tiny(tmp_path / "run", ckpt_path=str(path))
+        assert not marker.exists()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    pickle.loads((tmp_path / "files" / "plain.ckpt").read_bytes())
+    assert marker.exists(), "a file of this test would have executed nothing"
+
+
+def test_switching_the_protection_off_is_refused(finished):
+    with pytest.raises(UserError, match="weights_only=False would execute code"):
+        AtomicCheckpointIO().load_checkpoint(finished / "checkpoints" / "last.ckpt", weights_only=False)
+
+
+# ---- other versions --------------------------------------------------------------------------------------------------
+
+
+def test_another_version_of_a_library_is_named(finished, tmp_path):
+    checkpoint = read_checkpoint(finished / "checkpoints" / "last.ckpt")
+    checkpoint["written_by"] |= {"torch": "1.0", "mujoco": "2.0"}
+    path = tmp_path / "old.ckpt"
+    torch.save(checkpoint, path)
+    torch_now, mujoco_now = (checkpoint_io.versions()[name] for name in ("torch", "mujoco"))
+    expected = rf"written with torch 1.0 \(now {torch_now[:5]}.*\), mujoco 2.0 \(now {mujoco_now}\): a resumed run may"
+    with pytest.warns(UserWarning, match=expected):
+        AtomicCheckpointIO().load_checkpoint(path)
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call_that_fails", ["open", "fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file(call_that_fails, tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    replace_durably(path, b"old")
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    target = checkpoint_io if call_that_fails == "open" else checkpoint_io.os
+    monkeypatch.setattr(target, call_that_fails, full, raising=False)
+    with pytest.raises(
+        RunFailure, match=r"cannot be written \(No space left on device\); .*last.ckpt is still the one"
+    ):
+        AtomicCheckpointIO().save_checkpoint({"rl": {}}, path)
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+    assert not (tmp_path / DRAFT).exists()

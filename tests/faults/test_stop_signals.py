@@ -1,0 +1,179 @@
+"""A signal asks a run to stop: it ends with a checkpoint of a whole state, and goes on exactly."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from cli_runs import fit_tiny_cli
+from helpers import fit_tiny
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from run_state import callback_states, differences, run_state
+
+from callbacks import FractionActiveUnits, Reset
+from plasticity_rl import make_trainer
+from plasticity_rl.callback import RLCallback
+from plasticity_rl.run_folder import requeued_checkpoint
+from plasticity_rl.stop_signals import StopRun
+
+RUN = {"max_frames": 150, "data_options": {"eval_every_n_frames": 60, "capacity": 50, "num_eval_episodes": 2}}
+"""Updates from frame 40 on; evaluations of two episodes at 60, 120 and 150; the ring goes round."""
+
+
+class Signal(RLCallback):
+    """Sends this process a signal, once.
+
+    Args:
+        signum: The signal.
+        when: ``update`` (in the middle of one), ``step`` or ``evaluation`` (inside its first episode).
+        frame: Env frame from which on.
+    """
+
+    def __init__(self, signum: int, when: str, frame: int) -> None:
+        self.signum, self.when, self.frame, self.sent = signum, when, frame, False
+
+    def _send(self, agent, when: str) -> None:
+        if when == self.when and agent.env_frames >= self.frame and not self.sent:
+            self.sent = True
+            os.kill(os.getpid(), self.signum)
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        self._send(agent, "update")
+
+    def on_env_step(self, agent, step) -> None:
+        self._send(agent, "step")
+
+    def on_validation_batch_end(self, trainer, pl_module, *args) -> None:
+        self._send(pl_module, "evaluation")
+
+
+def watched() -> list[RLCallback]:
+    return [FractionActiveUnits(every_n_updates=3), Reset(modules=["critic.Q1"], every_n_frames=50)]
+
+
+def fit(folder: Path, *extra: RLCallback, **options):
+    given = watched()
+    agent = fit_tiny(folder, callbacks=[*given, *extra], **{**RUN, **options})
+    return run_state(agent), callback_states(given)
+
+
+def saved_frames(path: Path) -> int:
+    return torch.load(path, weights_only=True)["rl"]["env_frames"]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    return fit(tmp_path_factory.mktemp("straight"))
+
+
+@pytest.mark.parametrize(
+    ("signum", "when", "frame", "saved"),
+    [
+        pytest.param(signal.SIGTERM, "step", 2, 2, id="first step", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "step", 20, 20, id="seed phase"),
+        pytest.param(signal.SIGTERM, "update", 90, 92, id="in an update"),
+        pytest.param(signal.SIGINT, "step", 118, 118, id="last step but one of an epoch", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "step", 120, 120, id="last step of an epoch"),
+        pytest.param(signal.SIGTERM, "evaluation", 120, 120, id="in an evaluation"),
+        pytest.param(signal.SIGINT, "step", 122, 122, id="first step after a checkpoint", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_is_asked_to_stop_goes_on_exactly(signum, when, frame, saved, straight, tmp_path, capfd):
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(StopRun) as stop:
+        fit(tmp_path, Signal(signum, when, frame))
+    assert stop.value.code == 128 + signum
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    out = capfd.readouterr().out
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert saved_frames(last) == saved
+    name = signal.Signals(signum).name
+    line = f"Stopped by {name} at env frame {saved}; the last checkpoint is {last}: go on with --ckpt_path last"
+    assert line in out.splitlines()
+
+    resumed = fit(tmp_path, ckpt_path="last")
+    assert differences(straight[0], resumed[0]) == []
+    assert differences(straight[1], resumed[1]) == []
+
+
+class Twice(RLCallback):
+    """Presses Ctrl-C twice within one update, and remembers that nothing more was done."""
+
+    def __init__(self) -> None:
+        self.went_on = False
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        if agent.env_frames >= 90:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            self.went_on = True
+
+
+def test_a_second_ctrl_c_stops_at_once_without_a_checkpoint(tmp_path):
+    twice = Twice()
+    with pytest.raises(StopRun) as stop:
+        fit(tmp_path, twice)
+    assert stop.value.code == 130
+    assert not twice.went_on
+    assert saved_frames(tmp_path / "checkpoints" / "last.ckpt") == 60
+
+
+def test_a_second_sigterm_changes_nothing(tmp_path):
+    """A scheduler may send one to the job and one to each of its processes."""
+
+    class Terms(RLCallback):
+        def on_update_end(self, agent, batch, metrics) -> None:
+            if agent.env_frames >= 90:
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(StopRun) as stop:
+        fit(tmp_path, Terms())
+    assert stop.value.code == 143
+    assert saved_frames(tmp_path / "checkpoints" / "last.ckpt") == 92
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch) -> Path:
+    """Environment of a SLURM job, and a ``scontrol`` that writes down what it was asked to do."""
+    asked, bin_dir = tmp_path / "asked.txt", tmp_path / "bin"
+    bin_dir.mkdir()
+    (bin_dir / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    (bin_dir / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(bin_dir), prepend=os.pathsep)
+    job = {"JOB_ID": "17", "JOB_NAME": "train", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    return asked
+
+
+def test_a_requeue_by_slurm_waits_for_a_whole_state_and_goes_on_exactly(slurm, straight, tmp_path):
+    """Lightning's plugin would save inside the signal: here in the middle of an update."""
+    run, requeue = tmp_path / "run", {"trainer_options": {"plugins": [SLURMEnvironment()]}}
+    with pytest.raises(StopRun) as stop:
+        fit(run, Signal(signal.SIGUSR1, "update", 90), **requeue)
+    assert stop.value.code == 128 + signal.SIGUSR1
+    assert slurm.read_text().split() == ["requeue", "17"]
+    assert saved_frames(run / "hpc_ckpt_1.ckpt") == saved_frames(run / "checkpoints" / "last.ckpt") == 92
+
+    resumed = fit(run, **requeue)  # the same command: Lightning finds the checkpoint by itself
+    assert differences(straight[0], resumed[0]) == []
+
+
+def test_the_command_line_goes_on_from_the_newest_checkpoint_after_a_requeue(slurm, tmp_path):
+    fit_tiny_cli(tmp_path / "run", max_frames=100)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    os.utime(shutil.copy(last, tmp_path / "run" / "hpc_ckpt_1.ckpt"), ns=(0, 0))  # older than last.ckpt
+    fit_tiny_cli(tmp_path / "run", max_frames=200)
+    assert requeued_checkpoint(tmp_path / "run") == str(last)
+    assert saved_frames(last) == 200
+
+
+def test_lightning_still_names_its_cluster_environment(tmp_path):
+    """A private attribute: without it, SLURM's requeue would save in the middle of an update."""
+    trainer = make_trainer(tmp_path, plugins=[SLURMEnvironment()], logger=False, enable_progress_bar=False)
+    assert isinstance(trainer._accelerator_connector.cluster_environment, SLURMEnvironment)
