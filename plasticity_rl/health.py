@@ -14,7 +14,6 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from email.parser import HeaderParser
 from pathlib import Path
 from typing import Literal
 
@@ -77,9 +76,11 @@ def installed(name: str) -> Package | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     text = found.read_text("METADATA") or found.read_text("PKG-INFO") or ""
-    head = HeaderParser().parsestr(text.partition("\n\n")[0])  # without the description, which can be long
-    requires = tuple(value for key, value in head.items() if key.lower() == "requires-dist")
-    return Package(head.get("Version", ""), requires, head.get("Requires-Python", ""))
+    # Line by line, up to the description: a parser of e-mail takes as long as everything else that fit checks.
+    head = [line.partition(": ") for line in text.partition("\n\n")[0].splitlines()]
+    fields = {name.lower(): value for name, _, value in head}
+    requires = tuple(value for name, _, value in head if name.lower() == "requires-dist")
+    return Package(fields.get("version", ""), requires, fields.get("requires-python", ""))
 
 
 def needed_packages() -> dict[str, Package | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -36,6 +37,14 @@ FITTING = {
 
 def levels(findings) -> list[str]:
     return [finding.level for finding in findings]
+
+
+def test_packages_are_read_from_their_metadata():
+    found = health.installed("torchrl")
+    assert found is not None
+    assert found.version == metadata.version("torchrl")
+    assert list(found.requires) == metadata.requires("torchrl")
+    assert health.installed("no-such-package") is None
 
 
 def test_fitting_versions_are_one_line():
