@@ -66,14 +66,14 @@ def call(*args: str | Path) -> Result:
 def fit_tiny_cli(run_dir: Path, *args: str | Path, max_frames: int = 200) -> Result:
     """Train on the tiny env through the command line, and require success."""
     result = call("fit", *TINY, f"--max_frames={max_frames}", f"--trainer.default_root_dir={run_dir}", *args)
-    assert result.code == 0, result.err
+    assert result.code == 0, (result.code, result.err)
     return result
 
 
 def printed_config(*args: str | Path) -> dict:
     """Return what ``fit ARGS --print_config`` prints."""
     result = call("fit", *args, "--print_config")
-    assert result.code == 0, result.err
+    assert result.code == 0, (result.code, result.err)
     return yaml.safe_load(result.out)
 
 

@@ -131,7 +131,7 @@ def test_a_yaml_block_composes_with_the_quickstart(block, tmp_path):
     path.write_text(block)
     base = ["--config", REPOSITORY / "configs" / "quickstart.yaml"]
     names = callback_names(printed_config(*base, "--config", path))
-    assert names[1:] == re.findall(r"class_path: (callbacks\.\S+)", block)
+    assert names[1:] == re.findall(r"class_path: ((?:callbacks|lightning)\.\S+)", block)
 
 
 @pytest.mark.parametrize("block", blocks("python"))

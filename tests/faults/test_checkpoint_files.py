@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import random
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -128,22 +129,22 @@ def test_no_way_to_load_a_checkpoint_executes_it(finished, tmp_path):
     (tmp_path / "files").mkdir()
     marker = tmp_path / "executed"
     for path in hostile_files(tmp_path / "files", marker):
-        options = [*TINY, f"--ckpt_path={path}", f"--trainer.default_root_dir={tmp_path / 'run'}"]
-        inside = finished / "checkpoints" / "last.ckpt.hostile"
-        inside.write_bytes(path.read_bytes())
-        for args in (
-            ["fit", *options],
-            ["validate", *options],
-            ["probe", inside],
-            ["fit", *options, "--weights_only=false"],
-        ):
-            result = call(*args)
-            assert result.code == 2
-            assert len(result.err.strip().splitlines()) == 1
-        inside.unlink()
         with pytest.raises(UserError):
             fit_tiny(tmp_path / "run", ckpt_path=str(path))
         assert not marker.exists()
+    inside = shutil.copy(path, finished / "checkpoints" / "hostile.ckpt")  # the last one: a zip like any other
+    options = [*TINY, f"--ckpt_path={inside}", f"--trainer.default_root_dir={tmp_path / 'run'}"]
+    for args in (
+        ["fit", *options],
+        ["validate", *options],
+        ["probe", inside],
+        ["fit", *options, "--weights_only=false"],
+    ):
+        result = call(*args)
+        assert result.code == 2
+        assert len(result.err.strip().splitlines()) == 1
+        assert not marker.exists()
+    Path(inside).unlink()
     assert not (tmp_path / "run" / "checkpoints").exists()
     pickle.loads((tmp_path / "files" / "plain.ckpt").read_bytes())
     assert marker.exists(), "a file of this test would have executed nothing"

@@ -43,7 +43,11 @@ def data_options(storage: str) -> dict:
     ("storage", "leave", "expected"),
     [
         pytest.param(
-            "ram", 0, r"^the replay in \S+ cannot be written \(No space left on device\), so this", id="replay"
+            "ram",
+            0,
+            r"^the replay in \S+ cannot be written \(No space left on device\), so this",
+            id="replay",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "ram", MIB // 3, r"^the checkpoint \S+last.ckpt cannot be written \(No space left", id="checkpoint"

@@ -131,6 +131,7 @@ def test_the_command_line_ends_with_one_line_when_a_simulator_dies(tmp_path):
     assert frames(tmp_path) == 100
 
 
+@pytest.mark.slow
 def test_a_render_context_that_fails_is_one_line(tmp_path, monkeypatch):
     from dm_control.mujoco.engine import Camera
 
