@@ -16,6 +16,7 @@ from plasticity_rl.checkpoint import BestCheckpoint, LastCheckpoint
 from plasticity_rl.monitor import RunMonitor
 from plasticity_rl.progress import FrameProgressBar
 from plasticity_rl.run_folder import RunFolder
+from plasticity_rl.strategy import choose_strategy, refuse_other_strategy
 from plasticity_rl.video import EvalVideo
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -69,7 +70,7 @@ def make_trainer(run_dir: str | Path, *, callbacks: Sequence[pl.Callback] = (), 
     Args:
         run_dir: Run folder: ``checkpoints/``, TensorBoard events, ``videos/``, ``replay/``.
         callbacks: Interventions and probes, in any order, and any other Lightning callbacks.
-        **options: Passed on to ``lightning.Trainer``.
+        **options: Passed on to ``lightning.Trainer``. With several ``devices`` the strategy is ``ddp_rl``.
     """
     run_dir = Path(run_dir)
     all_callbacks = run_callbacks(
@@ -79,4 +80,8 @@ def make_trainer(run_dir: str | Path, *, callbacks: Sequence[pl.Callback] = (), 
     )
     place_checkpoints(all_callbacks, run_dir)
     options = {"logger": run_logger(run_dir), **TRAINER_DEFAULTS, **options}
-    return pl.Trainer(default_root_dir=run_dir, callbacks=all_callbacks, **options)
+    places = {name: options[name] for name in ("devices", "num_nodes", "accelerator") if name in options}
+    options["strategy"] = choose_strategy(options.get("strategy", "auto"), **places)
+    trainer = pl.Trainer(default_root_dir=run_dir, callbacks=all_callbacks, **options)
+    refuse_other_strategy(trainer)
+    return trainer
