@@ -294,7 +294,7 @@ class RLDataModule(pl.LightningDataModule):
         own = self.collector.finished_episodes(step)
         if self.world_size == 1:
             return own
-        return all_finished(own, self.num_envs, self.trainer.strategy)  # type: ignore[union-attr]
+        return all_finished(own, self.num_envs, self.trainer.strategy.root_device)  # type: ignore[union-attr]
 
     def evaluate(self, policy: Policy, episode: int, task: str | None = None) -> Episode:
         """Play evaluation episode number ``episode`` with a deterministic policy, on an env of its own.

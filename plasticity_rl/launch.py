@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -26,6 +27,9 @@ SECONDS_TO_FAIL = 10.0
 CONNECTION_ERRORS = ("gloo", "connection closed by peer", "connection reset", "nccl", "broken pipe", "socket timeout")
 
 
+_STARTED: list[subprocess.Popen] = []
+
+
 class RankLauncher(_SubprocessScriptLauncher):
     """Lightning's launcher (the same command once per device), with ranks that end together and in one piece.
 
@@ -39,7 +43,10 @@ class RankLauncher(_SubprocessScriptLauncher):
         if not self.cluster_environment.creates_processes_externally:
             os.environ[MAIN_PROCESS] = str(os.getpid())
             self._call_children_scripts()
+            _STARTED.extend(self.procs)
             threading.Thread(target=self._watch, daemon=True, name="ranks").start()
+        elif os.environ.get(MAIN_PROCESS) == str(os.getpid()):
+            self.procs = _STARTED  # a second Trainer of one program: the processes of the first are its ranks
         elif is_child():
             threading.Thread(target=_end_with_main_process, daemon=True, name="main process").start()
         _set_num_threads_if_needed(num_processes=self.num_processes)

@@ -66,18 +66,20 @@ def all_episodes(own: Sequence[Episode]) -> list[Episode]:
     return [episode for turn in itertools.zip_longest(*shares) for episode in turn if episode is not None]
 
 
-def all_finished(own: Sequence[tuple[float, int]], num_envs: int, strategy: Any) -> list[tuple[float, int]]:
+def all_finished(own: Sequence[tuple[float, int]], num_envs: int, device: torch.device) -> list[tuple[float, int]]:
     """Return the ``(return, env steps)`` of the training episodes that ended in this env step, on any rank.
 
     Args:
         own: Those of this rank, at most one per env.
         num_envs: Environments of a rank.
-        strategy: The Trainer's.
+        device: Device on which the ranks are connected.
     """
     table = torch.zeros(num_envs, 2, dtype=torch.float64)  # no episode has 0 steps
     table[: len(own)] = torch.tensor(own, dtype=torch.float64).view(-1, 2)
-    rows = strategy.all_gather(table.to(strategy.root_device)).view(-1, 2).tolist()
-    return [(value, int(steps)) for value, steps in rows if steps]
+    table = table.to(device)
+    tables = [torch.empty_like(table) for _ in range(dist.get_world_size())]
+    dist.all_gather(tables, table)
+    return [(value, int(steps)) for value, steps in torch.cat(tables).tolist() if steps]
 
 
 # ---- checkpoints: one file, written by rank 0, holds what every rank needs to go on
