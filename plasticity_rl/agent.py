@@ -150,11 +150,11 @@ class DrQV2(RLModule):
         data.replay.write(step)
         self.advance_clocks(data.num_envs, data.action_repeat)
         self.dispatch("on_env_step", step)
-        for episode_return, env_steps in data.collector.finished_episodes(step):
+        for episode_return, env_steps in data.finished_episodes(step):
             self.log_scalars({"train/return": episode_return, "train/episode_steps": env_steps})
             self.dispatch("on_episode_end", episode_return, env_steps)
 
-        while self.update_credit >= 1 and data.replay.has_window:
+        while self.update_credit >= 1 and data.can_sample:
             self.update_credit -= 1
             self.dispatch("on_update_start")
             batch = data.replay.sample().to(self.device)
@@ -179,7 +179,7 @@ class DrQV2(RLModule):
         observation, next_observation = batch[key], batch["next", key]
         if self.augment:
             observation, next_observation = (self.augmentations(x, self.rng) for x in (observation, next_observation))
-        noise = self.rng.get("update_noise", observation.device)
+        noise = self.rng.get_own("update_noise", observation.device)
         features = self.encoder(observation)
         target = self._target(batch, next_observation, noise)
 

@@ -66,10 +66,10 @@ class AugmentationChain:
     def _run_stage(self, index: int, images: Tensor, generators: NamedGenerators) -> Tensor:
         stage = self.stages[index]
         if isinstance(stage, Augmentation):
-            return stage(images, generators.get("augment", images.device))
+            return stage(images, generators.get_own("augment", images.device))
         batch, channels, height, width = images.shape
         videos = (images.float() / 255.0).view(batch, channels // 3, 3, height, width)
-        with seeded_globally(generators.get("augment_seed"), images.device):
+        with seeded_globally(generators.get_own("augment_seed"), images.device):
             out = stage(videos) if self.is_kornia[index] else torch.stack([stage(video) for video in videos])
         if out.shape != videos.shape:
             raise ValueError(f"it returns {tuple(out.shape[1:])} for frames {tuple(videos.shape[1:])}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib
 import logging
 import re
@@ -37,11 +38,17 @@ from plasticity_rl.cli_errors import UNION, one_line
 from plasticity_rl.data import RLDataModule
 from plasticity_rl.description import short_name
 from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.launch import same_run_dir
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.run_folder import refuse_other_run, refuse_unwritable, requeued_checkpoint
 from plasticity_rl.run_logger import run_logger
 from plasticity_rl.sac import SAC
+<<<<<<< ours
 from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks, with_checkpoint_io
+=======
+from plasticity_rl.strategy import asks_for_ranks, choose_strategy, refuse_other_strategy
+from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks, run_logger
+>>>>>>> theirs
 
 RUNS = Path("runs")
 """Where runs go that name no folder: ``runs/<task>_<interventions>_seed<seed>_<date>-<time>``."""
@@ -176,7 +183,9 @@ class RLCLI(LightningCLI):
         self._refuse_options(config)
         config.data.seed = config.model.seed = as_seed(config.seed_everything)  # `true` has become a number by now
         if config.trainer.default_root_dir is None:
-            config.trainer.default_root_dir = str(default_run_dir(config, self.subcommand))
+            several = asks_for_ranks(*(config.trainer.get(name) for name in ("devices", "num_nodes", "accelerator")))
+            choose = functools.partial(default_run_dir, config, self.subcommand)
+            config.trainer.default_root_dir = str(same_run_dir(choose, several=several))
         run_dir = Path(config.trainer.default_root_dir)
         if config.ckpt_path == "last":
             checkpoints = list((run_dir / "checkpoints").glob("last*.ckpt"))
@@ -227,12 +236,26 @@ class RLCLI(LightningCLI):
             kwargs["logger"] = False
         elif options.logger in (None, True):
             kwargs["logger"] = run_logger(run_dir)
+        places = {name: options[name] for name in ("devices", "num_nodes", "accelerator")}
+        kwargs["strategy"] = choose_strategy(options.strategy, **places)
         try:
+<<<<<<< ours
             return super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except UserError:
             raise
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise trainer_error(error, options) from error
+=======
+            trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"trainer: {_first_line(error)}") from error
+        refuse_other_strategy(trainer)
+        return trainer
+
+    def before_fit(self) -> None:
+        """Refuse numbers that several ranks cannot share, before they are started."""
+        self.datamodule.refuse_uneven(self.trainer.world_size)
+>>>>>>> theirs
 
 
 def agent_class(args: Sequence[str]) -> type[RLModule]:

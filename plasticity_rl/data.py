@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+<<<<<<< ours
 from lightning.pytorch.trainer.states import TrainerFn
+=======
+from tensordict import TensorDictBase
+>>>>>>> theirs
 from torchrl.envs import EnvBase
 
 from plasticity_rl.callback import Intervention, as_agent
@@ -17,7 +21,11 @@ from plasticity_rl.collector import Policy, StepCollector, WatchedPolicy
 from plasticity_rl.envs import Observation, make_env
 from plasticity_rl.errors import RunFailure, UserError, describe_error
 from plasticity_rl.evaluation import Episode, play_episode
+<<<<<<< ours
 from plasticity_rl.nan_guard import DetectNaN
+=======
+from plasticity_rl.ranks import all_finished, refuse_different
+>>>>>>> theirs
 from plasticity_rl.replay import FrameReplay, check_fits, replay_bytes
 from plasticity_rl.replay_files import holds_replay
 from plasticity_rl.rng import derive_seed
@@ -46,6 +54,9 @@ class Ticks:
 class RLDataModule(pl.LightningDataModule):
     """Environment, collector and replay of one rank.
 
+    With several ranks (``trainer.devices``) frames, env steps, ``capacity`` and ``batch_size`` count all ranks together;
+    ``num_envs`` are those of each (docs/multi_gpu.md).
+
     Args:
         task: Task name, e.g. ``walker_run``, ``cup_catch``, ``reach_duplo``.
         observation: ``pixels``, or ``state``: the task's own observations as one float32 vector (positions, velocities
@@ -57,14 +68,14 @@ class RLDataModule(pl.LightningDataModule):
         render: ``exact`` gives the published pixels; ``fast`` leaves out shadows, reflections and multisampling
             (several times faster in software, visibly different pixels).
         camera_id: Camera, or None for the published choice (quadruped 2, others 0).
-        num_envs: Environments stepped side by side; one tick is one env step of each.
+        num_envs: Environments stepped side by side, on each rank; one tick is one env step of each.
         n_step: Steps of the n-step return.
         discount: Discount factor gamma per env step, in [0, 1].
-        batch_size: Transitions per gradient update.
+        batch_size: Transitions per gradient update; each rank samples its share.
         capacity: Transitions the replay keeps.
         storage: ``ram``, or ``memmap`` for files in the run folder.
         max_frames: Env frames at which training stops.
-        eval_every_n_frames: Env frames between evaluations; a multiple of ``action_repeat * num_envs``.
+        eval_every_n_frames: Env frames between evaluations; a multiple of ``action_repeat * num_envs * ranks``.
         num_eval_episodes: Episodes per evaluation.
         seed: Seed of environments and replay sampling; the command line links it to ``seed_everything``.
         replay_dir: Folder of the replay files that make a resume exact; None is ``replay/`` in the run folder
@@ -115,7 +126,10 @@ class RLDataModule(pl.LightningDataModule):
         self.num_eval_episodes, self.seed = num_eval_episodes, seed
         self.resumable_epochs, self.allow_empty_replay = resumable_epochs, allow_empty_replay
         self.keep_frames_of: int | None = None
+        self.world_size_of_checkpoint: int | None = None
+        """Ranks of the run whose checkpoint is looked at with one process, or None for as many as there are."""
         self._refuse_bad_numbers()
+        self.refuse_uneven(1)
         self.current_task = task
         self._eval_envs: dict[str, EnvBase] = {}
         # One env is built here, before any training, so that a wrong task or a broken renderer is known at once.
@@ -133,10 +147,19 @@ class RLDataModule(pl.LightningDataModule):
                 raise UserError(f"data.{name}={getattr(self, name)} must be a whole number >= 1")
         if not 0 <= self.discount <= 1:
             raise UserError(f"data.discount={self.discount} must be in [0, 1]; the published value is 0.99")
-        if self.eval_every_n_frames % self.frames_per_tick:
+
+    def refuse_uneven(self, world_size: int) -> None:
+        """Raise UserError when ``world_size`` ranks cannot share a batch, or the frames between evaluations, evenly."""
+        if self.batch_size % world_size:
+            raise UserError(
+                f"data.batch_size={self.batch_size} must be a multiple of the {world_size} ranks (trainer.devices * "
+                f"trainer.num_nodes), each of which samples its share: use {-(-self.batch_size // world_size) * world_size}"
+            )
+        ranks, tick = f" * {world_size} ranks" * (world_size > 1), self.action_repeat * self.num_envs * world_size
+        if self.eval_every_n_frames % tick:
             raise UserError(
                 f"data.eval_every_n_frames={self.eval_every_n_frames} must be a multiple of "
-                f"action_repeat * num_envs = {self.frames_per_tick}"
+                f"action_repeat * num_envs{ranks} = {tick}"
             )
 
     def _refuse_long_returns(self, episode_steps: float | None) -> None:
@@ -148,9 +171,19 @@ class RLDataModule(pl.LightningDataModule):
             )
 
     @property
+    def world_size(self) -> int:
+        """Number of ranks that share the run."""
+        return self.world_size_of_checkpoint or (self.trainer.world_size if self.trainer is not None else 1)
+
+    @property
+    def env_steps_per_tick(self) -> int:
+        """Env steps of one step of every env of every rank."""
+        return self.num_envs * self.world_size
+
+    @property
     def frames_per_tick(self) -> int:
-        """Env frames that one step of every env takes."""
-        return self.action_repeat * self.num_envs
+        """Env frames that one step of every env of every rank takes."""
+        return self.action_repeat * self.env_steps_per_tick
 
     def eval_env(self, task: str) -> EnvBase:
         """Return the single env on which ``task`` is evaluated, built at the first call."""
@@ -183,16 +216,37 @@ class RLDataModule(pl.LightningDataModule):
                 f"data.observation={self.observation}, but the agent was made for {agent.observation_key}: "
                 "give it the data module's obs_shape"
             )
+        self.refuse_uneven(self.world_size)
+        self._all_can_sample = False
         callbacks = self.trainer.callbacks  # type: ignore[union-attr]
         if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
             self._refuse_too_few_seed_frames(agent.num_seed_frames)
+<<<<<<< ours
         folder = Path(self.replay_dir or Path(self.trainer.default_root_dir) / "replay")  # type: ignore[union-attr]
         check_fits(self.replay_size_bytes, self.storage, folder)
         rank = self.trainer.global_rank  # type: ignore[union-attr]
         self._replay_folder = folder / f"rank{rank}"
         self.replay = self._make_replay(self._replay_folder, derive_seed(self.seed, f"replay/rank{rank}"))
+=======
+        num_bytes = replay_bytes(
+            self.obs_shape,
+            self.stacked_frames,
+            self.action_dim,
+            self._records_needed(),
+            self.num_envs,
+            observation=self.observation,
+        )
+        run_dir, rank = self.trainer.default_root_dir, self.trainer.global_rank  # type: ignore[union-attr]
+        refuse_different({"run folder": run_dir, "data.batch_size": self.batch_size, **self._identity()})
+        folder = Path(self.replay_dir or Path(run_dir) / "replay")
+        check_fits(num_bytes * self.trainer.num_devices, self.storage, folder)  # type: ignore[union-attr]  # ranks here
+        self.replay = self._make_replay(folder / f"rank{rank}", derive_seed(self.seed, f"replay/rank{rank}"))
+>>>>>>> theirs
         self._policy: Policy = lambda observations: agent.act(observations, explore=True)
-        self._collect(self.task, self.seed + rank * self.num_envs)
+        self._collect(self.task, self._env_seed(rank))
+
+    def _env_seed(self, rank: int) -> int:
+        return derive_seed(self.seed, f"env/rank{rank}") % (2**32 - self.num_envs) if rank else self.seed
 
     def _collect(self, task: str, seed: int) -> None:
         train_env = self._make_env(task, seed=seed, num_envs=self.num_envs)
@@ -214,11 +268,11 @@ class RLDataModule(pl.LightningDataModule):
         return FrameReplay(
             obs_shape=self.obs_shape,
             action_dim=self.action_dim,
-            capacity=self.capacity,
+            capacity=-(-self.capacity // self.world_size),
             frame_stack=self.stacked_frames,
             n_step=self.n_step,
             discount=self.discount,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size // self.world_size,
             num_lanes=self.num_envs,
             storage=self.storage,
             folder=folder,
@@ -233,8 +287,8 @@ class RLDataModule(pl.LightningDataModule):
         return self.frame_stack if self.observation == "pixels" else 1
 
     def _records_needed(self) -> int:
-        """Transitions that a run of ``max_frames`` can fill: a short run does not need the whole capacity."""
-        return min(self.capacity, -(-self.max_frames // self.action_repeat))
+        """Transitions of this rank that ``max_frames`` can fill: a short run does not need the whole capacity."""
+        return -(-min(self.capacity, -(-self.max_frames // self.action_repeat)) // self.world_size)
 
     @property
     def replay_size_bytes(self) -> int:
@@ -262,10 +316,28 @@ class RLDataModule(pl.LightningDataModule):
         return Ticks(self.eval_every_n_frames // self.frames_per_tick)
 
     def val_dataloader(self) -> list[int]:
-        """Indices of the evaluation episodes of this rank."""
+        """Indices of the evaluation episodes of this rank; equally many on all ranks, so some may not exist."""
         trainer = self.trainer
         assert trainer is not None
-        return list(range(trainer.global_rank, self.num_eval_episodes, trainer.world_size))
+        turns = -(-self.num_eval_episodes // trainer.world_size)
+        return list(range(trainer.global_rank, turns * trainer.world_size, trainer.world_size))
+
+    @property
+    def can_sample(self) -> bool:
+        """Whether every rank has a transition to sample; to be asked by all ranks at the same point."""
+        if self.world_size == 1:
+            return self.replay.has_window
+        if not self._all_can_sample:  # once it is true it stays so, and ranks need not ask each other again
+            strategy = self.trainer.strategy  # type: ignore[union-attr]
+            self._all_can_sample = strategy.reduce_boolean_decision(self.replay.has_window)
+        return self._all_can_sample
+
+    def finished_episodes(self, step: TensorDictBase) -> list[tuple[float, int]]:
+        """Return ``(return, env steps)`` of the training episodes that ``step`` ended, on any rank, equal on all."""
+        own = self.collector.finished_episodes(step)
+        if self.world_size == 1:
+            return own
+        return all_finished(own, self.num_envs, self.trainer.strategy.root_device)  # type: ignore[union-attr]
 
     def evaluate(self, policy: Policy, episode: int, task: str | None = None) -> Episode:
         """Play evaluation episode number ``episode`` with a deterministic policy, on an env of its own.

@@ -23,6 +23,7 @@ from plasticity_rl.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from plasticity_rl.cli import quiet, restore_only
 from plasticity_rl.data import RLDataModule
 from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.ranks import saved_world_size
 from plasticity_rl.replay import FrameReplay
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.trainer import TRAINER_DEFAULTS
@@ -90,7 +91,7 @@ def measure_checkpoint(
     chosen = [probe for probe in chosen if _accepts(probe, restored.agent, result, explicit=probes is not None)]
     session = _Session(chosen, result, rollout_frames, Path(restored.run_dir))
     interventions = [callback for callback in restored.callbacks if isinstance(callback, Intervention)]
-    session.run(restored.agent, restored.data, interventions, path)
+    session.run(restored.agent, restored.data, interventions, path, checkpoint)
     return result
 
 
@@ -166,7 +167,15 @@ class _Session(RLCallback):
         self.probes, self.result = list(probes), result
         self.rollout_frames, self.run_dir = rollout_frames, run_dir
 
-    def run(self, agent: RLModule, data: RLDataModule, interventions: Sequence[pl.Callback], path: Path) -> None:
+    def run(
+        self,
+        agent: RLModule,
+        data: RLDataModule,
+        interventions: Sequence[pl.Callback],
+        path: Path,
+        checkpoint: Mapping[str, Any],
+    ) -> None:
+        data.world_size_of_checkpoint = saved_world_size(checkpoint)  # of which rank 0's replay is looked at
         data.storage = "memmap"  # reads the run's files in place; they would be changed by a write alone
         self._let_replay_be_missing(data)
         trainer = pl.Trainer(

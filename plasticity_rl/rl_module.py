@@ -19,6 +19,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from plasticity_rl import logging as rl_logging
+from plasticity_rl import ranks
 from plasticity_rl.activations import Pass, record_pass
 from plasticity_rl.callback import Intervention, LossTerm, RLCallback, in_order, refuse_conflicts, refuse_without_pixels
 from plasticity_rl.description import describe
@@ -26,6 +27,7 @@ from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
 from plasticity_rl.module_access import ModuleAccess
 from plasticity_rl.rng import NamedGenerators, derive_seed, global_rng_state, set_global_rng_state
+from plasticity_rl.units import mean_over_ranks
 
 if TYPE_CHECKING:
     from plasticity_rl.data import RLDataModule
@@ -86,8 +88,19 @@ class RLModule(ModuleAccess):
         self._replay_ratio = ratio
 
     def advance_clocks(self, env_steps: int, frames_per_env_step: int) -> None:
+<<<<<<< ours
         """Count env steps, and earn update credit for those that lie past the seed phase."""
         if self.env_frames >= max(self.num_seed_frames, self.updates_from_frame):
+=======
+        """Count env steps, and earn update credit for those that lie past the seed phase.
+
+        Args:
+            env_steps: Of this rank; the clocks count those of all ranks.
+            frames_per_env_step: Action repeat.
+        """
+        env_steps *= ranks.world_size_of(self)
+        if self.env_frames >= self.num_seed_frames:
+>>>>>>> theirs
             self.update_credit += self._replay_ratio * env_steps
         self.env_steps += env_steps
         self.env_frames += env_steps * frames_per_env_step
@@ -248,8 +261,8 @@ class RLModule(ModuleAccess):
     def log_progress(self, metrics: Mapping[str, Any]) -> None:
         """Every ``trainer.log_every_n_steps`` env steps: the last update's metrics, the clocks, settings and speeds."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        interval = max(every, 1) * self.data.num_envs
-        if self.env_steps // interval == (self.env_steps - self.data.num_envs) // interval:
+        interval = max(every, 1) * self.data.env_steps_per_tick
+        if self.env_steps // interval == (self.env_steps - self.data.env_steps_per_tick) // interval:
             return
         then, frames, updates = self._last_log
         now = time.monotonic()
@@ -257,7 +270,7 @@ class RLModule(ModuleAccess):
         self._last_log = (now, self.env_frames, self.num_updates)
         self.log_scalars(
             {
-                **dict(metrics.items()),
+                **mean_over_ranks(self, metrics),
                 **self.settings(),
                 "clock/env_steps": self.env_steps,
                 "clock/num_updates": self.num_updates,
@@ -302,6 +315,7 @@ class RLModule(ModuleAccess):
 
     def setup(self, stage: str) -> None:
         """Forget what belonged to an earlier Trainer."""
+        self.rng.rank = self.global_rank
         self._callbacks = None
         self._loss_terms = {}
 
@@ -330,8 +344,9 @@ class RLModule(ModuleAccess):
         raise NotImplementedError
 
     def validation_step(self, episode: int, batch_idx: int) -> None:
-        """Play one deterministic evaluation episode."""
-        self.eval_episodes.append(self.data.evaluate(lambda obs: self.act(obs, explore=False), episode))
+        """Play one deterministic evaluation episode, if there is one of this number."""
+        if episode < self.data.num_eval_episodes:
+            self.eval_episodes.append(self.data.evaluate(lambda obs: self.act(obs, explore=False), episode))
 
     def on_validation_epoch_end(self) -> None:
         """Log mean and standard deviation of the evaluation episodes' returns."""
@@ -343,6 +358,7 @@ class RLModule(ModuleAccess):
         self.log_dict({**scalars, "env_frames": frames, **({"step": frames} if validating else {})}, logger=validating)
 
     def _log_evaluation(self) -> dict[str, Tensor]:
+        self.eval_episodes = ranks.all_episodes(self.eval_episodes)
         returns = torch.tensor([episode.episode_return for episode in self.eval_episodes], dtype=torch.float64)
         scalars = {"eval/return": returns.mean(), "eval/return_std": returns.std(correction=0)}
         self.dispatch("on_evaluation", self.eval_episodes)
@@ -364,13 +380,18 @@ class RLModule(ModuleAccess):
             "callbacks": describe(self.trainer.callbacks) if self._trainer is not None else [],  # type: ignore[attr-defined]
             "architecture": {name: list(p.shape) for name, p in self.named_parameters()},
         }
+        if self._trainer is not None:
+            ranks.add_other_ranks(checkpoint, type(self.data).__qualname__)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what ``on_save_checkpoint`` added, refusing a checkpoint of another network by name."""
         if "rl" not in checkpoint:
             raise UserError("the checkpoint was not written by plasticity_rl: it holds no 'rl' entry")
-        if self._trainer is not None and (data := checkpoint.get(type(self.data).__qualname__)):
+        if self._trainer is not None and (data := checkpoint.get(key := type(self.data).__qualname__)):
             self.data.refuse_other_identity(data["identity"])  # before the networks, whose shapes depend on the task
+            if self.trainer.state.fn == TrainerFn.FITTING:
+                ranks.refuse_other_world_size(checkpoint, self.data.world_size)
+                ranks.take_own_part(checkpoint, key, self.global_rank)
         state = checkpoint["rl"]
         refuse_other_architecture(state["architecture"], {name: list(p.shape) for name, p in self.named_parameters()})
         for name in COUNTERS:

@@ -24,15 +24,16 @@ class NamedGenerators:
 
     Args:
         seed: Seed that every generator is derived from.
+        rank: Which of the run's processes draws.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, rank: int = 0) -> None:
+        self.seed, self.rank = seed, rank
         self._generators: dict[str, torch.Generator] = {}
         self._pending: dict[str, Tensor] = {}
 
     def get(self, name: str, device: torch.device | str = "cpu") -> torch.Generator:
-        """Return the generator called ``name``, on ``device``, restored if a checkpoint held it."""
+        """Return the generator called ``name``, on ``device``, restored if a checkpoint held it; equal on all ranks."""
         device = torch.device(device)
         generator = self._generators.get(name)
         if generator is None or generator.device.type != device.type:
@@ -43,6 +44,10 @@ class NamedGenerators:
                 generator.set_state(saved)
             self._generators[name] = generator
         return generator
+
+    def get_own(self, name: str, device: torch.device | str = "cpu") -> torch.Generator:
+        """Return a generator of this rank's own, as augmentation and the losses' noise need; rank 0's is ``name``."""
+        return self.get(f"{name}/rank{self.rank}" if self.rank else name, device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state of every generator that was used or restored, by name."""

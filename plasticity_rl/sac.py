@@ -108,11 +108,11 @@ class SAC(RLModule):
         data.replay.write(step)
         self.advance_clocks(data.num_envs, data.action_repeat)
         self.dispatch("on_env_step", step)
-        for episode_return, env_steps in data.collector.finished_episodes(step):
+        for episode_return, env_steps in data.finished_episodes(step):
             self.log_scalars({"train/return": episode_return, "train/episode_steps": env_steps})
             self.dispatch("on_episode_end", episode_return, env_steps)
 
-        while self.update_credit >= 1 and data.replay.has_window:
+        while self.update_credit >= 1 and data.can_sample:
             self.update_credit -= 1
             self.dispatch("on_update_start")
             batch = data.replay.sample().to(self.device)
@@ -134,7 +134,7 @@ class SAC(RLModule):
         """
         inputs, state = _with_columns(batch), batch["state"]
         seen = {"state": state, "next_state": batch["next", "state"], "features": state}
-        sac = self._sac_loss(self.rng.get("update_noise", state.device))
+        sac = self._sac_loss(self.rng.get_own("update_noise", state.device))
 
         critic_terms = self.loss_terms("critic", batch, **seen)
         td_loss, _ = sac.qvalue_v2_loss(inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import NotFiniteError, dormant_mask
+from plasticity_rl.ranks import world_size_of
 
 if TYPE_CHECKING:
     from plasticity_rl.rl_module import RLModule
@@ -169,6 +170,15 @@ def over_ranks(agent: RLModule, mean: Tensor) -> Tensor:
     reduced = agent.trainer.strategy.reduce(mean, reduce_op="mean")
     assert isinstance(reduced, Tensor)
     return reduced
+
+
+def mean_over_ranks(agent: RLModule, scalars: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the mean of each of ``scalars`` over all ranks, which must all have the same ones."""
+    names = sorted(scalars.keys())
+    if not names or world_size_of(agent) == 1:
+        return dict(scalars.items())
+    means = over_ranks(agent, torch.stack([scalars[name].float() for name in names]))
+    return dict(zip(names, means.unbind(), strict=True))
 
 
 def dormant(activity: Tensor, tau: float) -> Tensor:

@@ -57,9 +57,9 @@ class TinyAgent(RLModule):
         self.data.replay.write(step)
         self.advance_clocks(self.data.num_envs, self.data.action_repeat)
         self.dispatch("on_env_step", step)
-        for episode_return, env_steps in self.data.collector.finished_episodes(step):
+        for episode_return, env_steps in self.data.finished_episodes(step):
             self.dispatch("on_episode_end", episode_return, env_steps)
-        while self.update_credit >= 1 and self.data.replay.has_window:
+        while self.update_credit >= 1 and self.data.can_sample:
             self.update_credit -= 1
             self.dispatch("on_update_start")
             batch = self.data.replay.sample()
@@ -72,7 +72,7 @@ class TinyAgent(RLModule):
     def update(self, batch: TensorDictBase) -> TensorDict:
         pixels, next_pixels = batch["pixels"], batch["next", "pixels"]
         if self.augment:
-            pixels, next_pixels = (random_shift(x, 1, self.rng.get("augment")) for x in (pixels, next_pixels))
+            pixels, next_pixels = (random_shift(x, 1, self.rng.get_own("augment")) for x in (pixels, next_pixels))
         features = self.encode(pixels)
         error = self._values(features, batch["action"]) - self._target(batch, next_pixels)
         seen = {"pixels": pixels, "next_pixels": next_pixels, "features": features}
@@ -112,7 +112,7 @@ class TinyAgent(RLModule):
     def act(self, pixels: Tensor, *, explore: bool) -> Tensor:
         action = self.policy(self.encode(pixels))
         if explore:
-            noise = torch.rand(action.shape, generator=self.rng.get("explore"))
+            noise = torch.rand(action.shape, generator=self.rng.get_own("explore"))
             action = (action + noise - 0.5).clamp(-1, 1)
         return action
 

@@ -30,7 +30,8 @@ class AdaptiveReplayRatio(Intervention):
     Reference: Ma et al. 2024 (arXiv 2310.07418), section 5, Algorithm 1; the defaults are theirs for DeepMind Control
         (50 episodes = 50 000 env frames). As in their code the mean covers the last episode of each window only, and
         the switch happens once.
-        Under DDP FAU is the mean over ranks, whose episodes must be equally long, as those of DeepMind Control are.
+        With several environments or ranks the episodes of all count, and FAU is the mean over ranks; the last episode is
+        then the last one of each environment.
     Differences from the original: none known with the defaults. ``average_over="window"``, ``min_recovery`` and
         ``one_way=False`` are additions.
 
@@ -99,8 +100,7 @@ class AdaptiveReplayRatio(Intervention):
     def on_update_start(self, agent: RLModule) -> None:
         """Measure the first update of all, and every update of the episodes that are averaged over."""
         watching = not (self.switched and self.one_way)
-        last_episode = self.episodes % self.every_n_episodes == self.every_n_episodes - 1
-        in_average = watching and (self.average_over == "window" or last_episode)
+        in_average = watching and self.episodes % self.every_n_episodes >= self._averaged_from(agent)
         self._measuring = in_average or self.initial is None
         if self._measuring:
             self._counter.start(agent)
@@ -122,9 +122,12 @@ class AdaptiveReplayRatio(Intervention):
             # All ranks must switch at the same update, or their collectives no longer match.
             mean = agent.trainer.strategy.reduce(self._sum / self._count, reduce_op="mean")
             self._check(agent, float(mean))
-        next_is_averaged = self.episodes % self.every_n_episodes == self.every_n_episodes - 1
-        if next_is_averaged if self.average_over == "episode" else self.episodes % self.every_n_episodes == 0:
+        if self.episodes % self.every_n_episodes == self._averaged_from(agent):
             self._sum, self._count = torch.zeros(()), 0
+
+    def _averaged_from(self, agent: RLModule) -> int:
+        """Return how many episodes of a window are over when its average begins; environments end theirs together."""
+        return max(self.every_n_episodes - agent.data.env_steps_per_tick, 0) if self.average_over == "episode" else 0
 
     def _check(self, agent: RLModule, fau: float) -> None:
         agent.log_scalars({f"intervention/{self.name}/fau": fau})

@@ -127,7 +127,7 @@ class ChurnReduction(Regularizer):
         """Return the mean squared difference of the outputs on a reference batch of the replay."""
         assert self._twin is not None
         size = self.batch_size or batch.batch_size[0]
-        generator = agent.rng.get(f"intervention/{self.state_key}")
+        generator = agent.rng.get_own(f"intervention/{self.state_key}")
         reference = agent.data.replay.peek(size, generator).to(agent.device)
         live = network_tensors(agent)
         live = {name: value if id(value) in self._trained else value.detach() for name, value in live.items()}

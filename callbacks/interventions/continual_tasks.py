@@ -11,6 +11,7 @@ import torch
 from plasticity_rl.callback import Intervention, as_agent
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
+from plasticity_rl.ranks import all_episodes
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.rng import derive_seed, global_rng_state, set_global_rng_state
 
@@ -36,7 +37,8 @@ class ContinualTasks(Intervention):
 
     Args:
         tasks: Task names in order; the first must be ``data.task``. A name may occur more than once.
-        every_n_frames: Env frames of a visit; a multiple of ``data.action_repeat * data.num_envs``.
+        every_n_frames: Env frames of a visit; a multiple of ``data.action_repeat * data.num_envs`` (times the
+            number of ranks).
         evaluate: ``current`` evaluates the current task, ``all`` every task at each evaluation (as many times longer).
 
     Raises:
@@ -71,7 +73,7 @@ class ContinualTasks(Intervention):
         if self.every_n_frames % data.frames_per_tick:
             raise UserError(
                 f"ContinualTasks.every_n_frames={self.every_n_frames} must be a multiple of "
-                f"data.action_repeat * data.num_envs = {data.frames_per_tick}"
+                f"data.action_repeat * data.num_envs (of all ranks) = {data.frames_per_tick}"
             )
         for task in self.tasks[1:]:
             env = data.eval_env(task)
@@ -113,7 +115,8 @@ class ContinualTasks(Intervention):
         others = sorted(set(self.tasks) - {data.current_task}) if self.evaluate == "all" else []
         for task in others:
             policy = lambda pixels: agent.act(pixels, explore=False)  # noqa: E731
-            played = [data.evaluate(policy, episode, task) for episode in data.val_dataloader()]
+            mine = [episode for episode in data.val_dataloader() if episode < data.num_eval_episodes]
+            played = all_episodes([data.evaluate(policy, episode, task) for episode in mine])
             returns[task] = [episode.episode_return for episode in played]
         means = {task: torch.tensor(values, dtype=torch.float64).mean() for task, values in returns.items()}
         agent.log_scalars({f"eval/{task}/return": mean for task, mean in means.items()})

@@ -112,7 +112,7 @@ class CURL(Regularizer):
     def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         """Return the InfoNCE loss of two fresh shifts of the batch's observations as sampled."""
         pixels = batch["pixels"]
-        generator = agent.rng.get(f"intervention/{self.state_key}", pixels.device)
+        generator = agent.rng.get_own(f"intervention/{self.state_key}", pixels.device)
         first, second = (random_shift(pixels, self.random_shift_pad, generator) for _ in range(2))
         embedding = Embedding(agent, self.projection)
         queries = embedding(first)

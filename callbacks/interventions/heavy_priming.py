@@ -34,7 +34,7 @@ class HeavyPriming(Intervention):
         rest of it is not primed on.
 
     Args:
-        num_transitions: How many of the first transitions; of several environments, the same share of each.
+        num_transitions: How many of the first transitions; of several environments (or ranks), the same share of each.
         num_updates: Gradient updates; 0 does nothing.
         augment: Whether images are augmented while priming; null leaves it to ``agent.augment``.
 
@@ -77,19 +77,20 @@ class HeavyPriming(Intervention):
                 f"HeavyPriming.num_transitions={self.num_transitions} are more than the {seed_transitions} transitions "
                 f"of the seed phase: use model.num_seed_frames >= {self.num_transitions * data.action_repeat}"
             )
-        if self.num_transitions < data.n_step * data.num_envs:
+        if self.num_transitions < data.n_step * data.env_steps_per_tick:
             raise UserError(
-                f"HeavyPriming.num_transitions={self.num_transitions} must be at least data.n_step * data.num_envs = "
-                f"{data.n_step * data.num_envs}"
+                f"HeavyPriming.num_transitions={self.num_transitions} must be at least data.n_step * data.num_envs "
+                f"(of all ranks) = {data.n_step * data.env_steps_per_tick}"
             )
 
     def on_update_start(self, agent: RLModule) -> None:
         """Prime once, as soon as the transitions are there."""
         # The updates of the priming dispatch this hook again.
-        if self.done or self._priming or agent.data.replay.num_transitions < self.num_transitions:
+        if self.done or self._priming or not self._all_there(agent):
             return
         generators, self._priming = agent.rng, True
-        agent.rng = NamedGenerators(derive_seed(generators.seed, f"intervention/{self.state_key}"))
+        seed = derive_seed(generators.seed, f"intervention/{self.state_key}")
+        agent.rng = NamedGenerators(seed, generators.rank)
         try:
             self._prime(agent)
         finally:
@@ -99,15 +100,22 @@ class HeavyPriming(Intervention):
         text = f"{self.num_updates} updates on the first {self.num_transitions} transitions{augmented}"
         agent.log_event(self.name, f"{text} at frame {agent.env_frames}")
 
+    def _share(self, agent: RLModule) -> int:
+        return -(-self.num_transitions // agent.data.world_size)
+
+    def _all_there(self, agent: RLModule) -> bool:
+        there = agent.data.replay.num_transitions >= self._share(agent)
+        return agent.trainer.strategy.reduce_boolean_decision(there)  # all ranks prime at the same update
+
     def _prime(self, agent: RLModule) -> None:
         replay, trainer = agent.data.replay, agent.trainer
-        ends = replay.first_records(self.num_transitions)
+        ends = replay.first_records(self._share(agent))
         hidden = trainer.progress_bar_callback is None or not trainer.is_global_zero
         for _ in tqdm(range(self.num_updates), desc="priming", unit="update", leave=False, disable=hidden):
             if trainer.received_sigterm:  # Lightning looks between env steps only
                 raise SIGTERMException
             agent.dispatch("on_update_start")
-            batch = replay.sample_first(ends, agent.rng.get("priming_batches")).to(agent.device)
+            batch = replay.sample_first(ends, agent.rng.get_own("priming_batches")).to(agent.device)
             metrics = self._update(agent, batch)
             agent.num_updates += 1
             agent.dispatch("on_update_end", batch, metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ class WarmStartReplay(Intervention):
     If the agent that collected them had lost its plasticity, a fresh agent learns from the same data: the experiment
     with the failed agent's buffer. Weights, optimizer and clocks are those of a new run. The seed phase stays: for
     ``model.num_seed_frames`` actions are random and there is no update; with 0 updates start at the first env step.
-    Under DDP every rank starts with the replay of the donor's rank 0.
+    Several ranks share the episodes among them; of a donor that had several, those of its rank 0 are copied.
 
     What is copied: all episodes of the other replay at its checkpoint, the open one cut where it is, without an episode
     whose beginning its ring had overwritten. A resumed run does not copy again.
@@ -55,7 +56,7 @@ class WarmStartReplay(Intervention):
         except UserError as error:
             raise UserError(f"WarmStartReplay.path={self.path}: {error}") from error
         refuse_other_data(self.path, donor, agent.data)
-        for episode in donor.episodes():
+        for episode in itertools.islice(donor.episodes(), trainer.global_rank, None, trainer.world_size):
             lane = int(replay.written.argmin())
             if int(replay.written[lane]) + len(episode) > replay.lane_length:
                 raise UserError(
@@ -63,8 +64,11 @@ class WarmStartReplay(Intervention):
                     f"(now {agent.data.capacity})"
                 )
             replay.append_episode(lane, episode)
-        if not replay.has_window:
-            raise UserError(f"WarmStartReplay: the replay of {self.path} holds no transition that can be learned from")
+        if not trainer.strategy.reduce_boolean_decision(replay.has_window):
+            for_each = f" for each of {trainer.world_size} ranks" * (trainer.world_size > 1)
+            raise UserError(
+                f"WarmStartReplay: the replay of {self.path} holds no transition that can be learned from{for_each}"
+            )
         agent.log_event(self.name, f"{replay.num_transitions} transitions of {self.path}")
 
 

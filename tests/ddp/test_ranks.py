@@ -1,0 +1,123 @@
+"""Two ranks on the CPU (gloo): equal weights, the same as one rank, exact resume, and one error when one fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cli_runs import TINY
+from helpers import fit_tiny
+from rank_job import equal_batches, several
+from run_state import differences
+
+import callbacks
+from plasticity_rl import UserError
+
+TESTS = Path(__file__).parents[1]
+OF_A_RANK = {"replay", "generators", "checkpoint", "callbacks", "metrics"}
+"""Parts of a run's state in which ranks differ: their own environments, batches and random numbers."""
+
+
+def start(*command: str | Path, seconds: int = 280) -> subprocess.CompletedProcess[str]:
+    """Run a command of two ranks to its end; it starts the second one itself."""
+    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE", "PL_GLOBAL_SEED")}
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-W", "ignore", *map(str, command)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds, env=environment)
+
+
+def job(folder: Path, part: str, *, seconds: int = 280) -> list[dict[str, Any]]:
+    process = start(TESTS / "rank_job.py", folder, part, seconds=seconds)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def job_folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def ranks(job_folder) -> list[dict[str, Any]]:
+    """What both ranks of one job found (starting processes is what costs)."""
+    return job(job_folder, "main")
+
+
+def test_two_ranks_with_half_batches_equal_one_with_whole_batches(ranks, job_folder, tmp_path):
+    two = torch.load(job_folder / "equal.pt", weights_only=True)
+    one = equal_batches(tmp_path)
+    assert two["updates"] == one.num_updates >= 5
+    start = fit_tiny(tmp_path / "start", max_frames=40).state_dict()
+    assert any(not torch.equal(value, start[name]) for name, value in one.state_dict().items())
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(two["weights"][name], value, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_ranks_hold_the_same_agent_and_experience_of_their_own(ranks):
+    first, second = (rank["straight"]["state"] for rank in ranks)
+    shared = {key for key in first if key not in OF_A_RANK}
+    assert differences({k: first[k] for k in shared}, {k: second[k] for k in shared}) == []
+    assert first["replay"]["records"] != second["replay"]["records"]
+
+
+def test_gradients_are_averaged_where_any_rank_has_one(ranks):
+    """([1, 2] + [3, 4]) / 2; [4, -6] / 2 where rank 1 has none; nothing where no rank has any."""
+    assert [rank["averaged"] for rank in ranks] == [[[2.0, 3.0], [2.0, -3.0], None]] * 2
+
+
+def test_clocks_and_batch_count_all_ranks(ranks):
+    """200 frames of action repeat 2 are 100 env steps, 50 of each rank; 2 episodes of 20 steps have a last frame."""
+    for rank in ranks:
+        facts = rank["straight"]["facts"]
+        assert (facts["frames"], facts["env_steps"], facts["batch"]) == (200, 100, 4)
+        assert facts["written"] == [50 + 2]
+        assert [frame for frame, _ in facts["returns"]] == [0, 100, 200]
+
+
+def test_adaptive_replay_ratio_switches_at_the_same_update(ranks):
+    """Both ranks' episodes end at frame 80, in the tick of update (80 - 40) / 2 * 0.5 = 10, before that update."""
+    assert [rank["straight"]["ratios"] for rank in ranks] == [[[1, 0.5], [10, 1.0]]] * 2
+
+
+def test_resume_with_two_ranks_is_exact(ranks):
+    for rank in ranks:
+        assert differences(rank["straight"]["state"], rank["resumed"]["state"]) == []
+        assert rank["straight"]["facts"] == rank["resumed"]["facts"]
+
+
+def test_another_number_of_ranks_is_refused(ranks, job_folder):
+    with pytest.raises(UserError, match="written by 2 ranks, but this run has 1"):
+        fit_tiny(
+            job_folder / "stopped",
+            callbacks=several(),
+            ckpt_path="last",
+            data_options={"num_eval_episodes": 3, "capacity": 80},
+        )
+
+
+def test_a_failing_rank_ends_the_run_with_its_error(tmp_path):
+    process = start(
+        *("-m", "plasticity_rl", "fit", *TINY, "--max_frames=4000", "--trainer.devices=2"),
+        *(f"--trainer.default_root_dir={tmp_path}", "--trainer.callbacks+=fail_on_rank.FailOnRank"),
+        seconds=200,
+    )
+    assert process.returncode == 2, process.stderr[-2000:]
+    errors = [line for line in process.stderr.splitlines() if line.startswith("error:")]
+    assert errors[0] == "error: the sun went down"
+    assert errors[1:] == ["error: rank 1 ended with exit code 2; all ranks end, and its own error stands above"]
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_ranks_stay_equal_under_every_callback(tmp_path):
+    first, second = job(tmp_path, "callbacks", seconds=1100)
+    for name in callbacks.__all__:
+        assert differences(first[name], second[name]) == [], name

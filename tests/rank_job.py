@@ -1,0 +1,144 @@
+"""Runs on two ranks, in processes of their own: ``python rank_job.py FOLDER PART``; each rank writes what it found."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from helpers import fit_tiny
+from run_state import callback_states, run_state
+from tensordict import TensorDict
+
+import callbacks
+from callbacks import CURL, AdaptiveReplayRatio, ChurnReduction, FractionActiveUnits, L2Init, PlasticityInjection, Reset
+from plasticity_rl import RLModule
+from plasticity_rl.callback import RLCallback
+from plasticity_rl.strategy import average_gradients
+
+TWO_RANKS: dict[str, Any] = {"devices": 2, "strategy": "ddp"}
+QUIET: dict[str, Any] = {"augment": False, "stddev_schedule": 0.0}
+BATCH, UPDATES = 8, 6
+
+
+class FixedBatches(RLCallback):
+    """Feeds the agent batches that do not depend on the run: each rank its share of the same ones."""
+
+    def on_fit_start(self, trainer, pl_module) -> None:
+        generator = torch.Generator().manual_seed(0)
+        data, share = pl_module.data, BATCH // trainer.world_size
+        mine = slice(trainer.global_rank * share, (trainer.global_rank + 1) * share)
+
+        def sample() -> TensorDict:
+            pixels = torch.randint(0, 256, (2, BATCH, *data.obs_shape), dtype=torch.uint8, generator=generator)
+            batch = TensorDict({"pixels": pixels[0], "next": {"pixels": pixels[1]}}, batch_size=BATCH)
+            batch["action"] = torch.rand(BATCH, data.action_dim, generator=generator) * 2 - 1
+            batch["reward"] = torch.rand(BATCH, 1, generator=generator)
+            batch["discount"] = torch.full((BATCH, 1), 0.97)
+            return batch[mine]
+
+        data.replay.sample = sample
+
+
+class Events(RLCallback):
+    """Remembers at which update an intervention acted, and the weights at every update."""
+
+    def __init__(self) -> None:
+        self.ratios: list[tuple[int, float]] = []
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        if not self.ratios or self.ratios[-1][1] != agent.replay_ratio:
+            self.ratios.append((agent.num_updates, agent.replay_ratio))
+
+
+def equal_batches(folder: Path, **trainer_options: Any) -> RLModule:
+    """Train for a few updates on fixed batches of 8, with everything that draws numbers switched off."""
+    return fit_tiny(
+        folder,
+        callbacks=[FixedBatches(), L2Init(modules=["critic"])],
+        max_frames=40 + 4 * UPDATES,
+        data_options={"eval_every_n_frames": 8},
+        agent_options=QUIET,
+        trainer_options=trainer_options,
+    )
+
+
+def several() -> list[RLCallback]:
+    return [
+        AdaptiveReplayRatio(high=1.0, every_n_episodes=2, threshold=1.0),
+        ChurnReduction(),
+        CURL(coefficient=0.5, random_shift_pad=2),
+        FractionActiveUnits(every_n_updates=2),
+        PlasticityInjection(at_frames=[120]),
+        Reset(modules=["actor"], at_frames=[100, 140]),
+    ]
+
+
+def short_run(folder: Path, max_frames: int, *, resume: bool = False, **options: Any) -> dict[str, Any]:
+    """A run with several callbacks, evaluated at every 100 frames; what it consists of in the end."""
+    watched, events = several(), Events()
+    agent = fit_tiny(
+        folder,
+        callbacks=[*watched, events],
+        max_frames=max_frames,
+        ckpt_path="last" if resume else None,
+        data_options={"num_eval_episodes": 3, "capacity": 80},
+        trainer_options=options,
+    )
+    state = {**run_state(agent), "callbacks": callback_states(watched)}
+    return {"state": state, "facts": facts(agent), "ratios": events.ratios}
+
+
+def facts(agent: RLModule) -> dict[str, Any]:
+    return {
+        "frames": agent.env_frames,
+        "env_steps": agent.env_steps,
+        "updates": agent.num_updates,
+        "written": agent.data.replay.written.tolist(),
+        "batch": agent.data.replay.sample().batch_size[0],
+        "returns": agent.eval_returns,
+    }
+
+
+def averaged_gradients(rank: int) -> list[list[float] | None]:
+    """Three parameters: both ranks have a gradient, only rank 0 has one, none has."""
+    parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    parameters[0].grad = torch.tensor([1.0, 2.0]) + 2 * rank
+    if rank == 0:
+        parameters[1].grad = torch.tensor([4.0, -6.0])
+    average_gradients(parameters)
+    return [None if p.grad is None else p.grad.tolist() for p in parameters]
+
+
+def main_part(folder: Path) -> dict[str, Any]:
+    agent = equal_batches(folder / "equal", **TWO_RANKS)
+    if agent.global_rank == 0:
+        torch.save({"weights": agent.state_dict(), "updates": agent.num_updates}, folder / "equal.pt")
+    straight = short_run(folder / "straight", 200, **TWO_RANKS)
+    short_run(folder / "stopped", 100, **TWO_RANKS)
+    resumed = short_run(folder / "stopped", 200, resume=True, **TWO_RANKS)
+    averaged = averaged_gradients(agent.global_rank)
+    return {"rank": agent.global_rank, "averaged": averaged, "straight": straight, "resumed": resumed}
+
+
+def callbacks_part(folder: Path) -> dict[str, Any]:
+    """Every exported callback in a run of its own; the digests of the weights."""
+    fit_tiny(folder / "donor", max_frames=100, seed=9, trainer_options=TWO_RANKS)
+    found: dict[str, Any] = {}
+    for name in sorted(callbacks.__all__):
+        cls = getattr(callbacks, name)
+        arguments = {"path": str(folder / "donor")} if name == "WarmStartReplay" else dict(cls.example_arguments)
+        agent = fit_tiny(folder / name, callbacks=[cls(**arguments)], trainer_options=TWO_RANKS)
+        state = run_state(agent)
+        found[name] = {key: state[key] for key in ("weights", "buffers", "optimizers")}
+        found["rank"] = agent.global_rank
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run_folder, part = Path(sys.argv[1]), sys.argv[2]
+    result = {"main": main_part, "callbacks": callbacks_part}[part](run_folder)
+    (run_folder / f"rank{result['rank']}.json").write_text(json.dumps(result))
