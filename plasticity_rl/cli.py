@@ -43,12 +43,8 @@ from plasticity_rl.rl_module import RLModule
 from plasticity_rl.run_folder import refuse_other_run, refuse_unwritable, requeued_checkpoint
 from plasticity_rl.run_logger import run_logger
 from plasticity_rl.sac import SAC
-<<<<<<< ours
-from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks, with_checkpoint_io
-=======
 from plasticity_rl.strategy import asks_for_ranks, choose_strategy, refuse_other_strategy
-from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks, run_logger
->>>>>>> theirs
+from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks, with_checkpoint_io
 
 RUNS = Path("runs")
 """Where runs go that name no folder: ``runs/<task>_<interventions>_seed<seed>_<date>-<time>``."""
@@ -239,23 +235,17 @@ class RLCLI(LightningCLI):
         places = {name: options[name] for name in ("devices", "num_nodes", "accelerator")}
         kwargs["strategy"] = choose_strategy(options.strategy, **places)
         try:
-<<<<<<< ours
-            return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+            trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except UserError:
             raise
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise trainer_error(error, options) from error
-=======
-            trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"trainer: {_first_line(error)}") from error
         refuse_other_strategy(trainer)
         return trainer
 
     def before_fit(self) -> None:
         """Refuse numbers that several ranks cannot share, before they are started."""
         self.datamodule.refuse_uneven(self.trainer.world_size)
->>>>>>> theirs
 
 
 def agent_class(args: Sequence[str]) -> type[RLModule]:

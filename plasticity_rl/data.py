@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-<<<<<<< ours
 from lightning.pytorch.trainer.states import TrainerFn
-=======
 from tensordict import TensorDictBase
->>>>>>> theirs
 from torchrl.envs import EnvBase
 
 from plasticity_rl.callback import Intervention, as_agent
@@ -21,11 +18,8 @@ from plasticity_rl.collector import Policy, StepCollector, WatchedPolicy
 from plasticity_rl.envs import Observation, make_env
 from plasticity_rl.errors import RunFailure, UserError, describe_error
 from plasticity_rl.evaluation import Episode, play_episode
-<<<<<<< ours
 from plasticity_rl.nan_guard import DetectNaN
-=======
 from plasticity_rl.ranks import all_finished, refuse_different
->>>>>>> theirs
 from plasticity_rl.replay import FrameReplay, check_fits, replay_bytes
 from plasticity_rl.replay_files import holds_replay
 from plasticity_rl.rng import derive_seed
@@ -54,7 +48,7 @@ class Ticks:
 class RLDataModule(pl.LightningDataModule):
     """Environment, collector and replay of one rank.
 
-    With several ranks (``trainer.devices``) frames, env steps, ``capacity`` and ``batch_size`` count all ranks together;
+    With several ranks (``trainer.devices``) frames, env steps, ``capacity`` and ``batch_size`` count all ranks;
     ``num_envs`` are those of each (docs/multi_gpu.md).
 
     Args:
@@ -151,9 +145,10 @@ class RLDataModule(pl.LightningDataModule):
     def refuse_uneven(self, world_size: int) -> None:
         """Raise UserError when ``world_size`` ranks cannot share a batch, or the frames between evaluations, evenly."""
         if self.batch_size % world_size:
+            fitting = -(-self.batch_size // world_size) * world_size
             raise UserError(
                 f"data.batch_size={self.batch_size} must be a multiple of the {world_size} ranks (trainer.devices * "
-                f"trainer.num_nodes), each of which samples its share: use {-(-self.batch_size // world_size) * world_size}"
+                f"trainer.num_nodes), each of which samples its share: use {fitting}"
             )
         ranks, tick = f" * {world_size} ranks" * (world_size > 1), self.action_repeat * self.num_envs * world_size
         if self.eval_every_n_frames % tick:
@@ -221,27 +216,13 @@ class RLDataModule(pl.LightningDataModule):
         callbacks = self.trainer.callbacks  # type: ignore[union-attr]
         if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
             self._refuse_too_few_seed_frames(agent.num_seed_frames)
-<<<<<<< ours
-        folder = Path(self.replay_dir or Path(self.trainer.default_root_dir) / "replay")  # type: ignore[union-attr]
-        check_fits(self.replay_size_bytes, self.storage, folder)
-        rank = self.trainer.global_rank  # type: ignore[union-attr]
-        self._replay_folder = folder / f"rank{rank}"
-        self.replay = self._make_replay(self._replay_folder, derive_seed(self.seed, f"replay/rank{rank}"))
-=======
-        num_bytes = replay_bytes(
-            self.obs_shape,
-            self.stacked_frames,
-            self.action_dim,
-            self._records_needed(),
-            self.num_envs,
-            observation=self.observation,
-        )
         run_dir, rank = self.trainer.default_root_dir, self.trainer.global_rank  # type: ignore[union-attr]
         refuse_different({"run folder": run_dir, "data.batch_size": self.batch_size, **self._identity()})
         folder = Path(self.replay_dir or Path(run_dir) / "replay")
-        check_fits(num_bytes * self.trainer.num_devices, self.storage, folder)  # type: ignore[union-attr]  # ranks here
-        self.replay = self._make_replay(folder / f"rank{rank}", derive_seed(self.seed, f"replay/rank{rank}"))
->>>>>>> theirs
+        ranks_here = self.trainer.num_devices  # type: ignore[union-attr]
+        check_fits(self.replay_size_bytes * ranks_here, self.storage, folder)
+        self._replay_folder = folder / f"rank{rank}"
+        self.replay = self._make_replay(self._replay_folder, derive_seed(self.seed, f"replay/rank{rank}"))
         self._policy: Policy = lambda observations: agent.act(observations, explore=True)
         self._collect(self.task, self._env_seed(rank))
 

@@ -88,10 +88,6 @@ class RLModule(ModuleAccess):
         self._replay_ratio = ratio
 
     def advance_clocks(self, env_steps: int, frames_per_env_step: int) -> None:
-<<<<<<< ours
-        """Count env steps, and earn update credit for those that lie past the seed phase."""
-        if self.env_frames >= max(self.num_seed_frames, self.updates_from_frame):
-=======
         """Count env steps, and earn update credit for those that lie past the seed phase.
 
         Args:
@@ -99,8 +95,7 @@ class RLModule(ModuleAccess):
             frames_per_env_step: Action repeat.
         """
         env_steps *= ranks.world_size_of(self)
-        if self.env_frames >= self.num_seed_frames:
->>>>>>> theirs
+        if self.env_frames >= max(self.num_seed_frames, self.updates_from_frame):
             self.update_credit += self._replay_ratio * env_steps
         self.env_steps += env_steps
         self.env_frames += env_steps * frames_per_env_step

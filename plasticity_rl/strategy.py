@@ -155,4 +155,6 @@ def refuse_other_strategy(trainer: pl.Trainer) -> None:
         )
 
 
-StrategyRegistry.register(NAME, GradientAveraging, description="ranks average their gradients; edits of weights are safe")
+StrategyRegistry.register(
+    NAME, GradientAveraging, description="ranks average their gradients; edits of weights are safe"
+)

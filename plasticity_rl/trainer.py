@@ -18,11 +18,8 @@ from plasticity_rl.monitor import RunMonitor
 from plasticity_rl.nan_guard import DetectNaN
 from plasticity_rl.progress import FrameProgressBar
 from plasticity_rl.run_folder import RunFolder
-<<<<<<< ours
 from plasticity_rl.run_logger import run_logger
-=======
 from plasticity_rl.strategy import choose_strategy, refuse_other_strategy
->>>>>>> theirs
 from plasticity_rl.video import EvalVideo
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -83,12 +80,8 @@ def make_trainer(
     Args:
         run_dir: Run folder: ``checkpoints/``, TensorBoard events, ``videos/``, ``replay/``.
         callbacks: Interventions and probes, in any order, and any other Lightning callbacks.
-<<<<<<< ours
         detect_nan: Whether a loss or weight that is NaN or infinite ends the run, before it is saved.
-        **options: Passed on to ``lightning.Trainer``.
-=======
         **options: Passed on to ``lightning.Trainer``. With several ``devices`` the strategy is ``ddp_rl``.
->>>>>>> theirs
     """
     run_dir = Path(run_dir)
     all_callbacks = run_callbacks(
@@ -99,13 +92,9 @@ def make_trainer(
     )
     place_checkpoints(all_callbacks, run_dir)
     options = {"logger": run_logger(run_dir), **TRAINER_DEFAULTS, **options}
-<<<<<<< ours
     options["plugins"] = with_checkpoint_io(options.get("plugins"))
-    return pl.Trainer(default_root_dir=run_dir, callbacks=all_callbacks, **options)
-=======
     places = {name: options[name] for name in ("devices", "num_nodes", "accelerator") if name in options}
     options["strategy"] = choose_strategy(options.get("strategy", "auto"), **places)
     trainer = pl.Trainer(default_root_dir=run_dir, callbacks=all_callbacks, **options)
     refuse_other_strategy(trainer)
     return trainer
->>>>>>> theirs
