@@ -124,3 +124,13 @@ def warn_other_versions(written_by: Mapping[str, str], path: str | os.PathLike[s
             f"{path} was written with {', '.join(other)}: a resumed run may differ from the original in its numbers",
             stacklevel=2,
         )
+
+
+def refuse_other_architecture(saved: Mapping[str, list[int]], current: Mapping[str, list[int]]) -> None:
+    """Raise UserError naming the first parameter in which a checkpoint and the agent differ."""
+    for name in [*saved, *current]:
+        if saved.get(name) != current.get(name):
+            raise UserError(
+                f"the checkpoint is of another network: {name} is {saved.get(name, 'absent')} there "
+                f"and {current.get(name, 'absent')} here; use the --model and --data options of the run that wrote it"
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,26 +23,7 @@ from plasticity_rl.ranks import all_finished, refuse_different
 from plasticity_rl.replay import FrameReplay, check_fits, replay_bytes
 from plasticity_rl.replay_files import holds_replay
 from plasticity_rl.rng import derive_seed
-
-
-class Ticks:
-    """A loader of ``range(length)``: sized, without workers, prefetch or state. The loop counts the position."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.length))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing to save: tells Lightning that stopping inside an epoch is safe."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to restore."""
+from plasticity_rl.ticks import Ticks
 
 
 class RLDataModule(pl.LightningDataModule):

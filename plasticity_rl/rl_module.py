@@ -22,6 +22,7 @@ from plasticity_rl import logging as rl_logging
 from plasticity_rl import ranks
 from plasticity_rl.activations import Pass, record_pass
 from plasticity_rl.callback import Intervention, LossTerm, RLCallback, in_order, refuse_conflicts, refuse_without_pixels
+from plasticity_rl.checkpoint_io import refuse_other_architecture
 from plasticity_rl.description import describe
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
@@ -397,13 +398,3 @@ class RLModule(ModuleAccess):
         self.eval_returns = [(frames, value) for frames, value in state["eval_returns"]]
         self.rng.load_state_dict(state["rng"])
         self._global_rng = state["global_rng"]
-
-
-def refuse_other_architecture(saved: Mapping[str, list[int]], current: Mapping[str, list[int]]) -> None:
-    """Raise UserError naming the first parameter in which a checkpoint and the agent differ."""
-    for name in [*saved, *current]:
-        if saved.get(name) != current.get(name):
-            raise UserError(
-                f"the checkpoint is of another network: {name} is {saved.get(name, 'absent')} there "
-                f"and {current.get(name, 'absent')} here; use the --model and --data options of the run that wrote it"
-            )
