@@ -29,8 +29,8 @@ from plasticity_rl.ticks import Ticks
 class RLDataModule(pl.LightningDataModule):
     """Environment, collector and replay of one rank.
 
-    With several ranks (``trainer.devices``) frames, env steps, ``capacity`` and ``batch_size`` count all ranks;
-    ``num_envs`` are those of each (docs/multi_gpu.md).
+    With several ranks (``trainer.devices``), frames, env steps, ``capacity`` and ``batch_size`` count all of them
+    together; ``num_envs`` are those of each (docs/multi_gpu.md).
 
     Args:
         task: Task name, e.g. ``walker_run``, ``cup_catch``, ``reach_duplo``.
@@ -125,17 +125,16 @@ class RLDataModule(pl.LightningDataModule):
 
     def refuse_uneven(self, world_size: int) -> None:
         """Raise UserError when ``world_size`` ranks cannot share a batch, or the frames between evaluations, evenly."""
-        if self.batch_size % world_size:
-            fitting = -(-self.batch_size // world_size) * world_size
+        if missing := -self.batch_size % world_size:
             raise UserError(
                 f"data.batch_size={self.batch_size} must be a multiple of the {world_size} ranks (trainer.devices * "
-                f"trainer.num_nodes), each of which samples its share: use {fitting}"
+                f"trainer.num_nodes), each of which samples its share: use {self.batch_size + missing}"
             )
-        ranks, tick = f" * {world_size} ranks" * (world_size > 1), self.action_repeat * self.num_envs * world_size
+        tick = self.action_repeat * self.num_envs * world_size
         if self.eval_every_n_frames % tick:
             raise UserError(
                 f"data.eval_every_n_frames={self.eval_every_n_frames} must be a multiple of "
-                f"action_repeat * num_envs{ranks} = {tick}"
+                f"action_repeat * num_envs{_times(world_size)} = {tick}"
             )
 
     def _refuse_long_returns(self, episode_steps: float | None) -> None:
@@ -150,6 +149,11 @@ class RLDataModule(pl.LightningDataModule):
     def world_size(self) -> int:
         """Number of ranks that share the run."""
         return self.world_size_of_checkpoint or (self.trainer.world_size if self.trainer is not None else 1)
+
+    @property
+    def times_ranks(self) -> str:
+        """What a message adds to ``num_envs`` where it means those of all ranks."""
+        return _times(self.world_size)
 
     @property
     def env_steps_per_tick(self) -> int:
@@ -389,3 +393,7 @@ class RLDataModule(pl.LightningDataModule):
             self._collect(task, self.seed)  # what the seed decides is restored below
         self.replay.load_state_dict(state_dict["replay"], empty=self._goes_on_empty(state_dict["replay"]))
         self.collector.load_state_dict(state_dict["collector"])
+
+
+def _times(world_size: int) -> str:
+    return f" * {world_size} ranks" if world_size > 1 else ""

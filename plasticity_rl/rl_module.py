@@ -89,12 +89,7 @@ class RLModule(ModuleAccess):
         self._replay_ratio = ratio
 
     def advance_clocks(self, env_steps: int, frames_per_env_step: int) -> None:
-        """Count env steps, and earn update credit for those that lie past the seed phase.
-
-        Args:
-            env_steps: Of this rank; the clocks count those of all ranks.
-            frames_per_env_step: Action repeat.
-        """
+        """Count this rank's env steps for all ranks, and earn update credit for those past the seed phase."""
         env_steps *= ranks.world_size_of(self)
         if self.env_frames >= max(self.num_seed_frames, self.updates_from_frame):
             self.update_credit += self._replay_ratio * env_steps

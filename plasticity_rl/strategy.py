@@ -155,6 +155,4 @@ def refuse_other_strategy(trainer: pl.Trainer) -> None:
         )
 
 
-StrategyRegistry.register(
-    NAME, GradientAveraging, description="ranks average their gradients; edits of weights are safe"
-)
+StrategyRegistry.register(NAME, GradientAveraging, description="ranks average gradients; weights may be edited")

@@ -30,8 +30,8 @@ class AdaptiveReplayRatio(Intervention):
     Reference: Ma et al. 2024 (arXiv 2310.07418), section 5, Algorithm 1; the defaults are theirs for DeepMind Control
         (50 episodes = 50 000 env frames). As in their code the mean covers the last episode of each window only, and
         the switch happens once.
-        With several environments or ranks the episodes of all count, and FAU is the mean over ranks; the last episode
-        is then the last one of each environment.
+        With several environments or ranks the episodes of all count, the last episode is the last one of each
+        environment, and FAU is the mean over ranks.
     Differences from the original: none known with the defaults. ``average_over="window"``, ``min_recovery`` and
         ``one_way=False`` are additions.
 

@@ -73,7 +73,7 @@ class ContinualTasks(Intervention):
         if self.every_n_frames % data.frames_per_tick:
             raise UserError(
                 f"ContinualTasks.every_n_frames={self.every_n_frames} must be a multiple of "
-                f"data.action_repeat * data.num_envs (of all ranks) = {data.frames_per_tick}"
+                f"data.action_repeat * data.num_envs{data.times_ranks} = {data.frames_per_tick}"
             )
         for task in self.tasks[1:]:
             env = data.eval_env(task)
