@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ CONFIG = ("--config", "-c")
 
 def options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield name and value of what looks like an option, in either spelling, ``--name value`` and ``--name=value``."""
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
+    for arg, following in itertools.zip_longest(args, args[1:], fillvalue=""):
         name, equals, value = arg.partition("=")
         if name.startswith("-"):
             yield name, value if equals else following

@@ -130,3 +130,8 @@ def test_states_need_no_rendering():
     assert not doctor.needs_rendering(["--config", str(STATE)])
     assert doctor.needs_rendering(["--config", str(REPOSITORY / "configs" / "quickstart.yaml")])
     assert doctor.as_note(health.Finding("rendering", "problem", "no")).level == "note"
+
+
+def test_without_any_option_it_asks_for_what_fit_does_by_default():
+    assert doctor.needs_rendering([])
+    assert doctor.run_folder([]) == Path("runs")
