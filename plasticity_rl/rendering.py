@@ -52,7 +52,7 @@ def choose_egl_device(nvidia_devices: int, local_rank: str | None) -> str | None
 
     Args:
         nvidia_devices: number of NVIDIA GPUs, 0 or more.
-        local_rank: value of ``LOCAL_RANK``, or None outside of a distributed run.
+        local_rank: value of ``LOCAL_RANK`` (under SLURM ``SLURM_LOCALID``), or None outside of a distributed run.
 
     Returns:
         An index as text, or None to leave the choice to MuJoCo.
@@ -74,7 +74,8 @@ def configure_backend() -> None:
         backend = backend or choose_backend(sys.platform, nvidia_devices, ctypes.util.find_library)
         if backend:
             os.environ["MUJOCO_GL"] = backend
-    device = choose_egl_device(nvidia_devices, os.environ.get("LOCAL_RANK"))
+    local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
+    device = choose_egl_device(nvidia_devices, local_rank)
     if device is not None and os.environ.get("MUJOCO_GL") == "egl":
         os.environ.setdefault("MUJOCO_EGL_DEVICE_ID", device)
 

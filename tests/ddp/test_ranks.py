@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from cli_runs import TINY
+from cli_runs import TINY, checkpoint
 from helpers import fit_tiny
 from rank_job import equal_batches, several
-from run_state import differences
+from run_state import differences, fingerprint
 
 import callbacks
 from plasticity_rl import UserError
@@ -113,6 +116,35 @@ def test_a_failing_rank_ends_the_run_with_its_error(tmp_path):
     assert errors[0] == "error: the sun went down"
     assert errors[1:] == ["error: rank 1 ended with exit code 2; all ranks end, and its own error stands above"]
     assert "Traceback" not in process.stderr
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Return the command lines of all processes that were given this run folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().decode(errors="replace"))
+    return [line for line in found if str(folder) in line]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_first_rank_killed_ends_the_other_and_resumes_exactly(tmp_path):
+    """Killed in mid-epoch at frame 160, resumed from 100: the same weights, moments and generators of both ranks."""
+    fit = ["-m", "plasticity_rl", "fit", *TINY, "--max_frames=300", "--trainer.devices=2"]
+    straight, killed = (f"--trainer.default_root_dir={tmp_path / name}" for name in ("straight", "killed"))
+    kill = "--trainer.callbacks+=fail_on_rank.FailOnRank --trainer.callbacks.rank=0 --trainer.callbacks.kill=true"
+    assert start(*fit, straight).returncode == 0
+    assert start(*fit, killed, *kill.split(), "--trainer.callbacks.frame=160").returncode == -signal.SIGKILL
+    until = time.monotonic() + 20
+    while processes_of(tmp_path / "killed") and time.monotonic() < until:
+        time.sleep(0.2)
+    assert processes_of(tmp_path / "killed") == []
+    resumed = start(*fit, killed, "--ckpt_path=last", "--trainer.callbacks=null")
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    one, two = (fingerprint(checkpoint(tmp_path / name)) for name in ("straight", "killed"))
+    parts = ("state_dict", "optimizer_states", "rl", "RLDataModule", "other_ranks")
+    assert [d for part in parts for d in differences(one[part], two[part], part)] == []
 
 
 @pytest.mark.slow
