@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import os
 import platform
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
+from typing import IO
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -90,10 +92,40 @@ def describe_start(env_frames: int) -> dict[str, object]:
     }
 
 
+def claim(starts: Path) -> IO[str]:
+    """Open the list of a run's starts to append to it, and lock it: a folder belongs to one process at a time.
+
+    The system gives the lock back when the file is closed or the process ends, however that happens.
+
+    Raises:
+        UserError: When another process holds it.
+    """
+    file = starts.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UserError(
+            f"another process is training in the run folder {starts.parent}: stop it first, "
+            "or choose another folder with --trainer.default_root_dir"
+        ) from error
+    except OSError:  # a network file system without locks
+        pass
+    return file
+
+
 class RunFolder(pl.Callback):
     """Appends every start of a run to ``starts.yaml``, and prints where to look, and a summary at the end."""
 
     _started = False
+    _claimed: IO[str] | None = None
+
+    @rank_zero_only
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a folder in which another process is training, before anything in it is touched."""
+        starts = Path(trainer.default_root_dir) / "starts.yaml"
+        if stage == "fit" and starts.exists() and os.access(starts, os.W_OK):
+            self._claimed = claim(starts)
 
     @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -105,19 +137,29 @@ class RunFolder(pl.Callback):
         """Note this start, once nobody has refused it."""
         run_dir = Path(trainer.default_root_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
-        start = OmegaConf.to_yaml(OmegaConf.create([describe_start(as_agent(pl_module).env_frames)]))
-        with (run_dir / "starts.yaml").open("a") as file:
-            file.write(start)
+        self._claimed = self._claimed or claim(run_dir / "starts.yaml")
+        self._claimed.write(OmegaConf.to_yaml(OmegaConf.create([describe_start(as_agent(pl_module).env_frames)])))
+        self._claimed.flush()
         self._started = True
         _print_where_to_look(trainer)
 
     @rank_zero_only
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Keep the traceback of a run that failed: the command line prints a single line."""
+        self._release()
         run_dir = Path(trainer.default_root_dir)
         if isinstance(exception, Exception) and not isinstance(exception, UserError) and self._started:
             with contextlib.suppress(OSError):  # a full disk may be what failed
                 (run_dir / "error.txt").write_text("".join(traceback.format_exception(exception)))
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let others have the folder."""
+        self._release()
+
+    def _release(self) -> None:
+        if self._claimed is not None:
+            self._claimed.close()
+            self._claimed = None
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
