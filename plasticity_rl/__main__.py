@@ -19,9 +19,11 @@ COMMANDS = {
     "validate": "evaluate a checkpoint: plasticity-rl validate --ckpt_path RUN/checkpoints/last.ckpt",
     "probe": "measure the networks of a checkpoint, or compare two: plasticity-rl probe RUN/checkpoints/last.ckpt",
     "doctor": "check this machine: versions, GPU, rendering, threads, and memory and disk for --config FILE",
+    "study": "run every arm, task and seed of a study: plasticity-rl study run STUDY.yaml --workers 2",
     "plot": "draw return and FAU of runs: plasticity-rl plot RUN [RUN ...] --out figure.png",
 }
-OWN_MODULE = ("probe", "plot")
+OWN_MODULE = ("probe", "plot", "study")
+DRAWS_NOTHING = ("plot", "study")
 """Commands with a module of their own in ``plasticity_rl/commands``; the others are LightningCLI's."""
 HELP = """usage: plasticity-rl COMMAND [options]
 
@@ -78,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         check_config_files(args)  # a slip in a file need not wait for the imports
         configure_backend()
-        if args[0] != "plot" and not asks and setting(with_run_config(args), "data.observation") != "state":
+        if args[0] not in DRAWS_NOTHING and not asks and setting(with_run_config(args), "data.observation") != "state":
             check_rendering()
         if args[0] in OWN_MODULE:
             importlib.import_module(f"plasticity_rl.commands.{args[0]}").run(args[1:])

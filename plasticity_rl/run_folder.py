@@ -78,10 +78,14 @@ def git_revision(folder: Path) -> str:
         return "unknown"
 
 
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
 def describe_start(env_frames: int) -> dict[str, object]:
     """Return what is needed to repeat this start: command, versions, git revision, machine."""
     return {
-        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "started": _now(),
         "at_env_frames": env_frames,
         "command": " ".join(sys.argv),
         "git_revision": git_revision(Path(__file__).parent),
@@ -163,8 +167,10 @@ class RunFolder(pl.Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print return before and after, the folder, and how to look at it."""
+        """Note how far the run came; print return before and after, the folder, and how to look at it."""
         agent = as_agent(pl_module)
+        end = {"env_frames": agent.env_frames, "num_updates": agent.num_updates, "finished": _now()}
+        (Path(trainer.default_root_dir) / "finished.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(end)))
         print()
         if agent.eval_returns:
             (first_frame, first), (last_frame, last) = agent.eval_returns[0], agent.eval_returns[-1]

@@ -1,0 +1,220 @@
+"""A study: arms x tasks x seeds, written down in one file; every run of it is an ordinary run folder.
+
+A level of a factor is a list of what an arm adds to the command line: files of YAML, and options without their dashes.
+Nothing here is imported by training, and nothing here trains: :mod:`plasticity_rl.study_runner` starts the runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from plasticity_rl.errors import UserError, suggestion
+
+REQUIRED = ("base", "max_frames", "tasks", "seeds", "factors")
+OPTIONAL = ("name", "folder")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""What the names of studies, factors and levels consist of: they are names of folders."""
+TASK = "{task}"
+"""Stands for the task in the names of files, e.g. ``configs/task/{task}.yaml``."""
+SET_BY_THE_STUDY = ("seed_everything", "max_frames", "data.task", "trainer.default_root_dir", "ckpt_path")
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One run of a study.
+
+    Attributes:
+        levels: Level by factor.
+        task: Name of the task.
+        seed: Seed of everything; arms share seeds, and with them initial weights and evaluation episodes.
+        folder: Its run folder.
+        arguments: What follows ``plasticity-rl fit``, without ``--ckpt_path``.
+    """
+
+    levels: Mapping[str, str]
+    task: str
+    seed: int
+    folder: Path
+    arguments: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Task, levels and seed, as in the folder's path."""
+        return "/".join(self.folder.parts[-3:])
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file.
+
+    Attributes:
+        name: Name of the study: of the file, unless the file says another.
+        folder: Where its runs go.
+        base: What all runs have on their command line: files of YAML and options.
+        max_frames: Env frames of every run, fixed before anyone looks at a result.
+        tasks: Names of tasks.
+        seeds: Seeds of every arm.
+        factors: Name of a factor -> name of a level -> what it adds to the command line.
+    """
+
+    name: str
+    folder: Path
+    base: tuple[str, ...]
+    max_frames: int
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    factors: Mapping[str, Mapping[str, tuple[str, ...]]]
+
+    def runs(self) -> list[StudyRun]:
+        """Return all runs; seeds are the outermost loop, so that a study that is cut short has whole seeds."""
+        arms = itertools.product(*(levels.items() for levels in self.factors.values()))
+        return [
+            self._run(dict(zip(self.factors, arm, strict=True)), task, seed)
+            for seed, task, arm in itertools.product(self.seeds, self.tasks, list(arms))
+        ]
+
+    def _run(self, arm: Mapping[str, tuple[str, tuple[str, ...]]], task: str, seed: int) -> StudyRun:
+        folder = self.folder / task / "+".join(level for level, _ in arm.values()) / f"seed{seed}"
+        added = [item for _, items in arm.values() for item in items]
+        own = [f"data.task={task}", f"seed_everything={seed}", f"max_frames={self.max_frames}"]
+        items = [item.replace(TASK, task) for item in (*self.base, *added)]
+        items += [*own, f"trainer.default_root_dir={folder}"]
+        levels = {factor: level for factor, (level, _) in arm.items()}
+        return StudyRun(levels, task, seed, folder, tuple(itertools.chain(*map(_as_arguments, items))))
+
+
+def command(run: StudyRun, *, resume: bool = False) -> str:
+    """Return the line that a shell would run."""
+    return shlex.join(["plasticity-rl", "fit", *run.arguments, *(["--ckpt_path", "last"] if resume else [])])
+
+
+def _as_arguments(item: str) -> list[str]:
+    return ["--config", item] if _is_file(item) else [f"--{item}"]
+
+
+def _is_file(item: str) -> bool:
+    return item.endswith((".yaml", ".yml")) and "=" not in item
+
+
+# ---- reading the file ------------------------------------------------------------------------------------------------
+
+
+def read_study(path: Path) -> Study:
+    """Read a study file; paths of YAML in it are relative to the current folder, as on the command line.
+
+    Raises:
+        UserError: When it is missing or says something that cannot be run; one line that names the entry.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a study file such as configs/studies/mini/*.yaml") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    try:
+        return _study(content, path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _study(content: Any, path: Path) -> Study:
+    if not isinstance(content, Mapping):
+        raise UserError(f"a study has the entries {', '.join(REQUIRED)}")
+    for name in content:
+        if name not in (*REQUIRED, *OPTIONAL):
+            raise UserError(f"no entry {name!r} in a study.{suggestion(str(name), (*REQUIRED, *OPTIONAL))}")
+    for name in REQUIRED:
+        if not content.get(name):
+            raise UserError(f"the entry {name!r} is missing or empty; a study has {', '.join(REQUIRED)}")
+    if not isinstance(content["factors"], Mapping):
+        raise UserError(f"factors={content['factors']!r} must give each factor its levels")
+    name = _named(content.get("name", path.stem), "name")
+    tasks = tuple(_named(task, "tasks") for task in _distinct(content["tasks"], "tasks"))
+    return Study(
+        name=name,
+        folder=Path(content.get("folder", Path("runs") / name)),
+        base=_items(content["base"], "base", tasks),
+        max_frames=_whole(content["max_frames"], "max_frames", least=1),
+        tasks=tasks,
+        seeds=tuple(_whole(seed, "seeds", least=0) for seed in _distinct(content["seeds"], "seeds")),
+        factors={_named(name, "factors"): _levels(levels, name, tasks) for name, levels in content["factors"].items()},
+    )
+
+
+def _levels(levels: Any, factor: str, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    if not isinstance(levels, Mapping) or not levels:
+        raise UserError(f"factors.{factor}={levels!r} must give each level a list: files of YAML, and name=value")
+    where = f"factors.{factor}"
+    # YAML reads a level called `on` or `off` as a truth value.
+    words = {True: "on", False: "off"}
+    named = {words[level] if isinstance(level, bool) else level: items for level, items in levels.items()}
+    return {_named(level, where): _items(items, f"{where}.{level}", tasks) for level, items in named.items()}
+
+
+def _items(items: Any, where: str, tasks: Sequence[str]) -> tuple[str, ...]:
+    if items is None:
+        return ()
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise UserError(f"{where}={items!r} must be a list of files of YAML and of options written name=value")
+    for item in items:
+        name = item.lstrip("-").partition("=")[0].rstrip("+")
+        if _is_file(item):
+            for file in dict.fromkeys(item.replace(TASK, task) for task in tasks):
+                if not Path(file).is_file():
+                    raise UserError(f"{where}: no file {file}; paths are relative to the current folder, {Path.cwd()}")
+        elif item.startswith("-") or "=" not in item:
+            raise UserError(f"{where}: {item!r} must be a file of YAML, or an option written name=value without dashes")
+        elif name in SET_BY_THE_STUDY:
+            raise UserError(f"{where}: {name} is set by the study itself (tasks, seeds, max_frames, folder)")
+    return tuple(items)
+
+
+def _distinct(values: Any, where: str) -> Iterable[Any]:
+    if not isinstance(values, list) or len({repr(value) for value in values}) < len(values):
+        raise UserError(f"{where}={values!r} must be a list without repetitions")
+    return values
+
+
+def _named(name: Any, where: str) -> str:
+    if not isinstance(name, (str, int)) or not NAME.fullmatch(str(name)):
+        raise UserError(f"{where}: {name!r} must consist of letters, digits and _ . - (it names a folder)")
+    return str(name)
+
+
+def _whole(value: Any, where: str, *, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{where}: {value!r} must be a whole number >= {least}")
+    return value
+
+
+# ---- how far it is ---------------------------------------------------------------------------------------------------
+
+
+def finished_frames(folder: Path) -> int | None:
+    """Return the env frames at which the run in ``folder`` came to its end, or None when it has not."""
+    try:
+        return int(yaml.safe_load((folder / "finished.yaml").read_text())["env_frames"])
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError):
+        return None
+
+
+def state_of(run: StudyRun, max_frames: int) -> str:
+    """Return ``finished``, ``stopped`` (it has a checkpoint) or ``new``."""
+    frames = finished_frames(run.folder)
+    if frames is not None and frames >= max_frames:
+        return "finished"
+    return "stopped" if (run.folder / "checkpoints" / "last.ckpt").is_file() else "new"
+
+
+def count_states(runs: Sequence[StudyRun], max_frames: int) -> dict[str, int]:
+    """Return how many runs are finished, stopped and new."""
+    states = [state_of(run, max_frames) for run in runs]
+    return {state: states.count(state) for state in ("finished", "stopped", "new")}

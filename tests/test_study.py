@@ -1,0 +1,132 @@
+"""Study files: which runs they mean, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from cli_runs import REPOSITORY, call, printed_config
+
+from plasticity_rl import UserError
+from plasticity_rl.study import count_states, read_study, state_of
+
+SMALL = {
+    "base": ["base.yaml", "tasks/{task}.yaml", "model.lr=0.001"],
+    "max_frames": 100,
+    "tasks": ["walk", "run"],
+    "seeds": [1, 2],
+    "factors": {
+        "augmentation": {"with": [], "without": ["model.augment=false"]},
+        "reset": {"none": None, "often": ["reset.yaml", "trainer.callbacks+=callbacks.ReDo"]},
+    },
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A current folder with the files that the small study names."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks").mkdir()
+    for name in ("base", "reset", "tasks/walk", "tasks/run"):
+        (tmp_path / f"{name}.yaml").write_text("{}")
+    return tmp_path
+
+
+def written(where: Path, **changes) -> Path:
+    path = where / "small.yaml"
+    content = {key: value for key, value in {**SMALL, **changes}.items() if value != "absent"}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_every_arm_on_every_task_with_every_seed(here):
+    """2 x 2 levels, 2 tasks, 2 seeds; the first seed of everything comes first."""
+    runs = read_study(written(here)).runs()
+    assert len(runs) == 16
+    assert [run.seed for run in runs] == [1] * 8 + [2] * 8
+    assert len({run.folder for run in runs}) == 16
+    last = runs[-1]
+    assert dict(last.levels) == {"augmentation": "without", "reset": "often"}
+    assert last.name == "run/without+often/seed2"
+    assert last.arguments == (
+        *("--config", "base.yaml", "--config", "tasks/run.yaml", "--model.lr=0.001"),
+        *("--model.augment=false", "--config", "reset.yaml", "--trainer.callbacks+=callbacks.ReDo"),
+        *("--data.task=run", "--seed_everything=2", "--max_frames=100"),
+        "--trainer.default_root_dir=runs/small/run/without+often/seed2",
+    )
+
+
+def test_levels_called_on_and_off(here):
+    """YAML takes the words for truth values."""
+    (here / "small.yaml").write_text(
+        yaml.safe_dump({**SMALL, "factors": "X"}).replace("X", "{redo: {on: [reset.yaml], off: []}}")
+    )
+    assert list(read_study(here / "small.yaml").factors["redo"]) == ["on", "off"]
+
+
+def test_states(here):
+    study = read_study(written(here, folder=str(here / "out")))
+    finished, longer, stopped, *_ = runs = study.runs()
+    for run, frames in ((finished, 100), (longer, 60)):
+        run.folder.mkdir(parents=True)
+        (run.folder / "finished.yaml").write_text(f"env_frames: {frames}\n")
+    for run in (longer, stopped):
+        (run.folder / "checkpoints").mkdir(parents=True)
+        (run.folder / "checkpoints" / "last.ckpt").touch()
+    assert [state_of(run, 100) for run in runs[:4]] == ["finished", "stopped", "stopped", "new"]
+    assert count_states(runs, 100) == {"finished": 1, "stopped": 2, "new": 13}
+    assert state_of(longer, 60) == "finished", "a study with a smaller budget"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": "absent"}, "'seeds' is missing or empty"),
+        ({"seed": [1]}, r"no entry 'seed' in a study\. Did you mean .*seeds"),
+        ({"seeds": [1, 1]}, r"seeds=\[1, 1\] must be a list without repetitions"),
+        ({"seeds": [-1]}, "seeds: -1 must be a whole number >= 0"),
+        ({"seeds": 3}, "seeds=3 must be a list"),
+        ({"max_frames": 1e6}, r"max_frames: 1000000\.0 must be a whole number >= 1"),
+        ({"max_frames": 0}, "'max_frames' is missing or empty"),
+        ({"tasks": ["../walk"]}, r"tasks: '\.\./walk' must consist of letters"),
+        ({"name": "a/b"}, "name: 'a/b' must consist of letters"),
+        ({"tasks": ["fly"]}, r"base: no file tasks/fly\.yaml"),
+        ({"base": ["base.yaml", "nothing.yaml"]}, r"base: no file nothing\.yaml"),
+        ({"base": "base.yaml"}, "base='base.yaml' must be a list"),
+        ({"factors": ["redo"]}, r"factors=\['redo'\] must give each factor its levels"),
+        ({"factors": {"redo": ["reset.yaml"]}}, r"factors\.redo=\['reset.yaml'\] must give each level a list"),
+        ({"factors": {"redo": {"on": "reset.yaml"}}}, r"factors\.redo\.on='reset.yaml' must be a list"),
+        ({"factors": {"redo": {"on": ["--model.lr=1"]}}}, r"'--model\.lr=1' must be .* without dashes"),
+        ({"factors": {"redo": {"on": ["model.lr"]}}}, r"factors\.redo\.on: 'model\.lr' must be"),
+        ({"factors": {"seed": {"a": ["seed_everything=3"]}}}, "seed_everything is set by the study itself"),
+        ({"factors": {"task": {"a": ["data.task=walk"]}}}, r"data\.task is set by the study itself"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(changes, message, here):
+    with pytest.raises(UserError, match=message) as caught:
+        read_study(written(here, **changes))
+    assert "\n" not in str(caught.value)
+    assert "small.yaml" in str(caught.value)
+
+
+def test_no_file_and_no_yaml(here):
+    with pytest.raises(UserError, match=r"none\.yaml: No such file"):
+        read_study(here / "none.yaml")
+    (here / "bad.yaml").write_text("a: [")
+    result = call("study", "run", here / "bad.yaml")
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert "bad.yaml is no YAML" in result.err
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs" / "studies").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_arm_of_the_studies_is_a_run_that_fit_accepts(path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    study = read_study(path)
+    arms = {tuple(run.levels.values()): run for run in study.runs()}
+    configs = {arm: printed_config(*run.arguments) for arm, run in arms.items()}
+    assert len({repr(config) for config in configs.values()}) == len(arms), "no two arms are equal"
+    assert {config["max_frames"] for config in configs.values()} == {study.max_frames}
+    assert len(study.seeds) >= 5
+    assert path.read_text().startswith("# "), "what is claimed, and where"

@@ -1,0 +1,102 @@
+"""``plasticity-rl study run``: real runs in processes of their own, skipped when finished, resumed when stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from cli_runs import REPOSITORY, TINY, call
+
+from plasticity_rl.study import finished_frames, read_study, state_of
+
+pytestmark = pytest.mark.xdist_group("study")
+
+
+def tiny_study(folder: Path, factors: dict, **changes) -> Path:
+    """A study on the tiny env with one seed."""
+    (folder / "empty.yaml").write_text("{}")
+    options = [option.removeprefix("--") for option in TINY if "data.task" not in option]
+    content = {
+        "folder": str(folder / "runs"),
+        "base": [str(folder / "empty.yaml"), *options],
+        "max_frames": 100,
+        "tasks": ["tiny"],
+        "seeds": [1],
+        "factors": factors,
+    }
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def tiny_env_can_be_imported(monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY / "tests"), str(REPOSITORY)]))
+
+
+def test_a_failing_run_does_not_stop_the_others_and_finished_ones_are_skipped(tmp_path):
+    factors = {"lr": {"refused": ["model.lr=-1"], "usual": ["model.lr=0.001"]}}
+    path = tiny_study(tmp_path, factors)
+    refused, usual = read_study(path).runs()
+
+    result = call("study", "run", path, "--workers", "2")
+    assert result.code == 1
+    assert result.err.count("\n") == 1
+    assert "1 of 2 runs failed (tiny/refused/seed1)" in result.err
+    assert "tiny/refused/seed1 failed with exit code 2: error: model.lr=-1" in result.out
+    assert "tiny/usual/seed1 finished in" in result.out
+    assert "note: 1 seeds per arm" in result.out
+    assert "model.lr=-1" in (refused.folder / "log.txt").read_text()
+    assert "Return after training" in (usual.folder / "log.txt").read_text()
+    assert finished_frames(usual.folder) == 100
+    assert list(usual.folder.glob("events.out.tfevents.*"))
+
+    # The run that was refused is tried again, as the study says it now; the other one is not touched.
+    before = (usual.folder / "starts.yaml").read_bytes()
+    tiny_study(tmp_path, {"lr": {"refused": ["model.lr=0.01"], "usual": ["model.lr=0.001"]}})
+    assert "tiny  usual    finished" in call("study", "status", path).out
+    again = call("study", "run", path)
+    assert again.code == 0, again.err
+    assert "2 runs of 100 frames" in again.out
+    assert "1 finished, 0 stopped, 1 new" in again.out
+    assert (usual.folder / "starts.yaml").read_bytes() == before
+    assert call("study", "run", path, "--dry-run").out == ""
+
+
+def test_the_commands_of_a_dry_run_are_those_of_the_runs(tmp_path):
+    path = tiny_study(tmp_path, {"augmentation": {"with": [], "without": ["model.augment=false"]}}, seeds=[3])
+    lines = call("study", "run", path, "--dry-run").out.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("plasticity-rl fit --config ")
+    assert "--model.augment=false --data.task=tiny --seed_everything=3 --max_frames=100" in lines[1]
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_lets_the_runs_save_and_the_study_goes_on_from_there(tmp_path):
+    path = tiny_study(tmp_path, {"one": {"arm": []}}, max_frames=20_000)
+    (run,) = read_study(path).runs()
+    command = [sys.executable, "-m", "plasticity_rl", "study", "run", path]
+    study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until = time.monotonic() + 120
+    while not (run.folder / "starts.yaml").is_file() and time.monotonic() < until:
+        time.sleep(0.1)
+    time.sleep(2)
+    study.send_signal(signal.SIGINT)
+    out, _ = study.communicate(timeout=120)
+    assert study.returncode == 130, out
+    assert "stopped tiny/arm/seed1" in out
+    assert f"go on with plasticity-rl study run {path}" in out
+    assert "Stopped by SIGTERM at env frame" in (run.folder / "log.txt").read_text()
+    assert state_of(run, 20_000) == "stopped"
+    reached = yaml.safe_load((run.folder / "starts.yaml").read_text())
+    assert len(reached) == 1
+
+    tiny_study(tmp_path, {"one": {"arm": []}}, max_frames=20_000)
+    assert "--ckpt_path last" in call("study", "run", path, "--dry-run").out
