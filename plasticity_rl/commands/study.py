@@ -1,14 +1,15 @@
-"""``plasticity-rl study run STUDY.yaml``: all runs of a factorial study, on this machine."""
+"""``plasticity-rl study``: run all arms, tasks and seeds of a factorial study, and report what came out."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from plasticity_rl.commands.arguments import OneLineArguments, whole_number
-from plasticity_rl.errors import RunFailure
+from plasticity_rl.errors import RunFailure, UserError
 from plasticity_rl.study import Study, command, count_states, read_study, state_of
 from plasticity_rl.study_runner import LocalRunner
 
@@ -19,8 +20,8 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = OneLineArguments(
         prog="plasticity-rl study",
-        description="Run a study: every combination of the levels of its factors, on every task, with every seed. Runs "
-        "that are finished are skipped, and those that were stopped or killed go on from their last checkpoint.",
+        description="A study: every combination of the levels of its factors, on every task, with every seed. "
+        "run skips what is finished, and goes on with what was stopped or killed from its last checkpoint.",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     run = actions.add_parser("run", help="run what is not finished", prog="plasticity-rl study run")
@@ -29,6 +30,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="print the command of every run, and run nothing")
     status = actions.add_parser("status", help="print which runs are finished", prog="plasticity-rl study status")
     status.add_argument("study", type=Path, metavar="STUDY.yaml")
+    report = actions.add_parser("report", help="write what came out", prog="plasticity-rl study report")
+    report.add_argument("study", type=Path, metavar="STUDY.yaml")
+    report.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for report.md and figures")
     return parser
 
 
@@ -43,6 +47,8 @@ def run(args: Sequence[str]) -> None:
     study = read_study(options.study)
     if options.action == "status":
         print_status(study)
+    elif options.action == "report":
+        write_report(study, options.out)
     elif options.dry_run:
         for one in study.runs():
             if (state := state_of(one, study.max_frames)) != "finished":
@@ -74,6 +80,35 @@ def run_here(study: Study, path: Path, num_workers: int) -> None:
             f"{len(runner.failed)} of {len(runs)} runs failed ({names}); their log.txt says why, and "
             f"plasticity-rl study run {path} tries them again"
         )
+
+
+def write_report(study: Study, out: Path) -> None:
+    """Write ``report.md`` and, where matplotlib is installed, ``curves.png`` and ``curves.svg`` into ``out``.
+
+    Raises:
+        UserError: When no run is finished, or ``out`` cannot be written.
+    """
+    from plasticity_rl.study_report import markdown, read_scores
+
+    scores, missing = read_scores(study)
+    if not scores:
+        raise UserError(f"no run of {study.name} is finished in {study.folder}: plasticity-rl study run first")
+    text = markdown(study, scores, missing)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "report.md").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror})") from error
+    if importlib.util.find_spec("matplotlib") is not None:
+        from plasticity_rl.arms import arms_of
+        from plasticity_rl.plotting import draw, write
+        from plasticity_rl.run_data import read_run
+
+        figure = draw(arms_of([read_run(score.run.folder) for score in scores]))
+        for file_format in ("png", "svg"):
+            write(figure, out / f"curves.{file_format}", file_format)
+    print(text)
+    print(f"Report: {out / 'report.md'}")
 
 
 def print_status(study: Study) -> None:
