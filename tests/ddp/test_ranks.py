@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -144,7 +145,9 @@ def test_first_rank_killed_ends_the_other_and_resumes_exactly(tmp_path):
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     one, two = (fingerprint(checkpoint(tmp_path / name)) for name in ("straight", "killed"))
     parts = ("state_dict", "optimizer_states", "rl", "RLDataModule", "other_ranks")
-    assert [d for part in parts for d in differences(one[part], two[part], part)] == []
+    different = [d for part in parts for d in differences(one[part], two[part], part)]
+    # Which files these are, and which start wrote last, is no part of what the run is.
+    assert [d for d in different if not re.search("replay/storage/(run|session): ", d)] == []
 
 
 @pytest.mark.slow
