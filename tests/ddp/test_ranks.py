@@ -110,7 +110,6 @@ def test_a_failing_rank_ends_the_run_with_its_error(tmp_path):
     process = start(
         *("-m", "plasticity_rl", "fit", *TINY, "--max_frames=4000", "--trainer.devices=2"),
         *(f"--trainer.default_root_dir={tmp_path}", "--trainer.callbacks+=fail_on_rank.FailOnRank"),
-        seconds=200,
     )
     assert process.returncode == 2, process.stderr[-2000:]
     errors = [line for line in process.stderr.splitlines() if line.startswith("error:")]
