@@ -28,6 +28,7 @@ CONNECTION_ERRORS = ("gloo", "connection closed by peer", "connection reset", "n
 
 
 _STARTED: list[subprocess.Popen] = []
+_ENDING = threading.Event()  # the main thread has noticed, and says what there is to say
 
 
 class RankLauncher(_SubprocessScriptLauncher):
@@ -66,6 +67,7 @@ class RankLauncher(_SubprocessScriptLauncher):
         Args:
             wait: Wait for one that is about to end by itself, with an error that explains the others'.
         """
+        _ENDING.set()
         until = time.monotonic() + (SECONDS_TO_FAIL if wait and self.procs else 0.0)
         while not (failed := self.failed()) and time.monotonic() < until:
             time.sleep(0.05)
@@ -80,8 +82,10 @@ class RankLauncher(_SubprocessScriptLauncher):
             time.sleep(0.2)
         if not (failed := self.failed()):
             return
-        time.sleep(SECONDS_TO_FAIL)  # as a rule the main thread fails meanwhile, and ends this process
-        print(f"error: {failed}; all ranks end, and its own error stands above", file=sys.stderr, flush=True)
+        if _ENDING.wait(SECONDS_TO_FAIL):  # as a rule: the main thread fails as well, and then ends this process
+            time.sleep(6 * SECONDS_TO_FAIL)
+        else:
+            print(f"error: {failed}; all ranks end, and its own error stands above", file=sys.stderr, flush=True)
         self.end(wait=False)
         os._exit(2)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from plasticity_rl import logging as rl_logging
 from plasticity_rl import ranks
-from plasticity_rl.activations import Pass, record_pass
+from plasticity_rl.activations import Pass, evaluation_mode, record_pass
 from plasticity_rl.callback import Intervention, LossTerm, RLCallback, in_order, refuse_conflicts, refuse_without_pixels
 from plasticity_rl.checkpoint_io import refuse_other_architecture
 from plasticity_rl.description import describe
@@ -307,16 +307,16 @@ class RLModule(ModuleAccess):
     def setup(self, stage: str) -> None:
         """Forget what belonged to an earlier Trainer."""
         self.rng.rank = self.global_rank
-        self._callbacks = None
-        self._loss_terms = {}
+        self._callbacks, self._loss_terms = None, {}
 
     def on_train_start(self) -> None:
         """Evaluate the untrained agent at frame 0, as the reference does; stop at once if already done."""
         self._last_log = (time.monotonic(), self.env_frames, self.num_updates)
         if self.env_frames == 0:
-            for episode in self.data.val_dataloader():
-                self.validation_step(episode, 0)
-            self._log_evaluation()
+            with evaluation_mode(self):  # as in Lightning's evaluations: the ranks play different numbers of episodes
+                for episode in self.data.val_dataloader():
+                    self.validation_step(episode, 0)
+                self._log_evaluation()
         self.stop_when_done()
 
     def stop_when_done(self) -> None:

@@ -1,4 +1,7 @@
-"""Runs on two ranks, in processes of their own: ``python rank_job.py FOLDER PART``; each rank writes what it found."""
+"""Runs on two ranks: ``python rank_job.py FOLDER main`` or ``... FOLDER callbacks [NAME ...]``.
+
+Each rank is a process of its own, and writes what it found into ``FOLDER/rank<r>.json``.
+"""
 
 from __future__ import annotations
 
@@ -123,11 +126,11 @@ def main_part(folder: Path) -> dict[str, Any]:
     return {"rank": agent.global_rank, "averaged": averaged, "straight": straight, "resumed": resumed}
 
 
-def callbacks_part(folder: Path) -> dict[str, Any]:
-    """Every exported callback in a run of its own; the digests of the weights."""
+def callbacks_part(folder: Path, *names: str) -> dict[str, Any]:
+    """Every exported callback (or those named) in a run of its own; digests of weights, buffers and moments."""
     fit_tiny(folder / "donor", max_frames=100, seed=9, trainer_options=TWO_RANKS)
     found: dict[str, Any] = {}
-    for name in sorted(callbacks.__all__):
+    for name in names or sorted(callbacks.__all__):
         cls = getattr(callbacks, name)
         arguments = {"path": str(folder / "donor")} if name == "WarmStartReplay" else dict(cls.example_arguments)
         agent = fit_tiny(folder / name, callbacks=[cls(**arguments)], trainer_options=TWO_RANKS)
@@ -140,5 +143,5 @@ def callbacks_part(folder: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     run_folder, part = Path(sys.argv[1]), sys.argv[2]
-    result = {"main": main_part, "callbacks": callbacks_part}[part](run_folder)
+    result = {"main": main_part, "callbacks": callbacks_part}[part](run_folder, *sys.argv[3:])
     (run_folder / f"rank{result['rank']}.json").write_text(json.dumps(result))

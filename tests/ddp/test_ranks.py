@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -109,7 +110,6 @@ def test_a_failing_rank_ends_the_run_with_its_error(tmp_path):
     process = start(
         *("-m", "plasticity_rl", "fit", *TINY, "--max_frames=4000", "--trainer.devices=2"),
         *(f"--trainer.default_root_dir={tmp_path}", "--trainer.callbacks+=fail_on_rank.FailOnRank"),
-        seconds=200,
     )
     assert process.returncode == 2, process.stderr[-2000:]
     errors = [line for line in process.stderr.splitlines() if line.startswith("error:")]
@@ -144,7 +144,9 @@ def test_first_rank_killed_ends_the_other_and_resumes_exactly(tmp_path):
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     one, two = (fingerprint(checkpoint(tmp_path / name)) for name in ("straight", "killed"))
     parts = ("state_dict", "optimizer_states", "rl", "RLDataModule", "other_ranks")
-    assert [d for part in parts for d in differences(one[part], two[part], part)] == []
+    different = [d for part in parts for d in differences(one[part], two[part], part)]
+    # Which files these are, and which start wrote last, is no part of what the run is.
+    assert [d for d in different if not re.search("replay/storage/(run|session): ", d)] == []
 
 
 @pytest.mark.slow

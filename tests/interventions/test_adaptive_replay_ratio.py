@@ -173,3 +173,12 @@ def test_a_schedule_needs_ascending_frames_and_positive_ratios() -> None:
     for frames, ratios in ([0, 10], [1.0]), ([10, 0], [1.0, 2.0]), ([0], [0.0]):
         with pytest.raises(UserError, match="ReplayRatioSchedule"):
             ReplayRatioSchedule(at_frames=frames, replay_ratios=ratios)
+
+
+def test_it_switches_where_episodes_of_several_environments_end_together(tmp_path):
+    """Two environments end episodes 3 and 4 at frame 160; what is averaged are the updates since 1 and 2 ended."""
+    callback = AdaptiveReplayRatio(every_n_episodes=4, threshold=1.0)
+    data = {"num_envs": 2, "eval_every_n_frames": 80}
+    agent = fit_tiny(tmp_path, max_frames=164, callbacks=[callback], data_options=data)
+    assert callback.switched
+    assert agent.last_events == {"adaptive_replay_ratio": 160}
