@@ -133,7 +133,7 @@ def check_run(args: Sequence[str]) -> list[Finding]:
         args: Options of ``fit``.
     """
     from plasticity_rl.cli import build_only
-    from plasticity_rl.replay_files import available_disk, available_memory, check_fits
+    from plasticity_rl.storage_limits import available_disk, available_memory, check_fits
 
     try:
         run = build_only(["fit", *args])

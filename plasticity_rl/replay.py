@@ -29,9 +29,10 @@ from torchrl.data.replay_buffers.writers import Writer
 from torchrl.envs.transforms import Transform
 
 from plasticity_rl.errors import UserError
-from plasticity_rl.replay_files import OBSERVATION_DTYPES, RecordFiles, RecordLayout, check_fits, replay_bytes
+from plasticity_rl.replay_files import OBSERVATION_DTYPES, RecordFiles, RecordLayout, replay_bytes
 from plasticity_rl.replay_sampler import NoDumps, WindowSampler
 from plasticity_rl.replay_storage import FrameStorage
+from plasticity_rl.storage_limits import check_fits
 
 __all__ = ["FoldNStep", "FrameReplay", "LaneWriter", "WindowSampler", "check_fits", "replay_bytes"]
 

@@ -12,21 +12,21 @@ there, unchanged? If not, resuming is refused, never done approximately.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from plasticity_rl.checkpoint_io import replace_durably
 from plasticity_rl.errors import RunFailure, UserError
+from plasticity_rl.storage_limits import show_bytes
 
 _FORMAT = 1
 OBSERVATION_DTYPES = {"pixels": torch.uint8, "state": torch.float32}
@@ -95,7 +95,7 @@ class RecordLayout:
             columns = {name: torch.empty((self.slots, *shape), dtype=dtype) for name, (shape, dtype) in specs}
         except RuntimeError as error:
             raise UserError(
-                f"The system refuses to reserve {_show(self.size_bytes())} of memory for the replay. Lower "
+                f"The system refuses to reserve {show_bytes(self.size_bytes())} of memory for the replay. Lower "
                 "--data.capacity, or keep the replay on disk with --data.storage memmap."
             ) from error
         return TensorDict(columns, batch_size=[self.slots])
@@ -199,18 +199,20 @@ class RecordFiles:
                 f"The checkpoint needs the replay data in {self.folder}, which is not there. Put the folder back, or "
                 "go on with an empty replay (--data.allow_empty_replay true, not exact), or start a new run."
             )
-        info = json.loads(self._info_path.read_text(encoding="utf-8"))
-        if info["format"] != _FORMAT:
-            raise UserError(f"The replay in {self.folder} has file format {info['format']}, not {_FORMAT}.")
+        info = self._read_info()
         self.layout.require_equal(info["layout"], str(self.folder))
         if info["run"] != run:
             raise UserError(
                 f"The replay in {self.folder} belongs to run {info['run']}, the checkpoint to run {run}. Use the "
                 "checkpoint and the replay folder of the same run."
             )
+        self._require_whole_files()
         self._run, self._forks, self._high_water = run, info["forks"], self._map_high_water()
         self._require_intact(session, written, oldest)
-        self.records = TensorDict.load_memmap(self._records_path)
+        try:
+            self.records = TensorDict.load_memmap(self._records_path)
+        except Exception as error:  # tensordict raises KeyError, OSError, JSONDecodeError ...
+            raise self._damaged(f"records/meta.json gives {type(error).__name__}") from error
         return self.records
 
     def fork(self, written: Tensor) -> None:
@@ -249,6 +251,34 @@ class RecordFiles:
             with open(path, "rb+") as file:
                 os.fsync(file.fileno())
 
+    def _read_info(self) -> dict[str, Any]:
+        """Return the bookkeeping, of this format and with everything that is looked up in it."""
+        try:
+            info = json.loads(self._info_path.read_text(encoding="utf-8"))
+            file_format, *_ = [info[key] for key in ("format", "layout", "run", "forks")]
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._damaged(f"replay.json gives {type(error).__name__}") from error
+        if file_format != _FORMAT:
+            raise UserError(f"The replay in {self.folder} has file format {file_format}, not {_FORMAT}.")
+        return info
+
+    def _require_whole_files(self) -> None:
+        """Refuse files of another size: mapping one that is too short would fill it up with zeros."""
+        sizes = {self._high_water_path: 8 * self.layout.num_lanes}
+        for name, (shape, dtype) in self.layout.columns().items():
+            sizes[self._records_path / f"{name}.memmap"] = self.layout.slots * math.prod(shape) * dtype.itemsize
+        for path, size in sizes.items():
+            found = path.stat().st_size if path.is_file() else None
+            if found != size:
+                what = "is missing" if found is None else f"has {found} bytes, not {size}"
+                raise self._damaged(f"{path.relative_to(self.folder)} {what}")
+
+    def _damaged(self, how: str) -> UserError:
+        return UserError(
+            f"The replay in {self.folder} is damaged ({how}). Put a copy of the folder back, or go on with an empty "
+            "replay (--data.allow_empty_replay true, not exact), or start a new run."
+        )
+
     def _require_intact(self, session: int, written: Tensor, oldest: Tensor) -> None:
         start_new = "or start a new run with an empty replay"
         excess = int((self._high_water - written).max())
@@ -267,12 +297,7 @@ class RecordFiles:
 
     def _write_info(self) -> None:
         info = {"format": _FORMAT, "run": self._run, "layout": self.layout.describe(), "forks": self._forks}
-        draft = self._info_path.with_suffix(".tmp")
-        with open(draft, "w", encoding="utf-8") as file:
-            json.dump(info, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, self._info_path)  # atomic: a reader sees the old or the new file, never half of one
+        replace_durably(self._info_path, json.dumps(info).encode())
 
     def _map_high_water(self) -> Tensor:
         size = self.layout.num_lanes
@@ -321,67 +346,3 @@ def replay_bytes(
     """
     frame = (obs_shape[0] // frame_stack, *obs_shape[1:])
     return RecordLayout(frame, action_dim, num_lanes, -(-capacity // num_lanes), slack, observation).size_bytes()
-
-
-def check_fits(num_bytes: int, storage: Literal["ram", "memmap"], folder: str | os.PathLike[str] | None = None) -> None:
-    """Refuse a replay that memory or disk could not hold once it is full.
-
-    Args:
-        num_bytes: Size of the full replay, from :func:`replay_bytes`.
-        storage: ``"ram"`` needs memory, and disk too when there is a folder; ``"memmap"`` needs disk only.
-        folder: The replay folder. What it already holds counts as available.
-
-    Raises:
-        UserError: Naming the bytes needed, the bytes available, and the option to change.
-    """
-    if storage == "ram":
-        memory = available_memory()
-        if memory is not None and num_bytes > memory:
-            raise UserError(
-                f"A full replay needs {_show(num_bytes)} of memory but {_show(memory)} are available. Lower "
-                "--data.capacity, or keep the replay on disk with --data.storage memmap."
-            )
-    if folder is not None:
-        disk = available_disk(Path(folder))
-        if num_bytes > disk:
-            raise UserError(
-                f"A full replay needs {_show(num_bytes)} of disk in {folder} but {_show(disk)} are available. Lower "
-                "--data.capacity, or put the run on a larger disk."
-            )
-
-
-def available_memory() -> int | None:
-    """Return the bytes of memory a process may still use, or None where the system does not tell."""
-    limit = _first_int(Path("/sys/fs/cgroup/memory.max"), "")  # containers: "max" when unlimited
-    free = _first_int(Path("/proc/meminfo"), "MemAvailable:")
-    found = [limit] if limit is not None else []
-    if free is not None:
-        found.append(free * 1024)
-    else:
-        with contextlib.suppress(AttributeError, ValueError, OSError):
-            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))  # total: an upper bound
-    return min(found, default=None)
-
-
-def _first_int(path: Path, prefix: str) -> int | None:
-    """Return the first integer of the first line of ``path`` that starts with ``prefix``, or None."""
-    try:
-        line = next(line for line in path.read_text(encoding="ascii").splitlines() if line.startswith(prefix))
-        return int(line.removeprefix(prefix).split()[0])
-    except (OSError, StopIteration, ValueError, IndexError):
-        return None
-
-
-def available_disk(folder: Path) -> int:
-    """Return the free bytes at ``folder`` (which need not exist yet) plus those its files already occupy."""
-    here = folder.absolute()
-    while not here.exists():
-        here = here.parent
-    stats = [path.stat() for path in folder.rglob("*") if path.is_file()]
-    # Sparse files report their full length as st_size; the blocks are what is really taken.
-    occupied = sum(stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size for stat in stats)
-    return shutil.disk_usage(here).free + occupied
-
-
-def _show(num_bytes: int) -> str:
-    return f"{num_bytes} bytes ({num_bytes / 1e9:.1f} GB)"

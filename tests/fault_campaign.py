@@ -106,10 +106,31 @@ class HalfWritten(io.FileIO):
         return 0
 
 
+def is_draft(path: str | os.PathLike[str]) -> bool:
+    """Return whether this is a checkpoint that has not taken its name yet."""
+    return str(path).endswith(f"checkpoints/{checkpoint_io.DRAFT}")
+
+
 def die_half_written(nth: int) -> None:
     """Let the ``nth`` checkpoint die when half of it is written."""
     calls = itertools.count(1)
-    checkpoint_io.open = lambda path, mode: (HalfWritten if next(calls) == nth else open)(path, mode)  # type: ignore[attr-defined]
+
+    def opened(path: Path, mode: str) -> Any:
+        return (HalfWritten if is_draft(path) and next(calls) == nth else open)(path, mode)
+
+    checkpoint_io.open = opened  # type: ignore[attr-defined]
+
+
+def die_unsynced(nth: int) -> None:
+    """Let the ``nth`` checkpoint die when it is written, but perhaps not on the disk."""
+    original, calls = os.fsync, itertools.count(1)
+
+    def fsync(descriptor: int) -> None:
+        if is_draft(os.readlink(f"/proc/self/fd/{descriptor}")) and next(calls) == nth:
+            die()
+        original(descriptor)
+
+    os.fsync = fsync
 
 
 KILL_POINTS: dict[str, Callable[[], None]] = {
@@ -118,7 +139,7 @@ KILL_POINTS: dict[str, Callable[[], None]] = {
     "replay: before its records are copied": lambda: die_at(RecordFiles, "raise_high_water", 2, after=True),
     "replay: before it is synced": lambda: die_at(RecordFiles, "sync", 3),
     "checkpoint: half written": lambda: die_half_written(4),
-    "checkpoint: before it is synced": lambda: die_at(checkpoint_io.os, "fsync", 12),
+    "checkpoint: before it is synced": lambda: die_unsynced(4),
     "checkpoint: before it takes its name": lambda: die_at(checkpoint_io.os, "replace", 4, of=".ckpt"),
     "checkpoint: right after": lambda: die_at(checkpoint_io.os, "replace", 4, of=".ckpt", after=True),
 }
@@ -136,6 +157,7 @@ def killed_at_random(rng: random.Random, folder: Path, storage: str, make: MakeC
     """Kill a run a random time after its first checkpoint, and let it go on; None if it ended before."""
     child = start(folder, make, storage)
     while not (folder / "checkpoints" / "last.ckpt").exists():
+        assert os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None, "the run ended by itself"
         time.sleep(0.01)
     time.sleep(rng.uniform(0, seconds))
     os.kill(child, signal.SIGKILL)

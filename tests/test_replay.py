@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +21,7 @@ from torchrl.data.replay_buffers.writers import Writer
 
 from plasticity_rl.errors import UserError
 from plasticity_rl.replay import FrameReplay, check_fits, replay_bytes
-from plasticity_rl.replay_files import available_memory
+from plasticity_rl.storage_limits import available_memory
 
 SIZE, ACTIONS, CHANNELS = 4, 2, 3
 
@@ -611,6 +613,41 @@ def test_missing_or_foreign_folder_is_refused(tmp_path):
         make(folder=tmp_path / "c").load_state_dict(states[0])
     with pytest.raises(UserError, match=f"belongs to run {states[1]['storage']['run']}"):
         make(folder=tmp_path / "b").load_state_dict(states[0])
+
+
+def keeping(path: Path, num_bytes: int) -> None:
+    os.truncate(path, num_bytes)
+
+
+DAMAGE = {
+    "no bookkeeping in it": ("replay.json", lambda path: path.write_text("")),
+    "bookkeeping of another kind": ("replay.json", lambda path: path.write_text("[]")),
+    "bookkeeping that is no text": ("replay.json", lambda path: path.write_bytes(b"\xff\x00")),
+    "bookkeeping without its forks": ("replay.json", lambda path: path.write_text('{"format": 1}')),
+    "no records": ("records", shutil.rmtree),
+    "no actions": ("records/action.memmap", Path.unlink),
+    "no description of the records": ("records/meta.json", Path.unlink),
+    "half a description": ("records/meta.json", lambda path: keeping(path, 99)),
+    "few frames": ("records/pixels.memmap", lambda path: keeping(path, 100)),
+    "a frame too few": ("records/pixels.memmap", lambda path: keeping(path, path.stat().st_size - 1)),
+    "no high-water mark": ("high_water.bin", Path.unlink),
+    "an empty high-water mark": ("high_water.bin", lambda path: keeping(path, 0)),
+}
+
+
+@pytest.mark.parametrize("storage", ["ram", "memmap"])
+@pytest.mark.parametrize(("name", "damage"), DAMAGE.values(), ids=DAMAGE)
+def test_damaged_files_are_refused_and_left_alone(name, damage, storage, tmp_path):
+    """Mapping a file that is too short would fill it up with zeros, and train on them."""
+    replay = make(folder=tmp_path)
+    run(replay, Episodes(1, 3), 30)
+    state = replay.state_dict()
+    damage(tmp_path / name)
+    before = {path: path.stat().st_size for path in tmp_path.rglob("*")}
+    with pytest.raises(UserError, match=r"replay in \S+ is damaged \(.*\)\. .*--data\.allow_empty_replay") as refusal:
+        make(storage=storage, folder=tmp_path).load_state_dict(state)
+    assert "\n" not in str(refusal.value)
+    assert {path: path.stat().st_size for path in tmp_path.rglob("*")} == before
 
 
 def test_memory_only_replay_has_no_persistence():

@@ -1,0 +1,76 @@
+"""What memory and disk can hold, and whether a full replay fits: asked before a run starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from plasticity_rl.errors import UserError
+
+
+def check_fits(num_bytes: int, storage: Literal["ram", "memmap"], folder: str | os.PathLike[str] | None = None) -> None:
+    """Refuse a replay that memory or disk could not hold once it is full.
+
+    Args:
+        num_bytes: Size of the full replay, from :func:`replay_bytes`.
+        storage: ``"ram"`` needs memory, and disk too when there is a folder; ``"memmap"`` needs disk only.
+        folder: The replay folder. What it already holds counts as available.
+
+    Raises:
+        UserError: Naming the bytes needed, the bytes available, and the option to change.
+    """
+    if storage == "ram":
+        memory = available_memory()
+        if memory is not None and num_bytes > memory:
+            raise UserError(
+                f"A full replay needs {show_bytes(num_bytes)} of memory but {show_bytes(memory)} are available. Lower "
+                "--data.capacity, or keep the replay on disk with --data.storage memmap."
+            )
+    if folder is not None:
+        disk = available_disk(Path(folder))
+        if num_bytes > disk:
+            raise UserError(
+                f"A full replay needs {show_bytes(num_bytes)} of disk in {folder} but {show_bytes(disk)} are available. "
+                "Lower --data.capacity, or put the run on a larger disk."
+            )
+
+
+def available_memory() -> int | None:
+    """Return the bytes of memory a process may still use, or None where the system does not tell."""
+    limit = _first_int(Path("/sys/fs/cgroup/memory.max"), "")  # containers: "max" when unlimited
+    free = _first_int(Path("/proc/meminfo"), "MemAvailable:")
+    found = [limit] if limit is not None else []
+    if free is not None:
+        found.append(free * 1024)
+    else:
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))  # total: an upper bound
+    return min(found, default=None)
+
+
+def _first_int(path: Path, prefix: str) -> int | None:
+    """Return the first integer of the first line of ``path`` that starts with ``prefix``, or None."""
+    try:
+        line = next(line for line in path.read_text(encoding="ascii").splitlines() if line.startswith(prefix))
+        return int(line.removeprefix(prefix).split()[0])
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+
+
+def available_disk(folder: Path) -> int:
+    """Return the free bytes at ``folder`` (which need not exist yet) plus those its files already occupy."""
+    here = folder.absolute()
+    while not here.exists():
+        here = here.parent
+    stats = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    # Sparse files report their full length as st_size; the blocks are what is really taken.
+    occupied = sum(stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size for stat in stats)
+    return shutil.disk_usage(here).free + occupied
+
+
+def show_bytes(num_bytes: int) -> str:
+    """Return a size for a message."""
+    return f"{num_bytes} bytes ({num_bytes / 1e9:.1f} GB)"
