@@ -33,8 +33,8 @@ def check_fits(num_bytes: int, storage: Literal["ram", "memmap"], folder: str | 
         disk = available_disk(Path(folder))
         if num_bytes > disk:
             raise UserError(
-                f"A full replay needs {show_bytes(num_bytes)} of disk in {folder} but {show_bytes(disk)} are available. "
-                "Lower --data.capacity, or put the run on a larger disk."
+                f"A full replay needs {show_bytes(num_bytes)} of disk in {folder} but {show_bytes(disk)} are available."
+                " Lower --data.capacity, or put the run on a larger disk."
             )
 
 
