@@ -10,7 +10,7 @@ import itertools
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ import yaml
 from plasticity_rl.errors import UserError, suggestion
 
 REQUIRED = ("base", "max_frames", "tasks", "seeds", "factors")
-OPTIONAL = ("name", "folder")
+OPTIONAL = ("name", "folder", "shares", "max_return", "measures")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """What the names of studies, factors and levels consist of: they are names of folders."""
-TASK = "{task}"
-"""Stands for the task in the names of files, e.g. ``configs/task/{task}.yaml``."""
+TASK, SEED, FOLDER = "{task}", "{seed}", "{folder}"
+"""Stand for the run's task and seed and the study's folder: ``configs/task/{task}.yaml``, or the path of another run of
+the study, ``{folder}/{task}/failed/seed{seed}``, which then comes first."""
 SET_BY_THE_STUDY = ("seed_everything", "max_frames", "data.task", "trainer.default_root_dir", "ckpt_path")
 
 
@@ -35,7 +36,7 @@ class StudyRun:
         levels: Level by factor.
         task: Name of the task.
         seed: Seed of everything; arms share seeds, and with them initial weights and evaluation episodes.
-        folder: Its run folder.
+        folder: Its run folder; that of another study for a run that both have.
         arguments: What follows ``plasticity-rl fit``, without ``--ckpt_path``.
     """
 
@@ -46,9 +47,14 @@ class StudyRun:
     arguments: tuple[str, ...]
 
     @property
+    def arm(self) -> str:
+        """Levels in one word."""
+        return "+".join(self.levels.values())
+
+    @property
     def name(self) -> str:
-        """Task, levels and seed, as in the folder's path."""
-        return "/".join(self.folder.parts[-3:])
+        """Task, levels and seed, as in the path of a folder."""
+        return f"{self.task}/{self.arm}/seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,9 @@ class Study:
         tasks: Names of tasks.
         seeds: Seeds of every arm.
         factors: Name of a factor -> name of a level -> what it adds to the command line.
+        shared: Folders of the runs of other studies, by their arguments: a run equal to one of them is that run.
+        max_return: Highest return there is, for the optimality gap; None when it is not known.
+        measures: Curves to report besides return and FAU, e.g. ``dormant/critic/tau_0.025``.
     """
 
     name: str
@@ -72,6 +81,9 @@ class Study:
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
     factors: Mapping[str, Mapping[str, tuple[str, ...]]]
+    shared: Mapping[tuple[str, ...], Path] = field(default_factory=dict)
+    max_return: float | None = None
+    measures: tuple[str, ...] = ()
 
     def runs(self) -> list[StudyRun]:
         """Return all runs; seeds are the outermost loop, so that a study that is cut short has whole seeds."""
@@ -82,18 +94,32 @@ class Study:
         ]
 
     def _run(self, arm: Mapping[str, tuple[str, tuple[str, ...]]], task: str, seed: int) -> StudyRun:
-        folder = self.folder / task / "+".join(level for level, _ in arm.values()) / f"seed{seed}"
+        levels = {factor: level for factor, (level, _) in arm.items()}
+        folder = self.folder / task / "+".join(levels.values()) / f"seed{seed}"
         added = [item for _, items in arm.values() for item in items]
         own = [f"data.task={task}", f"seed_everything={seed}", f"max_frames={self.max_frames}"]
-        items = [item.replace(TASK, task) for item in (*self.base, *added)]
-        items += [*own, f"trainer.default_root_dir={folder}"]
-        levels = {factor: level for factor, (level, _) in arm.items()}
-        return StudyRun(levels, task, seed, folder, tuple(itertools.chain(*map(_as_arguments, items))))
+        words = {TASK: task, SEED: str(seed), FOLDER: str(self.folder)}
+        items = [*(_filled(item, words) for item in (*self.base, *added)), *own]
+        arguments = tuple(itertools.chain(*map(_as_arguments, items)))
+        folder = self.shared.get(arguments, folder)
+        return StudyRun(levels, task, seed, folder, (*arguments, f"--trainer.default_root_dir={folder}"))
+
+
+def needed_by(run: StudyRun, runs: Iterable[StudyRun]) -> list[StudyRun]:
+    """Return those of ``runs`` that must be finished before ``run`` starts: it names their folder in an argument."""
+    values = {argument.partition("=")[2] for argument in run.arguments}
+    return [other for other in runs if other.folder != run.folder and str(other.folder) in values]
 
 
 def command(run: StudyRun, *, resume: bool = False) -> str:
     """Return the line that a shell would run."""
     return shlex.join(["plasticity-rl", "fit", *run.arguments, *(["--ckpt_path", "last"] if resume else [])])
+
+
+def _filled(item: str, words: Mapping[str, str]) -> str:
+    for word, value in words.items():
+        item = item.replace(word, value)
+    return item
 
 
 def _as_arguments(item: str) -> list[str]:
@@ -107,8 +133,12 @@ def _is_file(item: str) -> bool:
 # ---- reading the file ------------------------------------------------------------------------------------------------
 
 
-def read_study(path: Path) -> Study:
+def read_study(path: Path, sharing: tuple[Path, ...] = ()) -> Study:
     """Read a study file; paths of YAML in it are relative to the current folder, as on the command line.
+
+    Args:
+        path: The file.
+        sharing: Files that are being read because they name this one in ``shares``.
 
     Raises:
         UserError: When it is missing or says something that cannot be run; one line that names the entry.
@@ -120,12 +150,12 @@ def read_study(path: Path) -> Study:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     try:
-        return _study(content, path)
+        return _study(content, path, (*sharing, path))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def _study(content: Any, path: Path) -> Study:
+def _study(content: Any, path: Path, reading: tuple[Path, ...]) -> Study:
     if not isinstance(content, Mapping):
         raise UserError(f"a study has the entries {', '.join(REQUIRED)}")
     for name in content:
@@ -146,7 +176,21 @@ def _study(content: Any, path: Path) -> Study:
         tasks=tasks,
         seeds=tuple(_whole(seed, "seeds", least=0) for seed in _distinct(content["seeds"], "seeds")),
         factors={_named(name, "factors"): _levels(levels, name, tasks) for name, levels in content["factors"].items()},
+        shared=_shared(content.get("shares") or [], reading),
+        max_return=_above_zero(content.get("max_return"), "max_return"),
+        measures=tuple(_tag(tag) for tag in _distinct(content.get("measures") or [], "measures")),
     )
+
+
+def _shared(files: Any, reading: tuple[Path, ...]) -> dict[tuple[str, ...], Path]:
+    """Return the folders of all runs of other studies by their arguments; of equal ones, that of the first study."""
+    shared: dict[tuple[str, ...], Path] = {}
+    for file in map(Path, map(str, _distinct(files, "shares"))):
+        if file in reading:
+            raise UserError(f"shares: {file} shares runs with itself; leave it out")
+        for run in read_study(file, reading).runs():
+            shared.setdefault(run.arguments[:-1], run.folder)  # all but the folder
+    return shared
 
 
 def _levels(levels: Any, factor: str, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -187,6 +231,18 @@ def _named(name: Any, where: str) -> str:
     if not isinstance(name, (str, int)) or not NAME.fullmatch(str(name)):
         raise UserError(f"{where}: {name!r} must consist of letters, digits and _ . - (it names a folder)")
     return str(name)
+
+
+def _tag(value: Any) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"measures: {value!r} must be the name of a curve, as in TensorBoard")
+    return value
+
+
+def _above_zero(value: Any, where: str) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+        raise UserError(f"{where}: {value!r} must be a number > 0")
+    return value
 
 
 def _whole(value: Any, where: str, *, least: int) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
 import yaml
 from cli_runs import REPOSITORY, call, printed_config
 
+import callbacks
 from plasticity_rl import UserError
-from plasticity_rl.study import count_states, read_study, state_of
+from plasticity_rl.envs import task_names
+from plasticity_rl.study import count_states, needed_by, read_study, state_of
 
 SMALL = {
     "base": ["base.yaml", "tasks/{task}.yaml", "model.lr=0.001"],
@@ -99,6 +102,11 @@ def test_states(here):
         ({"factors": {"redo": {"on": "reset.yaml"}}}, r"factors\.redo\.on='reset.yaml' must be a list"),
         ({"factors": {"redo": {"on": ["--model.lr=1"]}}}, r"'--model\.lr=1' must be .* without dashes"),
         ({"factors": {"redo": {"on": ["model.lr"]}}}, r"factors\.redo\.on: 'model\.lr' must be"),
+        ({"measures": "srank/critic"}, "measures='srank/critic' must be a list"),
+        ({"measures": [1]}, "measures: 1 must be the name of a curve"),
+        ({"max_return": 0}, "max_return: 0 must be a number > 0"),
+        ({"shares": ["none.yaml"]}, r"none\.yaml: No such file"),
+        ({"shares": "first.yaml"}, r"shares='first\.yaml' must be a list"),
         ({"factors": {"seed": {"a": ["seed_everything=3"]}}}, "seed_everything is set by the study itself"),
         ({"factors": {"task": {"a": ["data.task=walk"]}}}, r"data\.task is set by the study itself"),
     ],
@@ -120,13 +128,82 @@ def test_no_file_and_no_yaml(here):
     assert "bad.yaml is no YAML" in result.err
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs" / "studies").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_a_run_that_another_study_has_is_that_run(here):
+    """Equal arguments, whatever the arm is called; other seeds and budgets are other runs."""
+    first = written(here)
+    first = first.rename(here / "first.yaml")
+    factors = {"arm": {"plain": [], "usual": ["model.augment=false"], "curl": ["trainer.callbacks+=callbacks.CURL"]}}
+    second = read_study(written(here, name="second", shares=["first.yaml"], factors=factors, seeds=[1, 3]))
+    folders = {run.name: run.folder for run in second.runs()}
+    assert folders["walk/plain/seed1"] == Path("runs/first/walk/with+none/seed1")
+    assert folders["run/usual/seed1"] == Path("runs/first/run/without+none/seed1")
+    assert folders["walk/curl/seed1"] == Path("runs/second/walk/curl/seed1")
+    assert folders["walk/plain/seed3"] == Path("runs/second/walk/plain/seed3")
+    assert second.runs()[0].arguments == read_study(first).runs()[0].arguments
+    longer = read_study(written(here, name="second", shares=["first.yaml"], factors=factors, max_frames=101))
+    assert all(run.folder.is_relative_to("runs/second") for run in longer.runs())
+
+
+def test_studies_that_share_in_a_circle_are_refused(here):
+    written(here, shares=["other.yaml"]).rename(here / "first.yaml")
+    written(here, shares=["first.yaml"]).rename(here / "other.yaml")
+    with pytest.raises(UserError, match=r"shares: first\.yaml shares runs with itself"):
+        read_study(Path("first.yaml"))
+
+
+def test_a_run_that_reads_another_one_names_its_folder(here):
+    path = "trainer.callbacks.path={folder}/{task}/failed/seed{seed}"
+    factors = {"agent": {"fresh": ["trainer.callbacks+=callbacks.WarmStartReplay", path], "failed": []}}
+    runs = read_study(written(here, factors=factors, seeds=[1, 11])).runs()
+    fresh, failed = runs[0], runs[1]
+    assert "--trainer.callbacks.path=runs/small/walk/failed/seed1" in fresh.arguments
+    assert needed_by(fresh, runs) == [failed]
+    assert needed_by(failed, runs) == []
+
+
+@functools.cache
+def config_of(*arguments: str) -> dict:
+    """Studies share arms; each is parsed once."""
+    return printed_config(*arguments)
+
+
+STUDIES = sorted((REPOSITORY / "configs" / "studies").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_arm_of_the_studies_is_a_run_that_fit_accepts(path, monkeypatch):
+    """On its first task, and every callback takes its arguments; parsing alone checks names and types only."""
     monkeypatch.chdir(REPOSITORY)
-    study = read_study(path)
-    arms = {tuple(run.levels.values()): run for run in study.runs()}
-    configs = {arm: printed_config(*run.arguments) for arm, run in arms.items()}
+    study = read_study(path.relative_to(REPOSITORY))
+    arms = {run.arm: run for run in reversed(study.runs())}
+    configs = {arm: config_of(*run.arguments[:-1]) for arm, run in arms.items()}
     assert len({repr(config) for config in configs.values()}) == len(arms), "no two arms are equal"
     assert {config["max_frames"] for config in configs.values()} == {study.max_frames}
-    assert len(study.seeds) >= 5
-    assert path.read_text().startswith("# "), "what is claimed, and where"
+    for config in configs.values():
+        for entry in config["trainer"]["callbacks"]:
+            getattr(callbacks, entry["class_path"].removeprefix("callbacks."))(**entry["init_args"])
+    assert set(study.tasks) <= set(task_names())
+    assert len(study.seeds) >= (3 if path.parent.name == "mini" else 5)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_study_says_what_is_claimed_where_and_what_would_contradict_it(path):
+    text = path.read_text()
+    words = ["# Claim: ", "# Source: ", "# Confirmed if ", "# Contradicted if ", "plasticity-rl study run "]
+    assert [word for word in words if word not in text] == []
+    assert f"study run {path.relative_to(REPOSITORY)}" in text
+    assert (REPOSITORY / "configs" / "studies" / "mini" / path.name).is_file()
+    assert (REPOSITORY / "configs" / "studies" / path.name).is_file()
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_commands_of_a_dry_run(path, monkeypatch):
+    """One for each run that is not finished, none twice."""
+    monkeypatch.chdir(REPOSITORY)
+    study = read_study(path.relative_to(REPOSITORY))
+    result = call("study", "run", path.relative_to(REPOSITORY), "--dry-run")
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    waiting = [run for run in study.runs() if state_of(run, study.max_frames) != "finished"]
+    assert len(lines) == len(waiting) == len(set(lines))
+    assert all(line.startswith("plasticity-rl fit --config configs/") for line in lines)

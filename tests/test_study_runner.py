@@ -69,6 +69,29 @@ def test_a_failing_run_does_not_stop_the_others_and_finished_ones_are_skipped(tm
     assert call("study", "run", path, "--dry-run").out == ""
 
 
+def test_a_run_waits_for_the_run_whose_replay_it_starts_with(tmp_path):
+    """Though it comes first in the study, and there are two workers."""
+    path = "trainer.callbacks.path={folder}/{task}/donor/seed{seed}"
+    factors = {"agent": {"heir": ["trainer.callbacks+=callbacks.WarmStartReplay", path], "donor": []}}
+    result = call("study", "run", tiny_study(tmp_path, factors), "--workers", "2")
+    assert result.code == 0, result.err
+    lines = [line.partition("] ")[2] for line in result.out.splitlines() if line.startswith("[")]
+    assert [line.partition(" in ")[0] for line in lines] == [
+        "tiny/donor/seed1 started",
+        "tiny/donor/seed1 finished",
+        "tiny/heir/seed1 started",
+        "tiny/heir/seed1 finished",
+    ]
+
+
+def test_a_run_that_waits_for_one_that_failed_fails_too(tmp_path):
+    path = "trainer.callbacks.path={folder}/{task}/donor/seed{seed}"
+    heir = ["trainer.callbacks+=callbacks.WarmStartReplay", path]
+    result = call("study", "run", tiny_study(tmp_path, {"agent": {"heir": heir, "donor": ["model.lr=-1"]}}))
+    assert result.code == 1
+    assert "2 of 2 runs failed (tiny/donor/seed1, tiny/heir/seed1)" in result.err
+
+
 def test_the_commands_of_a_dry_run_are_those_of_the_runs(tmp_path):
     path = tiny_study(tmp_path, {"augmentation": {"with": [], "without": ["model.augment=false"]}}, seeds=[3])
     lines = call("study", "run", path, "--dry-run").out.splitlines()

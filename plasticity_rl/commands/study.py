@@ -11,7 +11,7 @@ from pathlib import Path
 from plasticity_rl.commands.arguments import OneLineArguments, whole_number
 from plasticity_rl.errors import RunFailure, UserError
 from plasticity_rl.study import Study, command, count_states, read_study, state_of
-from plasticity_rl.study_runner import LocalRunner
+from plasticity_rl.study_runner import Runner
 
 FEW_SEEDS = 5
 
@@ -68,7 +68,7 @@ def run_here(study: Study, path: Path, num_workers: int) -> None:
     if len(study.seeds) < FEW_SEEDS:
         print(f"note: {len(study.seeds)} seeds per arm; intervals are rough below {FEW_SEEDS}")
     print(f"TensorBoard: tensorboard --logdir {study.folder}", flush=True)
-    runner = LocalRunner(study.max_frames, min(num_workers, os.cpu_count() or 1), lambda line: print(line, flush=True))
+    runner = Runner(study.max_frames, min(num_workers, os.cpu_count() or 1), say=lambda line: print(line, flush=True))
     try:
         runner.run_all(runs)
     except KeyboardInterrupt:
@@ -115,7 +115,7 @@ def print_status(study: Study) -> None:
     """Print a table: task and arm, and the state of every seed."""
     cells: dict[tuple[str, str], list[str]] = {}
     for one in study.runs():
-        cells.setdefault((one.task, one.folder.parent.name), []).append(state_of(one, study.max_frames))
+        cells.setdefault((one.task, one.arm), []).append(state_of(one, study.max_frames))
     width = [max(len(key[column]) for key in cells) for column in (0, 1)]
     print(f"{'task':{width[0]}}  {'arm':{width[1]}}  " + "  ".join(f"{f'seed{seed}':8}" for seed in study.seeds))
     for (task, arm), states in cells.items():
