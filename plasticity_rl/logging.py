@@ -39,19 +39,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 
 
-def log_scalars(loggers: Iterable[Logger], scalars: Mapping[str, Any], env_frames: int) -> None:
-    """Write scalars at x = ``env_frames``, once. Tensors are read here, so this waits for a GPU.
+def log_scalars(loggers: Iterable[Logger], scalars: Mapping[str, Any], env_frames: int) -> dict[str, float]:
+    """Write scalars at x = ``env_frames``, once, and return them as numbers.
 
     Lightning's ``self.log`` is not used for curves: it counts optimizer steps on the x-axis, repeats the last value at
     every later logging step, and costs 0.35 ms for each value.
     """
-    values = {tag: value.item() if isinstance(value, Tensor) else float(value) for tag, value in scalars.items()}
+    values = read(scalars)
     for logger in loggers:
         logger.log_metrics(values, step=env_frames)
+    return values
+
+
+def read(scalars: Mapping[str, Any]) -> dict[str, float]:
+    """Return scalars as numbers. Waits for a GPU once, and not for every tensor: all of a device come back together."""
+    on_device: dict[torch.device, list[str]] = {}
+    for tag, value in scalars.items():
+        if isinstance(value, Tensor):
+            on_device.setdefault(value.device, []).append(tag)
+    found: dict[str, float] = {}
+    for device, tags in on_device.items():
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # which Apple's GPUs lack
+        together = torch.stack([scalars[tag].detach().reshape(()).to(dtype) for tag in tags])
+        found |= dict(zip(tags, together.tolist(), strict=True))
+    return {tag: found[tag] if tag in found else float(value) for tag, value in scalars.items()}
 
 
 def log_text(loggers: Iterable[Logger], tag: str, text: str, env_frames: int) -> None:

@@ -189,12 +189,14 @@ class WeightDistanceProbe(WeightProbe):
         """Copy the weights, unless a checkpoint held the copy; after ``setup``, in which networks may still change."""
         if not self._origin:
             self.copy_weights(as_agent(pl_module))
+        # A checkpoint is read to the CPU; comparing there would fetch all weights from a GPU at every measurement.
+        self._origin = {name: origin.to(pl_module.device) for name, origin in self._origin.items()}
 
     def copy_weights(self, agent: RLModule) -> None:
         """Measure from the present weights from now on."""
         for name in self.modules:
             for key, parameter in agent.module(name).named_parameters():
-                self._origin[f"{name}.{key}"] = parameter.detach().cpu().clone()
+                self._origin[f"{name}.{key}"] = parameter.detach().clone()
 
     def distances(self, tag: str, agent: RLModule) -> dict[str, Any]:
         """Return the distances of every module and layer under ``<tag>/...``."""
@@ -206,7 +208,7 @@ class WeightDistanceProbe(WeightProbe):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the events seen and the copied weights."""
-        return {**super().state_dict(), "origin": dict(self._origin)}
+        return {**super().state_dict(), "origin": {name: origin.cpu() for name, origin in self._origin.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""

@@ -67,7 +67,7 @@ class RLModule(ModuleAccess):
         self._built: list[str] = []
         self._global_rng: dict[str, Any] | None = None
         self._once_per_update: dict[Hashable, Any] | None = None
-        self.latest: dict[str, Any] = {}
+        self.latest: dict[str, float] = {}
         self.last_events: dict[str, int] = {}
         self.eval_episodes: list[Episode] = []
         self.eval_returns: list[tuple[int, float]] = []
@@ -245,9 +245,8 @@ class RLModule(ModuleAccess):
             self._once_per_update = None
 
     def log_scalars(self, scalars: Mapping[str, Any]) -> None:
-        """Write scalars at the current env frame to the Trainer's loggers, and keep them in ``latest``."""
-        self.latest.update(scalars)
-        rl_logging.log_scalars(self.trainer.loggers, scalars, self.env_frames)
+        """Write scalars at the current env frame to the Trainer's loggers, and keep them, as numbers, in ``latest``."""
+        self.latest.update(rl_logging.log_scalars(self.trainer.loggers, scalars, self.env_frames))
 
     def log_progress(self, metrics: Mapping[str, Any]) -> None:
         """Every ``trainer.log_every_n_steps`` env steps: the last update's metrics, the clocks, settings and speeds."""

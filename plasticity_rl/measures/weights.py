@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -11,23 +12,23 @@ from plasticity_rl.measures.checks import refuse_not_finite
 
 
 def l2_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """Euclidean norm of all entries, ``sqrt(sum_i x_i^2)``; 0 for no tensors.
+    """Euclidean norm of all entries, ``sqrt(sum_i x_i^2)``; 0 for no tensors. Waits for a GPU once.
 
     Args:
         tensors: Any shapes, on one device.
 
     Returns:
-        float64 scalar.
+        float64 scalar on that device.
 
     Raises:
         ValueError: When an entry is NaN or infinite.
     """
-    return torch.stack([_zero(), *(flat.square().sum() for flat in _flat(tensors))]).sum().sqrt()
+    return _combined(tensors, 2)
 
 
 def l1_norm(tensors: Iterable[Tensor]) -> Tensor:
     """Sum of absolute values, ``sum_i |x_i|``; 0 for no tensors. Arguments and errors as in :func:`l2_norm`."""
-    return torch.stack([_zero(), *(flat.abs().sum() for flat in _flat(tensors))]).sum()
+    return _combined(tensors, 1)
 
 
 def l0_norm(tensors: Iterable[Tensor]) -> Tensor:
@@ -36,14 +37,19 @@ def l0_norm(tensors: Iterable[Tensor]) -> Tensor:
     Source:
         Abbas et al. 2023 (arXiv 2303.07507), which finds the l2 norm of gradients misleading beside l0 and l1.
     """
-    return torch.stack([_zero(), *(torch.count_nonzero(flat).double() for flat in _flat(tensors))]).sum()
+    tensors = list(map(_plain, tensors))
+    if not tensors:
+        return torch.zeros((), dtype=torch.float64)
+    if not bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()):
+        refuse_not_finite(torch.tensor(math.nan), "values")
+    return torch.stack([torch.count_nonzero(tensor) for tensor in tensors]).sum().double()
 
 
 def distance(tensors: Iterable[Tensor], origins: Iterable[Tensor]) -> Tensor:
     """Euclidean distance ``sqrt(sum_i (x_i - o_i)^2)``; 0 for no tensors.
 
     Args:
-        tensors: Any shapes.
+        tensors: Any shapes, on one device.
         origins: As many, of the same shapes.
 
     Returns:
@@ -56,15 +62,25 @@ def distance(tensors: Iterable[Tensor], origins: Iterable[Tensor]) -> Tensor:
     for tensor, origin in zip(tensors, origins, strict=True):
         if tensor.shape != origin.shape:
             raise ValueError(f"shapes differ: {tuple(tensor.shape)} and {tuple(origin.shape)}")
-        differences.append(tensor.detach().cpu().double() - origin.detach().cpu().double())
+        now = _plain(tensor).double()
+        differences.append(now - origin.detach().to(now.device).double())
     return l2_norm(differences)
 
 
-def _zero() -> Tensor:
-    return torch.zeros((), dtype=torch.float64)
+def _combined(tensors: Iterable[Tensor], order: int) -> Tensor:
+    """Norm of all entries from the norms of the tensors: no copy in float64, and nothing leaves the device before."""
+    tensors = list(map(_plain, tensors))
+    if not tensors:
+        return torch.zeros((), dtype=torch.float64)
+    parts = [torch.linalg.vector_norm(tensor, order, dtype=torch.float64) for tensor in tensors]
+    norm = torch.linalg.vector_norm(torch.stack(parts), order)
+    if not math.isfinite(norm):  # float64 overflows too: from finite entries the norm then is infinite, and said so
+        for tensor in tensors:
+            refuse_not_finite(tensor, "values")
+    return norm
 
 
-def _flat(tensors: Iterable[Tensor]) -> Iterable[Tensor]:
-    for tensor in tensors:
-        refuse_not_finite(tensor, "values")
-        yield tensor.detach().cpu().double().flatten()
+def _plain(tensor: Tensor) -> Tensor:
+    """Without gradient, of a floating type, and on the CPU where a device lacks float64."""
+    tensor = tensor.detach() if tensor.device.type in ("cpu", "cuda") else tensor.detach().cpu()
+    return tensor if tensor.is_floating_point() else tensor.double()

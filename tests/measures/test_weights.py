@@ -44,6 +44,25 @@ def test_not_finite_is_refused(measure, bad):
         measure([torch.ones(2), torch.tensor([1.0, bad])])
 
 
+def test_finite_entries_whose_norm_overflows_are_not_refused():
+    assert float(l2_norm([torch.tensor([1e200, 1e200], dtype=torch.float64)])) > 1e200  # infinite, or as it should be
+    assert float(l2_norm([torch.tensor([3e38, 0.0])])) == pytest.approx(3e38)
+
+
+def test_whole_numbers_are_counted_as_they_are():
+    assert [float(norm([torch.tensor([3, 0, -4])])) for norm in (l0_norm, l1_norm, l2_norm)] == [2.0, 7.0, 5.0]
+
+
+@pytest.mark.parametrize("norm", [l0_norm, l1_norm, l2_norm, lambda tensors: distance(tensors, tensors)])
+def test_a_norm_of_many_tensors_is_waited_for_once(norm, monkeypatch):
+    waits = []
+    for name in ("__bool__", "__float__", "item", "cpu"):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda x, original=original: waits.append(1) or original(x))
+    norm([torch.ones(2)] * 20)
+    assert len(waits) == 1
+
+
 def test_distance_of_different_things_is_refused():
     with pytest.raises(ValueError, match=r"shapes differ: \(2,\) and \(1,\)"):
         distance([torch.ones(2)], [torch.ones(1)])
