@@ -1,4 +1,4 @@
-"""Settings that must be in the environment before torch is imported, and a stand-in for ImageNet weights."""
+"""What must be in the environment before torch is imported, settings of hypothesis, and a stand-in for weights."""
 
 import os
 from collections.abc import Iterator
@@ -8,8 +8,15 @@ os.environ.setdefault("RL_LOGGING_LEVEL", "ERROR")
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+
+# The same examples in every run, and no test that fails because the machine is busy.
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 RUN_ALL_EXAMPLES = {"test_laws.py", "test_readme.py", "test_second_agent.py"}
 

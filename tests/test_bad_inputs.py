@@ -99,7 +99,7 @@ def test_the_same_through_the_real_program(args, environment, says, folder):
     variables = {key: value for key, value in {**os.environ, **environment}.items() if value or key not in NO_DISPLAY}
     variables["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *sys.path])
     command = [sys.executable, "-m", "plasticity_rl", *args]
-    done = subprocess.run(command, env=variables, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, env=variables, cwd=folder, capture_output=True, text=True, check=False, timeout=250)
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert re.search(says, done.stderr), done.stderr

@@ -42,7 +42,7 @@ def python(*args: str | Path, **environment: str) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         check=False,
-        timeout=250,
+        timeout=550,
         env={**os.environ, "PYTHONPATH": paths.rstrip(os.pathsep), **environment},
     )
 

@@ -20,7 +20,7 @@ def run_example(name: str, *args: str | Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=550,
         env={**os.environ, "PYTHONPATH": paths},
     )
     assert process.returncode == 0, process.stderr[-3000:]

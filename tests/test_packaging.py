@@ -90,7 +90,7 @@ def test_readme_commands_are_make_targets(target: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=250,
     )
     assert dry_run.returncode == 0, dry_run.stderr
     last = dry_run.stdout.strip().splitlines()[-1]

@@ -145,5 +145,5 @@ print(len(render_executor._THREAD_POOL_EXECUTOR_POOL._deque))
 
 def test_an_environment_dropped_in_a_reference_cycle_is_freed() -> None:
     """An agent, its trainer and its environments refer to each other; without the kept threads this waits forever."""
-    run = in_new_process(DROP_IN_A_CYCLE, timeout_seconds=60)
+    run = in_new_process(DROP_IN_A_CYCLE, timeout_seconds=250)
     assert run.stdout.split() == ["collected", "1"], run.stderr  # one thread, used three times

@@ -541,7 +541,7 @@ torch.save(replay.state_dict(), {str(tmp_path / "state.pt")!r})
 run(replay, episodes, 20)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=120)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=250)
     twin, episodes = make(slack=30), Episodes(1, 3)
     run(twin, episodes, 150)
     replay = make(storage="memmap", folder=tmp_path / "replay", slack=30)

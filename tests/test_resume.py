@@ -20,7 +20,7 @@ def start(folder: Path, storage: str, kill_at: int = 0) -> subprocess.CompletedP
     command = [sys.executable, "-W", "ignore", str(TESTS / "resume_run.py"), str(folder), storage, str(kill_at)]
     paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=250, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=550, env=environment)
 
 
 def result(process: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -15,13 +15,16 @@ from plasticity_rl.callback import RLCallback
 from plasticity_rl.run_folder import claim
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from plasticity_rl.run_folder import claim
 held = claim(Path(sys.argv[1]))
 print("held", flush=True)
-time.sleep(60)
+sys.stdin.read()  # until it is killed, or the test is
 """
+
+
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
 
 class Looks(RLCallback):
@@ -45,6 +48,23 @@ def test_nobody_else_may_train_in_the_folder_of_a_run(tmp_path):
     claim(tmp_path / "starts.yaml").close()
 
 
+class Rival(RLCallback):
+    """Takes the folder of a run that is about to start, as another process would that was started at the same time."""
+
+    def on_fit_start(self, trainer, pl_module) -> None:
+        run_dir = Path(trainer.default_root_dir)
+        run_dir.mkdir()
+        self.held = claim(run_dir / "starts.yaml")
+
+
+def test_of_two_runs_that_start_together_one_is_refused_before_it_writes(tmp_path):
+    rival, run = Rival(), tmp_path / "run"
+    with pytest.raises(UserError, match="another process is training in the run folder"):
+        fit_tiny(run, callbacks=[rival], max_frames=100)
+    assert [path.name for path in run.rglob("*")] == ["starts.yaml"]
+    rival.held.close()
+
+
 def test_a_run_that_fails_gives_its_folder_back(tmp_path):
     with pytest.raises(RuntimeError, match="died"):
         fit_tiny(tmp_path, callbacks=[Looks(tmp_path / "starts.yaml", dies=True)], max_frames=100)
@@ -55,7 +75,7 @@ def test_a_run_that_goes_on_elsewhere_is_not_resumed_beside_it(tmp_path):
     """Until the process that held it is killed."""
     fit_tiny(tmp_path, max_frames=100)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    other = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "starts.yaml"], stdout=subprocess.PIPE)
+    other = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "starts.yaml"], **PIPES)
     assert other.stdout is not None
     assert other.stdout.readline() == b"held\n"
     try:

@@ -117,8 +117,7 @@ def rendering(imports: Trial) -> list[Finding]:
     names = dict.fromkeys([chosen, *BACKENDS] if chosen else BACKENDS)
     # Without PYOPENGL_PLATFORM, which a run before may have set: dm_control refuses another backend than it names.
     trials = {
-        name: run_trial("rendering", environment={"MUJOCO_GL": name, "PYOPENGL_PLATFORM": None}, timeout_seconds=60)
-        for name in names
+        name: run_trial("rendering", environment={"MUJOCO_GL": name, "PYOPENGL_PLATFORM": None}) for name in names
     }
     gpus: list[str] = next((result["gpus"] for result in imports.results if "gpus" in result), [])
     environment = (os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("MUJOCO_EGL_DEVICE_ID"))

@@ -24,11 +24,12 @@ import callbacks
 from plasticity_rl import UserError
 
 TESTS = Path(__file__).parents[1]
+pytestmark = pytest.mark.timeout(900)  # processes of torch take long to start on a busy machine
 OF_A_RANK = {"replay", "generators", "checkpoint", "callbacks", "metrics"}
 """Parts of a run's state in which ranks differ: their own environments, batches and random numbers."""
 
 
-def start(*command: str | Path, seconds: int = 280) -> subprocess.CompletedProcess[str]:
+def start(*command: str | Path, seconds: int = 800) -> subprocess.CompletedProcess[str]:
     """Run a command of two ranks to its end; it starts the second one itself."""
     paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
     environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE", "PL_GLOBAL_SEED")}
@@ -37,7 +38,7 @@ def start(*command: str | Path, seconds: int = 280) -> subprocess.CompletedProce
     return subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds, env=environment)
 
 
-def job(folder: Path, part: str, *, seconds: int = 280) -> list[dict[str, Any]]:
+def job(folder: Path, part: str, *, seconds: int = 800) -> list[dict[str, Any]]:
     process = start(TESTS / "rank_job.py", folder, part, seconds=seconds)
     assert process.returncode == 0, process.stderr[-3000:]
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
@@ -128,7 +129,6 @@ def processes_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_first_rank_killed_ends_the_other_and_resumes_exactly(tmp_path):
     """Killed in mid-epoch at frame 160, resumed from 100: the same weights, moments and generators of both ranks."""
     fit = ["-m", "plasticity_rl", "fit", *TINY, "--max_frames=300", "--trainer.devices=2"]
@@ -136,7 +136,7 @@ def test_first_rank_killed_ends_the_other_and_resumes_exactly(tmp_path):
     kill = "--trainer.callbacks+=fail_on_rank.FailOnRank --trainer.callbacks.rank=0 --trainer.callbacks.kill=true"
     assert start(*fit, straight).returncode == 0
     assert start(*fit, killed, *kill.split(), "--trainer.callbacks.frame=160").returncode == -signal.SIGKILL
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while processes_of(tmp_path / "killed") and time.monotonic() < until:
         time.sleep(0.2)
     assert processes_of(tmp_path / "killed") == []
