@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from plasticity_rl.statistics import Floats, iqm
 
 Scores = Sequence[Floats]
-"""One array ``(seeds,)`` for each task."""
-Statistic = Callable[[Sequence[Scores]], float]
-"""Takes the scores of one or more arms."""
+"""One array ``(..., seeds)`` for each task; in front of the seeds there may be resamples."""
+Statistic = Callable[[Sequence[Scores]], Any]
+"""Takes the scores of one or more arms, and reduces the seeds: ``(...)``."""
 
 
 @dataclass(frozen=True)
@@ -64,55 +66,62 @@ def estimate(
     if any(len(scores) == 0 or not np.isfinite(scores).all() for arm in arms for scores in arm):
         raise ValueError("every arm needs at least one finite score on every task")
     generator = np.random.default_rng(seed)
-    values = [
-        statistic([[scores[generator.integers(len(scores), size=len(scores))] for scores in arm] for arm in arms])
-        for _ in range(num_resamples)
+    resamples = [
+        [scores[generator.integers(len(scores), size=(num_resamples, len(scores)))] for scores in map(np.asarray, arm)]
+        for arm in arms
     ]
+    values = statistic(resamples)
     tail = 50 * (1 - confidence)
     low, high = np.percentile(values, [tail, 100 - tail])
     return Estimate(float(statistic(arms)), float(low), float(high))
 
 
-def iqm_of(arms: Sequence[Scores]) -> float:
+def iqm_of(arms: Sequence[Scores]) -> Any:
     """Return the interquartile mean over all seeds and tasks of the first arm."""
-    return float(iqm(np.concatenate(arms[0])))
+    return iqm(np.concatenate(arms[0], axis=-1), axis=-1)
 
 
-def mean_of(arms: Sequence[Scores]) -> float:
+def mean_of(arms: Sequence[Scores]) -> Any:
     """Return the mean over tasks of the mean score of the first arm."""
-    return float(np.mean([np.mean(scores) for scores in arms[0]]))
+    return np.mean(_task_means(arms[0]), axis=0)
 
 
-def median_of(arms: Sequence[Scores]) -> float:
-    """Return the median over tasks of the mean score of the first arm."""
-    return float(np.median([np.mean(scores) for scores in arms[0]]))
+def median_of(arms: Sequence[Scores]) -> Any:
+    """Return the median over tasks of the mean score of the first arm; of a single task, the median over its seeds."""
+    if len(arms[0]) == 1:
+        return np.median(arms[0][0], axis=-1)
+    return np.median(_task_means(arms[0]), axis=0)
 
 
-def optimality_gap(arms: Sequence[Scores], target: float) -> float:
+def _task_means(scores: Scores) -> Floats:
+    return np.stack([np.mean(one, axis=-1) for one in scores])
+
+
+def optimality_gap(arms: Sequence[Scores], target: float) -> Any:
     """Return by how much the runs of the first arm miss ``target`` on average; more than it does not count."""
-    return float(target - np.minimum(np.concatenate(arms[0]), target).mean())
+    return target - np.minimum(np.concatenate(arms[0], axis=-1), target).mean(axis=-1)
 
 
-def iqm_difference(arms: Sequence[Scores]) -> float:
+def iqm_difference(arms: Sequence[Scores]) -> Any:
     """Return the IQM of the second arm minus that of the first."""
     return iqm_of(arms[1:]) - iqm_of(arms)
 
 
-def probability_of_improvement(arms: Sequence[Scores]) -> float:
+def probability_of_improvement(arms: Sequence[Scores]) -> Any:
     """Return how probable it is that a run of the second arm beats one of the first on the same task, in [0, 1].
 
     The mean over tasks of the Mann-Whitney statistic over the number of pairs; equal scores count one half.
     """
     first, second = arms
-    return float(np.mean([_beats(new, old) for old, new in zip(first, second, strict=True)]))
+    return np.mean([_beats(new, old) for old, new in zip(first, second, strict=True)], axis=0)
 
 
-def _beats(new: Floats, old: Floats) -> float:
-    difference = np.asarray(new)[:, None] - np.asarray(old)[None, :]
-    return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
+def _beats(new: Floats, old: Floats) -> Floats:
+    difference = np.asarray(new)[..., :, None] - np.asarray(old)[..., None, :]
+    return np.mean((difference > 0) + 0.5 * (difference == 0), axis=(-2, -1))
 
 
-def interaction(arms: Sequence[Scores]) -> float:
+def interaction(arms: Sequence[Scores]) -> Any:
     """Return by how much the second factor's effect on the IQM changes with the first factor.
 
     Args:
@@ -123,6 +132,11 @@ def interaction(arms: Sequence[Scores]) -> float:
     return other - base
 
 
-def performance_profile(scores: Scores, thresholds: Floats) -> Floats:
-    """Return the share of runs over all tasks that score above each of ``thresholds``, ``(thresholds,)``."""
-    return (np.concatenate(scores)[:, None] > np.asarray(thresholds)[None, :]).mean(0)
+def share_above(arms: Sequence[Scores], threshold: float) -> Any:
+    """Return the share of runs of the first arm, over all tasks, that score above ``threshold``."""
+    return (np.concatenate(arms[0], axis=-1) > threshold).mean(axis=-1)
+
+
+def performance_profile(scores: Scores, thresholds: Floats) -> list[Estimate]:
+    """Return the share of runs over all tasks that score above each of ``thresholds``, with its interval."""
+    return [estimate(partial(share_above, threshold=threshold), [scores]) for threshold in thresholds]

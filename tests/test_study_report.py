@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from run_folders import entry, write_run
 
 from plasticity_rl.run_data import Curve
 from plasticity_rl.study import StudyRun, read_study
+from plasticity_rl.study_figures import curve_of
 from plasticity_rl.study_report import final_value, mean_value, read_scores, score_of, table_of
 
 FINAL = {("with", "none"): 500.0, ("with", "often"): 510.0, ("without", "none"): 100.0, ("without", "often"): 300.0}
@@ -36,12 +38,26 @@ def finish(run: StudyRun, final: float) -> None:
     settings = {"task": run.task, "seed": run.seed, "augment": run.levels["augmentation"] == "with"}
     given = [RESET] if run.levels["reset"] == "often" else []
     curves = {"eval/return": {0: 0.0, 100: final}, "fau/critic": {10: 0.5, 100: 0.25}, "fau/critic/0": {100: 0.1}}
+    curves["dormant/critic/tau_0.0"] = {100: 0.125}
     write_run(run.folder, curves, callbacks=given, **settings)
     (run.folder / "finished.yaml").write_text("env_frames: 100\n")
 
 
 @pytest.fixture
 def study(tmp_path) -> Path:
+    return written(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory) -> tuple[Path, str]:
+    """The folder of one report, and what was printed."""
+    folder = tmp_path_factory.mktemp("reported")
+    result = call("study", "report", written(folder), "--out", folder / "out")
+    assert result.code == 0, result.err
+    return folder / "out", result.out
+
+
+def written(tmp_path: Path) -> Path:
     """Two factors of two levels, two tasks, two seeds; on the second task every return is 100 higher."""
     (tmp_path / "empty.yaml").write_text("{}")
     factors = {
@@ -49,6 +65,7 @@ def study(tmp_path) -> Path:
         "reset": {"none": [], "often": ["trainer.callbacks+=callbacks.Reset"]},
     }
     content = {"base": [str(tmp_path / "empty.yaml")], "max_frames": 100, "tasks": ["walk", "run"], "seeds": [1, 2]}
+    content |= {"max_return": 1000, "measures": ["dormant/critic/tau_0.0"]}
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump({**content, "folder": str(tmp_path / "runs"), "factors": factors}, sort_keys=False))
     for run in read_study(path).runs():
@@ -61,26 +78,41 @@ def test_scores(study):
     scores, missing = read_scores(read_study(study))
     assert missing == []
     assert len(scores) == 16
-    assert scores[0].final == {"eval/return": 502.0, "fau/critic": 0.25}
-    assert scores[0].mean_return == 251.0
+    assert scores[0].final == {"eval/return": 502.0, "fau/critic": 0.25, "dormant/critic/tau_0.0": 0.125, "area": 251.0}
     values = table_of(scores, ["walk", "run"], "eval/return")
-    assert list(values) == list(FINAL)
-    assert [one.tolist() for one in values["without", "often"]] == [[302.0, 304.0], [402.0, 404.0]]
-    assert score_of(scores[0].run) == scores[0]
+    assert list(values) == [" + ".join(arm) for arm in FINAL]
+    assert [one.tolist() for one in values["without + often"]] == [[302.0, 304.0], [402.0, 404.0]]
+    assert score_of(scores[0].run, ["dormant/critic/tau_0.0"]) == scores[0]
 
 
-def test_the_report(study, tmp_path):
+def test_the_report(reported):
     """IQM of two seeds is their mean: 503 on walk; of 502, 504, 602, 604 the middle two: 553."""
-    result = call("study", "report", study, "--out", tmp_path / "out")
-    assert result.code == 0, result.err
-    text = (tmp_path / "out" / "report.md").read_text()
-    assert text in result.out
+    out, printed = reported
+    text = (out / "report.md").read_text()
+    assert text in printed
     walk, run, together = text.split("\n## ")[1:]
     assert [part.splitlines()[0] for part in (walk, run, together)] == ["walk", "run", "all tasks"]
-    rows = [line for line in walk.splitlines() if line.startswith("| w")]
-    assert rows[0].startswith("| with + none | 2 | 503.0 [502.0, 504.0] | 503.0 | 251.5 |  | 0.250 [0.250, 0.250] |")
-    assert rows[2].startswith("| without + none | 2 | 103.0 [102.0, 104.0] | 103.0 | 51.5 | 0.00 [0.00, 0.00] |")
-    assert "| with + none | 2 + 2 | 553.0 [552.0, 554.0] |" in together
+    rows = [dict(zip(*pair, strict=True)) for pair in rows_and_head(walk)]
+    assert [row["arm"] for row in rows] == [" + ".join(arm) for arm in FINAL]
+    assert rows[0] == {
+        "arm": "with + none",
+        "seeds": "2",
+        "IQM": "503.0 [502.0, 504.0]",
+        "median": "503.0 [502.0, 504.0]",
+        "mean": "503.0 [502.0, 504.0]",
+        "optimality gap": "497.0 [496.0, 498.0]",
+        "area under curve": "251.5 [251.0, 252.0]",
+        "IQM - first arm": "",
+        "P(better)": "",
+        "FAU critic": "0.250 [0.250, 0.250]",
+        "dormant/critic/tau_0.0": "0.125 [0.125, 0.125]",
+    }
+    assert rows[2]["IQM - first arm"] == "-400.0 [-402.0, -398.0]"
+    assert rows[2]["P(better)"] == "0.00 [0.00, 0.00]"
+    pooled = [dict(zip(*pair, strict=True)) for pair in rows_and_head(together)]
+    assert pooled[0]["seeds"] == "2 + 2"
+    assert pooled[0]["IQM"] == "553.0 [552.0, 554.0]"
+    assert pooled[0]["median"] == "553.0 [552.0, 554.0]"  # of the task means 503 and 603
     # A reset adds 10 with augmentation and 200 without.
     assert "+10.0 [" in walk
     assert "+200.0 [" in walk
@@ -88,8 +120,58 @@ def test_the_report(study, tmp_path):
     assert "above 0" in walk
     assert "Only 2 seeds in some arms" in text
     assert "Not finished" not in text
-    for name in ("curves.png", "curves.svg"):
-        assert (tmp_path / "out" / name).stat().st_size > 1000
+    for name in ("curves", "scores", "profiles"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (out / f"{name}.svg").read_text()
+        assert f"![{name}]({name}.png)" in text
+
+
+def rows_and_head(section: str) -> list[tuple[list[str], list[str]]]:
+    """Return each row of the section's table beside its head."""
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| ")]
+    return [(lines[0], line) for line in lines[1:]]
+
+
+def test_the_page_needs_nothing_else(reported):
+    """Figures and tables are inside, and everything the report says."""
+    page = (reported[0] / "index.html").read_text()
+    assert page.count("<svg") == 3
+    assert page.count("<table>") == 3
+    assert not re.search(r"<(script|link|img)|(src|href)=[\"']https?:|url\(http", page)
+    assert "503.0 [502.0, 504.0]" in page
+    assert "Interaction (the second minus the first): +190.0" in page
+    assert "Only 2 seeds" in page
+
+
+def test_latex(reported):
+    blocks = (reported[0] / "report.tex").read_text().strip().split("\n\n")
+    assert len(blocks) == 3
+    lines = blocks[0].splitlines()
+    assert lines[1] == r"\begin{tabular}{lrrrrrrrrrr}"
+    assert lines[3].startswith("arm & seeds & IQM & median")
+    assert r"dormant/critic/tau\_0.0" in lines[3]
+    assert lines[5].startswith(r"with + none & 2 & $503.0_{[502.0, 504.0]}$ & ")
+    assert {line.count(" & ") for line in lines if line.endswith(r"\\")} == {10}
+
+
+def test_interactions_of_more_than_two_levels(study, tmp_path):
+    """Each level of the second factor against its first, at each level of the first factor against its first."""
+    content = yaml.safe_load(study.read_text())
+    content["factors"]["reset"] = {"none": [], "often": content["factors"]["reset"]["often"], "later": ["model.lr=1"]}
+    study.write_text(yaml.safe_dump(content, sort_keys=False))
+    text = call("study", "report", study, "--out", tmp_path / "out").out
+    assert text.count("Effect of reset = often") == 3
+    assert "Effect of reset = later" not in text, "it has no finished run"
+    assert "walk/with+later/seed1" in text
+
+
+def test_one_curve_over_several_tasks(study):
+    """At frame 50 the returns of an arm are halfway from 0: 251, 252, 301, 302; the middle two have mean 276.5."""
+    scores, _ = read_scores(read_study(study))
+    band = curve_of([s for s in scores if s.arm == "with + none"], ["walk", "run"], "eval/return")
+    assert band.num_runs == 4
+    assert np.interp(50, band.frames, band.iqm) == pytest.approx(276.5)
+    assert curve_of(scores, ["walk", "run"], "nothing") is None
 
 
 def test_runs_that_are_not_finished_are_named_and_left_out(study, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,6 +21,7 @@ from plasticity_rl.study_statistics import (
     optimality_gap,
     performance_profile,
     probability_of_improvement,
+    share_above,
 )
 
 A = [np.array([0.0, 2.0]), np.array([4.0, 6.0])]
@@ -58,7 +61,63 @@ def test_interaction_by_hand():
 
 
 def test_profile_by_hand():
-    assert performance_profile(A, np.array([-1.0, 0.0, 3.0, 6.0])).tolist() == [1.0, 0.75, 0.5, 0.0]
+    """At 3 both runs of task 2 are above and none of task 1, in every resample."""
+    profile = performance_profile(A, np.array([-1.0, 0.0, 3.0, 6.0]))
+    assert [one.value for one in profile] == [1.0, 0.75, 0.5, 0.0]
+    assert profile[0] == Estimate(1.0, 1.0, 1.0)
+    assert profile[1] == Estimate(0.75, 0.5, 1.0)
+    assert profile[2] == Estimate(0.5, 0.5, 0.5)
+
+
+def test_the_median_of_one_task_is_that_of_its_seeds():
+    assert median_of([[np.array([1.0, 2.0, 9.0])]]) == 2.0
+
+
+def test_every_statistic_of_resamples_is_that_of_each_resample():
+    """Vectorised over the resamples; a loop says the same."""
+    generator = np.random.default_rng(0)
+    arms = [[generator.normal(size=(7, 5)), generator.normal(size=(7, 3))] for _ in range(4)]
+    gap = partial(optimality_gap, target=0.5)
+    above = partial(share_above, threshold=0.1)
+    for statistic in (iqm_of, mean_of, median_of, gap, above, iqm_difference, interaction):
+        loop = [statistic([[scores[row] for scores in arm] for arm in arms]) for row in range(7)]
+        assert statistic(arms) == pytest.approx(np.array(loop))
+    loop = [probability_of_improvement([[scores[row] for scores in arm] for arm in arms[:2]]) for row in range(7)]
+    assert probability_of_improvement(arms[:2]) == pytest.approx(np.array(loop))
+
+
+def test_aggregates_are_those_of_rliable():
+    """Scores ``(runs, tasks)`` there. Optional: it breaks on a fresh install."""
+    metrics = pytest.importorskip("rliable.metrics", exc_type=ImportError)
+    first, second = np.random.default_rng(0).uniform(size=(2, 8, 3))
+    ours = [list(first.T)]
+    assert iqm_of(ours) == pytest.approx(metrics.aggregate_iqm(first))
+    assert mean_of(ours) == pytest.approx(metrics.aggregate_mean(first))
+    assert median_of(ours) == pytest.approx(metrics.aggregate_median(first))
+    assert optimality_gap(ours, 0.7) == pytest.approx(metrics.aggregate_optimality_gap(first, 0.7))
+    assert probability_of_improvement([*ours, list(second.T)]) == pytest.approx(
+        metrics.probability_of_improvement(second, first)
+    )
+
+
+def test_intervals_and_profiles_are_those_of_rliable():
+    metrics = pytest.importorskip("rliable.metrics", exc_type=ImportError)
+    try:
+        from rliable import library
+    except (ImportError, TypeError) as error:  # its dependency arch 7 does not import beside pandas 3
+        pytest.skip(str(error))
+    scores = np.random.default_rng(0).uniform(size=(8, 3))
+    _, theirs = library.get_interval_estimates(
+        {"arm": scores}, lambda x: np.array([metrics.aggregate_iqm(x)]), reps=5000
+    )
+    ours = estimate(iqm_of, [list(scores.T)], num_resamples=5000)
+    assert (ours.low, ours.high) == pytest.approx(theirs["arm"].ravel().tolist(), abs=0.02)
+    thresholds = np.array([0.2, 0.5, 0.8])
+    points, bands = library.create_performance_profile({"arm": scores}, thresholds, reps=2000)
+    profile = performance_profile(list(scores.T), thresholds)
+    assert [one.value for one in profile] == pytest.approx(points["arm"].tolist())
+    assert [one.low for one in profile] == pytest.approx(bands["arm"][0].tolist(), abs=0.05)
+    assert [one.high for one in profile] == pytest.approx(bands["arm"][1].tolist(), abs=0.05)
 
 
 def test_an_interval_is_that_of_scipy_for_a_mean_of_one_task():

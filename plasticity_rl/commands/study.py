@@ -7,11 +7,15 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from plasticity_rl.commands.arguments import OneLineArguments, whole_number
 from plasticity_rl.errors import RunFailure, UserError
 from plasticity_rl.study import Study, command, count_states, read_study, state_of
 from plasticity_rl.study_runner import Runner
+
+if TYPE_CHECKING:
+    from plasticity_rl.study_report import Report
 
 FEW_SEEDS = 5
 
@@ -32,7 +36,13 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("study", type=Path, metavar="STUDY.yaml")
     report = actions.add_parser("report", help="write what came out", prog="plasticity-rl study report")
     report.add_argument("study", type=Path, metavar="STUDY.yaml")
-    report.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for report.md and figures")
+    report.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for report.md, report.tex, index.html and figures",
+    )
     return parser
 
 
@@ -83,32 +93,47 @@ def run_here(study: Study, path: Path, num_workers: int) -> None:
 
 
 def write_report(study: Study, out: Path) -> None:
-    """Write ``report.md`` and, where matplotlib is installed, ``curves.png`` and ``curves.svg`` into ``out``.
+    """Write ``report.md``, ``report.tex`` and, where matplotlib is installed, ``index.html`` and figures into ``out``.
 
     Raises:
         UserError: When no run is finished, or ``out`` cannot be written.
     """
-    from plasticity_rl.study_report import markdown, read_scores
+    from plasticity_rl.study_report import make_report, read_scores
+    from plasticity_rl.study_tables import latex, markdown
 
     scores, missing = read_scores(study)
     if not scores:
         raise UserError(f"no run of {study.name} is finished in {study.folder}: plasticity-rl study run first")
-    text = markdown(study, scores, missing)
+    report = make_report(study, scores, missing)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if importlib.util.find_spec("matplotlib") is None:
+            print("note: no figures and no page without matplotlib: pip install 'plasticity-rl[plot]'")
+            names = []
+        else:
+            names = write_figures(report, out)
+        text = markdown(report, names)
         (out / "report.md").write_text(text, encoding="utf-8")
+        (out / "report.tex").write_text(latex(report), encoding="utf-8")
     except OSError as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror})") from error
-    if importlib.util.find_spec("matplotlib") is not None:
-        from plasticity_rl.arms import arms_of
-        from plasticity_rl.plotting import draw, write
-        from plasticity_rl.run_data import read_run
-
-        figure = draw(arms_of([read_run(score.run.folder) for score in scores]))
-        for file_format in ("png", "svg"):
-            write(figure, out / f"curves.{file_format}", file_format)
     print(text)
-    print(f"Report: {out / 'report.md'}")
+    print(f"Report: {out / ('index.html' if names else 'report.md')}")
+
+
+def write_figures(report: Report, out: Path) -> list[str]:
+    """Write every figure as PNG and SVG, and the page that holds them; return the names of the PNG files."""
+    from plasticity_rl.plotting import write
+    from plasticity_rl.study_figures import figures
+    from plasticity_rl.study_tables import page
+
+    drawings = {}
+    for name, (figure, caption) in figures(report).items():
+        for file_format in ("png", "svg"):
+            write(figure, out / f"{name}.{file_format}", file_format)
+        drawings[name] = ((out / f"{name}.svg").read_text(encoding="utf-8"), caption)
+    (out / "index.html").write_text(page(report, drawings), encoding="utf-8")
+    return [f"{name}.png" for name in drawings]
 
 
 def print_status(study: Study) -> None:
