@@ -1,4 +1,4 @@
-"""Runs on two ranks: ``python rank_job.py FOLDER main`` or ``... FOLDER callbacks [NAME ...]``.
+"""Runs on two ranks: ``python rank_job.py FOLDER main``, ``... callbacks [NAME ...]`` or ``... halves NAME ...``.
 
 Each rank is a process of its own, and writes what it found into ``FOLDER/rank<r>.json``.
 """
@@ -34,15 +34,22 @@ class FixedBatches(RLCallback):
         data, share = pl_module.data, BATCH // trainer.world_size
         mine = slice(trainer.global_rank * share, (trainer.global_rank + 1) * share)
 
-        def sample() -> TensorDict:
-            pixels = torch.randint(0, 256, (2, BATCH, *data.obs_shape), dtype=torch.uint8, generator=generator)
-            batch = TensorDict({"pixels": pixels[0], "next": {"pixels": pixels[1]}}, batch_size=BATCH)
-            batch["action"] = torch.rand(BATCH, data.action_dim, generator=generator) * 2 - 1
-            batch["reward"] = torch.rand(BATCH, 1, generator=generator)
-            batch["discount"] = torch.full((BATCH, 1), 0.97)
-            return batch[mine]
+        def rows(number: int, source: torch.Generator) -> TensorDict:
+            pixels = torch.randint(0, 256, (2, number, *data.obs_shape), dtype=torch.uint8, generator=source)
+            batch = TensorDict({"pixels": pixels[0], "next": {"pixels": pixels[1]}}, batch_size=number)
+            batch["action"] = torch.rand(number, data.action_dim, generator=source) * 2 - 1
+            batch["reward"] = torch.rand(number, 1, generator=source)
+            batch["discount"] = torch.full((number, 1), 0.97)
+            return batch
 
-        data.replay.sample = sample
+        def peek(number: int, _: torch.Generator) -> TensorDict:
+            """What is shared out like a batch is a rank's share; what is measured on a batch of its own, all of it."""
+            wanted = rows(max(number, BATCH), torch.Generator().manual_seed(1 + pl_module.num_updates))
+            return wanted[mine] if number == share else wanted[:number]
+
+        data.replay.sample = lambda: rows(BATCH, generator)[mine]
+        data.replay.sample_first = lambda ends, _: rows(BATCH, generator)[mine]
+        data.replay.peek = peek
 
 
 class Events(RLCallback):
@@ -56,16 +63,29 @@ class Events(RLCallback):
             self.ratios.append((agent.num_updates, agent.replay_ratio))
 
 
-def equal_batches(folder: Path, **trainer_options: Any) -> RLModule:
-    """Train for a few updates on fixed batches of 8, with everything that draws numbers switched off."""
+def equal_batches(folder: Path, *given: RLCallback, **trainer_options: Any) -> RLModule:
+    """Train for a few updates on fixed batches of 8, with everything that draws numbers switched off.
+
+    Always two environments: one on each rank, or both on the only one.
+    """
     return fit_tiny(
         folder,
-        callbacks=[FixedBatches(), L2Init(modules=["critic"])],
+        callbacks=[FixedBatches(), *given],
         max_frames=40 + 4 * UPDATES,
-        data_options={"eval_every_n_frames": 8},
+        data_options={"eval_every_n_frames": 32, "num_envs": 2 // trainer_options.get("devices", 1)},
         agent_options=QUIET,
         trainer_options=trainer_options,
     )
+
+
+def penalty() -> L2Init:
+    return L2Init(modules=["critic"])
+
+
+def example(name: str, donor: Path) -> RLCallback:
+    """Return a callback with the arguments with which it acts within a few updates."""
+    cls = getattr(callbacks, name)
+    return cls(**({"path": str(donor)} if name == "WarmStartReplay" else cls.example_arguments))
 
 
 def several() -> list[RLCallback]:
@@ -116,7 +136,7 @@ def averaged_gradients(rank: int) -> list[list[float] | None]:
 
 
 def main_part(folder: Path) -> dict[str, Any]:
-    agent = equal_batches(folder / "equal", **TWO_RANKS)
+    agent = equal_batches(folder / "equal", penalty(), **TWO_RANKS)
     if agent.global_rank == 0:
         torch.save({"weights": agent.state_dict(), "updates": agent.num_updates}, folder / "equal.pt")
     straight = short_run(folder / "straight", 200, **TWO_RANKS)
@@ -131,17 +151,28 @@ def callbacks_part(folder: Path, *names: str) -> dict[str, Any]:
     fit_tiny(folder / "donor", max_frames=100, seed=9, trainer_options=TWO_RANKS)
     found: dict[str, Any] = {}
     for name in names or sorted(callbacks.__all__):
-        cls = getattr(callbacks, name)
-        arguments = {"path": str(folder / "donor")} if name == "WarmStartReplay" else dict(cls.example_arguments)
-        agent = fit_tiny(folder / name, callbacks=[cls(**arguments)], trainer_options=TWO_RANKS)
+        agent = fit_tiny(folder / name, callbacks=[example(name, folder / "donor")], trainer_options=TWO_RANKS)
         state = run_state(agent)
         found[name] = {key: state[key] for key in ("weights", "buffers", "optimizers")}
         found["rank"] = agent.global_rank
     return found
 
 
+def halves_part(folder: Path, *names: str) -> dict[str, Any]:
+    """The named callbacks, each in a run on halves of fixed batches; rank 0 saves the weights of all of them."""
+    fit_tiny(folder / "donor", max_frames=100, seed=9, trainer_options=TWO_RANKS)
+    weights: dict[str, Any] = {}
+    for name in names:
+        agent = equal_batches(folder / name, example(name, folder / "donor"), **TWO_RANKS)
+        weights[name] = agent.state_dict()
+    if agent.global_rank == 0:
+        torch.save(weights, folder / "halves.pt")
+    return {"rank": agent.global_rank}
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     run_folder, part = Path(sys.argv[1]), sys.argv[2]
-    result = {"main": main_part, "callbacks": callbacks_part}[part](run_folder, *sys.argv[3:])
+    parts = {"main": main_part, "callbacks": callbacks_part, "halves": halves_part}
+    result = parts[part](run_folder, *sys.argv[3:])
     (run_folder / f"rank{result['rank']}.json").write_text(json.dumps(result))

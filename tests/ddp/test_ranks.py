@@ -17,11 +17,11 @@ import pytest
 import torch
 from cli_runs import TINY, checkpoint
 from helpers import fit_tiny
-from rank_job import equal_batches, several
+from rank_job import equal_batches, example, penalty, several
 from run_state import differences, fingerprint
 
 import callbacks
-from plasticity_rl import UserError
+from plasticity_rl import Intervention, UserError
 
 TESTS = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(900)  # processes of torch take long to start on a busy machine
@@ -38,10 +38,17 @@ def start(*command: str | Path, seconds: int = 800) -> subprocess.CompletedProce
     return subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds, env=environment)
 
 
-def job(folder: Path, part: str, *, seconds: int = 800) -> list[dict[str, Any]]:
-    process = start(TESTS / "rank_job.py", folder, part, seconds=seconds)
+def job(folder: Path, part: str, *words: str, seconds: int = 800) -> list[dict[str, Any]]:
+    process = start(TESTS / "rank_job.py", folder, part, *words, seconds=seconds)
     assert process.returncode == 0, process.stderr[-3000:]
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+def assert_close(halves: dict[str, torch.Tensor], whole: dict[str, torch.Tensor], run: str = "") -> None:
+    for name, value in whole.items():
+        torch.testing.assert_close(
+            halves[name], value, rtol=1e-5, atol=1e-6, msg=lambda message, n=name: f"{run} {n}: {message}"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +64,11 @@ def ranks(job_folder) -> list[dict[str, Any]]:
 
 def test_two_ranks_with_half_batches_equal_one_with_whole_batches(ranks, job_folder, tmp_path):
     two = torch.load(job_folder / "equal.pt", weights_only=True)
-    one = equal_batches(tmp_path)
+    one = equal_batches(tmp_path, penalty())
     assert two["updates"] == one.num_updates >= 5
     start = fit_tiny(tmp_path / "start", max_frames=40).state_dict()
     assert any(not torch.equal(value, start[name]) for name, value in one.state_dict().items())
-    for name, value in one.state_dict().items():
-        torch.testing.assert_close(two["weights"][name], value, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+    assert_close(two["weights"], one.state_dict())
 
 
 def test_ranks_hold_the_same_agent_and_experience_of_their_own(ranks):
@@ -155,3 +161,19 @@ def test_ranks_stay_equal_under_every_callback(tmp_path):
     first, second = job(tmp_path, "callbacks", seconds=1100)
     for name in callbacks.__all__:
         assert differences(first[name], second[name]) == [], name
+
+
+NOT_OF_HALVES = {"CURL": "the negatives of a row are the other rows of its rank's batch: fewer in a half"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_halves_equal_the_whole_under_every_intervention(tmp_path):
+    """On the same batches, with two environments in both cases; a donor's replay is not read here."""
+    interventions = [n for n in callbacks.__all__ if issubclass(getattr(callbacks, n), Intervention)]
+    tried = sorted(set(interventions) - set(NOT_OF_HALVES))
+    job(tmp_path, "halves", *tried, seconds=1600)
+    two = torch.load(tmp_path / "halves.pt", weights_only=True)
+    for name in tried:
+        one = equal_batches(tmp_path / "one" / name, example(name, tmp_path / "donor"))
+        assert_close(two[name], one.state_dict(), name)
