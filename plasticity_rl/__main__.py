@@ -23,6 +23,8 @@ COMMANDS = {
     "plot": "draw return and FAU of runs: plasticity-rl plot RUN [RUN ...] --out figure.png",
 }
 OWN_MODULE = ("probe", "plot", "study")
+OUT_OF_MEMORY = ("CUDA out of memory", "DefaultCPUAllocator: can't allocate memory", "not enough memory: you tried")
+"""What torch says when a device, or the system, has no room; its class on the CPU is RuntimeError."""
 DRAWS_NOTHING = ("plot", "study")
 """Commands with a module of their own in ``plasticity_rl/commands``; the others are LightningCLI's."""
 HELP = """usage: plasticity-rl COMMAND [options]
@@ -125,6 +127,12 @@ def _reason(error: BaseException | None) -> str | None:
         seen.add(id(error))
         if isinstance(error, RunFailure):
             return str(error)
+        if isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY):
+            full = (
+                f"out of memory ({' '.join(str(error).split())[:120] or 'the system gives none'}): lower "
+                "--data.batch_size, --data.image_size, --data.capacity or the widths of the model; a run that had "
+                "begun goes on with --ckpt_path last"
+            )
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             full = "the disk is full: make room, then go on with --ckpt_path last"
         error = error.__cause__ or error.__context__

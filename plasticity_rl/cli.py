@@ -30,6 +30,7 @@ from plasticity_rl.cli_checks import (
     check_config_files,
     first_line,
     refuse_idle_run,
+    refuse_no_modules,
     refuse_nulls,
     refuse_trainer_options,
     trainer_error,
@@ -224,6 +225,7 @@ class RLCLI(LightningCLI):
         )
         kwargs["plugins"] = with_checkpoint_io(options.plugins)
         if self.subcommand == "fit":
+            refuse_no_modules(callbacks)
             refuse_late_events(callbacks, self.config_init[self.subcommand].max_frames)
             if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
                 refuse_idle_run(self.config.fit.max_frames, self.config.fit.model.num_seed_frames)
@@ -238,7 +240,7 @@ class RLCLI(LightningCLI):
             trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except UserError:
             raise
-        except (ValueError, TypeError, MisconfigurationException) as error:
+        except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
             raise trainer_error(error, options) from error
         refuse_other_strategy(trainer)
         return trainer

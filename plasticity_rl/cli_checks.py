@@ -12,6 +12,8 @@ import yaml
 from plasticity_rl.arguments import CONFIG, option_values
 from plasticity_rl.errors import UserError
 
+DEEPEST = 50
+"""Levels of a config file; no option lies nearly as deep."""
 SECTIONS = ("data", "model", "trainer")
 """Options of a config file that hold further options."""
 
@@ -43,14 +45,31 @@ def check_config_files(args: Sequence[str]) -> None:
             reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())
             fix = "; indent with spaces, not with tabs" if r"'\t'" in reason else ""
             raise UserError(f"{path} is not valid YAML: {reason}{fix}") from error
+        except RecursionError as error:
+            raise UserError(f"{path} is not valid YAML: it is nested too deeply, or an alias holds itself") from error
         if not isinstance(content, dict):
             held = "nothing" if content is None else f"a {type(content).__name__}"
             raise UserError(f"{path} must hold options (data:, model:, trainer:, ...), but holds {held}")
+        _check_keys(content, path)
         for name in SECTIONS:
             if not isinstance(content.get(name, {}), dict):
                 raise UserError(
                     f"{path}: {name}: must hold options, {name}: {{name: value}}, but holds {content[name]!r}"
                 )
+
+
+def _check_keys(section: dict[Any, Any], path: Path, place: str = "") -> None:
+    """Raise UserError where a config file has no word for the name of an option, or holds itself."""
+    if place.count(".") > DEEPEST:
+        raise UserError(f"{path} is not valid YAML: it is nested too deeply, or an alias holds itself")
+    for key, value in section.items():
+        if not isinstance(key, str):
+            raise UserError(
+                f"{path}: {place}{key}: the name of an option must be a word, but this is a {type(key).__name__}; "
+                "remove it, or put it in quotes"
+            )
+        if isinstance(value, dict):
+            _check_keys(value, path, f"{place}{key}.")
 
 
 def refuse_nulls(options: Any, cls: type, prefix: str) -> None:
@@ -77,6 +96,29 @@ def refuse_idle_run(max_frames: int, num_seed_frames: int) -> None:
         )
 
 
+OF_DATA_SETS = {
+    "limit_train_batches": 1.0,
+    "limit_val_batches": 1.0,
+    "overfit_batches": 0.0,
+    "val_check_interval": 1.0,
+    "check_val_every_n_epoch": 1,
+    "num_sanity_val_steps": 0,
+    "reload_dataloaders_every_n_epochs": 0,
+}
+"""Options of the Trainer that choose batches or evaluations, with the values that leave both as they are."""
+
+
+def refuse_no_modules(callbacks: Sequence[Any]) -> None:
+    """Raise UserError when a callback is given an empty list of modules, so that it would do nothing."""
+    for callback in callbacks:
+        modules = callback.arguments().get("modules") if hasattr(callback, "arguments") else None
+        if isinstance(modules, list | tuple) and not modules:
+            raise UserError(
+                f"{type(callback).__name__}.modules=[] names no module, so it would do nothing: list some, or leave it "
+                "out for the default"
+            )
+
+
 def refuse_trainer_options(options: Any) -> None:
     """Raise UserError for options of the Trainer that mean something else here, or that it would take without a word.
 
@@ -88,6 +130,17 @@ def refuse_trainer_options(options: Any) -> None:
             raise UserError(
                 f"trainer.{name}={options[name]} counts the steps of all optimizers; give env frames: --max_frames"
             )
+    for name in ("max_epochs", "min_epochs"):
+        if options.get(name) not in (None, -1):
+            raise UserError(f"trainer.{name}={options[name]} counts evaluations here; give env frames: --max_frames")
+    for name, usual in OF_DATA_SETS.items():
+        if options.get(name) not in (None, usual):
+            raise UserError(
+                f"trainer.{name}={options[name]} is for data sets, of which there are none here; leave it out. "
+                "Evaluations: --data.eval_every_n_frames and --data.num_eval_episodes"
+            )
+    if options.default_root_dir is not None and not str(options.default_root_dir).strip():
+        raise UserError("trainer.default_root_dir='' names no folder; give one, or leave it out for a new one in runs/")
     if options.log_every_n_steps is not None and options.log_every_n_steps < 1:
         raise UserError(
             f"trainer.log_every_n_steps={options.log_every_n_steps} must be a whole number >= 1 (env steps)"

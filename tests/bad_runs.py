@@ -84,6 +84,10 @@ CALLBACKS = {
     "fraction above 1": callback(
         "ShrinkAndPerturb", "shrink: 1.5, at_frames: [50]", r"shrink=1\.5 must be in \[0, 1\]"
     ),
+    "reset of nothing": callback(
+        "Reset", "modules: [], at_frames: [50]", r"Reset\.modules=\[\] names no module.*leave it out"
+    ),
+    "dormant at nothing": callback("DormantUnits", "taus: []", r"DormantUnits\.taus=\[\] must be one or more"),
     "threshold of 1": callback("ReDo", "tau: 1.0", r"ReDo\.tau=1\.0 must be in \[0, 1\)"),
     "recycling batch of 0": callback("ReDo", "batch_size: 0", r"ReDo\.batch_size=0 must be a whole number >= 1"),
     "negative coefficient": callback("L2Init", "coefficient: -1", r"L2Init\.coefficient=-1(\.0)? must be >= 0"),
@@ -135,6 +139,26 @@ TRAINER = {
     "unknown strategy": fit("--trainer.strategy=ddpp", says=r"trainer.*strategy.*'ddpp'.*ddp"),
     "unknown precision": fit("--trainer.precision=17", says=r"trainer\.precision.*17"),
     "steps instead of frames": fit("--trainer.max_steps=100", says=r"trainer\.max_steps=100.*--max_frames"),
+    "epochs instead of frames": fit(
+        "--trainer.max_epochs=3", says=r"trainer\.max_epochs=3 counts evaluations.*--max_frames"
+    ),
+    "least epochs": fit("--trainer.min_epochs=3", says=r"trainer\.min_epochs=3 counts evaluations.*--max_frames"),
+    **{
+        f"{name} of a data set": fit(
+            f"--trainer.{name}={value}", says=rf"trainer\.{name}=.* is for data sets.*--data\.eval_every_n_frames"
+        )
+        for name, value in {
+            "limit_train_batches": 10,
+            "limit_val_batches": 0,
+            "overfit_batches": 1,
+            "val_check_interval": 7,
+            "check_val_every_n_epoch": 0,
+            "num_sanity_val_steps": 2,
+        }.items()
+    },
+    "accelerator without its package": fit(
+        "--trainer.accelerator=tpu", says=r"trainer\.accelerator=tpu: .*torch_xla.*cpu"
+    ),
     "clipping by the trainer": fit("--trainer.gradient_clip_val=1.0", says=r"gradient_clip_val=1\.0"),
     "accumulation": fit("--trainer.accumulate_grad_batches=4", says=r"accumulate_grad_batches=4"),
     "no nodes": fit("--trainer.num_nodes=0", says=r"num_nodes` must be a positive integer.*--trainer\.num_nodes=0"),
@@ -144,6 +168,9 @@ TRAINER = {
 }
 
 FOLDERS = {
+    "run folder without a name": fit(
+        "--trainer.default_root_dir=", says=r"default_root_dir='' names no folder; give one"
+    ),
     "run folder is a file": fit(
         "--trainer.default_root_dir=FOLDER/file",
         says=r"FOLDER/file cannot be written \((Not a directory|File exists)\)",

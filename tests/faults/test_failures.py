@@ -151,6 +151,24 @@ def test_a_render_context_that_fails_is_one_line(tmp_path, monkeypatch):
     assert frames(tmp_path) == 0
 
 
+def no_room(kind: str) -> None:
+    if kind == "gpu":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation")
+    if kind == "python":
+        raise MemoryError
+    torch.empty(2**50, dtype=torch.uint8)  # torch's own words
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu", "python"])
+def test_too_little_memory_is_one_line(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("plasticity_rl.agent.DrQV2.act", lambda *args, **options: no_room(kind))
+    result = call("fit", *TINY, "--max_frames=200", f"--trainer.default_root_dir={tmp_path}")
+    assert result.code == 1
+    assert result.err.startswith("error: out of memory (")
+    assert "lower --data.batch_size" in result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
 def test_an_error_of_the_policy_is_not_blamed_on_the_environment(tmp_path, monkeypatch):
     monkeypatch.setattr("plasticity_rl.agent.DrQV2.act", lambda *args, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
