@@ -30,3 +30,18 @@ def whole_number(least: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def share(least: int) -> Callable[[str], float]:
+    """Return a type for argparse: a part of one thing (0.25), or a whole number of things from ``least`` on."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = -1.0
+        if not (0 < number < 1 or (number >= least and number.is_integer())):
+            raise argparse.ArgumentTypeError(f"{text!r} must be a part of one (0.25), or a whole number >= {least}")
+        return number
+
+    return parse

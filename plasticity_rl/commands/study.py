@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plasticity_rl.commands.arguments import OneLineArguments, whole_number
+from plasticity_rl.commands.arguments import OneLineArguments, share, whole_number
 from plasticity_rl.errors import RunFailure, UserError
 from plasticity_rl.study import Study, command, count_states, read_study, state_of
-from plasticity_rl.study_runner import Runner
+from plasticity_rl.study_runner import Launch, Runner
 
 if TYPE_CHECKING:
     from plasticity_rl.study_report import Report
@@ -30,8 +30,12 @@ def parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     run = actions.add_parser("run", help="run what is not finished", prog="plasticity-rl study run")
     run.add_argument("study", type=Path, metavar="STUDY.yaml", help="for example of configs/studies/")
-    run.add_argument("--workers", type=whole_number(1), default=1, help="runs at a time (default: %(default)s)")
+    run.add_argument("--workers", type=whole_number(1), help="runs at a time (default: 1; on a cluster, what it holds)")
     run.add_argument("--dry-run", action="store_true", help="print the command of every run, and run nothing")
+    cluster = run.add_argument_group("on a Ray cluster, which needs the extra [cluster]")
+    cluster.add_argument("--ray-address", metavar="ADDRESS", help="e.g. auto, or local for one on this machine")
+    cluster.add_argument("--cpus-per-run", type=share(1), metavar="N", help="CPUs that a run holds (default: 1)")
+    cluster.add_argument("--gpus-per-run", type=share(0), metavar="N", help="0.25: four runs on a GPU (default: 0)")
     status = actions.add_parser("status", help="print which runs are finished", prog="plasticity-rl study status")
     status.add_argument("study", type=Path, metavar="STUDY.yaml")
     report = actions.add_parser("report", help="write what came out", prog="plasticity-rl study report")
@@ -63,12 +67,34 @@ def run(args: Sequence[str]) -> None:
         for one in study.runs():
             if (state := state_of(one, study.max_frames)) != "finished":
                 print(command(one, resume=state == "stopped"))
+    elif options.ray_address is not None:
+        run_on_ray(study, options)
+    elif options.cpus_per_run is not None or options.gpus_per_run is not None:
+        raise UserError("--cpus-per-run and --gpus-per-run go with --ray-address; on this machine use --workers")
     else:
-        run_here(study, options.study, options.workers)
+        run_all(study, options.study, min(options.workers or 1, os.cpu_count() or 1))
 
 
-def run_here(study: Study, path: Path, num_workers: int) -> None:
-    """Run everything that is not finished, on this machine."""
+def run_on_ray(study: Study, options: argparse.Namespace) -> None:
+    """Run everything that is not finished, on a Ray cluster.
+
+    Raises:
+        UserError: When Ray is not installed, or the cluster is not there or too small.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UserError("--ray-address needs Ray, which is not installed: pip install 'plasticity-rl[cluster]'")
+    from plasticity_rl.study_ray import RayLaunch
+
+    cpus = 1.0 if options.cpus_per_run is None else options.cpus_per_run
+    launch = RayLaunch(options.ray_address, cpus, options.gpus_per_run or 0.0)
+    try:
+        run_all(study, options.study, min(options.workers or launch.num_places, launch.num_places), launch)
+    finally:
+        launch.close()
+
+
+def run_all(study: Study, path: Path, num_workers: int, launch: Launch | None = None) -> None:
+    """Run everything that is not finished, so many at a time."""
     runs = study.runs()
     counts = count_states(runs, study.max_frames)
     print(
@@ -78,7 +104,7 @@ def run_here(study: Study, path: Path, num_workers: int) -> None:
     if len(study.seeds) < FEW_SEEDS:
         print(f"note: {len(study.seeds)} seeds per arm; intervals are rough below {FEW_SEEDS}")
     print(f"TensorBoard: tensorboard --logdir {study.folder}", flush=True)
-    runner = Runner(study.max_frames, min(num_workers, os.cpu_count() or 1), say=lambda line: print(line, flush=True))
+    runner = Runner(study.max_frames, num_workers, launch, say=lambda line: print(line, flush=True))
     try:
         runner.run_all(runs)
     except KeyboardInterrupt:
