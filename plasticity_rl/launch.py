@@ -43,6 +43,9 @@ class RankLauncher(_SubprocessScriptLauncher):
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not self.cluster_environment.creates_processes_externally:
             os.environ[MAIN_PROCESS] = str(os.getpid())
+            # A rank that is ended leaves semaphores (of tqdm's lock) to Python's resource tracker, which would say so.
+            filters = (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker")
+            os.environ["PYTHONWARNINGS"] = ",".join(filter(None, filters))
             self._call_children_scripts()
             _STARTED.extend(self.procs)
             threading.Thread(target=self._watch, daemon=True, name="ranks").start()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from cli_runs import TINY, checkpoint
+from cli_runs import TINY, checkpoint, fit_tiny_cli, tree
 from helpers import fit_tiny
 from rank_job import equal_batches, example, penalty, several
 from run_state import differences, fingerprint
@@ -111,6 +111,21 @@ def test_another_number_of_ranks_is_refused(ranks, job_folder):
             ckpt_path="last",
             data_options={"num_eval_episodes": 3, "capacity": 80},
         )
+
+
+def test_the_command_line_says_so_in_one_line(tmp_path):
+    fit_tiny_cli(tmp_path / "run", max_frames=100)
+    before = tree(tmp_path)
+    process = start(
+        *("-m", "plasticity_rl", "fit", *TINY, "--max_frames=200", "--trainer.devices=2", "--trainer.strategy=ddp"),
+        *(f"--trainer.default_root_dir={tmp_path / 'run'}", "--ckpt_path=last"),
+    )
+    assert process.returncode == 2, process.stderr[-2000:]
+    (line,) = process.stderr.splitlines()
+    assert line.startswith(
+        "error: the checkpoint was written by 1 rank, but this run has 2: resume with trainer.devices"
+    )
+    assert tree(tmp_path) == before
 
 
 def test_a_failing_rank_ends_the_run_with_its_error(tmp_path):
