@@ -59,6 +59,20 @@ def test_measure_any_module():
     assert 1 <= rows["srank"][1] <= 64
 
 
+@pytest.mark.slow
+def test_run_a_study(tmp_path):
+    """Four runs, and a second call that trains nothing."""
+    out = run_example("run_a_study.py", "--folder", tmp_path)
+    assert out.count(" finished in ") == 4
+    assert "4 runs of 2,000 env frames" in out
+    assert "| usual | 2 |" in out
+    assert "| high | 2 |" in out
+    assert len(list(tmp_path.glob("cartpole_swingup/*/seed*/finished.yaml"))) == 4
+    again = run_example("run_a_study.py", "--folder", tmp_path)
+    assert "started" not in again
+    assert "| high | 2 |" in again
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_says_how_to_run_it(path):
     assert f"python examples/{path.name}" in path.read_text().split('"""')[1]
