@@ -1,4 +1,4 @@
-"""A study from Python: arms x seeds as ordinary run folders, then a table with intervals; about a minute on 2 CPU cores.
+"""A study from Python: arms x seeds as ordinary run folders, then a table with intervals; a minute on 2 CPU cores.
 
 Run:  python examples/run_a_study.py --max_frames 2000 --folder runs/study_from_python
 Run it again and nothing is trained: finished runs are skipped, stopped ones go on.
