@@ -275,8 +275,8 @@ class RecordFiles:
 
     def _damaged(self, how: str) -> UserError:
         return UserError(
-            f"The replay in {self.folder} is damaged ({how}). Put a copy of the folder back, or go on with an empty "
-            "replay (--data.allow_empty_replay true, not exact), or start a new run."
+            f"The replay in {self.folder} is damaged ({how}). Put a copy of the folder back, or delete it and go on "
+            "with an empty replay (--data.allow_empty_replay true, not exact), or start a new run."
         )
 
     def _require_intact(self, session: int, written: Tensor, oldest: Tensor) -> None:

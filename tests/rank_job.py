@@ -1,4 +1,4 @@
-"""Runs on two ranks: ``python rank_job.py FOLDER main``, ``... callbacks [NAME ...]`` or ``... halves NAME ...``.
+"""Runs on two ranks: ``python rank_job.py FOLDER PART [NAME ...]``; the parts are at the end.
 
 Each rank is a process of its own, and writes what it found into ``FOLDER/rank<r>.json``.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from helpers import fit_tiny
-from run_state import callback_states, run_state
+from run_state import callback_states, differences, run_state
 from tensordict import TensorDict
 
 import callbacks
@@ -170,9 +170,34 @@ def halves_part(folder: Path, *names: str) -> dict[str, Any]:
     return {"rank": agent.global_rank}
 
 
+def resumes_part(folder: Path, *names: str) -> dict[str, Any]:
+    """What differs, by callback, between a run that was stopped at frame 60 and resumed, and one that was not."""
+    fit_tiny(folder / "donor", max_frames=100, seed=9, trainer_options=TWO_RANKS)
+
+    def run(name: str, run_folder: str, max_frames: int, ckpt_path: str | None = None) -> Any:
+        callback = example(name, folder / "donor")
+        agent = fit_tiny(
+            folder / name / run_folder,
+            callbacks=[callback],
+            max_frames=max_frames,
+            ckpt_path=ckpt_path,
+            data_options={"eval_every_n_frames": 60, "num_eval_episodes": 2},
+            trainer_options=TWO_RANKS,
+        )
+        return agent, [run_state(agent), callback_states([callback])]
+
+    found: dict[str, Any] = {}
+    for name in names or sorted(callbacks.__all__):
+        agent, straight = run(name, "straight", 120)
+        run(name, "stopped", 60)
+        found[name] = differences(straight, run(name, "stopped", 120, "last")[1])
+        found["rank"] = agent.global_rank
+    return found
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     run_folder, part = Path(sys.argv[1]), sys.argv[2]
-    parts = {"main": main_part, "callbacks": callbacks_part, "halves": halves_part}
+    parts = {"main": main_part, "callbacks": callbacks_part, "halves": halves_part, "resumes": resumes_part}
     result = parts[part](run_folder, *sys.argv[3:])
     (run_folder / f"rank{result['rank']}.json").write_text(json.dumps(result))

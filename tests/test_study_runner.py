@@ -108,7 +108,7 @@ def test_ctrl_c_lets_the_runs_save_and_the_study_goes_on_from_there(tmp_path):
     command = [sys.executable, "-m", "plasticity_rl", "study", "run", path]
     study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     until = time.monotonic() + 120
-    while not (run.folder / "starts.yaml").is_file() and time.monotonic() < until:
+    while not (run.folder / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < until:
         time.sleep(0.1)
     time.sleep(2)
     study.send_signal(signal.SIGINT)

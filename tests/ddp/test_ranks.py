@@ -24,7 +24,8 @@ import callbacks
 from plasticity_rl import Intervention, UserError
 
 TESTS = Path(__file__).parents[1]
-pytestmark = pytest.mark.timeout(900)  # processes of torch take long to start on a busy machine
+# Processes of torch take long to start on a busy machine; what most tests look at is one job of two of them.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("ranks")]
 OF_A_RANK = {"replay", "generators", "checkpoint", "callbacks", "metrics"}
 """Parts of a run's state in which ranks differ: their own environments, batches and random numbers."""
 
@@ -176,6 +177,13 @@ def test_ranks_stay_equal_under_every_callback(tmp_path):
     first, second = job(tmp_path, "callbacks", seconds=1100)
     for name in callbacks.__all__:
         assert differences(first[name], second[name]) == [], name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_resume_with_two_ranks_is_exact_under_every_callback(tmp_path):
+    for rank in job(tmp_path, "resumes", seconds=3500):
+        assert {name: rank[name] for name in callbacks.__all__ if rank[name]} == {}
 
 
 NOT_OF_HALVES = {"CURL": "the negatives of a row are the other rows of its rank's batch: fewer in a half"}
