@@ -14,14 +14,15 @@ PAGE = """<!DOCTYPE html>
 <meta charset="utf-8">
 <title>{title}</title>
 <style>
-body {{ font-family: sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #222; line-height: 1.4; }}
+body {{ font-family: sans-serif; margin: 2em auto; max-width: 92em; padding: 0 1em; color: #222; line-height: 1.4; }}
 figure {{ margin: 1.5em 0; }}
 figcaption {{ color: #555; font-size: 0.9em; }}
 svg {{ max-width: 100%; height: auto; }}
 .wide {{ overflow-x: auto; }}
 .warning {{ border-left: 4px solid #d55e00; padding-left: 0.8em; }}
-table {{ border-collapse: collapse; margin: 1em 0; font-size: 0.85em; white-space: nowrap; }}
-th, td {{ padding: 0.3em 0.7em; text-align: right; border-bottom: 1px solid #ddd; }}
+table {{ border-collapse: collapse; margin: 1em 0; font-size: 0.85em; }}
+td {{ white-space: nowrap; }}
+th, td {{ padding: 0.3em 0.6em; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd; }}
 th:first-child, td:first-child {{ text-align: left; }}
 </style>
 </head>
@@ -138,5 +139,7 @@ def page(report: Report, drawings: Mapping[str, tuple[str, str]]) -> str:
 def _html_table(rows: Sequence[Sequence[str]]) -> str:
     head, *body = [[html.escape(cell) for cell in row] for row in rows]
     lines = [f"<tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>"]
-    lines += [f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in body]
+    # An interval has a line of its own, so that a table fits the page.
+    broken = [[cell.replace(" [", "<br>[") for cell in row] for row in body]
+    lines += [f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in broken]
     return "\n".join(["<table>", *lines, "</table>"])

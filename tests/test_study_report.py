@@ -138,7 +138,7 @@ def test_the_page_needs_nothing_else(reported):
     assert page.count("<svg") == 3
     assert page.count("<table>") == 3
     assert not re.search(r"<(script|link|img)|(src|href)=[\"']https?:|url\(http", page)
-    assert "503.0 [502.0, 504.0]" in page
+    assert "<td>503.0<br>[502.0, 504.0]</td>" in page
     assert "Interaction (the second minus the first): +190.0" in page
     assert "Only 2 seeds" in page
 
