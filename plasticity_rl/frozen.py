@@ -29,6 +29,8 @@ class FrozenResNet(nn.Module):
         obs_shape: ``(3 * frames, height, width)`` of the observations.
         feature_dim: Width of the output.
         normalize: ``published``: pixels in [-0.5, 0.5]; ``imagenet``: zero mean and unit variance over ImageNet.
+        centred: Whether the agent hands on ``pixels / 255 - 0.5`` and not pixels from 0 to 255. The type does not tell:
+            augmentation makes floats of pixels.
 
     Raises:
         UserError: When the channels are no multiple of 3.
@@ -43,19 +45,21 @@ class FrozenResNet(nn.Module):
         obs_shape: tuple[int, ...],
         feature_dim: int,
         normalize: Literal["published", "imagenet"] = "published",
+        *,
+        centred: bool = False,
     ) -> None:
         super().__init__()
         if obs_shape[0] % 3:
             raise UserError(f"a pretrained encoder needs RGB frames, but {obs_shape[0]} channels are no multiple of 3")
         self.network = network.requires_grad_(False)
         self.repr_dim = feature_dim
-        self.normalize = normalize
+        self.normalize, self.centred = normalize, centred
         self._batch_statistics = False
         # Constants, not part of the state: loading a checkpoint of another setting must not change them.
         for name, values in {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}.items():
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
         self.network.eval()
-        map_dim = math.prod(self.maps(torch.zeros((1, *obs_shape), dtype=torch.uint8)).shape)
+        map_dim = math.prod(self.maps(torch.zeros(1, *obs_shape)).shape)
         self.projection = nn.Sequential(nn.Linear(map_dim, feature_dim), nn.LayerNorm(feature_dim))
 
     def batch_statistics(self, on: bool) -> None:
@@ -75,10 +79,10 @@ class FrozenResNet(nn.Module):
         They have no gradient, because nothing before them has one.
 
         Args:
-            pixels: ``(batch, 3 * frames, height, width)``, uint8; or float, from an agent that hands on
-                ``pixels / 255 - 0.5``.
+            pixels: ``(batch, 3 * frames, height, width)``, uint8 or float, from 0 to 255; or in [-0.5, 0.5] from an
+                agent that centres them.
         """
-        if not pixels.is_floating_point():
+        if not self.centred:
             pixels = pixels.to(self.mean.dtype) / 255.0 - 0.5
         frames = pixels.unflatten(1, (-1, 3))
         if self.normalize == "imagenet":

@@ -10,6 +10,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import nn
 
+from plasticity_rl.activations import evaluation_mode
 from plasticity_rl.architecture import Architecture, place_generator, put
 from plasticity_rl.callback import Intervention, as_agent
 from plasticity_rl.errors import UserError
@@ -99,9 +100,10 @@ class FrozenEncoderIntervention(Architecture):
         readers = agent.output_readers(self.encoder)
         if not readers:
             raise UserError(f"{type(self).__name__}: {type(agent).__name__} does not say what reads {self.encoder!r}")
+        centred = hands_on_centred_pixels(agent, self.encoder, agent.data.obs_shape)
         network = self.network(place_generator(agent, f"{self.encoder}.network"))
         with torch.random.fork_rng(devices=[]):  # new layers draw from the default generator
-            encoder = FrozenResNet(network, agent.data.obs_shape, self.feature_dim, self.normalize)
+            encoder = FrozenResNet(network, agent.data.obs_shape, self.feature_dim, self.normalize, centred=centred)
         reinitialize(encoder.projection, agent.init_layer, place_generator(agent, f"{self.encoder}.projection"))
         setattr(agent, self.encoder, encoder)
         paths = {id(m): path for path, m in agent.named_modules() if path.split(".")[0] in agent.module_names}
@@ -139,3 +141,26 @@ class FrozenEncoderIntervention(Architecture):
         encoder = agent.module(self.encoder)
         assert isinstance(encoder, FrozenResNet)
         return encoder
+
+
+@torch.no_grad()
+def hands_on_centred_pixels(agent: RLModule, encoder: str, obs_shape: Sequence[int]) -> bool:
+    """Return whether an agent gives its encoder ``pixels / 255 - 0.5``, and not pixels from 0 to 255.
+
+    Raises:
+        UserError: When it gives something else, or encodes observations without this module.
+    """
+    seen: list[torch.Tensor] = []
+    handle = agent.module(encoder).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        with evaluation_mode(agent):
+            agent.encode(torch.full((1, *obs_shape), 255, dtype=torch.uint8))
+    finally:
+        handle.remove()
+    white = float(seen[0].max()) if seen else None
+    if white not in (0.5, 255.0):
+        raise UserError(
+            f"a frozen encoder in the place of {encoder!r} needs pixels from 0 to 255, or pixels / 255 - 0.5, but "
+            f"{type(agent).__name__} gives it {'none' if white is None else f'{white:g} for white'}"
+        )
+    return white == 0.5

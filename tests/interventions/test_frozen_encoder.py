@@ -24,7 +24,9 @@ from callbacks import (
     Reset,
 )
 from plasticity_rl import UserError, make_trainer
+from plasticity_rl.augment import RandomConv
 from plasticity_rl.callback import RLCallback
+from plasticity_rl.frozen_encoder import hands_on_centred_pixels
 from plasticity_rl.resnet import resnet
 from plasticity_rl.video import EvalVideo
 
@@ -118,6 +120,30 @@ def test_layers_that_read_the_encoder_fit_and_the_rest_starts_as_without(tmp_pat
     rest = {name for name in plain.start if not name.startswith("encoder")} - readers
     assert all(torch.equal(plain.start[name], frozen.start[name]) for name in rest)
     assert [reader.inputs for reader in agent.output_readers("encoder")] == [16] * 3
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_augmentation_that_makes_floats_of_pixels_changes_no_scale(name, tmp_path):
+    """``RandomConv`` that never filters hands on the same values as floats: the run is the one without augmentation."""
+    options = {"augmentations": [RandomConv(p=0.0)]}
+    floats = fit_tiny(tmp_path / "floats", callbacks=[small(name)], agent_options=options, **SHORT)
+    bytes_ = fit_tiny(tmp_path / "bytes", callbacks=[small(name)], agent_options={"augment": False}, **SHORT)
+    assert differences(run_state(floats)["weights"], run_state(bytes_)["weights"]) == []
+
+
+class Unscaled(TinyAgent):
+    """Gives its encoder pixels in [0, 1]."""
+
+    def encode(self, pixels):
+        return self.torso(pixels.float() / 255.0)
+
+
+def test_an_agent_that_scales_pixels_in_another_way_is_refused():
+    data = tiny_data(seed=1)
+    agent = Unscaled(data.obs_shape, data.action_dim)
+    with pytest.raises(UserError, match="needs pixels from 0 to 255, or .*, but Unscaled gives it 1 for white"):
+        hands_on_centred_pixels(agent, "torso", data.obs_shape)
+    assert hands_on_centred_pixels(TinyAgent(data.obs_shape, data.action_dim), "torso", data.obs_shape)
 
 
 # ---- which weights ---------------------------------------------------------------------------------------------------
@@ -340,7 +366,7 @@ def test_other_agent_takes_it_and_resumes_exactly(name, tmp_path):
     changed = moved(snapshot.start, everything(straight))
     assert {key for key in snapshot.start if not key.startswith("torso.network.")} == changed
     pixels = torch.randint(0, 256, (2, 9, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(straight.encode(pixels), straight.torso(pixels))
+    torch.testing.assert_close(straight.encode(pixels), straight.torso(pixels / 255 - 0.5))
     with pytest.raises(Killed):
         fit_other(tmp_path / "resumed", given=[small(name, encoder="torso", feature_dim=12), DieAt(90)])
     resumed = fit_other(tmp_path / "resumed", given=[small(name, encoder="torso", feature_dim=12)], ckpt_path="last")
