@@ -10,7 +10,6 @@ Order never depends on the YAML: interventions act at the start of an update, so
 from __future__ import annotations
 
 import inspect
-import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -177,13 +176,17 @@ class Intervention(RLCallback):
 class ScheduledIntervention(Intervention):
     """An intervention that acts at events of a schedule in env frames.
 
-    An event due at frame N acts at the first update after frame N, hence after the evaluation at frame N and never
-    right before one.
+    An event due at frame N acts at the first update after frame N, hence after the evaluation at frame N. Where that
+    update belongs to the last env step before an evaluation, an event that sets the agent back
+    (``waits_for_evaluation``) waits until after it.
 
     Args:
         every_n_frames: Period in env frames, or None.
         at_frames: Env frames of single events.
     """
+
+    waits_for_evaluation: ClassVar[bool] = False
+    """Whether its events lower the return for a while, so that none may come right before an evaluation."""
 
     def __init__(self, *, every_n_frames: int | None = None, at_frames: Sequence[int] = ()) -> None:
         self.every_n_frames, self.at_frames = every_n_frames, list(at_frames)
@@ -200,6 +203,8 @@ class ScheduledIntervention(Intervention):
 
     def on_update_start(self, agent: RLModule) -> None:
         """Act when an event is due, and log it."""
+        if self.waits_for_evaluation and _evaluation_follows(agent):
+            return
         if self.events.fire(self.now(agent)):
             agent.log_event(self.name, self.act(agent))
 
@@ -267,7 +272,9 @@ class Regularizer(Intervention):
 
     def _refuse_untrained(self, agent: RLModule) -> None:
         optimizers = [agent.optimizer_by_name(name) for name in agent.loss_optimizers.get(self.loss, ())]
-        trained = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+        parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+        frozen_from_the_start = agent.num_updates == 0  # later, an injection may have frozen a head that did learn
+        trained = {id(p) for p in parameters if p.requires_grad or not frozen_from_the_start}
         for name in self.modules:
             if optimizers and not any(id(p) in trained for p in agent.module(name).parameters()):
                 raise UserError(
@@ -325,6 +332,11 @@ class Probe(RLCallback):
         self.events.seen = state_dict["seen"]
 
 
+def _evaluation_follows(agent: RLModule) -> bool:
+    frames, data = agent.env_frames, agent.data
+    return frames % data.eval_every_n_frames == 0 or frames >= data.max_frames
+
+
 def as_agent(module: pl.LightningModule) -> RLModule:
     """Return ``module`` as an agent of this framework.
 
@@ -336,55 +348,6 @@ def as_agent(module: pl.LightningModule) -> RLModule:
     if not isinstance(module, RLModule):
         raise UserError(f"interventions and probes need an agent of plasticity_rl, but got {type(module).__name__}")
     return module
-
-
-def refuse_conflicts(agent: RLModule, interventions: Sequence[Intervention]) -> None:
-    """Raise UserError naming the first two of ``interventions`` that cannot run together on ``agent``, and why."""
-    for one, two in itertools.permutations(interventions, 2):
-        reason = one.conflict_with(agent, two)
-        if reason is not None:
-            raise UserError(f"{type(one).__name__} cannot run beside {type(two).__name__}: {reason}")
-
-
-def refuse_without_pixels(callbacks: Iterable[RLCallback], observation_key: str) -> None:
-    """Raise UserError naming the first callback that needs images, unless that is what the agent observes."""
-    for callback in callbacks:
-        if callback.needs_pixels and observation_key != "pixels":
-            raise UserError(
-                f"{type(callback).__name__} works on images, but this run observes the {observation_key}; "
-                "leave it out, or use --data.observation pixels"
-            )
-
-
-def refuse_doubles(callbacks: Iterable[pl.Callback]) -> None:
-    """Raise UserError when two interventions or probes are equal in class and arguments.
-
-    To be called before the Trainer is built, which would raise a longer error of its own.
-    """
-    seen: set[str] = set()
-    for callback in callbacks:
-        if isinstance(callback, RLCallback):
-            if callback.state_key in seen:
-                raise UserError(f"{type(callback).__name__} is given twice with the same arguments; remove one of them")
-            seen.add(callback.state_key)
-
-
-def refuse_late_events(callbacks: Iterable[pl.Callback], max_frames: int) -> None:
-    """Raise UserError when an event is listed for a frame that the run does not get past, so that it never acts.
-
-    The command line does so, where such a frame is a slip. A program may schedule beyond the end of a run, and nothing
-    happens; a period longer than the run is no event either.
-    """
-    for callback in callbacks:
-        if not isinstance(callback, ScheduledIntervention):
-            continue
-        late = [frame for frame in callback.events.at if frame >= max_frames]
-        if late:
-            option = "at_frame" if "at_frame" in callback.arguments() else "at_frames"
-            raise UserError(
-                f"{type(callback).__name__}.{option}: an event at frame {late[0]} never happens in a run of "
-                f"max_frames={max_frames}; list earlier frames, or raise --max_frames above {late[-1]}"
-            )
 
 
 def in_order(callbacks: Iterable[pl.Callback]) -> list[RLCallback]:

@@ -24,7 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from plasticity_rl import __version__
 from plasticity_rl.agent import DrQV2
 from plasticity_rl.arguments import setting, settings, with_run_config
-from plasticity_rl.callback import Intervention, refuse_late_events
+from plasticity_rl.callback import Intervention
+from plasticity_rl.callback_checks import refuse_late_events
 from plasticity_rl.checkpoint_io import read_checkpoint
 from plasticity_rl.cli_checks import (
     check_config_files,
@@ -226,7 +227,7 @@ class RLCLI(LightningCLI):
         kwargs["plugins"] = with_checkpoint_io(options.plugins)
         if self.subcommand == "fit":
             refuse_no_modules(callbacks)
-            refuse_late_events(callbacks, self.config_init[self.subcommand].max_frames)
+            refuse_late_events(callbacks, self.config_init.fit.max_frames, self.config_init.fit.data.frames_per_tick)
             if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
                 refuse_idle_run(self.config.fit.max_frames, self.config.fit.model.num_seed_frames)
         place_checkpoints(callbacks, run_dir)
@@ -275,7 +276,7 @@ def as_seed(seed: int | bool | None) -> int:
 
 def default_run_dir(config: Any, subcommand: str) -> Path:
     """Return the folder of a run that names none: a new one, or with ``--ckpt_path`` that of the checkpoint."""
-    name = short_name([cls for cls in _callback_classes(config) if issubclass(cls, Intervention)])
+    name = short_name([(cls, given) for cls, given in _callbacks(config) if issubclass(cls, Intervention)])
     prefix = f"{config.data.task}_{name + '_' if name else ''}seed{as_seed(config.seed_everything)}_"
     if config.ckpt_path == "last":
         candidates = sorted(RUNS.glob(f"{prefix}*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
@@ -290,12 +291,14 @@ def default_run_dir(config: Any, subcommand: str) -> Path:
     return RUNS / f"{prefix}{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _callback_classes(config: Any) -> list[type]:
-    """Return the classes of the callbacks that a parsed config names; their paths were checked by the parser."""
+def _callbacks(config: Any) -> list[tuple[type, dict[str, Any]]]:
+    """Return class and arguments of the callbacks in a parsed config; their paths were checked by the parser."""
     entries = config.trainer.callbacks or []
-    paths = [entry.class_path for entry in (entries if isinstance(entries, list) else [entries])]
-    parts = [path.rpartition(".") for path in paths]
-    return [getattr(importlib.import_module(module), name) for module, _, name in parts]
+    found = []
+    for entry in entries if isinstance(entries, list) else [entries]:
+        module, _, name = entry.class_path.rpartition(".")
+        found.append((getattr(importlib.import_module(module), name), dict((entry.get("init_args") or {}).items())))
+    return found
 
 
 def quiet() -> None:

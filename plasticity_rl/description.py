@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from plasticity_rl.callback import BUILD_STAGES, FAMILIES, Intervention, Probe, 
 if TYPE_CHECKING:
     from plasticity_rl.rl_module import RLModule
 
-LONGEST_NAME = 60
+LONGEST_NAME = 100
 """Characters of the interventions in a run folder's name: file systems allow 255 for all of it."""
 
 
@@ -77,12 +78,25 @@ def _cell(value: Any) -> bool | int | float | str:
     return "none" if value is None else value
 
 
-def short_name(interventions: Sequence[type[Intervention]], longest: int = LONGEST_NAME) -> str:
-    """Return the names of interventions joined for a folder: ``redo+reset_x2``, in the order in which they act.
+def short_name(
+    interventions: Iterable[tuple[type[Intervention], Mapping[str, Any]]], longest: int = LONGEST_NAME
+) -> str:
+    """Return interventions with their arguments for a folder's name, in the order in which they act.
 
-    As many as fit into ``longest`` characters, then how many more there are.
+    ``redo-tau=0.1+reset-every_n_frames=300000``: of the arguments those that are not the default. Where that is longer
+    than ``longest``, names alone (``redo+reset_x2``), as many as fit, and then how many more there are.
+
+    Args:
+        interventions: Class and constructor arguments of each.
+        longest: Characters.
     """
-    counts = Counter(_name(cls) for cls in sorted(interventions, key=_rank))
+    given = sorted(interventions, key=lambda one: (*_rank(one[0]), _chosen(*one)))
+    full = "+".join(_name(cls) + _chosen(cls, arguments) for cls, arguments in given)
+    return full if len(full) <= longest else _names_alone([cls for cls, _ in given], longest)
+
+
+def _names_alone(interventions: Sequence[type[Intervention]], longest: int) -> str:
+    counts = Counter(map(_name, interventions))
     words = [name if count == 1 else f"{name}_x{count}" for name, count in counts.items()]
     if len("+".join(words)) <= longest:
         return "+".join(words)
@@ -93,6 +107,14 @@ def short_name(interventions: Sequence[type[Intervention]], longest: int = LONGE
             break
         kept.append(word)
     return "+".join([*kept, f"{len(words) - len(kept)}_more"])
+
+
+def _chosen(cls: type[Intervention], arguments: Mapping[str, Any]) -> str:
+    """Return the arguments that are not the default, with no character that a shell or a file system minds."""
+    parameters = inspect.signature(cls).parameters
+    chosen = {key: plain(value) for key, value in arguments.items() if plain(value) != plain(parameters[key].default)}
+    text = {key: ",".join(map(str, v)) if isinstance(v, list) else str(v).lower() for key, v in chosen.items()}
+    return "".join(f"-{key}={re.sub(r'[^A-Za-z0-9_.,]+', '-', value).strip('-')}" for key, value in text.items())
 
 
 def _rank(cls: type[Intervention]) -> tuple[int, int, str]:

@@ -2,7 +2,8 @@
 
 Tags:
     ``train/return``, ``train/episode_steps``: at the end of every training episode.
-    ``train/<task>/return``, ``eval/<task>/return``: the same by task, where a run has several.
+    ``train/<task>/return``, ``eval/<task>/return``: the same by task, where a run has several;
+        ``train/<task>/visit_<visit>/return``, ``eval/<task>/visit_<visit>/return``: and by visit.
     ``eval/return``, ``eval/return_std``: at every evaluation, the first at frame 0.
     ``loss/critic``, ``loss/actor``, ``q/q1``, ``q/q2``, ``q/target``, ``q/reward``: means over the last update's batch.
     ``loss/temperature``, ``policy/entropy`` (estimate, nats), ``policy/temperature``: of SAC's last update.
@@ -32,16 +33,21 @@ Tags:
     ``target/magnitude``, ``target/spread``, ``target/td_error``; at evaluations ``target/overestimation``.
     ``intervention/<name>`` and ``intervention/<name>/<detail>``: 1 at the frame an intervention acted (0 in between),
         and its details.
+    ``intervention/<name>/<modules>/loss``: term that a regularizer adds to a loss.
+    ``intervention/<name>/loss``: the sum of these terms over all regularizers of that name.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
+
+LOSS_TERM = re.compile(r"(intervention/[^/]+)/[^/]+/loss")
 
 
 def log_scalars(loggers: Iterable[Logger], scalars: Mapping[str, Any], env_frames: int) -> dict[str, float]:
@@ -75,3 +81,17 @@ def log_text(loggers: Iterable[Logger], tag: str, text: str, env_frames: int) ->
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_text(tag, text, global_step=env_frames)
+
+
+def with_term_sums(scalars: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``scalars`` and, of the terms that regularizers add to losses, the sum by the regularizer's name.
+
+    Args:
+        scalars: By tag; terms are ``intervention/<name>/<modules>/loss``, their sum ``intervention/<name>/loss``.
+    """
+    sums: dict[str, Tensor] = {}
+    for tag, value in scalars.items():
+        if match := LOSS_TERM.fullmatch(tag):
+            total = f"{match[1]}/loss"
+            sums[total] = sums[total] + value if total in sums else value
+    return {**scalars, **sums}

@@ -6,7 +6,6 @@ This is the protocol that callbacks program against; an agent adds its networks,
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -21,13 +20,15 @@ from torch import Tensor
 from plasticity_rl import logging as rl_logging
 from plasticity_rl import ranks
 from plasticity_rl.activations import Pass, evaluation_mode, record_pass
-from plasticity_rl.callback import Intervention, LossTerm, RLCallback, in_order, refuse_conflicts, refuse_without_pixels
+from plasticity_rl.callback import Intervention, LossTerm, RLCallback, in_order
+from plasticity_rl.callback_checks import refuse_conflicts, refuse_without_pixels
 from plasticity_rl.checkpoint_io import refuse_other_architecture
 from plasticity_rl.description import describe
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
 from plasticity_rl.module_access import ModuleAccess
 from plasticity_rl.rng import NamedGenerators, derive_seed, global_rng_state, set_global_rng_state
+from plasticity_rl.schedules import exact_ratio
 from plasticity_rl.units import mean_over_ranks
 
 if TYPE_CHECKING:
@@ -82,11 +83,7 @@ class RLModule(ModuleAccess):
 
     @replay_ratio.setter
     def replay_ratio(self, value: float) -> None:
-        # Decimals stand for the fraction they round: 0.333333333 is 1/3, and credit then adds up exactly.
-        ratio = Fraction(value).limit_denominator(1_000_000) if math.isfinite(value) else Fraction(0)
-        if ratio <= 0:
-            raise UserError(f"replay_ratio={value} must be > 0 (gradient updates per env step; published: 0.5)")
-        self._replay_ratio = ratio
+        self._replay_ratio = exact_ratio(value)
 
     def advance_clocks(self, env_steps: int, frames_per_env_step: int) -> None:
         """Count this rank's env steps for all ranks, and earn update credit for those past the seed phase."""
@@ -260,7 +257,7 @@ class RLModule(ModuleAccess):
         self._last_log = (now, self.env_frames, self.num_updates)
         self.log_scalars(
             {
-                **mean_over_ranks(self, metrics),
+                **rl_logging.with_term_sums(mean_over_ranks(self, metrics)),
                 **self.settings(),
                 "clock/env_steps": self.env_steps,
                 "clock/num_updates": self.num_updates,

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 from plasticity_rl.errors import UserError
+
+LARGEST_DENOMINATOR = 1_000_000
+"""Of replay ratios as fractions; a smaller ratio than one in as many is no ratio."""
 
 Schedule = Callable[[int], float]
 
@@ -51,6 +55,20 @@ def parse_schedule(text: str | float, *, option: str = "stddev_schedule") -> Sch
     if any(duration <= 0 for *_, duration in segments):
         raise UserError(f"{option}={text!r} has a duration that is not positive: durations are env steps > 0")
     return _piecewise(segments)
+
+
+def exact_ratio(value: float, *, option: str = "replay_ratio") -> Fraction:
+    """Return a replay ratio, gradient updates per env step, as the fraction that its decimals stand for.
+
+    0.333333333 is 1/3, and credit then adds up exactly.
+
+    Raises:
+        UserError: When it is not a number > 0.
+    """
+    ratio = Fraction(value).limit_denominator(LARGEST_DENOMINATOR) if math.isfinite(value) else Fraction(0)
+    if ratio <= 0:
+        raise UserError(f"{option}={value} must be > 0 and finite (gradient updates per env step; published: 0.5)")
+    return ratio
 
 
 def _constant(value: float) -> Schedule:

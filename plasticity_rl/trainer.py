@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks.progress import ProgressBar
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from plasticity_rl.callback import refuse_doubles
+from plasticity_rl.callback_checks import refuse_doubles
 from plasticity_rl.checkpoint import BestCheckpoint, LastCheckpoint
 from plasticity_rl.checkpoint_io import AtomicCheckpointIO
 from plasticity_rl.monitor import RunMonitor

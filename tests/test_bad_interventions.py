@@ -45,6 +45,10 @@ BAD = {
         "Reset.at_frames: an event at frame 300 never happens in a run of max_frames=100",
         "list earlier frames, or raise --max_frames above 5000",
     ),
+    "in the last env step, right before an evaluation": (
+        [("Reset", {"at_frames": [98]})],
+        "Reset.at_frames: an event at frame 98 never happens in a run of max_frames=100",
+    ),
     "the last frame": ([("Reset", {"at_frames": [100]})], "Reset.at_frames: an event at frame 100 never happens"),
     "switch after the end": (
         [("ToggleAugmentation", {"at_frame": 100, "on": False})],
@@ -80,6 +84,14 @@ BAD = {
     ),
     "decay of one": ([("HareAndTortoise", {"decay": 1.0})], "HareAndTortoise.decay=1.0 must be in [0, 1)"),
     "recovery above one": ([("AdaptiveReplayRatio", {"min_recovery": 1.2})], "min_recovery=1.2 in [0, 1]"),
+    "infinite replay ratio": (
+        [("ReplayRatioSchedule", {"at_frames": [0, 50], "replay_ratios": [1.0, float("inf")]})],
+        "ReplayRatioSchedule.replay_ratios: replay_ratio=inf must be > 0 and finite",
+    ),
+    "replay ratio of nearly nothing": (
+        [("AdaptiveReplayRatio", {"low": 1e-9})],
+        "AdaptiveReplayRatio.low=1e-09 must be > 0 and finite",
+    ),
     "replacement of more than all": (
         [("ContinualBackprop", {"replacement_rate": 1.5})],
         "ContinualBackprop.replacement_rate=1.5 must be in [0, 1]",
@@ -104,6 +116,18 @@ BAD = {
         [("AdaptiveReplayRatio", {}), ("ReplayRatioSchedule", {"at_frames": [0], "replay_ratios": [1.0]})],
         "cannot run beside",
         "both set the replay ratio",
+    ),
+    "two schedules of the replay ratio": (
+        [("ReplayRatioSchedule", {"at_frames": [at], "replay_ratios": [1.0]}) for at in (0, 50)],
+        "ReplayRatioSchedule cannot run beside ReplayRatioSchedule: both set the replay ratio",
+    ),
+    "two switches at one frame": (
+        [("ToggleAugmentation", {"at_frame": 50, "on": on}) for on in (True, False)],
+        "ToggleAugmentation cannot run beside ToggleAugmentation: both switch augmentation at frame 50",
+    ),
+    "two lists of tasks": (
+        [("ContinualTasks", {"tasks": ["tiny", "tiny_away"], "every_n_frames": frames}) for frames in (20, 40)],
+        "ContinualTasks cannot run beside ContinualTasks: both choose the task",
     ),
     "two on the same features": (
         [("InFeR", {"modules": ["critic.Q1"]}), ("InFeR", {"num_heads": 3})],
@@ -132,6 +156,6 @@ def test_a_bad_intervention_is_one_line_before_training(given, expected, tmp_pat
 
 
 def test_a_frame_just_before_the_end_and_a_long_period_are_accepted(tmp_path):
-    given = [("callbacks.Reset", {"at_frames": [99]}), ("callbacks.Reset", {"every_n_frames": 10**9})]
+    given = [("callbacks.Reset", {"at_frames": [97]}), ("callbacks.Reset", {"every_n_frames": 10**9})]
     fragment = append_callbacks(tmp_path / "fragment.yaml", given)
     fit_tiny_cli(tmp_path / "run", "--config", fragment, "--model.replay_ratio=1", max_frames=MAX_FRAMES)

@@ -20,6 +20,14 @@ SHORT: dict[str, Any] = {
     "data_options": {"observation": "state", "eval_every_n_frames": 64},
     "trainer_options": {"enable_checkpointing": False},
 }
+LONG: dict[str, Any] = {
+    **SHORT,
+    "max_frames": 132,
+    "data_options": {**SHORT["data_options"], "eval_every_n_frames": 132},
+}
+"""Two episodes more, and 23 updates: every example has acted."""
+ENVS = {"sac": 2, "drqv2": 1}
+"""Environments side by side: so that there is no intervention that does nothing with several."""
 ON_BOTH = pytest.mark.parametrize("make", AGENTS.values(), ids=AGENTS)
 
 
@@ -28,6 +36,17 @@ def silent(tmp_path_factory) -> dict[str, set[str]]:
     """Tags that a run without callbacks logs, by agent."""
     folder = tmp_path_factory.mktemp("silent")
     return {name: set(fit_tiny(folder / name, make_agent=make, **SHORT).latest) for name, make in AGENTS.items()}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> dict[str, RLModule]:
+    """The long run without callbacks, by agent."""
+    folder = tmp_path_factory.mktemp("plain")
+    return {name: fit_tiny(folder / name, make_agent=make, **_several(LONG, name)) for name, make in AGENTS.items()}
+
+
+def _several(run: dict[str, Any], agent: str) -> dict[str, Any]:
+    return {**run, "data_options": {**run["data_options"], "num_envs": ENVS[agent]}}
 
 
 def without_encoder(cls: type[RLCallback], agent: RLModule) -> dict[str, Any]:
@@ -57,22 +76,36 @@ def _exists(name: str, agent: RLModule) -> bool:
     return True
 
 
-@ON_BOTH
-@pytest.mark.parametrize("cls", [c for c in EXPORTED if not c.needs_pixels], ids=lambda cls: cls.__name__)
-def test_a_callback_works_on_states(cls, make, silent, tmp_path):
-    arguments = without_encoder(cls, make(tiny_data(observation="state")))
+ON_STATES = [cls for cls in EXPORTED if not cls.needs_pixels]
+BY_AGENT = pytest.mark.parametrize("name", AGENTS)
+
+
+@BY_AGENT
+@pytest.mark.parametrize("cls", [c for c in ON_STATES if issubclass(c, Probe)], ids=lambda cls: cls.__name__)
+def test_a_probe_measures_on_states(cls, name, silent, tmp_path):
+    arguments = without_encoder(cls, AGENTS[name](tiny_data(observation="state")))
+    agent = fit_tiny(tmp_path, callbacks=[cls(**arguments)], make_agent=AGENTS[name], **SHORT)
+    assert agent.latest.keys() - silent[name], "it measured nothing"
+
+
+@BY_AGENT
+@pytest.mark.parametrize("cls", [c for c in ON_STATES if not issubclass(c, Probe)], ids=lambda cls: cls.__name__)
+def test_an_intervention_acts_on_states(cls, name, plain, tmp_path):
+    """Weights that both networks have end elsewhere than without it, and are finite."""
+    run = _several(LONG, name)
+    arguments = without_encoder(cls, AGENTS[name](tiny_data(observation="state")))
     if cls is callbacks.WarmStartReplay:
-        fit_tiny(tmp_path / "donor", make_agent=make, **{**SHORT, "trainer_options": {}})
+        fit_tiny(tmp_path / "donor", make_agent=AGENTS[name], **{**run, "trainer_options": {}})
         arguments = {"path": str(tmp_path / "donor")}
     callback = cls(**arguments)
-    agent = fit_tiny(tmp_path, callbacks=[callback], make_agent=make, **SHORT)
-    assert agent.num_updates >= 3
+    agent = fit_tiny(tmp_path, callbacks=[callback], make_agent=AGENTS[name], **run)
+    assert isinstance(callback, Intervention)
+    assert callback.mutates(agent).parameters <= {path for path, _ in agent.named_parameters()}
     assert all(torch.isfinite(p).all() for p in agent.parameters())
-    name = next(key for key, value in AGENTS.items() if value is make)
-    if isinstance(callback, Probe):
-        assert agent.latest.keys() - silent[name], "it measured nothing"
-    if isinstance(callback, Intervention):
-        assert callback.mutates(agent).parameters <= {path for path, _ in agent.named_parameters()}
+    without = {path: p for path, p in plain[name].named_parameters() if not path.startswith("critic_target")}
+    shared = {path: p for path, p in agent.named_parameters() if path in without}
+    assert shared
+    assert not all(torch.equal(p, without[path]) for path, p in shared.items()), "it did nothing"
 
 
 @ON_BOTH

@@ -517,7 +517,10 @@ def test_a_run_is_named_after_its_interventions(tmp_path, monkeypatch):
     assert call("fit", *TINY, "--max_frames=100", *probe, *reset).code == 0
     assert call("fit", *TINY, "--max_frames=100", *probe).code == 0
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
-    assert [re.sub(r"\d{8}-\d{6}", "TIME", name) for name in names] == ["tiny_reset_seed1_TIME", "tiny_seed1_TIME"]
+    assert [re.sub(r"\d{8}-\d{6}", "TIME", name) for name in names] == [
+        "tiny_reset-modules=critic-at_frames=50_seed1_TIME",
+        "tiny_seed1_TIME",
+    ]
     assert call("fit", *TINY, "--max_frames=200", *probe, *reset, "--ckpt_path=last").code == 0
     frames = [checkpoint(tmp_path / "runs" / name)["rl"]["env_frames"] for name in names]
     assert frames == [200, 100]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import fit_tiny
 
-from callbacks import DormantUnits, FractionActiveUnits, L2Init, ReDo, Reset, ToggleAugmentation
+from callbacks import DormantUnits, FractionActiveUnits, L2Init, ReDo, Reset, ToggleAugmentation, WarmStartReplay
 from plasticity_rl.description import class_path, describe, hyperparameters, plain, short_name
 from plasticity_rl.video import EvalVideo
 
@@ -85,22 +85,35 @@ def test_a_run_without_callbacks_says_so(tmp_path):
     ("interventions", "expected"),
     [
         ([], ""),
-        ([ReDo], "redo"),
-        ([ReDo, ToggleAugmentation], "toggle_augmentation+redo"),
-        ([Reset, ReDo, Reset], "reset_x2+redo"),
+        ([(ReDo, {})], "redo"),
+        ([(ReDo, {"tau": 0.025, "modules": ("encoder", "actor", "critic")})], "redo"),  # the defaults
+        ([(ReDo, {"tau": 0.1, "every_n_updates": 1000})], "redo-tau=0.1"),
+        (
+            [(ReDo, {}), (ToggleAugmentation, {"at_frame": 50, "on": False})],
+            "toggle_augmentation-at_frame=50-on=false+redo",
+        ),
+        (
+            [(Reset, {"at_frames": [7, 9]}), (ReDo, {}), (Reset, {"every_n_frames": 5})],
+            "reset-at_frames=7,9+reset-every_n_frames=5+redo",
+        ),
+        ([(WarmStartReplay, {"path": "/data/my runs/failed*"})], "warm_start_replay-path=data-my-runs-failed"),
     ],
 )
 def test_short_names(interventions, expected):
     assert short_name(interventions) == expected
+    assert short_name(interventions[::-1]) == expected
 
 
 def test_short_names_stay_short():
-    """31 characters for all four: "toggle_augmentation+l2_init+reset+redo" has 38."""
-    four = [ReDo, Reset, L2Init, ToggleAugmentation]
-    assert short_name(four) == "toggle_augmentation+l2_init+reset+redo"
+    """38 characters for all four names: "toggle_augmentation+l2_init+reset+redo"."""
+    four = [(ReDo, {}), (Reset, {"at_frames": [3]}), (L2Init, {}), (ToggleAugmentation, {})]
+    full = "toggle_augmentation+l2_init+reset-at_frames=3+redo"
+    assert short_name(four) == short_name(four, longest=50) == full
+    assert short_name(four, longest=49) == "toggle_augmentation+l2_init+reset+redo"
     assert short_name(four, longest=37) == "toggle_augmentation+l2_init+2_more"
     assert short_name(four, longest=30) == "toggle_augmentation+3_more"
     assert short_name(four, longest=5) == "4_more"
+    assert short_name([(Reset, {"at_frames": [n]}) for n in (1, 2)], longest=10) == "reset_x2"
 
 
 def test_probes_have_no_part_in_the_order_of_interventions():

@@ -272,7 +272,7 @@ def test_a_run_resumes_exactly(tmp_path, monkeypatch):
     after = log.take()
     assert differences(expected[0], run_state(resumed)) == []
     assert expected[1] == (before[0] + after[0], before[1] + after[1])
-    assert {"fau/critic/Q2.3", "intervention/l2_init/actor/loss", "policy/entropy"} <= {
+    assert {"fau/critic/Q2.3", "intervention/l2_init/actor/loss", "intervention/l2_init/loss", "policy/entropy"} <= {
         tag for _, tag, _ in expected[1][0]
     } | set(straight.metrics.keys())
 

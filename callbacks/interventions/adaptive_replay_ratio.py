@@ -15,6 +15,9 @@ from plasticity_rl.callback import Intervention, Mutation, as_agent
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import pooled_fraction
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.schedules import exact_ratio
+
+AVERAGES = ("episode", "window")
 
 
 class AdaptiveReplayRatio(Intervention):
@@ -50,7 +53,6 @@ class AdaptiveReplayRatio(Intervention):
     family = "replay_ratio"
     example_arguments: ClassVar[Mapping[str, Any]] = {"high": 1.0, "every_n_episodes": 1, "threshold": 1.0}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"every_n_episodes": 10**9}
-    incompatible_with: ClassVar[Mapping[str, str]] = {"ReplayRatioSchedule": "both set the replay ratio"}
 
     def __init__(
         self,
@@ -64,10 +66,13 @@ class AdaptiveReplayRatio(Intervention):
         min_recovery: float = 0.0,
         one_way: bool = True,
     ) -> None:
-        for name, value in {"low": low, "high": high, "every_n_episodes": every_n_episodes}.items():
-            if not value > 0:
-                raise UserError(f"AdaptiveReplayRatio.{name}={value} must be > 0")
-        if threshold < 0 or not 0 <= min_recovery <= 1:
+        for name, value in {"low": low, "high": high}.items():
+            exact_ratio(value, option=f"AdaptiveReplayRatio.{name}")  # not in the middle of the run
+        if every_n_episodes < 1:
+            raise UserError(f"AdaptiveReplayRatio.every_n_episodes={every_n_episodes} must be a whole number > 0")
+        if average_over not in AVERAGES:
+            raise UserError(f"AdaptiveReplayRatio.average_over={average_over!r} must be one of {list(AVERAGES)}")
+        if not threshold >= 0 or not 0 <= min_recovery <= 1:
             raise UserError(
                 f"AdaptiveReplayRatio: threshold={threshold} must be >= 0 and min_recovery={min_recovery} in [0, 1]"
             )
@@ -81,6 +86,10 @@ class AdaptiveReplayRatio(Intervention):
         self._count = 0
         self._counter = ActiveUnitCounter([module])
         self._measuring = False
+
+    def claims(self, agent: RLModule) -> frozenset[str]:
+        """Only one intervention may set the replay ratio."""
+        return frozenset({"set the replay ratio"})
 
     def mutates(self, agent: RLModule) -> Mutation:
         """The replay ratio."""

@@ -27,7 +27,8 @@ class ChurnReduction(Regularizer):
     module that is reset is compared with itself.
 
     Mutates: adds a term to the loss named ``loss``. With coefficient 0 nothing is added, kept or drawn.
-    Logs: ``intervention/churn_reduction/<module>/loss``, the term as added.
+    Logs: ``intervention/churn_reduction/<module>/loss``, the term as added;
+        ``intervention/churn_reduction/loss``, the sum over all of this name.
     Reference: Tang et al. 2025, C-CHAIN (ICML 2025; openreview EkoFXfSauv), after Tang & Berseth 2024 (NeurIPS 2024,
         openreview cQoAgPBARc). They set the coefficient such that the term is 0.01 (Double DQN) or 0.05 (PPO) of the
         loss.

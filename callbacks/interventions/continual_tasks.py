@@ -26,7 +26,9 @@ class ContinualTasks(Intervention):
     replay, clocks and exploration schedule go on as if nothing had happened.
 
     Mutates: which task is collected and evaluated; of the replay, the last frames of cut episodes.
-    Logs: ``train/<task>/return`` at the end of every training episode, ``eval/<task>/return`` at every evaluation;
+    Logs: ``train/<task>/return`` at the end of every training episode, ``eval/<task>/return`` at every evaluation; the
+        same of the current task as a curve for each visit, counted from 0: ``train/<task>/visit_<visit>/return``,
+        ``eval/<task>/visit_<visit>/return``;
         ``intervention/continual_tasks`` (1 at the frame of a switch) with a line of text, and
         ``intervention/continual_tasks/visit`` (number of the visit, from 0). ``train/return`` and ``eval/return`` are
         those of the current task.
@@ -60,6 +62,10 @@ class ContinualTasks(Intervention):
         if evaluate not in ("current", "all"):
             raise UserError(f"ContinualTasks.evaluate={evaluate!r} must be 'current' or 'all'")
         self.visit = 0
+
+    def claims(self, agent: RLModule) -> frozenset[str]:
+        """Only one of them may choose the task."""
+        return frozenset({"choose the task"})
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse tasks of other actions or images, and a first task that is not the run's, before training."""
@@ -106,7 +112,9 @@ class ContinualTasks(Intervention):
 
     def on_episode_end(self, agent: RLModule, episode_return: float, env_steps: int) -> None:
         """Log the return under the task's name."""
-        agent.log_scalars({f"train/{agent.data.current_task}/return": episode_return})
+        task = agent.data.current_task
+        tags = (f"train/{task}/return", f"train/{task}/visit_{self.visit}/return")
+        agent.log_scalars(dict.fromkeys(tags, episode_return))
 
     def on_evaluation(self, agent: RLModule, episodes: Sequence[Episode]) -> None:
         """Log the returns under the tasks' names; play the others if asked to."""
@@ -119,7 +127,8 @@ class ContinualTasks(Intervention):
             played = all_episodes([data.evaluate(policy, episode, task) for episode in mine])
             returns[task] = [episode.episode_return for episode in played]
         means = {task: torch.tensor(values, dtype=torch.float64).mean() for task, values in returns.items()}
-        agent.log_scalars({f"eval/{task}/return": mean for task, mean in means.items()})
+        of_visit = {f"eval/{data.current_task}/visit_{self.visit}/return": means[data.current_task]}
+        agent.log_scalars({**{f"eval/{task}/return": mean for task, mean in means.items()}, **of_visit})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of the visit; the data module saves the task and its simulator."""

@@ -30,7 +30,8 @@ class CURL(Regularizer):
         ``extras.curl_<projection>.weight`` to the optimizer of the encoder. The moving average starts at the initial
         weights, at fresh ones where another intervention re-initialises a module, and takes a step after every update.
         With coefficient 0 there is neither term nor parameter.
-    Logs: ``intervention/curl/<modules>/loss``, the term as added.
+    Logs: ``intervention/curl/<modules>/loss``, the term as added;
+        ``intervention/curl/loss``, the sum over all of this name.
     Reference: Laskin et al. 2020 (arXiv 2004.04136), Eq. 4; encoder_tau 0.05 as in the authors' code.
     Differences from the original: random shifts of the whole image instead of crops of a larger one. The compared
         vectors are the output of the critic's trunk, tanh included; theirs come before the tanh. One loss and one step

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
+from plasticity_rl.activations import evaluation_mode
 from plasticity_rl.callback import Mutation, ScheduledIntervention, as_agent
 from plasticity_rl.errors import UserError
 from plasticity_rl.layers import linear_parameters
@@ -53,6 +54,7 @@ class DormantRatioPerturbation(ScheduledIntervention):
     """
 
     family = "soft_reset"
+    waits_for_evaluation = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": [0]}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": [10**12]}
 
@@ -107,7 +109,8 @@ class DormantRatioPerturbation(ScheduledIntervention):
         layers = [layer for layer in agent.module(self.observed).modules() if isinstance(layer, nn.Linear)]
         handles = [layer.register_forward_hook(average) for layer in layers]
         try:
-            agent.forward_all(agent.probe_batch())
+            with evaluation_mode(agent):  # no estimate of a norm moves
+                agent.forward_all(agent.probe_batch())
         finally:
             for handle in handles:
                 handle.remove()

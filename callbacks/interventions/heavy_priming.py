@@ -68,6 +68,11 @@ class HeavyPriming(Intervention):
         if stage != "fit" or self.done:
             return
         data = agent.data
+        if self.augment and agent.observation_key != "pixels":
+            raise UserError(
+                f"HeavyPriming.augment=True: this run observes the {agent.observation_key}, and only images are "
+                "augmented; use null or false"
+            )
         seed_transitions = agent.num_seed_frames // data.action_repeat
         if self.num_transitions > seed_transitions and not any(
             isinstance(callback, Intervention) and callback.fills_replay

@@ -45,7 +45,8 @@ class InFeR(Regularizer):
     Mutates: before training, adds the heads to the agent's extra modules, trained by the optimizer of the module; adds
         a term to the loss named ``loss``. The initial network and heads are kept in this callback's state, and stay
         what they are when a module is reset. With coefficient 0 there are neither heads nor term.
-    Logs: ``intervention/infer/<modules>/loss``, the term as added.
+    Logs: ``intervention/infer/<modules>/loss``, the term as added;
+        ``intervention/infer/loss``, the sum over all of this name.
     Reference: Lyle et al. 2022 (arXiv 2204.09560), Eq. 5; 10 heads, scale (beta) 100, coefficient (alpha) 0.1, on
         Double DQN and Rainbow.
     Differences from the original: the critic has two Q-functions, each with heads on its own features. The heads are

@@ -21,7 +21,8 @@ class L2Init(Regularizer):
 
     Mutates: nothing by itself; adds a term to the loss named ``loss``. A module that is reset takes its fresh weights
         as the new theta_0. With coefficient 0 no term is added.
-    Logs: ``intervention/l2_init/<modules>/loss``, the term as added.
+    Logs: ``intervention/l2_init/<modules>/loss``, the term as added;
+        ``intervention/l2_init/loss``, the sum over all of this name.
     Reference: Kumar et al. 2023 (arXiv 2308.11958), Eq. 2; coefficient 1e-2 on the critic loss as in Ma et al. 2024
         (arXiv 2310.07418), Appendix B.3.
     Differences from the original: norm layers are left out, as in the authors' code; their code has a factor

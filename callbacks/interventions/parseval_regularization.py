@@ -22,7 +22,8 @@ class ParsevalRegularization(Regularizer):
     A layer counts as hidden when a norm or a hidden activation follows it; output layers are free.
 
     Mutates: nothing by itself; adds a term to the loss named ``loss``. With coefficient 0 no term is added.
-    Logs: ``intervention/parseval_regularization/<modules>/loss``, the term as added.
+    Logs: ``intervention/parseval_regularization/<modules>/loss``, the term as added;
+        ``intervention/parseval_regularization/loss``, the sum over all of this name.
     Reference: Chung et al. 2024 (arXiv 2412.07224); coefficient 1e-3 and scale 1.
     Differences from the original: convolution kernels, flattened to ``(out, in * height * width)``, count too. Where a
         layer has more outputs than inputs, a constant that no weight can remove is part of the term, as in the formula.

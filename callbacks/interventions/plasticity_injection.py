@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -74,10 +75,14 @@ class PlasticityInjection(ScheduledIntervention):
 
     def conflict_with(self, agent: RLModule, other: Intervention) -> str | None:
         """Refuse whatever would move a frozen head."""
-        try:
-            moves = other.mutates(agent).parameters
-        except UserError:  # it names what a third callback will build: no head, and checked again in its setup
-            moves = frozenset()
+        moves: frozenset[str] = frozenset()
+        if (
+            other.family != "experience"
+        ):  # it moves weights by updates of the agent's own, which leave frozen heads alone
+            with contextlib.suppress(
+                UserError
+            ):  # it names what a third will build: no head, checked again in its setup
+                moves = other.mutates(agent).parameters
         moved = sorted(self.mutates(agent).trainable & moves) if self.at_frames else []
         if moved:
             return f"it would move {moved[0]}, which the injection freezes; give one of them other modules"

@@ -28,10 +28,11 @@ class ReDo(DormantUnitIntervention):
         in the target critic the incoming weights become those of the online critic, the outgoing ones zero. The step
         counts of Adam stay: there is one per tensor, and it belongs to the other units as well.
     Logs: ``intervention/redo`` (1 when it acted), ``intervention/redo/recycled/<module>`` (units) and a line of text.
-    Reference: Sokar et al. 2023 (arXiv 2302.12902). They use tau 0.1 and, as Ma et al. 2024 (arXiv 2310.07418), a
-        period of 1000 updates and batches of 64; 0.025 is the threshold of a public PyTorch port (timoklein/redo).
-    Differences from the original: fresh weights come from a generator of this callback's own; the moments of the biases
-        are cleared too; the target network is edited, which the original leaves to its next copy.
+    Reference: Sokar et al. 2023 (arXiv 2302.12902), with tau 0.1; tau 0.025, a period of 1000 updates and batches of 64
+        are those of Ma et al. 2024 (arXiv 2310.07418) on Atari, who state none for DeepMind Control.
+    Differences from the original: activity is measured without augmentation; fresh weights come from a generator of
+        this callback's own; the moments of the biases are cleared too; the target network is edited, which the
+        original leaves to its next copy.
 
     Args:
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.

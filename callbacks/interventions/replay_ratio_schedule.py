@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from plasticity_rl.callback import Mutation, ScheduledIntervention
 from plasticity_rl.errors import UserError
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.schedules import exact_ratio
 
 
 class ReplayRatioSchedule(ScheduledIntervention):
@@ -27,7 +28,6 @@ class ReplayRatioSchedule(ScheduledIntervention):
     family = "replay_ratio"
     example_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": [0, 60], "replay_ratios": [1.0, 0.25]}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": [10**12], "replay_ratios": [2.0]}
-    incompatible_with: ClassVar[Mapping[str, str]] = {"AdaptiveReplayRatio": "both set the replay ratio"}
 
     def __init__(self, *, at_frames: Sequence[int], replay_ratios: Sequence[float]) -> None:
         super().__init__(at_frames=at_frames)
@@ -37,8 +37,12 @@ class ReplayRatioSchedule(ScheduledIntervention):
                 f"ReplayRatioSchedule: at_frames={self.at_frames} must ascend and be as many as "
                 f"replay_ratios={self.replay_ratios}"
             )
-        if not all(ratio > 0 for ratio in self.replay_ratios):
-            raise UserError(f"ReplayRatioSchedule.replay_ratios={self.replay_ratios} must all be > 0")
+        for ratio in self.replay_ratios:
+            exact_ratio(ratio, option="ReplayRatioSchedule.replay_ratios: replay_ratio")  # not in the middle of the run
+
+    def claims(self, agent: RLModule) -> frozenset[str]:
+        """Only one intervention may set the replay ratio."""
+        return frozenset({"set the replay ratio"})
 
     def mutates(self, agent: RLModule) -> Mutation:
         """The replay ratio."""

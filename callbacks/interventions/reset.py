@@ -43,6 +43,7 @@ class Reset(ScheduledIntervention):
     """
 
     family = "reset"
+    waits_for_evaluation = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor", "critic"], "at_frames": [0]}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic"], "at_frames": [10**12]}
 

@@ -41,6 +41,7 @@ class ShrinkAndPerturb(ScheduledIntervention):
     """
 
     family = "soft_reset"
+    waits_for_evaluation = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["encoder", "critic"], "at_frames": [0]}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": [10**12]}
 

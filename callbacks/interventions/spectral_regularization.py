@@ -19,7 +19,7 @@ from plasticity_rl.rl_module import RLModule
 from plasticity_rl.rng import derive_seed
 
 FIRST_ITERATIONS = 10
-"""Power iterations before training starts; one per update follows."""
+"""Power iterations before training starts, and on fresh weights; one per update follows."""
 
 
 class SpectralRegularization(Regularizer):
@@ -28,7 +28,8 @@ class SpectralRegularization(Regularizer):
     sigma_max comes from one power iteration per update, started at the singular vector of the update before.
 
     Mutates: nothing by itself; adds a term to the loss named ``loss``. With coefficient 0 no term is added.
-    Logs: ``intervention/spectral_regularization/<modules>/loss``, the term as added.
+    Logs: ``intervention/spectral_regularization/<modules>/loss``, the term as added;
+        ``intervention/spectral_regularization/loss``, the sum over all of this name.
     Reference: Lewandowski et al. 2024 (arXiv 2406.06811), exponent 2.
     Differences from the original: the terms of biases and norm layers are left out. Convolution kernels are
         flattened to ``(out, in * height * width)``. DrQ-v2's convolutions start at sigma_max = sqrt(2), so their
@@ -86,6 +87,14 @@ class SpectralRegularization(Regularizer):
             sigma, self._left[name] = largest_singular_value(_matrix(layer), self._left[name])
             sigmas.append(sigma)
         return spectral_penalty(sigmas, self.exponent)
+
+    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
+        """Let the singular vectors catch up with fresh weights."""
+        fresh = {id(parameter) for parameter in parameters}
+        for name, layer in self._layers(agent).items():
+            if name in self._left and id(layer.weight) in fresh:
+                for _ in range(FIRST_ITERATIONS):
+                    self._left[name] = largest_singular_value(_matrix(layer).detach(), self._left[name])[1]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the singular vectors."""

@@ -10,7 +10,7 @@ from plasticity_rl.rl_module import RLModule
 
 
 class ToggleAugmentation(ScheduledIntervention):
-    """Turn the random shift on or off at an env frame; use one callback per switch.
+    """Turn augmentation (by default the random shift) on or off at an env frame; one callback per switch.
 
     Mutates: the flag ``agent.augment``. No weight, no optimizer state, no random number.
     Logs: ``intervention/toggle_augmentation`` (1 at the frame of the switch) and a line of text.
@@ -30,6 +30,10 @@ class ToggleAugmentation(ScheduledIntervention):
     def __init__(self, *, at_frame: int, on: bool) -> None:
         super().__init__(at_frames=[at_frame])
         self.at_frame, self.on = at_frame, on
+
+    def claims(self, agent: RLModule) -> frozenset[str]:
+        """Only one of them may switch at a frame."""
+        return frozenset({f"switch augmentation at frame {self.at_frame}"})
 
     def mutates(self, agent: RLModule) -> Mutation:
         """The augmentation flag."""

@@ -12,6 +12,7 @@ from plasticity_rl.callback import Intervention, as_agent
 from plasticity_rl.data import RLDataModule
 from plasticity_rl.errors import UserError
 from plasticity_rl.replay_import import DonorReplay, donor_replay
+from plasticity_rl.rl_module import RLModule
 
 
 class WarmStartReplay(Intervention):
@@ -41,6 +42,10 @@ class WarmStartReplay(Intervention):
     def __init__(self, *, path: str | None) -> None:
         self.path = path
         self.fills_replay = path is not None
+
+    def claims(self, agent: RLModule) -> frozenset[str]:
+        """Only one other run may give its replay: the second would find the replay filled and do nothing."""
+        return frozenset({"fill the replay of a new run"}) if self.path is not None else frozenset()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Copy the records into a new run; a resumed one has them already and needs the other run no more.

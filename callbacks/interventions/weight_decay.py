@@ -19,7 +19,8 @@ class WeightDecay(Regularizer):
     """Add ``coefficient * sum ||W||^2`` to a loss, over the weights of linear and convolutional layers.
 
     Mutates: nothing by itself; adds a term to the loss named ``loss``. With coefficient 0 no term is added.
-    Logs: ``intervention/weight_decay/<modules>/loss``, the term as added.
+    Logs: ``intervention/weight_decay/<modules>/loss``, the term as added;
+        ``intervention/weight_decay/loss``, the sum over all of this name.
     Reference: coefficient 1e-5 as in Ma et al. 2024 (arXiv 2310.07418), Appendix B.3, who state neither the networks
         nor whether the decay is coupled.
     Differences from the original: coupled, that is, its gradient ``2 * coefficient * W`` passes through Adam, unlike

@@ -10,7 +10,7 @@ from helpers import fit_tiny
 
 from callbacks import AdaptiveReplayRatio, ReplayRatioSchedule
 from plasticity_rl import UserError
-from plasticity_rl.callback import RLCallback
+from plasticity_rl.callback import Intervention, RLCallback
 
 
 class FakeAgent:
@@ -156,7 +156,17 @@ def test_a_run_starts_low_and_ends_high(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"low": 0.0}, {"high": -1.0}, {"every_n_episodes": 0}, {"threshold": -0.1}, {"min_recovery": 1.5}],
+    [
+        {"low": 0.0},
+        {"low": 1e-9},
+        {"high": -1.0},
+        {"high": float("inf")},
+        {"every_n_episodes": 0},
+        {"threshold": -0.1},
+        {"threshold": float("nan")},
+        {"min_recovery": 1.5},
+        {"average_over": "day"},
+    ],
 )
 def test_bad_arguments_are_refused(arguments: dict) -> None:
     with pytest.raises(UserError, match=next(iter(arguments))):
@@ -167,6 +177,28 @@ def test_two_that_set_the_replay_ratio_are_refused(tmp_path: Path) -> None:
     both = [AdaptiveReplayRatio(), ReplayRatioSchedule(at_frames=[0], replay_ratios=[1.0])]
     with pytest.raises(UserError, match="AdaptiveReplayRatio cannot run beside ReplayRatioSchedule"):
         fit_tiny(tmp_path, callbacks=both)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (AdaptiveReplayRatio(), AdaptiveReplayRatio(module="actor")),
+        (
+            ReplayRatioSchedule(at_frames=[0], replay_ratios=[1.0]),
+            ReplayRatioSchedule(at_frames=[60], replay_ratios=[2.0]),
+        ),
+    ],
+)
+def test_two_of_one_kind_are_refused_as_well(one: Intervention, two: Intervention, tmp_path: Path) -> None:
+    name = type(one).__name__
+    with pytest.raises(UserError, match=f"^{name} cannot run beside {name}: both set the replay ratio$"):
+        fit_tiny(tmp_path, callbacks=[one, two])
+
+
+@pytest.mark.parametrize("ratio", [float("inf"), float("nan"), 1e-9])
+def test_an_impossible_ratio_is_refused_before_training(ratio: float) -> None:
+    with pytest.raises(UserError, match="ReplayRatioSchedule.replay_ratios: replay_ratio=.* must be > 0 and finite"):
+        ReplayRatioSchedule(at_frames=[0, 100], replay_ratios=[0.5, ratio])
 
 
 def test_a_schedule_needs_ascending_frames_and_positive_ratios() -> None:

@@ -99,6 +99,13 @@ def test_returns_are_logged_under_the_task_that_earned_them(tmp_path: Path, monk
     # Episodes of 40 frames; those open at 100 and 200 have no return.
     assert at("train/tiny/return") == [40, 80, 240, 280]
     assert at("train/tiny_away/return") == [140, 180]
+    # A curve for each visit: 0 and 2 are to the first task; evaluations at a boundary are of the visit that ends.
+    assert at("train/tiny/visit_0/return") == [40, 80]
+    assert at("train/tiny/visit_2/return") == [240, 280]
+    assert at("train/tiny_away/visit_1/return") == [140, 180]
+    assert at("eval/tiny/visit_0/return") == [0, 100]
+    assert at("eval/tiny_away/visit_1/return") == [200]
+    assert at("eval/tiny/visit_2/return") == [300]
     assert [(f, v) for f, tag, v in scalars if tag.endswith("/visit")] == [(100, 1), (200, 2)]
     assert [(frame, text) for frame, _, text in events] == [
         (100, "tiny_away from frame 100 on, visit 1"),
@@ -106,6 +113,8 @@ def test_returns_are_logged_under_the_task_that_earned_them(tmp_path: Path, monk
     ]
     values = {(f, tag): v for f, tag, v in scalars}
     assert values[200, "eval/tiny_away/return"] == values[200, "eval/return"]
+    assert values[140, "train/tiny_away/visit_1/return"] == values[140, "train/return"]
+    assert values[200, "eval/tiny_away/visit_1/return"] == values[200, "eval/return"]
     assert values[140, "train/tiny_away/return"] == values[140, "train/return"]
 
 
@@ -154,6 +163,11 @@ def test_what_cannot_work_is_refused_before_training(arguments: dict, message: s
     with pytest.raises(UserError, match=message):
         fit_tiny(tmp_path, callbacks=[ContinualTasks(**{**TWO, **arguments}), diary])
     assert diary.steps == []
+
+
+def test_two_of_them_are_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="both choose the task"):
+        fit_tiny(tmp_path, callbacks=[ContinualTasks(**TWO), ContinualTasks(**{**TWO, "evaluate": "all"})])
 
 
 @pytest.mark.parametrize("arguments", [{"tasks": []}, {"every_n_frames": 0}, {"evaluate": "none"}])

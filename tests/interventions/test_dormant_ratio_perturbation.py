@@ -11,8 +11,9 @@ from helpers import TINY_TRAINER, fit_tiny, tiny_data
 from tiny_agent import TinyAgent
 from torch import nn
 
-from callbacks import DormantRatioPerturbation
+from callbacks import DormantRatioPerturbation, SpectralNorm
 from plasticity_rl import UserError, make_trainer
+from plasticity_rl.callback import RLCallback
 from plasticity_rl.video import EvalVideo
 
 
@@ -98,6 +99,26 @@ def test_the_target_moves_with_the_same_psi_and_two_events_differ(tmp_path):
         draws.append(online)
         assert {name for name, step in steps.items() if step == 0} == {n for n in steps if n.startswith("critic.")}
     assert (draws[0] - draws[1]).abs().max() > 0.01
+
+
+def test_measuring_moves_no_estimate_of_a_norm(tmp_path):
+    """A pass in training mode would take a power iteration in every layer behind spectral normalisation."""
+    seen = []
+
+    class Measure(RLCallback):
+        def on_update_start(self, agent) -> None:
+            before = {name: value.clone() for name, value in agent.named_buffers()}
+            modes = {name: module.training for name, module in agent.named_modules()}
+            perturbation.dormant_ratio(agent)
+            assert modes == {name: module.training for name, module in agent.named_modules()}
+            seen.append([name for name, value in agent.named_buffers() if not torch.equal(value, before[name])])
+
+    perturbation = DormantRatioPerturbation(at_frames=[10**12])
+    norm = SpectralNorm(modules=["actor"])
+    agent = fit_tiny(tmp_path, callbacks=[perturbation, norm, Measure()], max_frames=60)
+    assert list(agent.named_buffers())
+    assert len(seen) == 5
+    assert not any(seen)
 
 
 def test_factor_one_moves_nothing(tmp_path):

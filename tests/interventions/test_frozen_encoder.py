@@ -333,6 +333,12 @@ def test_regularizers_may_name_the_encoder_and_probes_see_it(tmp_path):
     }
 
 
+def test_a_regularizer_of_the_frozen_part_alone_is_refused(tmp_path):
+    message = "the critic loss does not train 'encoder.network', so the penalty would do nothing"
+    with pytest.raises(UserError, match=message):
+        fit_tiny(tmp_path, callbacks=[small(), L2Init(modules=["encoder.network"])], **SHORT)
+
+
 def test_priming_leaves_frozen_weights_alone(tmp_path):
     snapshot = Snapshot()
     given = [small(), HeavyPriming(num_transitions=16, num_updates=5), snapshot]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import fit_tiny
+from helpers import fit_tiny, tiny_agent, tiny_sac
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from real_runs import fit_real
 from run_state import fingerprint
@@ -150,6 +150,16 @@ def test_what_the_run_cannot_hold_is_refused_before_training(arguments: dict, me
     diary = Diary()
     with pytest.raises(UserError, match=message):
         fit_tiny(tmp_path, callbacks=[HeavyPriming(**arguments, num_updates=5), diary])
+    assert diary.actions == []
+
+
+@pytest.mark.parametrize("make_agent", [tiny_agent, tiny_sac])
+def test_augmentation_of_states_is_refused_before_training(make_agent, tmp_path):
+    """Of DrQ-v2 it would end the run in the middle, of SAC it would do nothing."""
+    diary, data = Diary(), {"observation": "state"}
+    priming = HeavyPriming(num_transitions=16, num_updates=5, augment=True)
+    with pytest.raises(UserError, match="HeavyPriming.augment=True: this run observes the state, and only images are"):
+        fit_tiny(tmp_path, callbacks=[priming, diary], data_options=data, make_agent=make_agent)
     assert diary.actions == []
 
 

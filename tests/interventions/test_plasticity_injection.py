@@ -8,7 +8,7 @@ from built import drqv2, other_agent, some_batch
 from helpers import fit_tiny
 from run_state import DieAt, Killed, differences, run_state
 
-from callbacks import PlasticityInjection, ReDo, Reset, WeightClipping, WeightDecay
+from callbacks import HeavyPriming, PlasticityInjection, ReDo, Reset, WeightClipping, WeightDecay
 from plasticity_rl import UserError
 from plasticity_rl.callback import RLCallback
 
@@ -130,6 +130,21 @@ def test_other_modules_and_a_control_without_injections_are_not_refused():
     drqv2(PlasticityInjection(), ReDo(modules=["encoder"]), Reset(modules=["actor"], at_frames=[50]))
     agent = drqv2(PlasticityInjection(at_frames=[]), ReDo())
     assert not hasattr(agent.critic.Q1, "injected")
+
+
+def test_priming_moves_no_frozen_head_and_is_not_refused(tmp_path):
+    """Primed behind an injection (of frame 0): the heads that it froze are as they were made."""
+    initial = {}
+
+    class First(RLCallback):
+        def on_train_start(self, trainer, pl_module) -> None:
+            initial.update({name: p.detach().clone() for name, p in pl_module.critic.Q1.named_parameters()})
+
+    given = [PlasticityInjection(at_frames=[0]), HeavyPriming(num_transitions=16, num_updates=5), First()]
+    agent = fit_tiny(tmp_path, callbacks=given, max_frames=60)
+    same = {name for name, p in agent.critic.Q1.named_parameters() if torch.equal(p, initial[name])}
+    assert same == {name for name in initial if "added" not in name}
+    assert agent.num_updates > 5
 
 
 def test_beside_a_reset_of_what_a_third_callback_builds(tmp_path):

@@ -216,6 +216,30 @@ def test_due_between_evaluations_it_acts_at_the_first_update_after_its_frame(tmp
     assert diary.frames("reset") == [72]
 
 
+@pytest.mark.parametrize(
+    ("due", "acts_at"),
+    [
+        (95, 96),  # the update of frame 96 is not right before the evaluation at 100
+        (96, 104),  # that of frame 100 would be: the first after the evaluation is at 104
+        (99, 104),
+    ],
+)
+def test_it_never_acts_right_before_an_evaluation(due, acts_at, tmp_path):
+    _, diary = run(tmp_path, at_frames=[due])
+    assert [frame for frame in diary.frames("update") if 90 < frame < 110] == [92, 96, 100, 104, 108]
+    assert diary.frames("reset") == [acts_at]
+
+
+def test_nor_right_before_the_last_one(tmp_path):
+    """Where a run ends, it is evaluated: at frame 130 here, which is no multiple of 100."""
+    reset = Reset(every_n_frames=64)
+    diary = Diary(reset)
+    fit_tiny(tmp_path, callbacks=[reset, diary], max_frames=130, agent_options={"replay_ratio": 1})
+    assert (130, "update") in diary.lines
+    assert (130, "evaluation") in diary.lines
+    assert diary.frames("reset") == [66]
+
+
 def test_periodic_schedule_counts_from_zero_through_the_seed_phase(tmp_path):
     """Updates begin after frame 40: what fell due before is one reset, not several."""
     _, diary = run(tmp_path / "often", every_n_frames=15)

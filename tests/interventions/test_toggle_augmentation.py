@@ -83,6 +83,12 @@ def test_event_and_setting_are_logged(tmp_path):
     assert agent.latest["schedule/augment"] == 0.0
 
 
+def test_two_switches_at_one_frame_are_refused(tmp_path):
+    both = [ToggleAugmentation(at_frame=50, on=on) for on in (True, False)]
+    with pytest.raises(UserError, match="both switch augmentation at frame 50"):
+        fit_tiny(tmp_path, callbacks=both)
+
+
 def test_negative_frame_is_refused():
     with pytest.raises(UserError, match=r"^ToggleAugmentation.*moments are \[-1\], but must not be negative$"):
         ToggleAugmentation(at_frame=-1, on=True)

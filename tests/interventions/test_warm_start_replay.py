@@ -177,6 +177,12 @@ def test_states_can_be_copied_and_are_not_mistaken_for_pixels(tmp_path: Path):
         fit_tiny(tmp_path / "pixels", callbacks=[WarmStartReplay(path=str(tmp_path / "donor"))])
 
 
+def test_two_donors_are_refused(tmp_path):
+    both = [WarmStartReplay(path=str(tmp_path / name)) for name in ("one", "two")]
+    with pytest.raises(UserError, match="both fill the replay of a new run"):
+        fit_tiny(tmp_path / "run", callbacks=both)
+
+
 def test_a_path_without_a_run_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="nothing is no run: there is no file"):
         fit_tiny(tmp_path / "a", callbacks=[WarmStartReplay(path=str(tmp_path / "nothing"))])

@@ -172,6 +172,21 @@ def test_singular_vectors_survive_resets_of_their_matrices(tmp_path):
     assert ours == pytest.approx(wanted, rel=0.25, abs=0.25)
 
 
+def test_singular_vectors_catch_up_with_fresh_weights(tmp_path):
+    """Of the one matrix that is announced as fresh; one power iteration from the old vector would be far off."""
+    regularizer = SpectralRegularization(coefficient=0.1)
+    agent = fit_tiny(tmp_path, callbacks=[regularizer], max_frames=60)
+    before = {name: left.clone() for name, left in regularizer._left.items()}
+    weight = agent.critic.Q1[2].weight.requires_grad_(False)
+    with torch.no_grad():  # a leading singular value of 9, the others below 2, its vector orthogonal to the old one
+        u, v = torch.linalg.svd(before["critic.Q1.2"][:, None])[0][:, 1], torch.full((16,), 0.25)
+        weight.copy_(0.2 * torch.randn(16, 16, generator=torch.Generator().manual_seed(0)) + 9 * torch.outer(u, v))
+    regularizer.on_reinitialize(agent, [weight])
+    assert [name for name in before if not torch.equal(before[name], regularizer._left[name])] == ["critic.Q1.2"]
+    sigma = torch.linalg.svdvals(weight)[0]
+    assert float((regularizer._left["critic.Q1.2"] @ weight).norm()) == pytest.approx(float(sigma), rel=1e-4)
+
+
 def test_singular_vectors_are_saved():
     one, two = SpectralRegularization(), SpectralRegularization()
     one._left = {"critic.Q1.0": torch.tensor([0.6, 0.8])}

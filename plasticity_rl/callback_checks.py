@@ -1,0 +1,70 @@
+"""What is refused about the callbacks of a run, before anything is trained."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import lightning.pytorch as pl
+
+from plasticity_rl.callback import Intervention, RLCallback, ScheduledIntervention
+from plasticity_rl.errors import UserError
+
+if TYPE_CHECKING:
+    from plasticity_rl.rl_module import RLModule
+
+
+def refuse_conflicts(agent: RLModule, interventions: Sequence[Intervention]) -> None:
+    """Raise UserError naming the first two of ``interventions`` that cannot run together on ``agent``, and why."""
+    for one, two in itertools.permutations(interventions, 2):
+        reason = one.conflict_with(agent, two)
+        if reason is not None:
+            raise UserError(f"{type(one).__name__} cannot run beside {type(two).__name__}: {reason}")
+
+
+def refuse_without_pixels(callbacks: Iterable[RLCallback], observation_key: str) -> None:
+    """Raise UserError naming the first callback that needs images, unless that is what the agent observes."""
+    for callback in callbacks:
+        if callback.needs_pixels and observation_key != "pixels":
+            raise UserError(
+                f"{type(callback).__name__} works on images, but this run observes the {observation_key}; "
+                "leave it out, or use --data.observation pixels"
+            )
+
+
+def refuse_doubles(callbacks: Iterable[pl.Callback]) -> None:
+    """Raise UserError when two interventions or probes are equal in class and arguments.
+
+    To be called before the Trainer is built, which would raise a longer error of its own.
+    """
+    seen: set[str] = set()
+    for callback in callbacks:
+        if isinstance(callback, RLCallback):
+            if callback.state_key in seen:
+                raise UserError(f"{type(callback).__name__} is given twice with the same arguments; remove one of them")
+            seen.add(callback.state_key)
+
+
+def refuse_late_events(callbacks: Iterable[pl.Callback], max_frames: int, frames_per_tick: int = 1) -> None:
+    """Raise UserError when an event is listed for a frame that the run does not get past, so that it never acts.
+
+    The command line does so, where such a frame is a slip. A program may schedule beyond the end of a run, and nothing
+    happens; a period longer than the run is no event either.
+
+    Args:
+        callbacks: Callbacks of the run.
+        max_frames: Env frames at which it ends, with an evaluation.
+        frames_per_tick: Env frames of its last env step, in which nothing acts that waits for that evaluation.
+    """
+    for callback in callbacks:
+        if not isinstance(callback, ScheduledIntervention):
+            continue
+        end = max_frames - (frames_per_tick if callback.waits_for_evaluation else 0)
+        late = [frame for frame in callback.events.at if frame >= end]
+        if late:
+            option = "at_frame" if "at_frame" in callback.arguments() else "at_frames"
+            raise UserError(
+                f"{type(callback).__name__}.{option}: an event at frame {late[0]} never happens in a run of "
+                f"max_frames={max_frames}; list earlier frames, or raise --max_frames above {late[-1]}"
+            )
