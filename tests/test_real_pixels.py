@@ -18,17 +18,11 @@ from plasticity_rl.callback import RLCallback
 
 QUICK = ("CURL",)
 """One that adds to networks, losses and state; the others are marked slow."""
-LEFT_OUT = ("WarmStartReplay",)
-"""Its example names a run on other images; tests/interventions has its own."""
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "ContinualTasks": {"tasks": ["cartpole_balance", "cartpole_swingup"], "every_n_frames": 500},
 }
 """Where the example names tasks of another environment."""
-CASES = [
-    pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
-    for name in callbacks.__all__
-    if name not in LEFT_OUT
-]
+CASES = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in callbacks.__all__]
 
 
 class Finite(RLCallback):
@@ -81,7 +75,10 @@ def fit_pixels(folder, given, *, ckpt_path: str | None = None) -> RLModule:
 @pytest.mark.parametrize("name", CASES)
 def test_200_updates_and_an_exact_resume(name, tmp_path):
     cls = getattr(callbacks, name)
-    make = lambda: cls(**ARGUMENTS.get(name, cls.example_arguments))  # noqa: E731
+    arguments = ARGUMENTS.get(name, cls.example_arguments)
+    if cls is callbacks.WarmStartReplay:  # its example names a run on other images
+        arguments = {"path": fit_pixels(tmp_path / "donor", []).trainer.default_root_dir}
+    make = lambda: cls(**arguments)  # noqa: E731
     first, finite = make(), Finite()
     straight = fit_pixels(tmp_path / "run", [first, finite, CopyAfterCheckpoint(tmp_path / "copy")])
     changes_the_ratio = issubclass(cls, Intervention) and cls.family == "replay_ratio"
