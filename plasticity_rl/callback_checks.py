@@ -68,3 +68,30 @@ def refuse_late_events(callbacks: Iterable[pl.Callback], max_frames: int, frames
                 f"{type(callback).__name__}.{option}: an event at frame {late[0]} never happens in a run of "
                 f"max_frames={max_frames}; list earlier frames, or raise --max_frames above {late[-1]}"
             )
+
+
+def idle_schedules(callbacks: Iterable[pl.Callback], agent: RLModule) -> list[str]:
+    """Return one line for every intervention whose period is not shorter than the run, so that it never acts.
+
+    No error, since such a run is a control; but with a fragment that was written for a longer run it is a slip.
+
+    Args:
+        callbacks: Callbacks of the run.
+        agent: Attached to the run. Its replay ratio says how many gradient updates there will be, unless one of the
+            callbacks changes that.
+    """
+    interventions = [callback for callback in callbacks if isinstance(callback, Intervention)]
+    ends: dict[str, float] = {"frames": agent.data.max_frames}
+    if not any(callback.family in ("replay_ratio", "experience") for callback in interventions):
+        env_steps = (agent.data.max_frames - agent.num_seed_frames) / agent.data.action_repeat
+        ends["updates"] = env_steps * agent.replay_ratio
+    notes = []
+    for callback in interventions:
+        arguments = callback.arguments()
+        for unit, end in ends.items():
+            period = arguments.get(f"every_n_{unit}")
+            if period is not None and period >= end and not arguments.get("at_frames"):
+                option = f"{type(callback).__name__}.every_n_{unit}"
+                length = f"this run, which has {end:.0f} {unit}"
+                notes.append(f"{option}={period} is not shorter than {length}: it never acts")
+    return notes

@@ -22,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from plasticity_rl.callback import as_agent
+from plasticity_rl.callback_checks import idle_schedules
 from plasticity_rl.checkpoint_io import versions
 from plasticity_rl.errors import UserError
 
@@ -145,6 +146,8 @@ class RunFolder(pl.Callback):
         self._claimed.write(OmegaConf.to_yaml(OmegaConf.create([describe_start(as_agent(pl_module).env_frames)])))
         self._claimed.flush()
         self._started = True
+        for note in idle_schedules(trainer.callbacks, as_agent(pl_module)):  # type: ignore[attr-defined]
+            print(f"warning: {note}", file=sys.stderr)
         _print_where_to_look(trainer)
 
     @rank_zero_only

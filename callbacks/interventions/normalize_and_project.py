@@ -74,7 +74,8 @@ class NormalizeAndProject(Architecture):
     def on_update_start(self, agent: RLModule) -> None:
         """Project what the update before made of the weights."""
         for path, layer in self._layers(agent).items():
-            factor = self._norms[path] / _norm(layer)
+            norm = _norm(layer)
+            factor = torch.where(norm > 0, self._norms[path] / norm, 1.0)  # a layer pruned to nothing stays nothing
             for parameter in layer.parameters(recurse=False):
                 parameter.mul_(factor)
 

@@ -82,6 +82,20 @@ def test_projection_restores_the_first_norms_and_no_output_changes(tmp_path):
     assert look.after[-1]["critic.Q1.0_norm.weight"] == look.before[-1]["critic.Q1.0_norm.weight"]
 
 
+def test_a_layer_of_zeros_stays_zero(tmp_path):
+    """All its units may have been pruned; 0 / 0 would end the run."""
+    callback = NormalizeAndProject(modules=["critic"])
+    agent = fit_tiny(tmp_path, callbacks=[callback], max_frames=50)
+    with torch.no_grad():
+        agent.critic.Q1[0].weight.zero_()
+        agent.critic.Q2[0].weight.mul_(2)
+    kept = agent.critic.Q2[0].weight.detach().clone()
+    callback.on_update_start(agent)
+    assert not agent.critic.Q1[0].weight.any()
+    assert bool(torch.isfinite(agent.critic.Q1[0].bias).all())
+    assert float(agent.critic.Q2[0].weight.detach().norm()) < 0.6 * float(kept.norm()), "the others are projected"
+
+
 def test_fresh_weights_bring_their_own_norm(tmp_path):
     projection = NormalizeAndProject(modules=["critic"])
     before = {}
