@@ -14,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from plasticity_rl import losses
 from plasticity_rl.augment import RandomShift
 from plasticity_rl.augment_chain import AugmentationChain
+from plasticity_rl.compiled import Compiled, Run, plain
 from plasticity_rl.errors import UserError
 from plasticity_rl.networks import Actor, Critic, encoder_for, init_weights, noisy_action
 from plasticity_rl.rl_module import RLModule
@@ -54,6 +55,8 @@ class DrQV2(RLModule):
             part of a checkpoint's hyperparameters; a resumed run takes them from its config.
         replay_ratio: Gradient updates per env step (agent decision), > 0; any rational is exact.
         num_seed_frames: Env frames of uniform random actions before the first update.
+        compile: Backend of ``torch.compile`` for the networks of an update, e.g. ``inductor``, which needs a C++
+            compiler on a CPU; None does not compile. Float32 results differ in rounding.
         seed: Seed of every random number drawn while training; the command line links it to ``seed_everything``. The
             initial weights come from torch's default generator (``seed_everything``), as published.
     """
@@ -61,6 +64,7 @@ class DrQV2(RLModule):
     module_names: tuple[str, ...] = ("encoder", "actor", "critic")
     optimizer_names: tuple[str, ...] = ("encoder", "actor", "critic")
     loss_optimizers = MappingProxyType({"critic": ("encoder", "critic"), "actor": ("actor",)})
+    precisions = ("32-true", "bf16-mixed")
 
     def __init__(
         self,
@@ -79,6 +83,7 @@ class DrQV2(RLModule):
         augmentations: list[nn.Module] | None = None,
         replay_ratio: float = 0.5,
         num_seed_frames: int = 4000,
+        compile: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(replay_ratio=replay_ratio, num_seed_frames=num_seed_frames, seed=seed)
@@ -117,6 +122,7 @@ class DrQV2(RLModule):
         self.actor = Actor(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
         self.critic = Critic(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self._run: Run = plain if compile is None else Compiled(compile)
         self._move_target = get_ema_multi_avg_fn(1.0 - critic_target_tau)
 
     @property
@@ -153,11 +159,12 @@ class DrQV2(RLModule):
         for episode_return, env_steps in data.finished_episodes(step):
             self.log_scalars({"train/return": episode_return, "train/episode_steps": env_steps})
             self.dispatch("on_episode_end", episode_return, env_steps)
+        self.begin_next_step()
 
         while self.update_credit >= 1 and data.can_sample:
             self.update_credit -= 1
             self.dispatch("on_update_start")
-            batch = data.replay.sample().to(self.device)
+            batch = self.next_batch()
             self.metrics = self.update(batch)
             self.num_updates += 1
             self.dispatch("on_update_end", batch, self.metrics)
@@ -180,10 +187,11 @@ class DrQV2(RLModule):
         if self.augment:
             observation, next_observation = (self.augmentations(x, self.rng) for x in (observation, next_observation))
         noise = self.rng.get_own("update_noise", observation.device)
-        features = self.encoder(observation)
-        target = self._target(batch, next_observation, noise)
+        run = self._run
+        features = run(self.encoder, observation)
+        target = self._target(batch, next_observation, noise, run)
 
-        q1, q2 = self.critic(features, batch["action"])
+        q1, q2 = run(self.critic, features, batch["action"])
         seen = {key: observation, f"next_{key}": next_observation, "features": features}
         critic_terms = self.loss_terms("critic", batch, **seen)
         critic_loss = sum(critic_terms.values(), losses.critic_loss(q1, q2, target))
@@ -191,7 +199,7 @@ class DrQV2(RLModule):
 
         features = features.detach()
         actor_terms = self.loss_terms("actor", batch, **{**seen, "features": features})
-        actor_loss = sum(actor_terms.values(), self._actor_loss(features, noise))
+        actor_loss = sum(actor_terms.values(), self._actor_loss(features, noise, run))
         self.minimize(actor_loss, *self.loss_optimizers["actor"])
 
         self._move_target(list(self.critic_target.parameters()), list(self.critic.parameters()), None)
@@ -210,16 +218,18 @@ class DrQV2(RLModule):
         return noisy_action(mean, self.stddev, self.stddev_clip, generator)
 
     @torch.no_grad()
-    def _target(self, batch: TensorDictBase, next_observation: Tensor, generator: torch.Generator) -> Tensor:
+    def _target(
+        self, batch: TensorDictBase, next_observation: Tensor, generator: torch.Generator, run: Run = plain
+    ) -> Tensor:
         # As columns, whatever came in: a flat reward would broadcast with the (B, 1) values to (B, B) without a word.
         reward, discount = batch["reward"].view(-1, 1), batch["discount"].view(-1, 1)
-        features = self.encoder(next_observation)
-        action = self._noisy(self.actor(features), generator)
-        return losses.td_target(reward, discount, *self.critic_target(features, action))
+        features = run(self.encoder, next_observation)
+        action = self._noisy(run(self.actor, features), generator)
+        return losses.td_target(reward, discount, *run(self.critic_target, features, action))
 
-    def _actor_loss(self, features: Tensor, generator: torch.Generator) -> Tensor:
-        action = self._noisy(self.actor(features), generator)
-        return losses.actor_loss(*self.critic(features, action))
+    def _actor_loss(self, features: Tensor, generator: torch.Generator, run: Run = plain) -> Tensor:
+        action = self._noisy(run(self.actor, features), generator)
+        return losses.actor_loss(*run(self.critic, features, action))
 
     def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
         """Return the ``critic`` or ``actor`` loss of :meth:`update` on ``batch``, not augmented and without terms."""

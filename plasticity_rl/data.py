@@ -19,7 +19,8 @@ from plasticity_rl.envs import Observation, make_env
 from plasticity_rl.errors import RunFailure, UserError, describe_error
 from plasticity_rl.evaluation import Episode, play_episode
 from plasticity_rl.nan_guard import DetectNaN
-from plasticity_rl.ranks import all_finished, refuse_different
+from plasticity_rl.ranks import all_finished, refuse_different, times_ranks
+from plasticity_rl.rendering import refuse_drawing_in_threads
 from plasticity_rl.replay import FrameReplay, check_fits, replay_bytes
 from plasticity_rl.replay_files import holds_replay
 from plasticity_rl.rng import derive_seed
@@ -44,6 +45,8 @@ class RLDataModule(pl.LightningDataModule):
             (several times faster in software, visibly different pixels).
         camera_id: Camera, or None for the published choice (quadruped 2, others 0).
         num_envs: Environments stepped side by side, on each rank; one tick is one env step of each.
+        overlap: Step the environments in a thread beside the updates, and read the next batch in another. Actions are
+            then chosen before the updates that they run beside (``clock/policy_lag_updates``); all else is as without.
         n_step: Steps of the n-step return.
         discount: Discount factor gamma per env step, in [0, 1].
         batch_size: Transitions per gradient update; each rank samples its share.
@@ -77,6 +80,7 @@ class RLDataModule(pl.LightningDataModule):
         render: Literal["exact", "fast"] = "exact",
         camera_id: int | None = None,
         num_envs: int = 1,
+        overlap: bool = False,
         n_step: int = 3,
         discount: float = 0.99,
         batch_size: int = 256,
@@ -95,7 +99,7 @@ class RLDataModule(pl.LightningDataModule):
         self.task, self.action_repeat, self.frame_stack, self.image_size = task, action_repeat, frame_stack, image_size
         self.observation = observation
         self.render, self.camera_id, self.num_envs, self.env_factory = render, camera_id, num_envs, env
-        self.n_step, self.discount, self.batch_size = n_step, discount, batch_size
+        self.overlap, self.n_step, self.discount, self.batch_size = overlap, n_step, discount, batch_size
         self.capacity, self.storage, self.replay_dir = capacity, storage, replay_dir
         self.max_frames, self.eval_every_n_frames = max_frames, eval_every_n_frames
         self.num_eval_episodes, self.seed = num_eval_episodes, seed
@@ -134,7 +138,7 @@ class RLDataModule(pl.LightningDataModule):
         if self.eval_every_n_frames % tick:
             raise UserError(
                 f"data.eval_every_n_frames={self.eval_every_n_frames} must be a multiple of "
-                f"action_repeat * num_envs{_times(world_size)} = {tick}"
+                f"action_repeat * num_envs{times_ranks(world_size)} = {tick}"
             )
 
     def _refuse_long_returns(self, episode_steps: float | None) -> None:
@@ -153,7 +157,7 @@ class RLDataModule(pl.LightningDataModule):
     @property
     def times_ranks(self) -> str:
         """What a message adds to ``num_envs`` where it means those of all ranks."""
-        return _times(self.world_size)
+        return times_ranks(self.world_size)
 
     @property
     def env_steps_per_tick(self) -> int:
@@ -197,6 +201,7 @@ class RLDataModule(pl.LightningDataModule):
                 "give it the data module's obs_shape"
             )
         self.refuse_uneven(self.world_size)
+        refuse_drawing_in_threads(self.overlap and self.observation == "pixels")
         self._all_can_sample = False
         callbacks = self.trainer.callbacks  # type: ignore[union-attr]
         if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
@@ -215,8 +220,8 @@ class RLDataModule(pl.LightningDataModule):
         return derive_seed(self.seed, f"env/rank{rank}") % (2**32 - self.num_envs) if rank else self.seed
 
     def _collect(self, task: str, seed: int) -> None:
-        train_env = self._make_env(task, seed=seed, num_envs=self.num_envs)
-        self.collector = StepCollector(train_env, self._policy, self.observation, self._failure)
+        build = lambda: self._make_env(task, seed=seed, num_envs=self.num_envs)  # noqa: E731
+        self.collector = StepCollector(build, self._policy, self.observation, self._failure, self.overlap)
         self.current_task = task
 
     def switch_task(self, task: str, *, seed: int) -> None:
@@ -393,7 +398,3 @@ class RLDataModule(pl.LightningDataModule):
             self._collect(task, self.seed)  # what the seed decides is restored below
         self.replay.load_state_dict(state_dict["replay"], empty=self._goes_on_empty(state_dict["replay"]))
         self.collector.load_state_dict(state_dict["collector"])
-
-
-def _times(world_size: int) -> str:
-    return f" * {world_size} ranks" if world_size > 1 else ""

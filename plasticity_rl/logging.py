@@ -10,6 +10,7 @@ Tags:
     ``schedule/replay_ratio``, ``schedule/stddev``, ``schedule/augment``, ``schedule/target_entropy``: what the agent is
         set to, as far as it has it.
     ``clock/env_steps``, ``clock/num_updates``: the other two clocks, against env frames.
+    ``clock/policy_lag_updates``: with ``data.overlap``, updates since the actions under way were chosen.
     ``speed/frames_per_second``, ``speed/updates_per_second``: since the previous value.
     ``hparam/best_return``, ``hparam/last_return``, ``hparam/fau_<module>``: metrics beside the hyperparameters.
     ``custom_scalars__config__``: the layout of TensorBoard's custom charts (``tensorboard_layout.py``).

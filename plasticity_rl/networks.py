@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.precision import in_full_precision, reduced, widen
 
 MIN_IMAGE_SIZE = 15
 """Smallest image side, in pixels, that four 3x3 convolutions (the first with stride 2) leave at least one pixel of."""
@@ -65,8 +66,14 @@ class Encoder(nn.Module):
         self.apply(init_weights)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map uint8 pixels ``(batch, channels, height, width)`` to features ``(batch, repr_dim)``."""
-        return self.convnet(pixels.float() / 255.0 - 0.5).flatten(1)
+        """Map pixels from 0 to 255 ``(batch, channels, height, width)`` to features ``(batch, repr_dim)``.
+
+        Under autocast the convolutions run channels-last: what tensor cores and bfloat16 kernels want. The features
+        are in the same order either way.
+        """
+        if reduced(pixels.device):
+            pixels = pixels.contiguous(memory_format=torch.channels_last)  # while it is uint8, a quarter of the bytes
+        return self.convnet((pixels / 255.0).sub_(0.5)).flatten(1)
 
 
 class StateEncoder(nn.Module):
@@ -124,7 +131,7 @@ class Actor(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features ``(batch, repr_dim)`` to the mean action ``(batch, action_dim)``."""
-        return torch.tanh(self.policy(self.trunk(features)))
+        return torch.tanh(in_full_precision(self.policy, self.trunk(features)))
 
 
 class Critic(nn.Module):
@@ -139,8 +146,8 @@ class Critic(nn.Module):
 
     def forward(self, features: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return both values, each ``(batch, 1)``, of ``action`` ``(batch, action_dim)``."""
-        h = torch.cat([self.trunk(features), action], dim=-1)
-        return self.Q1(h), self.Q2(h)
+        h = torch.cat([widen(self.trunk(features)), action], dim=-1)
+        return in_full_precision(self.Q1, h), in_full_precision(self.Q2, h)
 
 
 def noisy_action(mean: Tensor, stddev: float, clip: float | None, generator: torch.Generator | None = None) -> Tensor:

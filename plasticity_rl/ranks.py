@@ -155,3 +155,8 @@ def _feed(total: Any, value: Any) -> None:
             _feed(total, item)
     else:
         total.update(repr(value).encode())
+
+
+def times_ranks(world_size: int) -> str:
+    """Return what a message adds to a number per rank where it means that of all ranks."""
+    return f" * {world_size} ranks" if world_size > 1 else ""

@@ -114,6 +114,19 @@ def check_display() -> None:
         )
 
 
+def refuse_drawing_in_threads(asked: bool) -> None:
+    """Refuse to draw in another thread than the first, if that is asked for, where it does not work: with GLFW.
+
+    Raises:
+        UserError: one line with the fix.
+    """
+    if asked and getattr(sys.modules.get("dm_control._render"), "BACKEND", None) == "glfw":
+        raise UserError(
+            "data.overlap=true draws in a thread, which glfw cannot: set MUJOCO_GL=egl or osmesa, or leave out "
+            "--data.overlap"
+        )
+
+
 @functools.cache  # what worked once in a process works again; a failure is not remembered
 def check_rendering() -> None:
     """Draw one 16 x 16 frame of a tiny model and free it again, once per process.

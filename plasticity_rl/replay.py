@@ -9,7 +9,8 @@ same way, as frames of one dimension.
 The parts are TorchRL's own extension points:
 
 * storage: :class:`~plasticity_rl.replay_storage.FrameStorage`;
-* writer: :class:`LaneWriter`, one ring per environment (``RoundRobinWriter`` has a single cursor);
+* writer: :class:`~plasticity_rl.replay_writer.LaneWriter`, one ring per environment (``RoundRobinWriter`` has a single
+  cursor);
 * sampler: :class:`~plasticity_rl.replay_sampler.WindowSampler` (``SliceSampler`` cannot draw windows clamped at the
   reset frame, and ``Sequence`` units mask incomplete windows instead of redrawing them);
 * transform: :class:`FoldNStep` (``MultiStepTransform`` freezes n and the discount into the data when writing).
@@ -19,61 +20,23 @@ from __future__ import annotations
 
 import math
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import ReplayBuffer
-from torchrl.data.replay_buffers.writers import Writer
 from torchrl.envs.transforms import Transform
 
 from plasticity_rl.errors import UserError
 from plasticity_rl.replay_files import OBSERVATION_DTYPES, RecordFiles, RecordLayout, replay_bytes
 from plasticity_rl.replay_sampler import NoDumps, WindowSampler
 from plasticity_rl.replay_storage import FrameStorage
+from plasticity_rl.replay_writer import LaneWriter
 from plasticity_rl.storage_limits import check_fits
 
 __all__ = ["FoldNStep", "FrameReplay", "LaneWriter", "WindowSampler", "check_fits", "replay_bytes"]
-
-
-class LaneWriter(NoDumps, Writer):
-    """Appends records to the ring of their lane and numbers them within their episode.
-
-    Args:
-        num_lanes: Number of environments.
-    """
-
-    _storage: FrameStorage
-
-    def __init__(self, num_lanes: int) -> None:
-        super().__init__()
-        self.position = torch.zeros(num_lanes, dtype=torch.int64)
-        """int64 [num_lanes], position in the episode of the next record; 0 when an episode is about to start."""
-
-    def extend(self, data: TensorDictBase) -> Tensor:
-        """Append one record to each lane in ``data["lane"]`` (int64 [M], no lane twice); return their slots [M]."""
-        lanes = data.get("lane")
-        slots = self._storage.reserve(lanes)
-        self._storage.set(slots, data.set("step", self.position[lanes]))
-        self.position[lanes] += 1
-        self.position[lanes[data.get("terminal")]] = 0
-        return slots
-
-    def add(self, data: TensorDictBase) -> int:
-        """Append a single record; see :meth:`extend`."""
-        return int(self.extend(data.unsqueeze(0)))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the positions in the open episodes."""
-        return {"position": self.position.clone()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned."""
-        self.position = state_dict["position"].clone()
-
-    def _empty(self, empty_write_count: bool = True) -> None:
-        """Keep the positions: the open episodes go on after the buffer is emptied."""
 
 
 class FoldNStep(Transform):
@@ -173,6 +136,8 @@ class FrameReplay(NoDumps, ReplayBuffer):
             buffered_batch=batch_size,
         )
         self._windows = WindowSampler(frame_stack, n_step)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch")
+        self._ahead: Future[TensorDictBase] | None = None
         super().__init__(
             storage=self._records,
             sampler=self._windows,
@@ -268,6 +233,21 @@ class FrameReplay(NoDumps, ReplayBuffer):
         zeros |= {name: torch.zeros(len(lanes)) for name in ("reward", "discount")}
         self._append({self._records.layout.observation: observations[lanes], **zeros}, lanes, terminal=True)
 
+    def sample_ahead(self) -> None:
+        """Begin in a thread what the next ``sample()`` returns; nothing must be written before it.
+
+        The numbers are those of a ``sample()`` without it.
+        """
+        assert self._ahead is None, "a batch was begun already"
+        self._ahead = self._thread.submit(super().sample)
+
+    def sample(self, batch_size: int | None = None, return_info: bool = False) -> Any:
+        """Return a batch, see above; the one that :meth:`sample_ahead` began, if it did."""
+        if self._ahead is None:
+            return super().sample(batch_size, return_info)
+        ahead, self._ahead = self._ahead, None
+        return ahead.result()
+
     def peek(self, batch_size: int, generator: torch.Generator) -> TensorDictBase:
         """Return a batch like ``sample()``, drawn with ``generator``: the run's own sequence of batches is unchanged.
 
@@ -311,9 +291,8 @@ class FrameReplay(NoDumps, ReplayBuffer):
             generator: Source of all random numbers.
         """
         batch_size = self._records.buffered_batch
-        return self.transform(
-            self._records.read(self._windows.draw(self._records, batch_size, generator, ends), reuse=True)
-        )
+        windows = self._windows.draw(self._records, batch_size, generator, ends)
+        return self.transform(self._records.read(windows, reuse=self._ahead is None))
 
     def flush(self) -> int:
         """Bring all records to the disk: those written since the last flush, never the whole replay.

@@ -7,9 +7,9 @@ This is the protocol that callbacks program against; an agent adds its networks,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -19,26 +19,24 @@ from torch import Tensor
 
 from plasticity_rl import logging as rl_logging
 from plasticity_rl import ranks
-from plasticity_rl.activations import Pass, evaluation_mode, record_pass
+from plasticity_rl.activations import evaluation_mode
 from plasticity_rl.callback import Intervention, LossTerm, RLCallback, in_order
 from plasticity_rl.callback_checks import refuse_conflicts, refuse_without_pixels
 from plasticity_rl.checkpoint_io import refuse_other_architecture
 from plasticity_rl.description import describe
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
-from plasticity_rl.module_access import ModuleAccess
-from plasticity_rl.rng import NamedGenerators, derive_seed, global_rng_state, set_global_rng_state
+from plasticity_rl.precision import full_precision, widen
+from plasticity_rl.rng import NamedGenerators, global_rng_state, set_global_rng_state
 from plasticity_rl.schedules import exact_ratio
+from plasticity_rl.shared_measurements import SharedMeasurements
 from plasticity_rl.units import mean_over_ranks
-
-if TYPE_CHECKING:
-    from plasticity_rl.data import RLDataModule
 
 COUNTERS = ("env_frames", "env_steps", "num_updates")
 """Clocks: simulator frames (action repeat included), agent decisions, gradient updates. Never ``global_step``."""
 
 
-class RLModule(ModuleAccess):
+class RLModule(SharedMeasurements):
     """Base of agents: owns the clocks and the random generators, dispatches hooks, evaluates, saves and restores.
 
     Args:
@@ -49,6 +47,8 @@ class RLModule(ModuleAccess):
 
     augment: bool = False
     """Whether updates see augmented images."""
+    precisions: tuple[str, ...] = ("32-true",)
+    """Values of ``trainer.precision`` that it trains in."""
     observation_key: str = "pixels"
     """Key of observations in batches and environment steps: ``pixels`` or ``state``."""
 
@@ -67,12 +67,13 @@ class RLModule(ModuleAccess):
         self._callbacks: list[RLCallback] | None = None
         self._built: list[str] = []
         self._global_rng: dict[str, Any] | None = None
-        self._once_per_update: dict[Hashable, Any] | None = None
         self.latest: dict[str, float] = {}
         self.last_events: dict[str, int] = {}
         self.eval_episodes: list[Episode] = []
         self.eval_returns: list[tuple[int, float]] = []
         self._last_log = (time.monotonic(), 0, 0)
+        self._decided_at = 0
+        """Number of updates when the step that is under way was decided."""
 
     # ---- clocks -----------------------------------------------------------------------------------------------------
 
@@ -92,6 +93,21 @@ class RLModule(ModuleAccess):
             self.update_credit += self._replay_ratio * env_steps
         self.env_steps += env_steps
         self.env_frames += env_steps * frames_per_env_step
+
+    # ---- collecting beside learning ---------------------------------------------------------------------------------
+
+    def begin_next_step(self) -> None:
+        """With ``data.overlap``, decide the next actions now and let the environments step beside the updates."""
+        self._decided_at = self.num_updates
+        if self.data.overlap and self.env_frames < self.data.max_frames:
+            self.data.collector.begin()
+
+    def next_batch(self) -> TensorDictBase:
+        """Return a batch of the replay on the agent's device; with ``data.overlap``, begin the next of this tick."""
+        batch = self.data.replay.sample().to(self.device)
+        if self.data.overlap and self.update_credit >= 1:
+            self.data.replay.sample_ahead()
+        return batch
 
     # ---- losses and shared measurements ------------------------------------------------------------------------------
 
@@ -127,10 +143,11 @@ class RLModule(ModuleAccess):
         if not terms:
             return {}
         inputs = batch.copy()
-        inputs["features"] = seen["features"]
+        inputs["features"] = widen(seen["features"])
         inputs["augmented", self.observation_key] = seen[self.observation_key]
         inputs["augmented", "next", self.observation_key] = seen[f"next_{self.observation_key}"]
-        return {name: term(inputs) for name, term in sorted(terms.items())}
+        with full_precision(self.device):
+            return {name: term(inputs) for name, term in sorted(terms.items())}
 
     def reinitialized(self, parameters: Sequence[Tensor]) -> None:
         """Tell every callback that ``parameters`` hold fresh initial values."""
@@ -166,55 +183,6 @@ class RLModule(ModuleAccess):
         """Return the targets ``(B, 1)`` of the values, without gradient; arguments as of :meth:`loss_on`."""
         raise NotImplementedError
 
-    def probe_batch(self, batch_size: int = 256) -> TensorDictBase:
-        """Return a batch of the replay for probes, never augmented: the same one for every probe of an update.
-
-        It depends on seed, update and replay contents only, and takes no number from the run's generators.
-
-        Args:
-            batch_size: Number of transitions, drawn with replacement.
-
-        Returns:
-            TensorDict ``[batch_size]`` with the keys of a training batch, on the agent's device. Do not write into it.
-        """
-        generator = torch.Generator().manual_seed(derive_seed(self.rng.seed, f"probe/{self.num_updates}"))
-        draw = lambda: self.data.replay.peek(batch_size, generator).to(self.device)  # noqa: E731
-        return self.once_per_update(("probe_batch", batch_size), draw)
-
-    def probe_activations(self, name: str, batch_size: int = 256) -> dict[str, Tensor]:
-        """Return a module's hidden activations on the probe batch, from one forward pass shared by all probes.
-
-        Args:
-            name: Module by dotted name.
-            batch_size: Size of the probe batch.
-
-        Returns:
-            Tensors by layer, in the order of ``activation_layers``. Do not write into them.
-        """
-        recorded = self._probe_pass(batch_size).activations
-        layers = self.activation_layers(name).items()
-        return {layer_name: recorded[layer] for layer_name, layer in layers if layer in recorded}  # some may be idle
-
-    def probe_outputs(self, batch_size: int = 256) -> dict[str, Tensor]:
-        """Return what :meth:`forward_all` gives on the probe batch, from that same pass. Do not write into it."""
-        return self._probe_pass(batch_size).outputs
-
-    def _probe_pass(self, batch_size: int) -> Pass:
-        record = lambda: record_pass(self, self.probe_batch(batch_size))  # noqa: E731
-        return self.once_per_update(("pass", batch_size), record)
-
-    def once_per_update(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """Return ``compute()``, evaluated once for all probes that measure at the end of this update, then dropped.
-
-        Elsewhere (interventions act one after the other, on weights that the one before may have changed) it is
-        evaluated at every call.
-        """
-        if self._once_per_update is None:
-            return compute()
-        if key not in self._once_per_update:
-            self._once_per_update[key] = compute()
-        return self._once_per_update[key]
-
     def update(self, batch: TensorDictBase) -> TensorDictBase:
         """Do one gradient update on ``batch`` and return detached metrics by log tag; counts nothing."""
         raise NotImplementedError
@@ -225,19 +193,15 @@ class RLModule(ModuleAccess):
 
     # ---- hooks and logging ------------------------------------------------------------------------------------------
 
-    @property
-    def data(self) -> RLDataModule:
-        """The attached data module: env, collector and replay."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
-
     def dispatch(self, hook: str, *args: Any) -> None:
         """Call ``hook(agent, *args)`` on the attached interventions and probes, in their fixed order."""
         if self._callbacks is None:
             self._callbacks = in_order(self.trainer.callbacks) if self._trainer is not None else []  # type: ignore[attr-defined]
         self._once_per_update = {} if hook == "on_update_end" else None
         try:
-            for callback in self._callbacks:
-                getattr(callback, hook)(self, *args)
+            with full_precision(self.device):
+                for callback in self._callbacks:
+                    getattr(callback, hook)(self, *args)
         finally:
             self._once_per_update = None
 
@@ -261,6 +225,7 @@ class RLModule(ModuleAccess):
                 **self.settings(),
                 "clock/env_steps": self.env_steps,
                 "clock/num_updates": self.num_updates,
+                **({"clock/policy_lag_updates": self.num_updates - self._decided_at} if self.data.overlap else {}),
                 "speed/frames_per_second": (self.env_frames - frames) / seconds,
                 "speed/updates_per_second": (self.num_updates - updates) / seconds,
             }
@@ -275,7 +240,15 @@ class RLModule(ModuleAccess):
     # ---- Lightning: start, evaluation, checkpoints ------------------------------------------------------------------
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Let interventions build their part of the agent: Lightning calls this before any ``setup`` and optimizer."""
+        """Let interventions build their part of the agent: Lightning calls this before any ``setup`` and optimizer.
+
+        Raises:
+            UserError: Also when ``trainer.precision`` is none of ``precisions``.
+        """
+        if (precision := str(self.trainer.precision)) not in self.precisions:
+            raise UserError(
+                f"trainer.precision={precision}: {type(self).__name__} trains in one of {list(self.precisions)}"
+            )
         self.build(self.trainer.callbacks)  # type: ignore[attr-defined]
         return []
 

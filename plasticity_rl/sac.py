@@ -111,11 +111,12 @@ class SAC(RLModule):
         for episode_return, env_steps in data.finished_episodes(step):
             self.log_scalars({"train/return": episode_return, "train/episode_steps": env_steps})
             self.dispatch("on_episode_end", episode_return, env_steps)
+        self.begin_next_step()
 
         while self.update_credit >= 1 and data.can_sample:
             self.update_credit -= 1
             self.dispatch("on_update_start")
-            batch = data.replay.sample().to(self.device)
+            batch = self.next_batch()
             self.metrics = self.update(batch)
             self.num_updates += 1
             self.dispatch("on_update_end", batch, self.metrics)

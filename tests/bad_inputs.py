@@ -172,6 +172,7 @@ RANGES = {
         f"no {name}": fit(f"--model.{name}=0", says=rf"model\.{name}{_AT_LEAST_1}")
         for name in ("feature_dim", "hidden_dim", "num_channels")
     },
+    "unknown compiler": fit("--model.compile=inductr", says=r"model\.compile='inductr' .*Did you mean inductor"),
     "no frames": fit("--max_frames=0", says=rf"max_frames{_AT_LEAST_1}"),
     "discount above 1": fit("--data.discount=1.5", says=r"data\.discount=1\.5 must be in \[0, 1\]"),
     "discount of nan": fit("--data.discount=nan", says=r"data\.discount(: expected float, got nan|=nan must be in)"),

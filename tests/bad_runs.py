@@ -138,6 +138,7 @@ TRAINER = {
     "no list of devices": fit("--trainer.devices=[]", says=r"trainer.*devices.*\[\]"),
     "unknown strategy": fit("--trainer.strategy=ddpp", says=r"trainer.*strategy.*'ddpp'.*ddp"),
     "unknown precision": fit("--trainer.precision=17", says=r"trainer\.precision.*17"),
+    "precision of float64": fit("--trainer.precision=64-true", says=r"trainer\.precision=64-true: DrQV2.*32-true"),
     "steps instead of frames": fit("--trainer.max_steps=100", says=r"trainer\.max_steps=100.*--max_frames"),
     "epochs instead of frames": fit(
         "--trainer.max_epochs=3", says=r"trainer\.max_epochs=3 counts evaluations.*--max_frames"

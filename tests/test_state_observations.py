@@ -131,7 +131,7 @@ def test_several_envs_act_on_rows_of_states():
         seen.append(states.clone())
         return -states[:, :1].sign()
 
-    collector = StepCollector(env, policy, "state")
+    collector = StepCollector(lambda: env, policy, "state")
     first = collector.step()
     assert seen[0].shape == (3, 2)
     assert torch.equal(first["state"], seen[0])

@@ -1,0 +1,84 @@
+"""bfloat16 by ``--trainer.precision bf16-mixed``: what is reduced, what is not, and that everything still acts."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from helpers import fit_tiny, tiny_agent, tiny_data, tiny_sac
+from test_laws import EXPORTED, example, names
+
+from plasticity_rl import DrQV2, UserError
+from plasticity_rl.precision import full_precision, in_full_precision, reduced
+
+BF16 = {"trainer_options": {"precision": "bf16-mixed"}}
+TEN_UPDATES = {"max_frames": 60, "data_options": {"eval_every_n_frames": 60}, "agent_options": {"replay_ratio": 1}}
+
+
+def autocast() -> torch.autocast:
+    return torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False)
+
+
+def test_a_context_switches_autocast_off_and_on_again():
+    layer, x = torch.nn.Linear(3, 2), torch.ones(1, 3)
+    with autocast():
+        assert reduced(x.device)
+        with full_precision(x.device):
+            assert not reduced(x.device)
+        assert layer(x).dtype == torch.bfloat16
+        assert in_full_precision(layer, x.bfloat16()).dtype == torch.float32
+    assert not reduced(x.device)
+    assert torch.equal(in_full_precision(layer, x), layer(x))
+
+
+def test_convolutions_and_trunks_are_reduced_and_heads_are_not():
+    agent = DrQV2((9, 16, 16), 2, feature_dim=8, hidden_dim=8, num_channels=4)
+    pixels = torch.randint(0, 256, (5, 9, 16, 16), dtype=torch.uint8)
+    exact = agent.encoder(pixels)
+    with autocast():
+        features = agent.encoder(pixels)
+        mean, (q1, q2) = agent.actor(features), agent.critic(features, torch.zeros(5, 2))
+        assert agent.critic.trunk[0](features).dtype == torch.bfloat16
+    assert features.dtype == torch.bfloat16
+    assert mean.dtype == q1.dtype == q2.dtype == torch.float32
+    # bfloat16 keeps 8 bits; the order of the flattened features is that of float32.
+    assert torch.allclose(features.float(), exact, atol=0.03 * float(exact.detach().abs().max()))
+
+
+def test_weights_moments_targets_and_losses_stay_float32(tmp_path):
+    agent = fit_tiny(tmp_path, **TEN_UPDATES, **BF16)
+    assert agent.num_updates == 10
+    state = [v for o in agent.trainer.optimizers for slots in o.state.values() for v in slots.values()]
+    assert {t.dtype for t in (*agent.parameters(), *state)} == {torch.float32}
+    assert {value.dtype for value in agent.metrics.values()} == {torch.float32}
+
+
+def test_it_trains_close_to_float32_and_not_as_float32(tmp_path):
+    """Also that the encoder learns: a cast of its weights, cached without gradient while acting, would stop it."""
+    pl.seed_everything(1, verbose=False)
+    start = tiny_agent(tiny_data(max_frames=60), seed=1)
+    exact = fit_tiny(tmp_path / "float32", **TEN_UPDATES)
+    agent = fit_tiny(tmp_path / "bfloat16", **TEN_UPDATES, **BF16)
+    for name, parameter in agent.named_parameters():
+        moved, wanted = parameter - start.get_parameter(name), exact.get_parameter(name) - start.get_parameter(name)
+        if not wanted.any():
+            continue
+        assert moved.any(), name
+        assert torch.cosine_similarity(moved.flatten(), wanted.flatten(), dim=0) > 0.7, name
+    assert not torch.equal(agent.encoder.convnet[0].weight, exact.encoder.convnet[0].weight)
+
+
+@pytest.mark.parametrize("cls", EXPORTED, ids=names(EXPORTED))
+def test_every_callback_works_in_bfloat16(cls, tmp_path):
+    agent = fit_tiny(tmp_path, callbacks=[example(cls)], **TEN_UPDATES, **BF16)
+    assert agent.num_updates >= 5  # some set the replay ratio
+    assert all(torch.isfinite(p).all() for p in agent.parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "precision"), [(tiny_agent, "64-true"), (tiny_agent, "bf16-true"), (tiny_sac, "bf16-mixed")]
+)
+def test_other_precisions_are_refused(make, precision, tmp_path):
+    data = {"observation": "state"} if make is tiny_sac else {}
+    with pytest.raises(UserError, match=rf"trainer.precision={precision}: \w+ trains in one of .*32-true"):
+        fit_tiny(tmp_path, make_agent=make, data_options=data, trainer_options={"precision": precision})
