@@ -15,6 +15,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,14 @@ class Cost(pl.Callback):
         return time.perf_counter() - start
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/quickstart.yaml")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--together-only", action="store_true", help="leave out the single probes")
     parser.add_argument("--without", nargs="*", default=[], metavar="PROBE", help="e.g. RandomTargetFit, which is slow")
     parser.add_argument("--accelerator", default="auto")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     config = yaml.safe_load(Path(options.config).read_text())
     seed_frames = config["model"].get("num_seed_frames", 4000)
     data = RLDataModule(**{**config["data"], "num_eval_episodes": 1, "max_frames": seed_frames + 100, "seed": 1})
@@ -98,14 +99,14 @@ def main() -> None:
         quiet = {"logger": False, "enable_progress_bar": False, "accelerator": options.accelerator}
         given = [cost, EvalVideo(every_n_evals=0)]
         make_trainer(folder, callbacks=given, enable_checkpointing=False, **quiet).fit(agent, data)
-    report(cost)
+    return report(cost)
 
 
-def report(cost: Cost) -> None:
+def report(cost: Cost) -> list[dict[str, Any]]:
     plain = statistics.median(cost.seconds[""])
     print(f"\nplain update: {plain * 1e3:.1f} ms (median of {cost.repeats})")
     print(f"{'probe':24} {'cost, ms':>10} {'period':>8} {'share':>8}")
-    total = 0.0
+    total, rows = 0.0, [{"name": "plain update", "ms": plain * 1e3}]
     for name, probes in cost.cases().items():
         if not probes:
             continue
@@ -113,8 +114,10 @@ def report(cost: Cost) -> None:
         period = probes[0].every_n_updates
         share = extra / period / plain
         total += share * name.startswith("all ")
+        rows.append({"name": name, "ms": extra * 1e3, "period": period, "share": share})
         print(f"{name:24} {extra * 1e3:10.2f} {period:8} {share:8.3%}")
     print(f"{'all of these':24} {'':10} {'':8} {total:8.3%}")
+    return [*rows, {"name": "all of these", "share": total}]
 
 
 if __name__ == "__main__":

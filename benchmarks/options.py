@@ -1,0 +1,72 @@
+"""What the benchmarks are told, in one object."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks import ours, reference
+
+
+@dataclass
+class Options:
+    """Options of ``python -m benchmarks``; see its help."""
+
+    reference: str | None = None
+    repeats: int = 5
+    size: str = "full"
+    task: str = "walker_run"
+    threads: int = 0
+    units: int | None = None
+    device: str = "auto"
+    ours: list[str] = field(default_factory=list)
+    without: list[str] = field(default_factory=list)
+    figure: Path | None = None
+    probes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.threads = self.threads or len(os.sched_getaffinity(0))
+        self._folder = tempfile.TemporaryDirectory(prefix="bench")
+        self._count = 0
+
+    @property
+    def accelerator(self) -> str:
+        """The device as Lightning calls it."""
+        return {"cuda": "gpu"}.get(self.device, self.device)
+
+    def new_folder(self) -> str:
+        """Return the path of a run folder that does not exist yet, deleted in the end."""
+        self._count += 1
+        return f"{self._folder.name}/run{self._count}"
+
+    def variants(self, **kinds: bool) -> Iterator[tuple[str, list[str]]]:
+        """Yield name and options of our rows: those of ``ours.variants(**kinds)``, then those of ``--ours``."""
+        for name, extra in ours.variants(**kinds):
+            if not any(word in name for word in self.without):
+                yield name, extra
+        for line in self.ours:
+            yield line, shlex.split(line)
+
+    def reference_settings(
+        self, our_settings: Mapping[str, str], own: Mapping[str, str] | None = None
+    ) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield name and environment of the reference as its ``train.py`` runs, and with the variables of our command.
+
+        Args:
+            our_settings: The environment in which our command runs.
+            own: What both get, a thread count for example.
+        """
+        yield "reference", reference.settings(own)
+        with_ours = reference.settings(
+            {**(own or {}), **{k: v for k, v in our_settings.items() if k != "RL_LOGGING_LEVEL"}}
+        )
+        if with_ours != reference.settings(own):
+            yield "reference, our environment", with_ours
+
+    def close(self) -> None:
+        """Delete the run folders."""
+        self._folder.cleanup()

@@ -1,0 +1,102 @@
+"""What the framework costs: ``plasticity-rl fit`` with its default callbacks against the same in plain torch.
+
+The environment costs nothing here (frames of noise), so that nothing hides the framework. With a network that has
+almost nothing to compute the difference is the tax in milliseconds; at full size it is a share of the update.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.child import command
+from benchmarks.contest import Contestants, Lane, interleave
+from benchmarks.options import Options
+from benchmarks.ours import BLANK, QUICK, fit_command
+from benchmarks.report import median_ratio, print_rates, print_table, rate_rows, rates
+
+DIMENSIONS = {
+    "full": {"image_size": 84, "batch_size": 256, "hidden_dim": 1024, "num_channels": 32},
+    "tiny": {"image_size": 16, "batch_size": 8, "hidden_dim": 8, "num_channels": 1},
+}
+REPLAY_RATIO = 0.5
+BARE, BARE_LOOP, FIT, PARTS = "plain torch", "plain loop, DrQV2.update", "fit", "fit, parts timed"
+INSIDE_STEP = ("collector", "replay write", "dispatch", "replay sample", "update", "logging")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measure and print; return what is kept."""
+    sizes = {"tiny": options.units or 400} if options.size == "tiny" else {"tiny": 2000, "full": options.units or 20}
+    return {size: _measure(options, size, n) for size, n in sizes.items()}
+
+
+def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
+    with Contestants() as group:
+        settings: dict[str, str] = {}
+        started = {}
+        for name, extra in ((FIT, []), (PARTS, ["--trainer.callbacks.breakdown=true"])):
+            long = [] if size == "full" else ["--data.eval_every_n_frames=1000000", "--max_frames=1000000"]
+            length = QUICK if options.size == "tiny" else long
+            arguments = [*BLANK, *length, f"--model.replay_ratio={REPLAY_RATIO}", *extra]
+            arguments += [f"--trainer.accelerator={options.accelerator}"]
+            fit = fit_command("TimedTraining", size, options.new_folder(), *arguments)
+            if contestant := group.start(name, fit):
+                started[name] = contestant
+                settings = contestant.ready["settings"]
+        for name, own_update in ((BARE, False), (BARE_LOOP, True)):
+            bare = command(
+                "bare_loop:training", size=DIMENSIONS[size], replay_ratio=REPLAY_RATIO, own_update=own_update
+            )
+            if contestant := group.start(name, bare, settings):  # the same threads and memory settings as fit
+                started[name] = contestant
+        lanes = [Lane(name, started[name], {"n": n}) for name in (BARE, BARE_LOOP, FIT, PARTS) if name in started]
+        ready = {lane.name: lane.contestant.ready for lane in lanes}
+        answers = interleave(lanes, options.repeats)
+        failed = group.failed
+    for turns in answers.values():
+        for turn in turns:
+            turn["env_steps"], turn["units"] = turn["units"], turn["num_updates"]
+    rows = rate_rows(answers, BARE, better="lower", scale=1e3)
+    title = f"overhead: ms per update with {1 / REPLAY_RATIO:.0f} env steps each, {size} size"
+    print_rates(title, "ms/update", rows, BARE)
+    found = {"rows": rows, "answers": answers, "contestants": ready, "failed": failed}
+    if FIT in answers and BARE in answers:
+        found["tax_ms"] = statistics.median(_differences_ms(answers[FIT], answers[BARE]))
+        found["tax_share"] = 1 / median_ratio(rates(answers[FIT]), rates(answers[BARE]))[0] - 1
+        found["tax_cpu_ms"] = statistics.median(_differences_ms(answers[FIT], answers[BARE], "cpu_seconds"))
+        print(f"\nthe framework costs {found['tax_ms']:.3f} ms per update, {found['tax_share']:.1%} (medians)")
+        print(f"of processor time, which is steadier on a busy machine: {found['tax_cpu_ms']:.3f} ms")
+    if PARTS in answers:
+        found["parts"] = _parts(answers[PARTS])
+        print_table(f"overhead: where the time of an update goes, {size} size", ("part", "ms/update", "share"), [
+            (name, value, f"{value / found['parts']['all']:.1%}") for name, value in found["parts"].items()
+        ])  # fmt: skip
+    return found
+
+
+def _differences_ms(
+    ours: Sequence[dict[str, Any]], bare: Sequence[dict[str, Any]], clock: str = "seconds"
+) -> list[float]:
+    return [1e3 * (a[clock] / a["units"] - b[clock] / b["units"]) for a, b in zip(ours, bare, strict=True)]
+
+
+def _parts(turns: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return milliseconds per update by part, means over all rounds, so that they add up."""
+    updates = sum(turn["units"] for turn in turns)
+
+    def mean_ms(part: str) -> float:
+        return 1e3 * sum(turn["parts"].get(part, 0.0) for turn in turns) / updates
+
+    parts = {name: mean_ms(name) for name in INSIDE_STEP}
+    acting, inside = mean_ms("acting"), mean_ms("training_step")
+    everything = 1e3 * sum(turn["seconds"] for turn in turns) / updates
+    rest = inside - sum(parts.values())
+    return {
+        "acting (policy)": acting,
+        "collector, blank environment": parts.pop("collector") - acting,
+        **parts,
+        "rest of training_step": rest,
+        "Lightning and other callbacks": everything - inside,
+        "all": everything,
+    }

@@ -1,0 +1,232 @@
+"""Every benchmark at a tiny size, in its real processes: that it runs, and what it keeps. No time is looked at."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+import pytest
+import torch
+import yaml
+from cli_runs import REPOSITORY
+
+from plasticity_rl import DrQV2
+
+PRELOADED = ["benchmarks.inside", "plasticity_rl.cli", "callbacks"]
+
+
+@pytest.fixture(autouse=True)
+def root_on_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+
+
+class Forked:
+    """In place of ``subprocess.Popen``: the same command in a fork of a process that has imported everything."""
+
+    def __init__(self, command: list[str], *, env: dict[str, str], stdout: TextIO, **ignored: Any) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        log = stdout.name
+        self._process = context.Process(target=run_command, args=(command[1:], env, log), daemon=True)
+        self._process.start()
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> int | None:
+        self._process.join()
+        return self._process.exitcode
+
+
+def run_command(command: list[str], env: dict[str, str], log: str) -> None:
+    """Be ``python -m MODULE ARGUMENTS``."""
+    os.setpgrp()
+    with open(log, "a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(REPOSITORY)
+    assert command[0] == "-m"
+    sys.argv = command[1:]
+    runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[dict[str, Any], str]]:
+    """Return a function that does ``python -m benchmarks``, and returns what was kept and what was printed."""
+
+    def run(*arguments: str | Path) -> tuple[dict[str, Any], str]:
+        kept = tmp_path / "kept.json"
+        options = ["--size", "tiny", "--repeats", "1", "--threads", "1", "--json", kept]
+        monkeypatch.setattr("benchmarks.contest.Popen", Forked)
+        monkeypatch.setattr("sys.argv", ["benchmarks", *map(str, [*options, *arguments])])
+        importlib.import_module("benchmarks.__main__").main()
+        return json.loads(kept.read_text()), capsys.readouterr().out
+
+    return run
+
+
+def names(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["name"] for row in rows]
+
+
+def test_learner(bench):
+    kept, out = bench("learner")
+    found = kept["learner"]
+    assert names(found["rows"]) == ["float32", "bf16"]
+    assert not found["failed"]
+    assert found["contestants"]["bf16"]["precision"] == "bf16-mixed"
+    assert all(len(row["ratios"]) == 1 for row in found["rows"][1:])
+    assert kept["machine"]["torch"] == torch.__version__
+    assert "updates/s" in out
+
+
+def test_replay_and_render(bench):
+    kept, _ = bench("replay", "render", "--task", "cartpole_swingup")
+    assert names(kept["replay"]["sampling"]) == names(kept["replay"]["writing"]) == ["ours, ram", "ours, memmap"]
+    sizes = {name: size for name, size, _ in kept["replay"]["bytes"]}
+    # A record: a frame of 3 * 16 * 16 bytes, 6 + 1 + 1 floats, an int64 and a bool; 501 of them hold 500 transitions.
+    record = 768 + 8 * 4 + 8 + 1
+    assert sizes["ours, ram"] == sizes["ours, memmap"] == pytest.approx(record * 501 / 500)
+    assert sizes["observation pairs (computed)"] == 2 * 9 * 16 * 16 + 8 * 4
+    assert names(kept["render"]["rows"]) == ["ours, exact", "ours, fast"]
+    assert kept["render"]["contestant"]["identical"] is None
+
+
+def test_end_to_end(bench):
+    kept, _ = bench("end_to_end", "--units", "20", "--without", "bf16", "overlap")
+    trained = kept["end_to_end"]
+    assert names(trained["rows"]) == ["float32"]
+    for turns in trained["answers"].values():
+        assert [turn["num_updates"] for turn in turns] == [10]  # replay ratio 0.5
+
+
+def test_overhead(bench):
+    kept, out = bench("overhead", "--units", "20")
+    taxed = kept["overhead"]["tiny"]
+    assert names(taxed["rows"]) == ["plain torch", "plain loop, DrQV2.update", "fit", "fit, parts timed"]
+    parts = taxed["parts"]
+    assert parts.pop("all") == pytest.approx(sum(parts.values()))
+    assert min(parts.values()) >= 0
+    assert "the framework costs" in out
+
+
+def test_scaling_draws_a_figure(bench, tmp_path):
+    kept, _ = bench("scaling", "--task", "cartpole_swingup", "--figure", tmp_path / "scaling.svg")
+    for what, sizes in importlib.import_module("benchmarks.scaling").RANGES["tiny"].items():
+        assert [row[0] for row in kept["scaling"][what]] == sizes
+    assert "<svg" in (tmp_path / "scaling.svg").read_text()
+
+
+def test_probes(bench, tmp_path):
+    config = yaml.safe_load((REPOSITORY / "configs" / "quickstart.yaml").read_text())
+    config["data"] |= {"image_size": 24, "batch_size": 8}
+    config["model"] |= {"num_channels": 2, "hidden_dim": 8, "num_seed_frames": 200}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    options = ["--config", path, "--repeats", "1", "--together-only", "--without", "RandomTargetFit"]
+    kept, out = bench("probes", "--", *options)
+    assert names(kept["probes"]["rows"])[-1] == "all of these"
+    assert "plain update" in out
+
+
+def test_a_contestant_that_fails_is_named(bench):
+    kept, out = bench("learner", "--without", "bf16", "--ours=--model.hidden_dim=0")
+    assert "hidden_dim=0 must be" in kept["learner"]["failed"]["--model.hidden_dim=0"]
+    assert "--model.hidden_dim=0 " not in out
+
+
+def test_reference_must_be_a_clone(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "render", "--reference", str(tmp_path)]
+    process = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60)
+    assert process.returncode == 1
+    assert "no dmc.py, drqv2.py, replay_buffer.py, utils.py there" in process.stderr
+
+
+def test_contestants_stand_still_between_turns():
+    contest = importlib.import_module("benchmarks.contest")
+    # Once connected it writes into its own answers how often it went round while nobody asked.
+    code = (
+        "import socket, os, threading, time, json\n"
+        "c = socket.socket(socket.AF_UNIX); c.connect(os.environ['BENCHMARK_SOCKET']); f = c.makefile('rw')\n"
+        "last, longest = time.monotonic(), 0.0\n"
+        "def watch():\n"
+        "    global last, longest\n"
+        "    while True:\n"
+        "        now = time.monotonic(); longest = max(longest, now - last); last = now; time.sleep(0.01)\n"
+        "threading.Thread(target=watch, daemon=True).start()\n"
+        "f.write('{}\\n'); f.flush()\n"
+        "for line in f:\n"
+        "    time.sleep(0.1); f.write(json.dumps({'longest': longest}) + '\\n'); f.flush()\n"
+    )
+    with contest.Contestant("clock", [sys.executable, "-c", code]) as contestant:
+        time.sleep(1.5)
+        assert contestant.ask()["longest"] >= 1.0  # its watch saw the time in which it was stopped as one gap
+        pid = contestant._process.pid
+    with pytest.raises(ProcessLookupError):
+        os.killpg(pid, 0)
+
+
+def test_plain_torch_does_the_same_update():
+    bare = importlib.import_module("benchmarks.bare_loop")
+    inside = importlib.import_module("benchmarks.inside")
+    agents = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        agents.append(DrQV2((9, 16, 16), 6, hidden_dim=8, num_channels=2, lr=1e-3))
+    ours, plain = agents
+    optimizers = plain.configure_optimizers()
+    for _ in range(3):
+        batch = inside.random_batch(8, (9, 16, 16), 6)
+        ours.update(batch)
+        columns = [batch[key] for key in ("pixels", "action", "reward", "discount", ("next", "pixels"))]
+        bare.plain_update(plain, optimizers, tuple(columns))
+    for (name, one), two in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_ring_of_the_bare_loop():
+    bare = importlib.import_module("benchmarks.bare_loop")
+    ring = bare.Ring(capacity=50, image_size=2)
+    for number in range(20):
+        ring.write(torch.full((3, 2, 2), number, dtype=torch.uint8), torch.full((6,), float(number)), float(number))
+    buffers = [torch.empty(4 * 3, 12, dtype=torch.uint8) for _ in range(2)]
+    now, action, reward, discount, later = ring.sample(4, buffers)
+    newest = now[:, 6, 0, 0].float()  # of three frames of three channels
+    assert torch.equal(now[:, 0, 0, 0].float(), newest - 2)
+    assert torch.equal(action[:, 0], newest)
+    assert torch.equal(later[:, 6, 0, 0].float(), newest + 3)
+    # r0 + 0.99 r1 + 0.9801 r2 with rewards that count up by one
+    torch.testing.assert_close(reward[:, 0], newest + 0.99 * (newest + 1) + 0.9801 * (newest + 2))
+    torch.testing.assert_close(discount, torch.full((4, 1), 0.970299))
+
+
+def test_ratios_are_of_the_same_round(capsys):
+    report = importlib.import_module("benchmarks.report")
+    turn = lambda units, seconds: {"units": units, "seconds": seconds, "cpu_seconds": 2 * seconds}  # noqa: E731
+    answers = {"theirs": [turn(4, 2.0), turn(4, 8.0)], "ours": [turn(4, 1.0), turn(4, 1.0)]}
+    theirs, ours = report.rate_rows(answers, "theirs")
+    # 2 and 0.5 against 4 and 4 units per second
+    assert (theirs["median"], theirs["min"], theirs["max"]) == (1.25, 0.5, 2.0)
+    assert "ratio" not in theirs
+    assert ours["ratios"] == [2.0, 8.0]
+    assert ours["ratio"] == ours["cpu_ratio"] == 5.0
+    (seconds, _) = report.rate_rows(answers, None, better="lower", scale=1e3)
+    assert (seconds["min"], seconds["max"]) == (500.0, 2000.0)
+    report.print_rates("title", "updates/s", [theirs, ours], "theirs")
+    report.print_rates("title", "updates/s", [theirs, ours], "theirs", cpu=False)
+    with_cpu, without = capsys.readouterr().out.split("title")[1:]
+    assert "5.00   (5.00)  2.00 8.00" in with_cpu
+    assert "2.00 8.00" in without
+    assert "(5.00)" not in without
