@@ -18,7 +18,14 @@ settings.register_profile(
 )
 settings.load_profile("suite")
 
-RUN_ALL_EXAMPLES = {"test_compiled.py", "test_precision.py", "test_laws.py", "test_readme.py", "test_second_agent.py"}
+RUN_ALL_EXAMPLES = {
+    "test_compiled.py",
+    "test_laws.py",
+    "test_precision.py",
+    "test_probes_beside_interventions.py",
+    "test_readme.py",
+    "test_second_agent.py",
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
