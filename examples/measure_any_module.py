@@ -1,5 +1,8 @@
 """Measure a plain PyTorch model with ``plasticity_rl.measures``: no agent, no Trainer; seconds on a CPU.
 
+``measure_module`` is all measures of hidden units and weights at once; each is a function of plain tensors too, such as
+``measures.srank(features)``.
+
 Run:  python examples/measure_any_module.py --num_tasks 20
 """
 
@@ -8,18 +11,10 @@ from __future__ import annotations
 import argparse
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
-from plasticity_rl import measures
-
-
-def measure(model: nn.Sequential, inputs: Tensor) -> dict[str, float]:
-    """Measure hidden units, features and weights; every function takes plain tensors."""
-    hidden = [model[:2](inputs), model[:4](inputs)]
-    units = {"active": measures.fraction_active_units(hidden), "linear": measures.linearized_rate(hidden)}
-    sizes = {"srank": measures.srank(hidden[-1]), "weight norm": measures.l2_norm(model.parameters())}
-    return {name: float(value) for name, value in {**units, **sizes}.items()}
+from plasticity_rl.measures import measure_module
 
 
 def main() -> None:
@@ -32,16 +27,16 @@ def main() -> None:
     inputs = torch.randn(256, 16)
     model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    before = measure(model, inputs)
+    before = measure_module(model, inputs)
     for _ in range(options.num_tasks):
         labels = torch.randn(256, 1)
         for _ in range(50):
             optimizer.zero_grad()
             F.mse_loss(model(inputs), labels).backward()
             optimizer.step()
-    after = measure(model, inputs)
-    for name in before:
-        print(f"{name:12} {before[name]:8.2f} before, {after[name]:8.2f} after {options.num_tasks} tasks")
+    after = measure_module(model, inputs)
+    for name in ("fau", "dormant/tau_0.025", "linearized", "rank/srank", "weight_norm"):
+        print(f"{name:18} {before[name]:8.2f} before, {after[name]:8.2f} after {options.num_tasks} tasks")
 
 
 if __name__ == "__main__":

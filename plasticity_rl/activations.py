@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from tensordict import TensorDictBase
+
     from plasticity_rl.rl_module import RLModule
 
 

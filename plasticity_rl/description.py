@@ -45,25 +45,52 @@ def plain(value: Any) -> Any:
 def hyperparameters(agent: RLModule, callbacks: Iterable[pl.Callback]) -> dict[str, bool | int | float | str]:
     """Return everything that was chosen for a run, flat: one readable key for each argument.
 
-    ``task``, ``seed``, ``interventions`` and ``probes`` (their names), then ``callbacks/0_ReDo/tau``, ``data/...`` and
-    ``model/...``. Lists become text, and what was left open ``none``.
+    ``task``, ``seed``, ``interventions`` and ``probes`` (their names), then ``interventions/ReDo/tau`` (of a second
+    one ``interventions/ReDo_2/tau``), ``probes/...``, ``data/...`` and ``model/...``. A key does not depend on what
+    else the run has, so that runs share their columns. Lists become text, and what was left open ``none``.
     """
-    described = describe(callbacks)
     names = {kind: [type(c).__name__ for c in in_order(callbacks) if isinstance(c, kind)] for kind in _KINDS}
     flat: dict[str, Any] = {
         "task": agent.data.task,
         "seed": agent.rng.seed,
         **{title: " + ".join(names[kind]) or "none" for kind, title in _KINDS.items()},
     }
-    for index, entry in enumerate(described):
-        prefix = f"callbacks/{index}_{entry['class'].rpartition('.')[2]}"
-        flat |= {f"{prefix}/{key}": value for key, value in entry["arguments"].items()} or {prefix: "no arguments"}
+    for prefix, callback in _by_key(callbacks).items():
+        arguments = plain(callback.arguments())
+        flat |= {f"{prefix}/{key}": value for key, value in arguments.items()} or {prefix: "no arguments"}
     flat |= {f"data/{name}": value for name, value in _settings(agent.data).items()}
     flat |= {f"model/{name}": plain(value) for name, value in agent.hparams.items()}
     return {key: _cell(value) for key, value in flat.items()}
 
 
 _KINDS: dict[type[RLCallback], str] = {Intervention: "interventions", Probe: "probes"}
+
+
+def _by_key(callbacks: Iterable[pl.Callback]) -> dict[str, RLCallback]:
+    """Return interventions and probes by their key; namesakes are numbered in the order in which they act."""
+    found: dict[str, RLCallback] = {}
+    for callback in in_order(callbacks):
+        for kind, title in _KINDS.items():
+            if isinstance(callback, kind):
+                key = f"{title}/{type(callback).__name__}"
+                namesakes = sum(type(other) is type(callback) for other in found.values())
+                found[f"{key}_{namesakes + 1}" if namesakes else key] = callback
+    return found
+
+
+def first_columns(callbacks: Iterable[pl.Callback]) -> list[str]:
+    """Return the keys of :func:`hyperparameters` to look at first: what tells runs of one study apart.
+
+    That is task, seed, names of the interventions, and their arguments other than the defaults.
+    """
+    keys = ["interventions", "seed", "task"]
+    for prefix, callback in _by_key(callbacks).items():
+        if isinstance(callback, Intervention):
+            parameters = inspect.signature(type(callback)).parameters
+            defaults = {name: plain(parameter.default) for name, parameter in parameters.items()}
+            chosen = {name for name, value in callback.arguments().items() if plain(value) != defaults[name]}
+            keys += [f"{prefix}/{name}" for name in sorted(chosen)]
+    return keys
 
 
 def _settings(data: Any) -> dict[str, Any]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
 from plasticity_rl import logging as rl_logging
 from plasticity_rl.callback import RLCallback, ScheduledIntervention, as_agent
-from plasticity_rl.description import hyperparameters
+from plasticity_rl.description import first_columns, hyperparameters
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.tensorboard_layout import layout, summary
 
@@ -22,7 +25,7 @@ class RunMonitor(RLCallback):
 
     Hyperparameters are written at the start, their metrics after every evaluation, at the end and on an error: a run
     that was killed keeps those of its last evaluation. TensorBoard takes the columns of its table from the first run
-    that it finds; ``interventions`` names them in every run.
+    that it finds, and shows those first that tell runs apart (``first_columns``).
 
     Mutates: nothing.
     Logs: ``hparam/best_return``, ``hparam/last_return`` (evaluations) and ``hparam/fau_<module>`` (the last value);
@@ -41,8 +44,9 @@ class RunMonitor(RLCallback):
         chosen = hyperparameters(agent, trainer.callbacks)  # type: ignore[attr-defined]
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars(summary(layout(agent.module_names)))
+                logger.experiment.add_custom_scalars(summary(layout(trainer.callbacks)))  # type: ignore[attr-defined]
                 experiment, start, _ = hparams(chosen, dict.fromkeys(_metric_names(agent), 0.0))
+                show_first(experiment, first_columns(trainer.callbacks))  # type: ignore[attr-defined]
                 writer = logger.experiment._get_file_writer()
                 writer.add_summary(experiment, agent.env_frames)
                 writer.add_summary(start, agent.env_frames)
@@ -92,6 +96,15 @@ class RunMonitor(RLCallback):
             **{f"hparam/fau_{name}": agent.latest.get(f"fau/{name}") for name in agent.module_names},
         }
         rl_logging.log_scalars(loggers, {tag: v for tag, v in values.items() if v is not None}, agent.env_frames)
+
+
+def show_first(experiment: Summary, names: Sequence[str]) -> None:
+    """Mark hyperparameters as those that differ between runs: TensorBoard sorts them first, and shows the first few."""
+    metadata = experiment.value[0].metadata.plugin_data
+    data = HParamsPluginData.FromString(metadata.content)
+    for info in data.experiment.hparam_infos:
+        info.differs = info.name in names
+    metadata.content = data.SerializeToString()
 
 
 def _metric_names(agent: RLModule) -> list[str]:

@@ -17,6 +17,7 @@ import lightning.pytorch as pl
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from plasticity_rl.callback import Intervention, Probe, RLCallback
 from plasticity_rl.checkpoint_io import AtomicCheckpointIO, read_checkpoint
@@ -43,7 +44,7 @@ class Measurement:
         num_updates: Gradient updates at the checkpoint.
         batch: Where the probe batch came from: ``replay`` or ``rollouts``.
         reason: Why it was not the replay.
-        modules: Top-level modules of the agent.
+        layers: Dotted names of all submodules by top-level module of the agent.
         scalars: Values by the tags of training.
         skipped: Probes that could not be measured, each with the reason.
     """
@@ -54,7 +55,7 @@ class Measurement:
     num_updates: int = 0
     batch: str = "replay"
     reason: str = ""
-    modules: list[str] = field(default_factory=list)
+    layers: dict[str, list[str]] = field(default_factory=dict)
     scalars: dict[str, float] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -137,7 +138,7 @@ def _needs_history(probe: Probe, saved: Mapping[str, Any]) -> str:
     """Say why a probe that prepares something at the start of training cannot begin with a checkpoint."""
     prepares = type(probe).on_fit_start is not pl.Callback.on_fit_start
     return (
-        "compares with the start of the run, which did not have it"
+        "compares with weights that it keeps from the start of training on, and the run did not have it"
         if prepares and not saved.get(probe.state_key)
         else ""
     )
@@ -210,7 +211,8 @@ class _Session(RLCallback):
         assert isinstance(pl_module, RLModule)
         agent, result = pl_module, self.result
         result.env_frames, result.num_updates = agent.env_frames, agent.num_updates
-        result.modules = list(agent.module_names)
+        for name in agent.module_names:
+            result.layers[name] = [path for path, _ in agent.module(name).named_modules() if path]
         if not agent.data.replay.has_window:
             result.batch = "rollouts"
             result.reason = result.reason or "the checkpoint is older than the first steps"
@@ -270,7 +272,7 @@ class _Collector(RLCallback):
         self.probes, self.found = probes, dict[str, Any]()
 
     def on_update_end(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> None:
-        for probe in self.probes:
+        for probe in tqdm(self.probes, desc="measuring", leave=False, disable=None):  # quiet where nobody looks
             self.found |= probe.measure(agent, batch, metrics)
 
 

@@ -14,6 +14,7 @@ from plasticity_rl.callback import Probe, as_agent
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import NotFiniteError, Spectrum, distance, spectrum
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import Layout, by_module
 
 
 class ModuleProbe(Probe):
@@ -85,6 +86,15 @@ class RankProbe(ActivationProbe):
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
 
+    @property
+    def tag(self) -> str:
+        """First part of the tags."""
+        return f"rank/{self.name}"
+
+    def charts(self) -> Layout:
+        """Return a chart for each module, which all ranks share."""
+        return by_module(self.modules, "Ranks of the features", f"{self.tag}/{{}}")
+
     def rank(self, features: Spectrum) -> float:
         """Return the rank of the features with this spectrum."""
         raise NotImplementedError
@@ -95,7 +105,7 @@ class RankProbe(ActivationProbe):
         def rank(name: str) -> float:
             return self.rank(feature_spectrum(agent, name, self.batch_size))
 
-        return {f"rank/{self.name}/{name}": or_nan(rank, name) for name in self.modules}
+        return {f"{self.tag}/{name}": or_nan(rank, name) for name in self.modules}
 
 
 def feature_spectrum(agent: RLModule, name: str, batch_size: int) -> Spectrum:

@@ -56,7 +56,7 @@ class FrameProgressBar(ProgressBar):
         agent = as_agent(pl_module)
         shown = {"updates": f"{agent.num_updates:,}"}
         if "speed/updates_per_second" in agent.latest:
-            shown["updates/s"] = f"{agent.latest['speed/updates_per_second']:.0f}"
+            shown["updates/s"] = f"{agent.latest['speed/updates_per_second']:.3g}"
         if agent.eval_returns:
             shown["return"] = f"{agent.eval_returns[-1][1]:.0f}"
         if "fau/critic" in agent.latest:

@@ -7,7 +7,7 @@ import torch
 from helpers import fit_tiny
 
 from callbacks import DormantUnits, FractionActiveUnits, L2Init, ReDo, Reset, ToggleAugmentation, WarmStartReplay
-from plasticity_rl.description import class_path, describe, hyperparameters, plain, short_name
+from plasticity_rl.description import class_path, describe, first_columns, hyperparameters, plain, short_name
 from plasticity_rl.video import EvalVideo
 
 GIVEN = (
@@ -64,11 +64,11 @@ def test_hyperparameters_have_a_readable_key_for_each_argument(tmp_path):
     assert found["seed"] == 3
     assert found["interventions"] == "L2Init + Reset"
     assert found["probes"] == "FractionActiveUnits"
-    assert found["callbacks/0_L2Init/coefficient"] == 0.25
-    assert found["callbacks/1_Reset/modules"] == "[critic]"
-    assert found["callbacks/1_Reset/at_frames"] == "[100]"
-    assert found["callbacks/1_Reset/every_n_frames"] == "none"
-    assert found["callbacks/2_FractionActiveUnits/every_n_updates"] == 7
+    assert found["interventions/L2Init/coefficient"] == 0.25
+    assert found["interventions/Reset/modules"] == "[critic]"
+    assert found["interventions/Reset/at_frames"] == "[100]"
+    assert found["interventions/Reset/every_n_frames"] == "none"
+    assert found["probes/FractionActiveUnits/every_n_updates"] == 7
     assert found["data/batch_size"] == 8
     assert found["model/hidden_dim"] == 16
     assert all(isinstance(value, (bool, int, float, str)) for value in found.values())
@@ -78,7 +78,21 @@ def test_a_run_without_callbacks_says_so(tmp_path):
     agent = fit_tiny(tmp_path, max_frames=40)
     found = hyperparameters(agent, agent.trainer.callbacks)
     assert (found["interventions"], found["probes"]) == ("none", "none")
-    assert not [key for key in found if key.startswith("callbacks/")]
+    assert not [key for key in found if key.startswith(("interventions/", "probes/"))]
+
+
+def test_the_first_columns_tell_runs_apart():
+    """Two resets are numbered; what has its default value is not shown first, and probes never are."""
+    assert first_columns(GIVEN) == [
+        "interventions",
+        "seed",
+        "task",
+        "interventions/L2Init/coefficient",
+        "interventions/Reset/every_n_frames",
+        "interventions/Reset/modules",
+        "interventions/Reset_2/at_frames",
+        "interventions/Reset_2/modules",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -48,15 +48,15 @@ def test_write_a_callback(tmp_path):
 def test_measure_any_module():
     out = run_example("measure_any_module.py", "--num_tasks", "3")
     numbers = lambda text: [float(word) for word in text.split() if word[0].isdigit()]  # noqa: E731
-    rows = {line[:12].strip(): numbers(line[12:]) for line in out.splitlines()}
-    assert rows.keys() == {"active", "linear", "srank", "weight norm"}
+    rows = {line.split()[0]: numbers(line.partition(" ")[2]) for line in out.splitlines()}
+    assert rows.keys() == {"fau", "dormant/tau_0.025", "linearized", "rank/srank", "weight_norm"}
     for before, after, tasks in rows.values():
         assert tasks == 3
         assert before >= 0
         assert after >= 0
-    assert 0.4 < rows["active"][0] < 0.6
-    assert rows["weight norm"][1] > rows["weight norm"][0]
-    assert 1 <= rows["srank"][1] <= 64
+    assert 0.4 < rows["fau"][0] < 0.6
+    assert rows["weight_norm"][1] > rows["weight_norm"][0]
+    assert 1 <= rows["rank/srank"][1] <= 64
 
 
 @pytest.mark.slow

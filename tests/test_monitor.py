@@ -21,7 +21,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.util import tensor_util
 
 import callbacks
-from callbacks import FractionActiveUnits, L2Init, ReDo, Reset
+from callbacks import DormantUnits, FeatureRank, FractionActiveUnits, L2Init, ReDo, Reset, SRank
 from plasticity_rl import Probe, UserError
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.histograms import Histograms
@@ -74,7 +74,7 @@ def test_no_chart_stays_empty_when_everything_is_measured(rich):
 
 
 def test_the_first_chart_overlays_all_modules_and_the_events(rich):
-    chart = charts(rich)["Plasticity"]["Fraction of active units of all modules, and events"]
+    chart = charts(rich)["Plasticity"]["Fraction of active units, and events"]
     expected = {"fau/encoder", "fau/actor", "fau/critic", "intervention/reset", "intervention/redo"}
     assert shown(chart, rich.Tags()["scalars"]) == expected
 
@@ -85,15 +85,44 @@ def test_charts_by_layer_hold_the_layers_of_their_module(rich):
     assert len(found) == 2
     assert all(tag.startswith("fau/actor/policy.") for tag in found)
     ranks = charts(rich)["Ranks of the features"]
-    assert shown(ranks["critic"], ["rank/srank/critic.Q1", "rank/srank/critic", "rank/srank/critical"]) == {
-        "rank/srank/critic.Q1",
-        "rank/srank/critic",
-    }
+    assert shown(ranks["critic"], ["rank/srank/critic.Q1", "rank/srank/critic.Q11"]) == {"rank/srank/critic.Q1"}
 
 
 def test_patterns_end_where_a_tag_ends():
     assert summary({"A": {"b": ["fau/x"]}}) == {"A": {"b": ["Multiline", ["fau/x$"]]}}
-    assert list(layout(["torso"])["Active units by layer"]) == ["torso"]
+
+
+def test_what_nobody_measures_has_no_chart():
+    assert list(layout()) == ["Plasticity", "Losses"]
+    assert list(layout()["Plasticity"]) == ["Return", "Replay ratio, and events"]
+    assert "Terms that interventions add" in layout([L2Init()])["Losses"]
+    assert layout([FractionActiveUnits(modules=["torso"])])["Active units by layer"] == {"torso": ["fau/torso/[^/]+"]}
+    assert "Active units by layer" not in layout([FractionActiveUnits(per_layer=False)])
+
+
+def test_charts_of_dormant_units_hold_one_threshold_each():
+    found = layout([DormantUnits(taus=[0.1])])
+    (pattern, _) = found["Plasticity"]["Dormant units (tau 0.1), and events"]
+    assert re.fullmatch(pattern, "dormant/critic/tau_0.1")
+    for tag in ("dormant/critic/tau_0.25", "dormant/critic/Q1.1/tau_0.1", "dormant/critic/tau_0x1"):
+        assert not re.fullmatch(pattern, tag)
+    assert list(found["Dormant units by layer"])[:3] == ["encoder (tau 0.1)", "actor (tau 0.1)", "critic (tau 0.1)"]
+
+
+def test_probes_share_the_charts_of_ranks_and_heads_that_of_their_module():
+    found = layout([SRank(modules=["critic.Q1", "critic.Q2"]), FeatureRank(modules=["critic"], divide=False)])
+    expected = [r"rank/srank/critic\.Q1", r"rank/srank/critic\.Q2", "rank/feature_rank_undivided/critic"]
+    assert found["Ranks of the features"] == {"critic": expected}
+
+
+def test_a_callback_of_ones_own_adds_charts():
+    class Mine(RLCallback):
+        def charts(self):
+            return {"Mine": {"a": ["mine/x"]}, "Plasticity": {"Return": ["mine/return"]}}
+
+    found = layout([Mine()])
+    assert list(found) == ["Plasticity", "Losses", "Mine"]
+    assert found["Plasticity"]["Return"] == ["mine/return", "eval/return", "train/return"]
 
 
 # ---- events as a 0/1 scalar ------------------------------------------------------------------------------------------
@@ -120,14 +149,17 @@ def session(accumulator) -> dict[str, Any]:
 def test_hyperparameters_name_every_callback_with_its_arguments(rich):
     found = session(rich)
     assert found["interventions"] == "L2Init + Reset + ReDo"
-    assert found["callbacks/0_L2Init/coefficient"] == 0.1
-    assert found["callbacks/1_Reset/at_frames"] == "[100]"
-    assert found["callbacks/2_ReDo/every_n_updates"] == 20
+    assert found["interventions/L2Init/coefficient"] == 0.1
+    assert found["interventions/Reset/at_frames"] == "[100]"
+    assert found["interventions/ReDo/every_n_updates"] == 20
     assert found["seed"] == 1
     for cls in PROBES:
-        assert any(re.match(rf"callbacks/\d+_{cls.__name__}(/|$)", key) for key in found), cls
+        assert any(re.match(rf"probes/{cls.__name__}(/|$)", key) for key in found), cls
     experiment = metadata.parse_experiment_plugin_data(rich.SummaryMetadata(EXPERIMENT).plugin_data.content)
     assert {info.name for info in experiment.hparam_infos} == found.keys()
+    first = [info.name for info in experiment.hparam_infos if info.differs]
+    assert {"interventions", "seed", "task", "interventions/Reset/at_frames"} <= set(first)
+    assert not any(name.startswith(("data/", "model/", "probes/")) for name in first)
     metrics = {info.name.tag for info in experiment.metric_infos}
     assert metrics == {tag for tag in rich.Tags()["scalars"] if tag.startswith("hparam/")}
     assert metrics == {"hparam/best_return", "hparam/last_return"} | {
@@ -276,7 +308,7 @@ def test_any_logger_will_do(tmp_path):
     assert frames[-1] == 200
     tags = {tag for _, metrics in logger.metrics for tag in metrics}
     assert {"eval/return", "fau/critic", "intervention/reset", "loss/critic", "hparam/best_return"} <= tags
-    assert logger.chosen["callbacks/0_Reset/at_frames"] == "[100]"
+    assert logger.chosen["interventions/Reset/at_frames"] == "[100]"
     assert logger.finalized == "success"
 
 

@@ -205,7 +205,7 @@ def test_the_bar_counts_frames_and_shows_return_and_fau(bars, tmp_path):
     assert bar.closed
     assert bar.postfixes[0] == {"updates": "0", "return": f"{agent.eval_returns[0][1]:.0f}"}
     assert bar.postfixes[-1]["updates"] == str(agent.num_updates)
-    assert bar.postfixes[-1]["updates/s"] == f"{agent.latest['speed/updates_per_second']:.0f}"
+    assert bar.postfixes[-1]["updates/s"] == f"{agent.latest['speed/updates_per_second']:.3g}"
     assert bar.postfixes[-1]["return"] == f"{agent.eval_returns[-2][1]:.0f}"  # the last evaluation is yet to come
     assert bar.postfixes[-1]["critic FAU"] == f"{agent.latest['fau/critic']:.2f}"
 

@@ -184,6 +184,12 @@ def test_the_same_runs_give_the_same_file(folders, tmp_path):
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 
+def test_the_help_reads_well():
+    text = " ".join(call("plot", "--help").out.split())
+    assert "95 % bootstrap band" in text
+    assert "(default: figure.png)" in text
+
+
 def test_a_run_that_is_named_twice_counts_once(folders, tmp_path):
     result = call("plot", folders[0], folders[0], "--out", tmp_path / "figure.png")
     assert result.out.splitlines()[0] == "tiny: no intervention, seeds 1"

@@ -257,7 +257,8 @@ class Poison(RLCallback):
                 agent.encoder.convnet[6].bias.fill_(float("inf"))
 
 
-GRADIENT_PROBES = {
+OTHER_PROBES = {
+    "FractionActiveUnits": {"modules": ["encoder"]},
     "GradientDormancy": {"modules": ["encoder"], "batch_size": 4},
     "GradientCovariance": {"modules": ["encoder"], "batch_size": 2},
     "HessianTop": {"modules": ["encoder"], "batch_size": 2, "num_iterations": 1},
@@ -266,7 +267,7 @@ GRADIENT_PROBES = {
     "Churn": {"modules": ["encoder"], "batch_size": 4},
     "TargetStatistics": {"batch_size": 4},
 }
-RUN_ON = {name: {"modules": ["encoder"]} for name in [*ACTIVATION_PROBES, *WEIGHT_PROBES]} | GRADIENT_PROBES
+RUN_ON = {name: {"modules": ["encoder"]} for name in [*ACTIVATION_PROBES, *WEIGHT_PROBES]} | OTHER_PROBES
 
 
 @pytest.mark.parametrize("name", RUN_ON)

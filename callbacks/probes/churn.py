@@ -17,6 +17,7 @@ from plasticity_rl.gradient_probes import BatchProbe
 from plasticity_rl.measures import mean_absolute_difference
 from plasticity_rl.probes import or_nan
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import ONE, Layout
 
 
 class Churn(BatchProbe):
@@ -52,6 +53,10 @@ class Churn(BatchProbe):
         for name in self.modules:
             if name not in agent.module_names:
                 raise UserError(f"Churn.modules: {name!r} is no top-level module; there are {list(agent.module_names)}")
+
+    def charts(self) -> Layout:
+        """Return a chart of all modules."""
+        return {"Learning dynamics": {"Churn: change of the output over one update": [f"churn/{ONE}"]}}
 
     def begin(self, agent: RLModule) -> None:
         """Keep a batch and the outputs on it."""

@@ -8,6 +8,7 @@ from tensordict import TensorDictBase
 
 from plasticity_rl.probes import WeightDistanceProbe
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import ONE, Layout
 
 
 class DistanceFromInit(WeightDistanceProbe):
@@ -26,6 +27,10 @@ class DistanceFromInit(WeightDistanceProbe):
         modules: Modules by dotted name.
         per_layer: Whether to log every layer as well.
     """
+
+    def charts(self) -> Layout:
+        """Return a chart of all modules."""
+        return {"Norms": {"Distance from the initial weights": [f"distance_from_init/{ONE}"]}}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return the distances."""

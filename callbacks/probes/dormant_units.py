@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from plasticity_rl.errors import UserError
 from plasticity_rl.measures import NotFiniteError, dormancy_scores, overlap_coefficient
 from plasticity_rl.probes import ActivationProbe
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import EVENTS, ONE, Layout
 
 
 class DormantUnits(ActivationProbe):
@@ -63,6 +65,18 @@ class DormantUnits(ActivationProbe):
         """Refuse modules without hidden units, and forget the dormant sets of an earlier run."""
         super().setup(trainer, pl_module, stage)
         self._previous, self._history = {}, {}
+
+    def charts(self) -> Layout:
+        """Return charts for every threshold: of all modules, with events, and of the layers of each."""
+        modules, layers = {}, {}
+        for tau in self.taus:
+            of_tau = f"tau_{re.escape(str(tau))}"
+            modules[f"Dormant units (tau {tau}), and events"] = [f"dormant/{ONE}/{of_tau}", EVENTS]
+            for name in self.modules:
+                layers[f"{name} (tau {tau})"] = [f"dormant/{re.escape(name)}/{ONE}/{of_tau}"]
+            overlaps = f"dormant_overlap(_history)?/{ONE}/{of_tau}"
+            layers[f"Overlap with the dormant units before (tau {tau})"] = [overlaps]
+        return {"Plasticity": modules, "Dormant units by layer": layers}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return shares and overlaps of every module."""

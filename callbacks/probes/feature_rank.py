@@ -16,7 +16,8 @@ class FeatureRank(RankProbe):
     augmentation, after the update's step.
 
     Mutates: nothing.
-    Logs: ``rank/feature_rank/<module>``, in [0, batch_size]; NaN while features are not finite.
+    Logs: ``rank/feature_rank/<module>``, or ``rank/feature_rank_undivided/<module>`` without the division, in [0,
+        batch_size]; NaN while features are not finite.
     Reference: Lyle et al. 2022 (arXiv 2204.09560), section 3; published with batches of 5000.
 
     Args:
@@ -25,6 +26,8 @@ class FeatureRank(RankProbe):
             features are taken; name a head to choose it.
         batch_size: Transitions in the probe batch; no rank can exceed it.
         epsilon: Threshold, >= 0; absolute, so that features which shrink to zero lose rank.
+        divide: Whether singular values are divided by ``sqrt(batch_size)``, as in the paper's definition. Without it
+            the number grows with the batch; the authors' plots are reported to be made so.
 
     Raises:
         UserError: When ``epsilon`` is out of range.
@@ -37,12 +40,18 @@ class FeatureRank(RankProbe):
         modules: Sequence[str] = ("encoder", "actor", "critic.Q1", "critic.Q2"),
         batch_size: int = 256,
         epsilon: float = 0.01,
+        divide: bool = True,
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
         if not epsilon >= 0:
             raise UserError(f"FeatureRank.epsilon={epsilon} must be >= 0")
-        self.epsilon = epsilon
+        self.epsilon, self.divide = epsilon, divide
+
+    @property
+    def tag(self) -> str:
+        """First part of the tags: the two numbers keep apart."""
+        return super().tag + ("" if self.divide else "_undivided")
 
     def rank(self, features: Spectrum) -> float:
         """Return the rank of the features with this spectrum."""
-        return feature_rank(features, self.epsilon)
+        return feature_rank(features, self.epsilon, divide=self.divide)

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
+import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.active_units import TrainingActivations
 from plasticity_rl.callback import Probe, as_agent
 from plasticity_rl.errors import UserError
-from plasticity_rl.measures import active_and_total, pooled_fraction, share_above, unit_rates
+from plasticity_rl.measures import active_and_total, nan_unless_finite, pooled_fraction, share_above, unit_rates
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import EVENTS, ONE, Layout, by_module
 
 DEFINITIONS = ("element_rate", "any_input", "mean_rate")
 BATCHES = ("training", "probe")
@@ -35,7 +37,8 @@ class FractionActiveUnits(Probe):
     Mutates: nothing.
     Logs: ``fau/<module>`` and, with ``per_layer``, ``fau/<module>/<layer>``, in [0, 1]. That is the element rate on the
         training batch; any other definition writes ``fau_<definition>/...``, and on the probe batch
-        ``fau_<definition>_probe_batch/...``, so that two definitions side by side keep apart.
+        ``fau_<definition>_probe_batch/...``, so that two definitions side by side keep apart. NaN while activations are
+        not finite.
     Reference: Ma et al. 2024 (arXiv 2310.07418), section 3. Layers: the encoder's 4 convolutions, the actor's 2 hidden
         layers, the critic's 2 hidden layers in both heads; trunk (tanh) and outputs have no ReLU and do not count.
 
@@ -102,6 +105,13 @@ class FractionActiveUnits(Probe):
             return "fau"
         return f"fau_{self.definition}" + ("_probe_batch" if self.batch == "probe" else "")
 
+    def charts(self) -> Layout:
+        """Return a chart of all modules, with events, and one of the layers of each."""
+        which = "" if self.prefix == "fau" else f" ({self.prefix.removeprefix('fau_').replace('_', ' ')})"
+        modules = {"Plasticity": {f"Fraction of active units{which}, and events": [f"{self.prefix}/{ONE}", EVENTS]}}
+        layers = by_module(self.modules, f"Active units by layer{which}", f"{self.prefix}/{{}}/{ONE}")
+        return {**modules, **(layers if self.per_layer else {})}
+
     def _counts(self, agent: RLModule) -> dict[str, dict[str, Any]]:
         if self.batch == "training":
             return self._counter.stop()
@@ -111,9 +121,14 @@ class FractionActiveUnits(Probe):
         }
 
     def _count(self, output: Tensor) -> Any:
-        return active_and_total(output) if self.definition == "element_rate" else unit_rates(output)
+        """Return what is counted in a layer, and whether it is finite, as NaN or 0: an update must not wait for it."""
+        counted = active_and_total(output) if self.definition == "element_rate" else unit_rates(output)
+        return counted, nan_unless_finite(output.new_zeros((), dtype=torch.float32), [output])
 
-    def _pool(self, counts: Any) -> Tensor:
+    def _pool(self, layers: Any) -> Tensor:
+        counts, not_finite = zip(*layers, strict=True)
         if self.definition == "element_rate":
-            return pooled_fraction(counts)
-        return share_above(counts, self.threshold if self.definition == "mean_rate" else 0.0)
+            value = pooled_fraction(counts)
+        else:
+            value = share_above(counts, self.threshold if self.definition == "mean_rate" else 0.0)
+        return value + torch.stack(not_finite).sum()

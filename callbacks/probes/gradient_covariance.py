@@ -12,6 +12,7 @@ from plasticity_rl.gradient_probes import LossProbe, per_sample_gradients, probe
 from plasticity_rl.measures import Interference, gram_matrix, interference
 from plasticity_rl.probes import or_nan
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import ONE, Layout
 
 
 class GradientCovariance(LossProbe):
@@ -46,6 +47,14 @@ class GradientCovariance(LossProbe):
         batch_size: int = 32,
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, loss=loss, batch_size=batch_size)
+
+    def charts(self) -> Layout:
+        """Return a chart of the cosines."""
+        return {
+            "Learning dynamics": {
+                "Cosines between gradients of single transitions": [f"gradient_covariance/{ONE}/{ONE}"]
+            }
+        }
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return the three summaries of the cosines."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from plasticity_rl.gradient_probes import activation_gradients, probe_generator,
 from plasticity_rl.measures import NotFiniteError, gradient_dormancy_scores
 from plasticity_rl.probes import ActivationProbe
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import ONE, Layout
 
 
 class GradientDormancy(ActivationProbe):
@@ -62,6 +64,12 @@ class GradientDormancy(ActivationProbe):
         """Refuse modules without hidden units, and agents without losses to look at."""
         super().setup(trainer, pl_module, stage)
         refuse_without(as_agent(pl_module), "loss_on", self)
+
+    def charts(self) -> Layout:
+        """Return a chart of all modules for every threshold."""
+        titles = {tau: f"Units with hardly any gradient (tau {tau})" for tau in self.taus}
+        charts = {title: [f"gradient_dormancy/{ONE}/tau_{re.escape(str(tau))}"] for tau, title in titles.items()}
+        return {"Linear units, and units without gradient": charts}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return the shares, from one backward pass per loss."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from plasticity_rl.measures import l0_norm, l1_norm, l2_norm
 from plasticity_rl.probes import WeightProbe
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import ONE, Layout
 
 NORMS: dict[str, Callable[[Iterable[Tensor]], Tensor]] = {"l0": l0_norm, "l1": l1_norm, "l2": l2_norm}
 
@@ -32,6 +33,11 @@ class GradientNorm(WeightProbe):
         modules: Modules by dotted name.
         per_layer: Whether to log every layer as well.
     """
+
+    def charts(self) -> Layout:
+        """Return a chart of all modules for every norm."""
+        words = {"l0": "entries other than zero", "l1": "sum of magnitudes", "l2": "Euclidean"}
+        return {"Norms": {f"Gradients, {words[name]}": [f"gradient_norm_{name}/{ONE}"] for name in NORMS}}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return the norms of the gradients that the last update left behind."""

@@ -14,6 +14,7 @@ from plasticity_rl.gradient_probes import LossProbe, hessian_product, probe_gene
 from plasticity_rl.measures import Eigenvalue, top_eigenvalue
 from plasticity_rl.probes import or_nan
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import ONE, Layout
 
 
 class HessianTop(LossProbe):
@@ -55,6 +56,10 @@ class HessianTop(LossProbe):
         if num_iterations < 1:
             raise UserError(f"HessianTop.num_iterations={num_iterations} must be a whole number >= 1")
         self.num_iterations = num_iterations
+
+    def charts(self) -> Layout:
+        """Return a chart of the eigenvalue."""
+        return {"Learning dynamics": {"Curvature: eigenvalue of largest magnitude": [f"hessian_top/{ONE}/eigenvalue"]}}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return the eigenvalue and its residual."""

@@ -10,6 +10,7 @@ from tensordict import TensorDictBase
 from plasticity_rl.measures import linearized_rate
 from plasticity_rl.probes import ActivationProbe, or_nan
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import ONE, Layout
 
 
 class LinearizedUnits(ActivationProbe):
@@ -43,6 +44,10 @@ class LinearizedUnits(ActivationProbe):
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
         self.per_layer = per_layer
+
+    def charts(self) -> Layout:
+        """Return a chart of all modules."""
+        return {"Linear units, and units without gradient": {"Units active on every input": [f"linearized/{ONE}"]}}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return the share of every module and layer."""

@@ -13,6 +13,7 @@ from plasticity_rl.gradient_probes import OutputProbe, per_sample_gradients, tra
 from plasticity_rl.measures import condition_number, effective_rank, gram_matrix, srank
 from plasticity_rl.probes import or_nan
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import ONE, Layout
 
 
 class NTKRank(OutputProbe):
@@ -53,6 +54,12 @@ class NTKRank(OutputProbe):
     def name(self) -> str:
         """``ntk_rank``."""
         return "ntk_rank"
+
+    def charts(self) -> Layout:
+        """Return a chart of both ranks."""
+        return {
+            "Learning dynamics": {"Ranks of the neural tangent kernel": [f"ntk/{ONE}/{ONE}/(srank|effective_rank)"]}
+        }
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return two ranks and the condition number of the kernel."""

@@ -19,6 +19,7 @@ from plasticity_rl.probes import or_nan
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.rng import derive_seed
 from plasticity_rl.surgery import reinitialize
+from plasticity_rl.tensorboard_layout import ONE, Layout
 
 
 class RandomTargetFit(OutputProbe):
@@ -72,6 +73,11 @@ class RandomTargetFit(OutputProbe):
         if not 0 < learning_rate < math.inf:
             raise UserError(f"RandomTargetFit.learning_rate={learning_rate} must be > 0")
         self.num_steps, self.num_targets, self.learning_rate = num_steps, num_targets, learning_rate
+
+    def charts(self) -> Layout:
+        """Return a chart of both losses."""
+        title = "Loss on random targets, of a copy and of a fresh network"
+        return {"Learning dynamics": {title: [f"random_target_fit/{ONE}/{ONE}/(fresh_)?loss"]}}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return both losses and their difference."""

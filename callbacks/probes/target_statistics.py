@@ -18,6 +18,7 @@ from plasticity_rl.gradient_probes import probe_generator, refuse_without
 from plasticity_rl.measures import discounted_return, mean_absolute, mean_absolute_difference, spread
 from plasticity_rl.probes import or_nan
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import Layout
 
 
 class TargetStatistics(Probe):
@@ -60,6 +61,12 @@ class TargetStatistics(Probe):
             raise UserError(
                 f"TargetStatistics.module={self.module!r} is no top-level module; there are {list(agent.module_names)}"
             )
+
+    def charts(self) -> Layout:
+        """Return a chart of the targets and one of the over-estimation."""
+        targets = ["target/magnitude", "target/spread", "target/td_error"]
+        over = ["target/overestimation"]
+        return {"Learning dynamics": {"Value targets and TD error": targets, "Over-estimation of the return": over}}
 
     @torch.no_grad()
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from plasticity_rl.measures import l2_norm
 from plasticity_rl.probes import WeightProbe
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import ONE, Layout
 
 
 class WeightNorm(WeightProbe):
@@ -27,6 +28,10 @@ class WeightNorm(WeightProbe):
         modules: Modules by dotted name.
         per_layer: Whether to log every layer as well.
     """
+
+    def charts(self) -> Layout:
+        """Return a chart of all modules."""
+        return {"Norms": {"Weights": [f"weight_norm/{ONE}"]}}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return the norms."""

@@ -47,12 +47,19 @@ def parser() -> argparse.ArgumentParser:
         prog="plasticity-rl plot",
         description="Draw return and fraction of active units of runs against env frames, with the events of "
         "interventions as vertical lines. Runs that differ in the seed alone are drawn as one line: interquartile "
-        "mean with its 95 %% bootstrap band.",
+        "mean with its 95 % bootstrap band.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folder")
-    parser.add_argument("--out", type=Path, default=Path("figure.png"), help="file: .png, .svg, .pdf or .html")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        default=Path("figure.png"),
+        help="file: .png, .svg, .pdf or .html (default: %(default)s)",
+    )
     parser.add_argument(
         "--max_points",
+        metavar="N",
         type=whole_number(2),
         default=100,
         help="most points of a line; longer curves are averaged in as many bins (default: %(default)s)",

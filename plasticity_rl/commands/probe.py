@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,12 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="RUN/checkpoints/last.ckpt")
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two checkpoints: prints A, B and B - A")
-    parser.add_argument("--probes", nargs="+", metavar="NAME", help="class names in callbacks; default: all")
+    parser.add_argument(
+        "--probes",
+        nargs="+",
+        metavar="NAME",
+        help="class names in callbacks, e.g. SRank DormantUnits (a wrong name lists them); default: all",
+    )
     parser.add_argument("--layers", action="store_true", help="print every layer too, not only whole modules")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, layers included, as JSON")
     parser.add_argument(
@@ -34,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
         type=whole_number(1),
         default=2000,
         help="env frames to collect where there is no replay (default: %(default)s)",
+        metavar="FRAMES",
     )
     return parser
 
@@ -59,7 +65,10 @@ def run(args: Sequence[str]) -> None:
     columns = {name: one.scalars for name, one in zip("AB", found, strict=False)}
     if options.compare:
         columns["B - A"] = differences(found[0].scalars, found[1].scalars)
-    modules = list(dict.fromkeys(module for one in found for module in one.modules))
+    modules: dict[str, list[str]] = {}
+    for one in found:
+        for module, layers in one.layers.items():
+            modules.setdefault(module, []).extend(layers)
     print(table(columns, modules, layers=options.layers, titles=bool(options.compare)))
     if options.json is not None:
         options.json.write_text(json.dumps(as_json(found, columns), indent=2, allow_nan=False) + "\n")
@@ -81,27 +90,33 @@ def differences(one: Mapping[str, float], two: Mapping[str, float]) -> dict[str,
     return {tag: two[tag] - one[tag] for tag in one if tag in two}
 
 
-def split_tag(tag: str, modules: Sequence[str]) -> tuple[str, str, bool]:
+def split_tag(tag: str, modules: Mapping[str, Collection[str]]) -> tuple[str, str, bool]:
     """Return the module of a tag (or ""), the rest of the tag, and whether it is of a layer.
 
     ``rank/srank/critic.Q1`` gives ``("critic", "rank/srank/Q1", False)``.
+
+    Args:
+        tag: A tag of training.
+        modules: Dotted names of all submodules by top-level module.
     """
     parts = tag.split("/")
     for index, part in enumerate(parts):
         top, _, sub = part.partition(".")
         if index and top in modules:
             after = parts[index + 1 :]
-            layer = bool(after) and not after[0].startswith("tau_")
+            layer = bool(after) and ".".join(filter(None, [sub, after[0]])) in modules[top]
             return top, "/".join([*parts[:index], *([sub] if sub else []), *after]), layer
     return "", tag, False
 
 
-def table(columns: Mapping[str, Mapping[str, float]], modules: Sequence[str], *, layers: bool, titles: bool) -> str:
+def table(
+    columns: Mapping[str, Mapping[str, float]], modules: Mapping[str, Collection[str]], *, layers: bool, titles: bool
+) -> str:
     """Return the values as an aligned table, grouped by module.
 
     Args:
         columns: Scalars by tag, by title.
-        modules: Top-level modules, in the order of the groups.
+        modules: As of :func:`split_tag`, in the order of the groups.
         layers: Whether to show the values of single layers.
         titles: Whether to write the titles above the columns.
     """
@@ -134,7 +149,11 @@ def as_json(found: Sequence[Measurement], columns: Mapping[str, Mapping[str, flo
     def values(scalars: Mapping[str, float]) -> dict[str, float | None]:
         return {tag: value if math.isfinite(value) else None for tag, value in scalars.items()}
 
-    plain = [{**vars(one), "scalars": values(one.scalars)} for one in found]
+    kept = [{key: value for key, value in vars(one).items() if key != "layers"} for one in found]
+    plain = [
+        {**entry, "modules": list(one.layers), "scalars": values(one.scalars)}
+        for entry, one in zip(kept, found, strict=True)
+    ]
     if len(plain) == 1:
         return plain[0]
     return {"A": plain[0], "B": plain[1], "difference": values(columns["B - A"])}

@@ -1,6 +1,14 @@
-"""Pure functions from tensors to scalars: what probes measure. No Lightning, no state, no I/O."""
+"""Pure functions from tensors to scalars: what probes measure. No Lightning, no state, no I/O.
 
-from plasticity_rl.measures.activations import active_and_total, fraction_active_units, pooled_fraction
+``measure_module`` puts them together for any ``nn.Module`` and a batch.
+"""
+
+from plasticity_rl.measures.activations import (
+    active_and_total,
+    fraction_active_units,
+    nan_unless_finite,
+    pooled_fraction,
+)
 from plasticity_rl.measures.checks import NotFiniteError
 from plasticity_rl.measures.curvature import Eigenvalue, top_eigenvalue
 from plasticity_rl.measures.dormancy import (
@@ -22,6 +30,7 @@ from plasticity_rl.measures.kernels import (
     gram_matrix,
     interference,
 )
+from plasticity_rl.measures.modules import measure_module
 from plasticity_rl.measures.spectra import (
     Spectrum,
     approximate_rank,
@@ -64,6 +73,8 @@ __all__ = [
     "mean_absolute",
     "mean_absolute_difference",
     "mean_rate",
+    "measure_module",
+    "nan_unless_finite",
     "outgoing_magnitude",
     "overlap_coefficient",
     "pooled_fraction",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -20,6 +21,17 @@ def active_and_total(activation: Tensor) -> tuple[Tensor, int]:
         The number of elements > 0 (an int64 scalar tensor on the same device) and the number of elements.
     """
     return torch.count_nonzero(activation > 0), activation.numel()
+
+
+def nan_unless_finite(value: Tensor, tensors: Iterable[Tensor]) -> Tensor:
+    """Return ``value``, or NaN when one of ``tensors`` holds NaN or infinity. Does not wait for a GPU.
+
+    Args:
+        value: Of a floating type.
+        tensors: At least one, any shapes, on the device of ``value``.
+    """
+    finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()
+    return torch.where(finite, value, torch.full_like(value, math.nan))
 
 
 def fraction_active_units(activations: Iterable[Tensor]) -> Tensor:

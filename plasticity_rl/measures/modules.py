@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from plasticity_rl.activations import HiddenActivation, record_pass
-from plasticity_rl.measures import (
+from plasticity_rl.activations import HiddenActivation, evaluation_mode
+from plasticity_rl.measures.activations import active_and_total, pooled_fraction
+from plasticity_rl.measures.checks import refuse_not_finite
+from plasticity_rl.measures.dormancy import dormant_mask, linearized_rate
+from plasticity_rl.measures.spectra import (
     Spectrum,
-    active_and_total,
     approximate_rank,
-    dormant_mask,
     effective_rank,
     feature_rank,
-    l2_norm,
-    pooled_fraction,
     spectrum,
     srank,
     stable_rank,
 )
+from plasticity_rl.measures.weights import l2_norm
 
 RANKS: dict[str, Callable[[Spectrum], float]] = {
     "srank": srank,
@@ -32,31 +32,39 @@ RANKS: dict[str, Callable[[Spectrum], float]] = {
 }
 
 
-def measure_module(module: nn.Module, *inputs: Any, tau: float = 0.025) -> dict[str, float]:
+def measure_module(
+    module: nn.Module,
+    *inputs: Any,
+    tau: float = 0.025,
+    activations: Sequence[type[nn.Module]] = (nn.ReLU, HiddenActivation),
+) -> dict[str, float]:
     """Measure a module on a batch: what the probes log of an agent's modules, under the same names.
 
-    The hidden layers are the ReLU (and our own) activation layers; the ranks are of the last one's outputs. The module
-    is run once in evaluation mode without gradient, and is afterwards as it was::
+    The ranks are of the outputs of the last hidden layer that ran. The module is run once in evaluation mode without
+    gradient, and is afterwards as it was::
 
         measure_module(torchvision.models.resnet18(), images)["fau"]
 
     Args:
-        module: Any module with at least one hidden activation layer.
+        module: Any module with at least one hidden activation layer; functions (``F.relu``) cannot be seen.
         *inputs: What it is called with; the first dimension is the batch.
         tau: Threshold of dormant units.
+        activations: Kinds of layers whose outputs are hidden units, e.g. ``[nn.GELU]``. "Active" is above zero for all.
 
     Returns:
-        ``fau``, ``dormant/tau_<tau>``, ``rank/<name>``, ``weight_norm``, and the first two followed by ``/<layer>``
-        (of dormant units before the threshold).
+        ``fau``, ``dormant/tau_<tau>``, ``linearized``, each also by layer (``fau/<layer>``,
+        ``dormant/<layer>/tau_<tau>``, ``linearized/<layer>``), ``rank/<name>`` and ``weight_norm``. A layer that runs
+        more than once (a ResNet shares one ReLU in a block) counts every time: ``<layer>#2`` is its second output.
 
     Raises:
-        ValueError: When the module ran no activation layer.
+        ValueError: When the module ran no activation layer, or one of them put out NaN or infinity.
     """
-    wrapped = _AnyModule(module)
-    recorded = record_pass(wrapped, inputs).activations  # type: ignore[arg-type]  # it needs the three names below alone
-    layers = {name: recorded[layer] for name, layer in wrapped.activation_layers().items() if layer in recorded}
+    layers = _outputs(module, inputs, tuple(activations))
     if not layers:
-        raise ValueError(f"{type(module).__name__} has no hidden activation layer (nn.ReLU)")
+        names = ", ".join(kind.__name__ for kind in activations)
+        raise ValueError(f"{type(module).__name__} ran no hidden activation layer ({names}); name others: activations=")
+    for output in layers.values():
+        refuse_not_finite(output, "activations")
     counts = {name: active_and_total(output) for name, output in layers.items()}
     masks = {name: dormant_mask(output, tau) for name, output in layers.items()}
     features = spectrum(list(layers.values())[-1])
@@ -65,24 +73,33 @@ def measure_module(module: nn.Module, *inputs: Any, tau: float = 0.025) -> dict[
         **{f"fau/{name}": active / total for name, (active, total) in counts.items()},
         f"dormant/tau_{tau}": torch.cat(list(masks.values())).float().mean(),
         **{f"dormant/{name}/tau_{tau}": mask.float().mean() for name, mask in masks.items()},
+        "linearized": linearized_rate(layers.values()),
+        **{f"linearized/{name}": linearized_rate([output]) for name, output in layers.items()},
         **{f"rank/{name}": rank(features) for name, rank in RANKS.items()},
         "weight_norm": l2_norm(module.parameters()),
     }
     return {tag: float(value) for tag, value in found.items()}
 
 
-class _AnyModule(nn.Module):
-    """Has what ``record_pass`` asks an agent for."""
+@torch.no_grad()
+def _outputs(module: nn.Module, inputs: Sequence[Any], kinds: tuple[type[nn.Module], ...]) -> dict[str, Tensor]:
+    """Run the module once and return what its layers of these kinds put out, in the order in which they ran."""
+    found: dict[str, Tensor] = {}
 
-    module_names = ("module",)
+    def recorder(path: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def record(_: nn.Module, __: Any, output: Tensor) -> None:
+            runs = 1 + sum(name.partition("#")[0] == path for name in found)
+            # A layer that follows may work in place (ReLU(inplace=True)), so the output itself is not safe to keep.
+            found[path if runs == 1 else f"{path}#{runs}"] = output.detach().clone()
 
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
+        return record
 
-    def activation_layers(self, name: str = "module") -> dict[str, nn.Module]:
-        kinds = (nn.ReLU, HiddenActivation)
-        return {path: layer for path, layer in self.module.named_modules() if isinstance(layer, kinds)}
-
-    def forward_all(self, inputs: Any) -> None:
-        self.module(*inputs)
+    layers = [(path, layer) for path, layer in module.named_modules() if isinstance(layer, kinds)]
+    handles = [layer.register_forward_hook(recorder(path)) for path, layer in layers]
+    try:
+        with evaluation_mode(module):
+            module(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

@@ -82,20 +82,22 @@ def approximate_rank(features: Tensor | Spectrum, share: float = 0.99) -> float:
     return _smallest_prefix(spectrum(features).singular_values.square(), share)
 
 
-def feature_rank(features: Tensor | Spectrum, epsilon: float = 0.01) -> float:
-    """Number of singular values of ``features / sqrt(n)`` above ``epsilon``.
+def feature_rank(features: Tensor | Spectrum, epsilon: float = 0.01, *, divide: bool = True) -> float:
+    """Number of singular values of ``features / sqrt(n)``, or of ``features``, above ``epsilon``.
 
     Not relative to the largest one on purpose, so that features which shrink to zero lose rank.
 
     Args:
         features: ``(n, d)`` features of n inputs.
         epsilon: Threshold, >= 0.
+        divide: Whether to divide by ``sqrt(n)``, as defined; without it more inputs give more rank.
 
     Source:
         Lyle et al. 2022 (arXiv 2204.09560), section 3, feature rank.
     """
     found = spectrum(features)
-    return float(torch.count_nonzero(found.singular_values / math.sqrt(found.num_inputs) > epsilon))
+    divisor = math.sqrt(found.num_inputs) if divide else 1.0
+    return float(torch.count_nonzero(found.singular_values / divisor > epsilon))
 
 
 def effective_rank(features: Tensor | Spectrum) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from plasticity_rl.measures import active_and_total, fraction_active_units, pooled_fraction
+from plasticity_rl.measures import active_and_total, fraction_active_units, nan_unless_finite, pooled_fraction
 
 
 def test_active_means_above_zero():
@@ -41,6 +41,13 @@ def test_not_finite_is_refused_by_the_fraction_and_not_above_zero_in_the_count(b
     with pytest.raises(ValueError, match="the activations hold NaN or infinity"):
         fraction_active_units([torch.ones(2, 2), layer])
     assert int(active_and_total(layer)[0]) == (2 if bad != bad else 3)
+
+
+def test_nan_marks_what_is_not_finite():
+    value, good = torch.tensor(0.25), torch.ones(2, 3)
+    assert float(nan_unless_finite(value, [good, good])) == 0.25
+    for bad in (float("nan"), float("inf"), float("-inf")):
+        assert nan_unless_finite(value, [good, torch.tensor([0.0, bad])]).isnan()
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0.0, 0.0), (1.0, 1.0), (-1.0, 0.0)])

@@ -33,13 +33,16 @@ from plasticity_rl.measures import (
     l1_norm,
     l2_norm,
     linearized_rate,
+    loss_after_training,
     mean_absolute,
     mean_absolute_difference,
     mean_rate,
     overlap_coefficient,
+    random_targets,
     spread,
     srank,
     stable_rank,
+    top_eigenvalue,
 )
 
 quick = settings(max_examples=25, deadline=None, derandomize=True, database=None)
@@ -120,7 +123,9 @@ def test_ranks_do_not_depend_on_the_order_of_inputs_and_units_nor_on_rotations(m
 def test_relative_ranks_do_not_depend_on_scale_and_the_feature_rank_grows_with_it(matrix, scale):
     for rank in RELATIVE_RANKS:
         assert rank(matrix * scale) == pytest.approx(rank(matrix), rel=1e-6)
-    assert (feature_rank(matrix * scale) - feature_rank(matrix)) * (scale - 1) >= 0
+    for divide in (True, False):
+        assert (feature_rank(matrix * scale, divide=divide) - feature_rank(matrix, divide=divide)) * (scale - 1) >= 0
+    assert feature_rank(matrix, divide=False) == float((scipy.linalg.svdvals(matrix.numpy()) > 0.01).sum())
 
 
 @quick
@@ -257,6 +262,58 @@ def test_condition_numbers_do_not_depend_on_scale_order_and_rotation(rows, seed,
     for other in (kernel * scale, kernel[order][:, order]):
         same = condition_number(other) == pytest.approx(condition_number(kernel), rel=1e-4)
         assert same or min(condition_number(other), condition_number(kernel)) > 1e12
+
+
+@quick
+@given(matrices(least=2), SEEDS, SCALES)
+def test_top_eigenvalues_scale_do_not_depend_on_rotation_and_agree_with_scipy(matrix, seed, scale):
+    """Of a Gram matrix, whose gap is made wide enough to converge in 200 products."""
+    gram = matrix.T @ matrix + torch.diag(torch.tensor([50.0] + [0.0] * (matrix.shape[1] - 1)))
+    values = scipy.linalg.eigvalsh(gram.numpy())
+    assume(len(values) == 1 or values[-2] < 0.9 * values[-1])
+    start = torch.from_numpy(np.random.default_rng(seed).normal(size=len(values)))
+    rotation = orthogonal(len(values), seed)
+    for symmetric, factor in ((gram, 1.0), (gram * scale, scale), (-gram, -1.0), (rotation @ gram @ rotation.T, 1.0)):
+        found = top_eigenvalue(lambda v, symmetric=symmetric: symmetric @ v, start, 200)
+        assert found.value == pytest.approx(values[-1] * factor, rel=1e-5)
+        assert 0 <= found.residual <= 1e-3 * abs(found.value)
+
+
+@quick
+@given(matrices(least=2), SEEDS, st.floats(-5, 5))
+def test_random_targets_agree_with_numpy_and_move_with_their_offset(outputs, seed, shift):
+    offset = torch.from_numpy(np.random.default_rng(seed).normal(size=outputs.shape[1]))
+    expected = offset.numpy() + np.sin(1e5 * outputs.numpy())
+    assert random_targets(outputs, offset).numpy() == pytest.approx(expected, abs=1e-6)
+    moved = random_targets(outputs, offset + shift) - random_targets(outputs, offset)
+    assert moved.numpy() == pytest.approx(np.full(outputs.shape, shift), abs=1e-9)
+
+
+def adam_by_numpy(inputs, targets, weight, steps: int, rate: float) -> float:
+    """Full-batch Adam on a linear map, by the paper's algorithm; returns the error over the targets' variance."""
+    first, second = np.zeros_like(weight), np.zeros_like(weight)
+    for step in range(1, steps + 1):
+        gradient = 2 * inputs.T @ (inputs @ weight - targets) / targets.size
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        weight = weight - rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+    return ((inputs @ weight - targets) ** 2).mean() / targets.var(axis=0).mean()
+
+
+@quick
+@given(matrices(least=2), SEEDS, st.integers(0, 6))
+def test_training_agrees_with_numpy_and_does_not_depend_on_the_order_of_the_inputs(inputs, seed, steps):
+    rng = np.random.default_rng(seed)
+    targets, weight = rng.normal(size=(len(inputs), 2)), rng.normal(size=(inputs.shape[1], 2))
+    expected = adam_by_numpy(inputs.numpy(), targets, weight, steps, rate=0.1)
+    for order in (torch.arange(len(inputs)), permutation(len(inputs), seed)):
+        found = loss_after_training(
+            lambda weights, order=order: inputs[order] @ weights["w"],
+            {"w": torch.from_numpy(weight)},
+            torch.from_numpy(targets)[order],
+            num_steps=steps,
+            learning_rate=0.1,
+        )
+        assert float(found) == pytest.approx(expected, rel=1e-6)
 
 
 # ---- outputs and returns ---------------------------------------------------------------------------------------------

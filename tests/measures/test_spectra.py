@@ -65,6 +65,9 @@ def test_feature_rank_divides_by_the_root_of_the_inputs_and_is_absolute():
     assert feature_rank(features, epsilon=0.007) == 4
     assert feature_rank(features, epsilon=0.6) == 1
     assert feature_rank(features * 1e-3) == 0
+    # Undivided, as plots of the paper are reported to be: 4, 2, 0.08 and 0.032 themselves.
+    assert feature_rank(features, divide=False) == 4
+    assert feature_rank(features, epsilon=0.05, divide=False) == 3
     assert srank(features * 1e-3) == srank(features)
 
 

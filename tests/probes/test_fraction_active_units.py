@@ -7,12 +7,15 @@ import copy
 import pytest
 import torch
 from helpers import fit_tiny
+from tensordict import TensorDict
 from torch import Tensor, nn
 
 from callbacks import FractionActiveUnits, Reset
-from plasticity_rl import UserError
+from plasticity_rl import DrQV2, UserError, make_env
+from plasticity_rl.activations import record_pass
 from plasticity_rl.augment import random_shift
 from plasticity_rl.callback import RLCallback
+from plasticity_rl.measures import fraction_active_units
 
 
 def relu_outputs(layers: nn.Sequential, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -117,6 +120,24 @@ def test_at_initialisation_it_is_about_one_half(tmp_path):
         values.append([float(agent.latest[f"fau/{name}"]) for name in ("encoder", "actor", "critic")])
     for value in torch.tensor(values).mean(0).tolist():
         assert 0.40 <= value <= 0.60
+
+
+def test_a_fresh_published_network_on_real_images_is_at_one_half():
+    """84x84 images of cheetah_run, encoder, actor and critic; the published curves begin at 0.45 to 0.52."""
+    env = make_env("cheetah_run", seed=1)
+    seen = env.rollout(8)
+    env.close()
+    batch = TensorDict({"pixels": seen["pixels"], "action": seen["action"]}, batch_size=len(seen))
+    values = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        agent = DrQV2(tuple(seen["pixels"].shape[1:]), seen["action"].shape[-1])
+        recorded = record_pass(agent, batch).activations
+        layers = {name: list(agent.activation_layers(name).values()) for name in agent.module_names}
+        assert [len(own) for own in layers.values()] == [4, 2, 4]
+        values.append([fraction_active_units(recorded[layer] for layer in own) for own in layers.values()])
+    for value in torch.tensor(values).mean(0).tolist():
+        assert value == pytest.approx(0.5, abs=0.04)
 
 
 @pytest.mark.parametrize("period", [1, 4, 7])

@@ -56,6 +56,13 @@ def test_logged_values_are_those_recomputed_by_hand(tmp_path):
     assert len({round(value, 3) for value in logged.values()}) > 6
 
 
+def test_both_readings_of_the_feature_rank_side_by_side(tmp_path):
+    both = [FeatureRank(every_n_updates=1, batch_size=30, epsilon=0.05, divide=divide) for divide in (True, False)]
+    found = fit_tiny(tmp_path, callbacks=both, max_frames=60).latest
+    one, two = (found[f"rank/feature_rank{suffix}/encoder"] for suffix in ("", "_undivided"))
+    assert 0 < one < two <= 30
+
+
 def test_one_decomposition_per_module_and_update_serves_all(tmp_path, monkeypatch):
     calls = []
     original = plasticity_rl.probes.spectrum
