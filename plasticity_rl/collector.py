@@ -185,9 +185,13 @@ class StepCollector:
             with contextlib.suppress(Exception):  # nobody waits for that step any more
                 self._begun.result()
             self._begun = None
-        self._here(self._collector.shutdown)
+        self._here(self._close)
         if self._thread is not None:
             self._thread.shutdown()
+
+    def _close(self) -> None:
+        self._collector.shutdown()
+        self.env.close(raise_if_closed=False)  # TorchRL takes it for closed already: is_closed is true until told
 
 
 def _flat(tensordict: TensorDictBase) -> dict[str, Tensor]:

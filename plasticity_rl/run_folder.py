@@ -149,6 +149,9 @@ class RunFolder(pl.Callback):
         for note in idle_schedules(trainer.callbacks, as_agent(pl_module)):  # type: ignore[attr-defined]
             print(f"warning: {note}", file=sys.stderr)
         _print_where_to_look(trainer)
+        data = as_agent(pl_module).data
+        where = "memory, and as much on disk" if data.storage == "ram" else "disk"
+        print(f"Replay:      {data.replay_size_bytes / 1e9:.2f} GB{data.times_ranks} of {where} once it is full")
 
     @rank_zero_only
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

@@ -13,7 +13,7 @@ from test_laws import example
 from tiny_env import TinyPixelEnv
 
 import callbacks
-from plasticity_rl import UserError
+from plasticity_rl import UserError, make_env
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.collector import StepCollector
 from plasticity_rl.errors import RunFailure
@@ -174,6 +174,17 @@ def test_glfw_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("dm_control._render.BACKEND", "glfw")
     with pytest.raises(UserError, match=r"data.overlap=true .* set MUJOCO_GL=egl or osmesa"):
         fit_tiny(tmp_path, data_options=OVERLAP)
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_closing_frees_the_rendering_context_where_it_was_made(in_thread):
+    build = lambda: make_env("cartpole_swingup", seed=1, image_size=16, render="fast", action_repeat=8)  # noqa: E731
+    collector = StepCollector(build, lambda pixels: torch.zeros(1, 1), in_thread=in_thread)
+    collector.step()
+    physics = collector.env.base_env._dm_env.physics
+    assert physics._contexts is not None
+    collector.close()
+    assert physics._contexts is None
 
 
 @pytest.mark.slow
