@@ -19,6 +19,7 @@ class Recompute(RLCallback):
 
     def __init__(self) -> None:
         self.expected: dict[str, float] = {}
+        self.undivided: dict[str, float] = {}
 
     @torch.no_grad()
     def on_update_end(self, agent, batch, metrics) -> None:
@@ -34,6 +35,7 @@ class Recompute(RLCallback):
             self.expected[f"rank/srank/{name}"] = 1 + int((np.cumsum(s) / s.sum() < 0.95).sum())
             self.expected[f"rank/approximate_rank/{name}"] = 1 + int((np.cumsum(s**2) / (s**2).sum() < 0.99).sum())
             self.expected[f"rank/feature_rank/{name}"] = int((s / 30**0.5 > 0.05).sum())
+            self.undivided[f"rank/feature_rank_undivided/{name}"] = int((s > 0.05).sum())
             self.expected[f"rank/effective_rank/{name}"] = np.exp(-(p * np.log(p)).sum())
             self.expected[f"rank/stable_rank/{name}"] = (s**2).sum() / s[0] ** 2
 
@@ -57,10 +59,14 @@ def test_logged_values_are_those_recomputed_by_hand(tmp_path):
 
 
 def test_both_readings_of_the_feature_rank_side_by_side(tmp_path):
+    watcher = Recompute()
     both = [FeatureRank(every_n_updates=1, batch_size=30, epsilon=0.05, divide=divide) for divide in (True, False)]
-    found = fit_tiny(tmp_path, callbacks=both, max_frames=60).latest
-    one, two = (found[f"rank/feature_rank{suffix}/encoder"] for suffix in ("", "_undivided"))
-    assert 0 < one < two <= 30
+    found = fit_tiny(tmp_path, callbacks=[*both, watcher], max_frames=60).latest
+    expected = {tag: value for tag, value in watcher.expected.items() if "feature_rank" in tag} | watcher.undivided
+    assert {tag: found[tag] for tag in found if tag.startswith("rank/")} == expected
+    assert sum(watcher.undivided.values()) > sum(expected.values()) / 2, (
+        "the division must matter for this to be a test"
+    )
 
 
 def test_one_decomposition_per_module_and_update_serves_all(tmp_path, monkeypatch):
