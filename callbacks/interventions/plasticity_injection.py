@@ -76,12 +76,8 @@ class PlasticityInjection(ScheduledIntervention):
     def conflict_with(self, agent: RLModule, other: Intervention) -> str | None:
         """Refuse whatever would move a frozen head."""
         moves: frozenset[str] = frozenset()
-        if (
-            other.family != "experience"
-        ):  # it moves weights by updates of the agent's own, which leave frozen heads alone
-            with contextlib.suppress(
-                UserError
-            ):  # it names what a third will build: no head, checked again in its setup
+        if other.family != "experience":  # those move weights by updates, which leave frozen heads alone
+            with contextlib.suppress(UserError):  # it names what a third will build: no head, checked in its setup
                 moves = other.mutates(agent).parameters
         moved = sorted(self.mutates(agent).trainable & moves) if self.at_frames else []
         if moved:
