@@ -9,6 +9,7 @@ Order never depends on the YAML: interventions act at the start of an update, so
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +85,7 @@ class RLCallback(pl.Callback):
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor arguments by name."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return {name: getattr(self, name) for name in _parameters(type(self))}  # type: ignore[arg-type]
 
     @property
     def state_key(self) -> str:
@@ -335,6 +336,12 @@ class Probe(RLCallback):
 def _evaluation_follows(agent: RLModule) -> bool:
     frames, data = agent.env_frames, agent.data
     return frames % data.eval_every_n_frames == 0 or frames >= data.max_frames
+
+
+@functools.cache
+def _parameters(callback: type) -> tuple[str, ...]:
+    """Names of the constructor's arguments: Lightning asks for the ``state_key`` at every call of every hook."""
+    return tuple(inspect.signature(callback).parameters)
 
 
 def as_agent(module: pl.LightningModule) -> RLModule:
