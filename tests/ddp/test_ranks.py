@@ -155,7 +155,7 @@ def test_first_rank_killed_ends_the_other_and_resumes_exactly(tmp_path):
     """Killed in mid-epoch at frame 160, resumed from 100: the same weights, moments and generators of both ranks."""
     fit = ["-m", "plasticity_rl", "fit", *TINY, "--max_frames=300", "--trainer.devices=2"]
     straight, killed = (f"--trainer.default_root_dir={tmp_path / name}" for name in ("straight", "killed"))
-    kill = "--trainer.callbacks+=fail_on_rank.FailOnRank --trainer.callbacks.rank=0 --trainer.callbacks.kill=true"
+    kill = "--trainer.callbacks+=fail_on_rank.FailOnRank --trainer.callbacks.rank=0 --trainer.callbacks.signum=9"
     assert start(*fit, straight).returncode == 0
     assert start(*fit, killed, *kill.split(), "--trainer.callbacks.frame=160").returncode == -signal.SIGKILL
     until = time.monotonic() + 120
@@ -164,11 +164,31 @@ def test_first_rank_killed_ends_the_other_and_resumes_exactly(tmp_path):
     assert processes_of(tmp_path / "killed") == []
     resumed = start(*fit, killed, "--ckpt_path=last", "--trainer.callbacks=null")
     assert resumed.returncode == 0, resumed.stderr[-2000:]
-    one, two = (fingerprint(checkpoint(tmp_path / name)) for name in ("straight", "killed"))
+    assert run_differences(tmp_path / "straight", tmp_path / "killed") == []
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_stops_all_after_the_same_step_and_the_run_goes_on_exactly(tmp_path):
+    fit = ["-m", "plasticity_rl", "fit", *TINY, "--max_frames=300", "--trainer.devices=2"]
+    straight, stopped = (f"--trainer.default_root_dir={tmp_path / name}" for name in ("straight", "stopped"))
+    term = f"--trainer.callbacks+=fail_on_rank.FailOnRank --trainer.callbacks.signum={int(signal.SIGTERM)}"
+    assert start(*fit, straight).returncode == 0
+    process = start(*fit, stopped, *term.split(), "--trainer.callbacks.frame=160")
+    assert process.returncode == 128 + signal.SIGTERM, process.stderr[-2000:]
+    assert "Stopped by SIGTERM at env frame 160; the last checkpoint is" in process.stdout
+    assert [line for line in process.stderr.splitlines() if line.startswith(("error", "Traceback"))] == []
+    assert checkpoint(tmp_path / "stopped")["rl"]["env_frames"] == 160
+    assert start(*fit, stopped, "--ckpt_path=last", "--trainer.callbacks=null").returncode == 0
+    assert run_differences(tmp_path / "straight", tmp_path / "stopped") == []
+
+
+def run_differences(first: Path, second: Path) -> list[str]:
+    """Return in what the last checkpoints of two runs differ."""
+    one, two = (fingerprint(checkpoint(folder)) for folder in (first, second))
     parts = ("state_dict", "optimizer_states", "rl", "RLDataModule", "other_ranks")
     different = [d for part in parts for d in differences(one[part], two[part], part)]
     # Which files these are, and which start wrote last, is no part of what the run is.
-    assert [d for d in different if not re.search("replay/storage/(run|session): ", d)] == []
+    return [d for d in different if not re.search("replay/storage/(run|session): ", d)]
 
 
 @pytest.mark.slow
