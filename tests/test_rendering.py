@@ -128,7 +128,7 @@ def test_the_early_exit_hook_exists() -> None:
 
 
 DROP_IN_A_CYCLE = """
-import gc
+import gc, os
 from plasticity_rl import make_env
 gc.disable()
 for _ in range(3):
@@ -139,11 +139,13 @@ for _ in range(3):
     gc.collect()
 print("collected")
 from dm_control._render.executor import render_executor
-print(len(render_executor._THREAD_POOL_EXECUTOR_POOL._deque))
+print(len(render_executor._THREAD_POOL_EXECUTOR_POOL._deque), os.environ["MUJOCO_GL"])
 """
 
 
 def test_an_environment_dropped_in_a_reference_cycle_is_freed() -> None:
     """An agent, its trainer and its environments refer to each other; without the kept threads this waits forever."""
     run = in_new_process(DROP_IN_A_CYCLE, timeout_seconds=250)
-    assert run.stdout.split() == ["collected", "1"], run.stderr  # one thread, used three times
+    assert run.stdout.startswith("collected"), run.stderr
+    _, unused, backend = run.stdout.split()
+    assert int(unused) == (0 if backend == "egl" else 1)  # EGL draws in this thread; else one thread, used three times
