@@ -137,7 +137,7 @@ def environments(task: str, counts: list[int], image_size: int) -> None:
     def collector(count: int) -> StepCollector:
         env = make_env(task, seed=1, num_envs=count, image_size=image_size)
         action_dim = env.action_spec.shape[-1]
-        return StepCollector(env, lambda observations: torch.rand(len(observations), action_dim) * 2 - 1)
+        return StepCollector(lambda: env, lambda observations: torch.rand(len(observations), action_dim) * 2 - 1)
 
     collectors = {count: collector(count) for count in counts}
 

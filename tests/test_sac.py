@@ -241,8 +241,8 @@ def test_surgery_in_place_is_seen_by_the_next_update():
 
 def test_resets_start_actor_critic_and_temperature_again(tmp_path):
     watcher = Watcher()
-    reset = callbacks.Reset(modules=["actor", "critic", "temperature"], at_frames=[196])
-    agent = fit_tiny(tmp_path, callbacks=[reset, watcher], agent_options={"lr": 1e-2}, **STATE)
+    reset = callbacks.Reset(modules=["actor", "critic", "temperature"], at_frames=[192])
+    agent = fit_tiny(tmp_path, callbacks=[reset, watcher], agent_options={"lr": 1e-2}, max_frames=198, **STATE)
     assert watcher.identities == parameter_identities(agent)
     # one update after the reset: Adam moves log_alpha by lr = 0.01 from log 1 = 0
     assert abs(float(agent.temperature.log_alpha.detach())) == pytest.approx(0.01, rel=1e-3)
