@@ -26,6 +26,7 @@ from plasticity_rl.checkpoint_io import refuse_other_architecture
 from plasticity_rl.description import describe
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
+from plasticity_rl.heap import keep_freed_memory
 from plasticity_rl.precision import full_precision, widen
 from plasticity_rl.rng import NamedGenerators, global_rng_state, set_global_rng_state
 from plasticity_rl.schedules import exact_ratio
@@ -275,6 +276,7 @@ class RLModule(SharedMeasurements):
 
     def setup(self, stage: str) -> None:
         """Forget what belonged to an earlier Trainer."""
+        keep_freed_memory()
         self.rng.rank = self.global_rank
         self._callbacks, self._loss_terms = None, {}
 
