@@ -89,7 +89,9 @@ def training(size: dict[str, int], replay_ratio: float, own_update: bool) -> Non
     from tensordict import TensorDict
 
     from plasticity_rl import DrQV2
+    from plasticity_rl.heap import keep_freed_memory
 
+    keep_freed_memory()  # as in a run: it is no part of the loop
     image_size, batch_size = size.pop("image_size"), size.pop("batch_size")
     agent = DrQV2((9, image_size, image_size), ACTION_DIM, **size)
     optimizers = agent.configure_optimizers()

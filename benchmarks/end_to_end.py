@@ -10,10 +10,11 @@ from typing import Any
 
 from benchmarks import reference
 from benchmarks.child import command
-from benchmarks.contest import Contestants, Lane, interleave
+from benchmarks.contest import Contestants, Lane
 from benchmarks.options import Options
 from benchmarks.ours import BLANK, QUICK, fit_command
-from benchmarks.report import print_rates, rate_rows
+from benchmarks.report import print_rates
+from benchmarks.rounds import measured, reference_lanes
 
 ACTION_REPEAT = 2
 
@@ -24,7 +25,6 @@ def run(options: Options) -> dict[str, Any]:
     n = options.units or (20 if full else 10)
     if n % 2:
         raise SystemExit("error: --units must be even: an update comes with every second env step")
-    lanes: list[Lane] = []
     with Contestants() as group:
         ours = []
         extra = [f"--data.task={options.task}"] if full else [*BLANK, *QUICK]
@@ -33,21 +33,13 @@ def run(options: Options) -> dict[str, Any]:
             fit = fit_command("TimedTraining", options.size, options.new_folder(), *arguments)
             if contestant := group.start(name, fit):
                 ours.append(Lane(name, contestant, {"n": n}))
-        if options.reference:
-            training = command("reference:training", path=options.reference, task=options.task, device=options.device)
-            for name, settings in options.reference_settings(ours[0].contestant.ready["settings"]):
-                if contestant := group.start(name, training, settings):
-                    lanes.append(Lane(name, contestant, {"n": n}))
-        lanes += ours
-        ready = {lane.name: lane.contestant.ready for lane in lanes}
-        answers = interleave(lanes, options.repeats)
-        failed = group.failed
-    baseline = lanes[0].name
-    rows = rate_rows(answers, baseline, scale=ACTION_REPEAT)
+        theirs = command("reference:training", path=options.reference, task=options.task, device=options.device)
+        lanes = [*reference_lanes(options, group, ours, theirs), *ours]
+        found = measured(lanes, options.repeats, group, scale=ACTION_REPEAT)
     title = f"end_to_end: env frames per second, {options.task if full else 'blank'}, {n} env steps a turn"
-    print_rates(title, "frames/s", rows, baseline, cpu=False)
-    for name, about in ready.items():
+    print_rates(title, "frames/s", found["rows"], lanes[0].name, cpu=False)
+    for name, about in found["contestants"].items():
         settings = " ".join(f"{key}={value}" for key, value in about["settings"].items())
         workers = f", {reference.WORKERS} loader workers" if name.startswith("reference") else ""
         print(f"{name}: {about['torch_threads']} threads of torch{workers}; {settings or 'no settings'}")
-    return {"rows": rows, "answers": answers, "contestants": ready, "failed": failed}
+    return found

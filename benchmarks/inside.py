@@ -34,6 +34,8 @@ def random_batch(batch_size: int, obs_shape: tuple[int, ...], action_dim: int) -
 class TimedUpdates(pl.Callback):
     """Times ``agent.update`` before training begins, in the context in which the Trainer runs a training step.
 
+    With several ranks all do the updates that rank 0 is asked for, each on its share of the batch.
+
     Args:
         warm_up: Updates before the first measurement.
     """
@@ -44,7 +46,7 @@ class TimedUpdates(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, agent: Any) -> None:
         batches: dict[int, TensorDict] = {}
 
-        def work(n: int, batch_size: int = agent.data.batch_size) -> None:
+        def work(n: int, batch_size: int) -> None:
             if batch_size not in batches:
                 batches[batch_size] = random_batch(batch_size, agent.data.obs_shape, agent.action_dim)
             for _ in range(n):
@@ -52,8 +54,14 @@ class TimedUpdates(pl.Callback):
                 with trainer.precision_plugin.train_step_context():
                     agent.update(batch)
 
-        work(self.warm_up)
-        serve(work, device=str(agent.device), precision=str(trainer.precision))
+        def together(**request: int) -> None:
+            work(**{"batch_size": share, **trainer.strategy.broadcast(request)})
+
+        share = agent.data.batch_size // trainer.world_size
+        work(self.warm_up, share)
+        while trainer.global_rank:  # until rank 0 ends
+            together()
+        serve(together, device=str(agent.device), precision=str(trainer.precision))
 
 
 class TimedReplay(pl.Callback):

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from benchmarks import ours, reference
 
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+"""What ``plasticity_rl.heap`` sets in our processes, as variables of the environment."""
+
 
 @dataclass
 class Options:
@@ -54,18 +57,15 @@ class Options:
     def reference_settings(
         self, our_settings: Mapping[str, str], own: Mapping[str, str] | None = None
     ) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield name and environment of the reference as its ``train.py`` runs, and with the variables of our command.
+        """Yield name and environment of the reference as its ``train.py`` runs, and as our command runs.
 
         Args:
             our_settings: The environment in which our command runs.
             own: What both get, a thread count for example.
         """
         yield "reference", reference.settings(own)
-        with_ours = reference.settings(
-            {**(own or {}), **{k: v for k, v in our_settings.items() if k != "RL_LOGGING_LEVEL"}}
-        )
-        if with_ours != reference.settings(own):
-            yield "reference, our environment", with_ours
+        ours = {name: value for name, value in our_settings.items() if name != "RL_LOGGING_LEVEL"}
+        yield "reference, our environment", reference.settings({**KEEP_FREED_MEMORY, **(own or {}), **ours})
 
     def close(self) -> None:
         """Delete the run folders."""

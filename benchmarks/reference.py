@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.child import Gate, command, serve
+from benchmarks.child import Gate, serve
 
 FILES = ("dmc.py", "drqv2.py", "replay_buffer.py", "utils.py")
 WORKERS = 4
@@ -120,11 +120,6 @@ def updates(path: str, device: str) -> None:
 
     work(2)
     serve(work, device=str(torch.device(device)), precision="float32")
-
-
-def updates_command(path: str, device: str) -> list[str]:
-    """Return the command of :func:`updates`."""
-    return command("reference:updates", path=path, device=device)
 
 
 def _new_storage(modules: Any, env: Any, folder: Path) -> Any:

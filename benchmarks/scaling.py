@@ -1,4 +1,4 @@
-"""Cost against batch size, image size, size of the replay and number of environments; draws one figure."""
+"""Cost against batch size, image size, size of the replay, number of environments and of ranks; draws one figure."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ RANGES = {
         "image size": [48, 64, 84, 100],
         "transitions in the replay": [10_000, 30_000, 100_000, 300_000, 1_000_000],
         "environments": [1, 2, 4, 8],
+        "ranks": [1, 2],
     },
     "tiny": {
         "batch size": [4, 8],
         "image size": [16, 24],
         "transitions in the replay": [1000, 2000],
         "environments": [1, 2],
+        "ranks": [1, 2],
     },
 }
 MEASURED = {
@@ -32,6 +34,7 @@ MEASURED = {
     "image size": "ms per update",
     "transitions in the replay": "ms per batch of 256",
     "environments": "ms per env step",
+    "ranks": "ms per update of all",
 }
 REPLAY_IMAGE_SIZE = 32
 """Frames of 3 KB, so that a million of them fit into memory; those of 84 pixels have 21 KB."""
@@ -47,6 +50,7 @@ def run(options: Options) -> dict[str, Any]:
         ("image size", _image_sizes),
         ("transitions in the replay", _replay_sizes),
         ("environments", _environments),
+        ("ranks", _ranks),
     ):
         with Contestants() as group:
             lanes = measure(options, ranges[what], group, threads)
@@ -150,6 +154,18 @@ def environments(task: str, counts: list[int], image_size: int) -> None:
     serve(work)
 
 
+def _ranks(options: Options, counts: list[int], group: Contestants, threads: dict[str, str]) -> list[Lane]:
+    """Return a lane for every number of ranks, which share the batch and the cores (on GPUs: a GPU for each)."""
+    lanes = []
+    for count in counts:
+        arguments = [*BLANK, f"--trainer.accelerator={options.accelerator}", f"--trainer.devices={count}"]
+        fit = fit_command("TimedUpdates", options.size, options.new_folder(), *arguments, *_more(options))
+        own = {"OMP_NUM_THREADS": str(max(options.threads // count, 1))}
+        if contestant := group.start(f"{count} ranks", fit, own):
+            lanes.append(Lane(str(count), contestant, {"n": 3}))
+    return lanes
+
+
 def draw(found: dict[str, Any], path: Path) -> None:
     """Draw every cost against what it depends on; bars are the range over the rounds."""
     import matplotlib
@@ -158,7 +174,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     matplotlib.rcParams["svg.hashsalt"] = "plasticity_rl"  # the same numbers, the same file
-    figure, axes = plt.subplots(1, 4, figsize=(11, 2.5), constrained_layout=True)
+    figure, axes = plt.subplots(1, len(found), figsize=(2.6 * len(found), 2.5), constrained_layout=True)
     for axis, (what, rows) in zip(axes, found.items(), strict=True):
         x, y, low, high = zip(*rows, strict=True)
         errors = [[b - a for a, b in zip(low, y, strict=True)], [b - a for a, b in zip(y, high, strict=True)]]
