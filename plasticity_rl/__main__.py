@@ -64,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         return _fail(f"no command {args[0]!r}; there are {', '.join(COMMANDS)}.{suggestion(args[0], COMMANDS)}")
     os.environ.setdefault("RL_LOGGING_LEVEL", "ERROR")  # TorchRL reads it at import; its INFO lines break the bar
-    if (os.cpu_count() or 1) <= 2:
-        # On two cores a second thread waits for renderer and system more than it computes (1.3 to 5 times slower).
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from plasticity_rl.threads import start_with_one
+
+    start_with_one()
     asks = any(arg in ("-h", "--help") or arg.startswith("--print_config") for arg in args)
     threading.excepthook = _in_thread
     try:

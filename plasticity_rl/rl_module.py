@@ -31,6 +31,7 @@ from plasticity_rl.precision import full_precision, widen
 from plasticity_rl.rng import NamedGenerators, global_rng_state, set_global_rng_state
 from plasticity_rl.schedules import exact_ratio
 from plasticity_rl.shared_measurements import SharedMeasurements
+from plasticity_rl.threads import use_more_for_large_updates
 from plasticity_rl.units import mean_over_ranks
 
 COUNTERS = ("env_frames", "env_steps", "num_updates")
@@ -277,6 +278,8 @@ class RLModule(SharedMeasurements):
     def setup(self, stage: str) -> None:
         """Forget what belonged to an earlier Trainer."""
         keep_freed_memory()
+        if stage == "fit":
+            use_more_for_large_updates(self)
         self.rng.rank = self.global_rank
         self._callbacks, self._loss_terms = None, {}
 

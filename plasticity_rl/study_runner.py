@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from plasticity_rl.study import StudyRun, needed_by, state_of
+from plasticity_rl.threads import CHOOSE
 
 SECONDS_TO_STOP = 600
 """How long a run that was asked to stop may take to save: an update and an evaluation episode, on a slow machine."""
@@ -41,7 +42,9 @@ Launch = Callable[[Sequence[str], IO[bytes]], Job]
 
 def launch_here(arguments: Sequence[str], log: IO[bytes], *, num_workers: int) -> Job:
     """Start a process on this machine; workers share the cores, unless the user said how many threads each has."""
-    threads = max(1, (os.cpu_count() or 1) // num_workers)
+    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num_workers)), **os.environ}
+    if num_workers > 1:
+        environment.pop(CHOOSE, None)  # a run beside others does not take their cores
     # A session of its own: Ctrl-C reaches this process alone, which then asks the runs to stop, once.
     return subprocess.Popen(
         [sys.executable, "-m", "plasticity_rl", "fit", *arguments],
@@ -49,7 +52,7 @@ def launch_here(arguments: Sequence[str], log: IO[bytes], *, num_workers: int) -
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        env={"OMP_NUM_THREADS": str(threads), **os.environ},
+        env=environment,
     )
 
 
