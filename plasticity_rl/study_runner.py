@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
 from plasticity_rl.study import StudyRun, needed_by, state_of
+from plasticity_rl.study_progress import reason
 from plasticity_rl.threads import CHOOSE
 
 SECONDS_TO_STOP = 600
@@ -78,6 +79,7 @@ class Runner:
         num_workers: Runs at a time.
         launch: Starts a run; by default here.
         say: Told one line for everything that happens.
+        show: Told again and again how many runs have ended, and the logs of those that go on by name.
         failed: Runs that ended with an error, with their exit code.
         done: Runs that came to their end in this call.
     """
@@ -86,6 +88,7 @@ class Runner:
     num_workers: int
     launch: Launch | None = None
     say: Callable[[str], None] = print
+    show: Callable[[int, Mapping[str, Path]], None] = lambda over, logs: None
     failed: list[tuple[StudyRun, int]] = field(default_factory=list)
     done: list[StudyRun] = field(default_factory=list)
     _workers: list[Worker] = field(default_factory=list)
@@ -101,6 +104,7 @@ class Runner:
                     self._workers.append(self._start(run))
                     self.say(self._line("started", run, total))
                 time.sleep(POLL_SECONDS)
+                self.show(len(self.done) + len(self.failed), {one.run.name: log_of(one.run) for one in self._workers})
                 for worker in [one for one in self._workers if one.job.poll() is not None]:
                     self._finish(worker, total)
         finally:
@@ -116,7 +120,7 @@ class Runner:
     def _start(self, run: StudyRun) -> Worker:
         run.folder.mkdir(parents=True, exist_ok=True)
         resume = ["--ckpt_path", "last"] if state_of(run, self.max_frames) == "stopped" else []
-        log = (run.folder / "log.txt").open("ab")
+        log = log_of(run).open("ab")
         arguments = [*run.arguments, *resume]
         if self.launch is None:
             job = launch_here(arguments, log, num_workers=self.num_workers)
@@ -134,7 +138,7 @@ class Runner:
             self.say(self._line("finished", worker.run, total, f" in {minutes:.1f} minutes"))
         else:
             self.failed.append((worker.run, code))
-            self.say(self._line(f"failed with exit code {code}", worker.run, total, f": {last_line(worker.run)}"))
+            self.say(self._line(f"failed with exit code {code}", worker.run, total, f": {reason(log_of(worker.run))}"))
 
     def _line(self, what: str, run: StudyRun, total: int, more: str = "") -> str:
         over = len(self.done) + len(self.failed)
@@ -153,11 +157,9 @@ class Runner:
         self._workers.clear()
 
 
-def last_line(run: StudyRun) -> str:
-    """Return the last line that a run printed, and where the others are."""
-    path = Path(run.folder) / "log.txt"
-    lines = path.read_text(errors="replace").strip().splitlines() if path.is_file() else []
-    return f"{lines[-1].strip() if lines else 'it printed nothing'} ({path})"
+def log_of(run: StudyRun) -> Path:
+    """Return the file with all that a run prints."""
+    return Path(run.folder) / "log.txt"
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from plasticity_rl.commands.arguments import OneLineArguments, share, whole_number
 from plasticity_rl.errors import RunFailure, UserError
 from plasticity_rl.study import Study, command, count_states, read_study, state_of
+from plasticity_rl.study_progress import LiveTable
 from plasticity_rl.study_runner import Launch, Runner
 
 if TYPE_CHECKING:
@@ -104,12 +105,15 @@ def run_all(study: Study, path: Path, num_workers: int, launch: Launch | None = 
     if len(study.seeds) < FEW_SEEDS:
         print(f"note: {len(study.seeds)} seeds per arm; intervals are rough below {FEW_SEEDS}")
     print(f"TensorBoard: tensorboard --logdir {study.folder}", flush=True)
-    runner = Runner(study.max_frames, num_workers, launch, say=lambda line: print(line, flush=True))
+    table = LiveTable(study.name, len(runs) - counts.get("finished", 0), num_workers)
+    runner = Runner(study.max_frames, num_workers, launch, say=table.say, show=table.show)
     try:
         runner.run_all(runs)
     except KeyboardInterrupt:
-        print(f"Stopped: go on with plasticity-rl study run {path}", flush=True)
+        table.say(f"Stopped: go on with plasticity-rl study run {path}")
         raise
+    finally:
+        table.close()
     if runner.failed:
         names = ", ".join(one.name for one, _ in runner.failed)
         raise RunFailure(
