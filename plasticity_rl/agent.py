@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from plasticity_rl import losses
-from plasticity_rl.augment import RandomShift
+from plasticity_rl.augment import RandomShift, refuse_large_shift
 from plasticity_rl.augment_chain import AugmentationChain
 from plasticity_rl.compiled import Compiled, Run, plain
 from plasticity_rl.errors import UserError
-from plasticity_rl.networks import Actor, Critic, encoder_for, init_weights, noisy_action
+from plasticity_rl.limits import MAX_LR, refuse_large_networks
+from plasticity_rl.networks import Actor, Critic, count_parameters, encoder_for, init_weights, noisy_action
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.schedules import parse_schedule
 from plasticity_rl.units import Reader
@@ -88,14 +89,12 @@ class DrQV2(RLModule):
     ) -> None:
         super().__init__(replay_ratio=replay_ratio, num_seed_frames=num_seed_frames, seed=seed)
         self.save_hyperparameters(ignore=["augmentations"])  # modules: a checkpoint holds tensors and plain data only
-        for name, value in {"feature_dim": feature_dim, "hidden_dim": hidden_dim, "num_channels": num_channels}.items():
-            if value < 1:
-                raise UserError(f"model.{name}={value} must be a whole number >= 1")
+        widths = {"feature_dim": feature_dim, "hidden_dim": hidden_dim, "num_channels": num_channels}
         for name, value in {"random_shift_pad": random_shift_pad, "num_seed_frames": num_seed_frames}.items():
             if value < 0:
                 raise UserError(f"model.{name}={value} must be a whole number >= 0")
-        if not 0 < lr < float("inf"):
-            raise UserError(f"model.lr={lr} must be > 0; published: 0.0001")
+        if not 0 < lr <= MAX_LR:
+            raise UserError(f"model.lr={lr} must be > 0 and at most {MAX_LR:g}; published: 0.0001")
         if not stddev_clip >= 0:
             raise UserError(f"model.stddev_clip={stddev_clip} must be >= 0; published: 0.3")
         if not 0 < critic_target_tau <= 1:
@@ -108,6 +107,7 @@ class DrQV2(RLModule):
             )
         self.stddev_clip = stddev_clip
         self.action_dim = action_dim
+        self._refuse_widths(obs_shape, widths)
         self.encoder = encoder_for(obs_shape, num_channels)
         if len(obs_shape) == 1:  # states: there is nothing to encode
             self.observation_key = "state"
@@ -117,6 +117,7 @@ class DrQV2(RLModule):
         self.random_shift_pad = random_shift_pad
         if augmentations is not None and self.observation_key != "pixels":
             raise UserError("model.augmentations: states are not augmented, only images; leave it out")
+        refuse_large_shift(random_shift_pad, obs_shape, "model.random_shift_pad")
         published = [RandomShift(random_shift_pad)] if self.observation_key == "pixels" else []
         self.augmentations = AugmentationChain(published if augmentations is None else augmentations, obs_shape)
         self.actor = Actor(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
@@ -124,6 +125,14 @@ class DrQV2(RLModule):
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self._run: Run = plain if compile is None else Compiled(compile)
         self._move_target = get_ema_multi_avg_fn(1.0 - critic_target_tau)
+
+    def _refuse_widths(self, obs_shape: tuple[int, ...], widths: dict[str, int]) -> None:
+        """Refuse networks of no width, and those that no memory can hold, before they are built."""
+        for name, value in widths.items():
+            if value < 1:
+                raise UserError(f"model.{name}={value} must be a whole number >= 1")
+        count = count_parameters(obs_shape, self.action_dim, **widths)
+        refuse_large_networks(sum(count.values()), count["critic"], widths, "50, 1024, 32 for images of 84 pixels")
 
     @property
     def augment(self) -> bool:

@@ -40,6 +40,15 @@ def random_shift(images: Tensor, pad: int, generator: torch.Generator | None = N
     return shift(images, offsets[0] - pad, offsets[1] - pad)
 
 
+def refuse_large_shift(pad: int, obs_shape: tuple[int, ...], option: str) -> None:
+    """Raise UserError when images ``(channels, height, width)`` could be shifted until nothing but a border is left."""
+    if len(obs_shape) == 3 and pad >= min(obs_shape[1:]):
+        raise UserError(
+            f"{option}={pad} must be less than the {min(obs_shape[1:])} pixels of the image: shifts by all of it leave "
+            "nothing but its border (published: 4 of 84)"
+        )
+
+
 def shift(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
     """Read each image ``down`` rows below and ``right`` columns beside, repeating the border.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from plasticity_rl.augment import Augmentation, KorniaAugmentation
+from plasticity_rl.augment import Augmentation, KorniaAugmentation, RandomShift, refuse_large_shift
 from plasticity_rl.errors import UserError
 from plasticity_rl.rng import NamedGenerators
 
@@ -97,6 +97,8 @@ def refuse_unusable(stage: object, obs_shape: tuple[int, ...]) -> None:
         raise UserError(
             f"model.augmentations: {stage!r} is not a torch module, such as plasticity_rl.augment.RandomShift"
         )
+    if isinstance(stage, RandomShift):
+        refuse_large_shift(stage.pad, obs_shape, "model.augmentations: RandomShift.pad")
     if obs_shape[0] % 3 and not isinstance(stage, Augmentation):
         raise UserError(
             f"model.augmentations: {type(stage).__name__} needs RGB frames, but observations are {obs_shape}"

@@ -41,6 +41,7 @@ from plasticity_rl.data import RLDataModule
 from plasticity_rl.description import short_name
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.launch import same_run_dir
+from plasticity_rl.limits import refuse_extreme_numbers
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.run_folder import refuse_other_run, refuse_unwritable, requeued_checkpoint
 from plasticity_rl.run_logger import run_logger
@@ -202,6 +203,7 @@ class RLCLI(LightningCLI):
         refuse_other_run(run_dir, resuming=self.config.fit.ckpt_path is not None)
 
     def _refuse_options(self, config: Any) -> None:
+        refuse_extreme_numbers(config)
         refuse_nulls(config.data, RLDataModule, "data.")
         refuse_nulls(config.model, AGENTS[config.agent], "model.")
         refuse_trainer_options(config.trainer)

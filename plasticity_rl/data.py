@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from plasticity_rl.collector import Policy, StepCollector, WatchedPolicy
 from plasticity_rl.envs import Observation, make_env
 from plasticity_rl.errors import RunFailure, UserError, describe_error
 from plasticity_rl.evaluation import Episode, play_episode
+from plasticity_rl.limits import refuse_bad_data_numbers, refuse_large_batch, refuse_large_batches
 from plasticity_rl.nan_guard import DetectNaN
 from plasticity_rl.ranks import all_finished, refuse_different, times_ranks
 from plasticity_rl.rendering import refuse_drawing_in_threads
@@ -107,7 +109,7 @@ class RLDataModule(pl.LightningDataModule):
         self.keep_frames_of: int | None = None
         self.world_size_of_checkpoint: int | None = None
         """Ranks of the run whose checkpoint is looked at with one process, or None for as many as there are."""
-        self._refuse_bad_numbers()
+        refuse_bad_data_numbers(self)
         self.refuse_uneven(1)
         self.current_task = task
         self._eval_envs: dict[str, EnvBase] = {}
@@ -116,16 +118,7 @@ class RLDataModule(pl.LightningDataModule):
         self._refuse_long_returns(getattr(env_of_task, "episode_steps", None))
         self.obs_shape: tuple[int, ...] = tuple(env_of_task.observation_spec[observation].shape)
         self.action_dim: int = env_of_task.action_spec.shape[-1]
-
-    def _refuse_bad_numbers(self) -> None:
-        names = ("action_repeat", "frame_stack", "image_size", "num_envs", "n_step", "batch_size", "capacity")
-        if self.observation not in ("pixels", "state"):
-            raise UserError(f"data.observation={self.observation!r} must be 'pixels' or 'state'")
-        for name in (*names, "max_frames", "eval_every_n_frames", "num_eval_episodes", "resumable_epochs"):
-            if getattr(self, name) < 1:
-                raise UserError(f"data.{name}={getattr(self, name)} must be a whole number >= 1")
-        if not 0 <= self.discount <= 1:
-            raise UserError(f"data.discount={self.discount} must be in [0, 1]; the published value is 0.99")
+        refuse_large_batch(batch_size, self.observation_bytes, "data.batch_size")
 
     def refuse_uneven(self, world_size: int) -> None:
         """Raise UserError when ``world_size`` ranks cannot share a batch, or the frames between evaluations, evenly."""
@@ -148,6 +141,11 @@ class RLDataModule(pl.LightningDataModule):
                 f"data.n_step={self.n_step} does not fit in an episode of {self.task}, which has {episode_steps:.0f} "
                 f"env steps (action_repeat={self.action_repeat}), so no update would ever happen: lower --data.n_step"
             )
+
+    @property
+    def observation_bytes(self) -> int:
+        """Bytes of one observation: pixels are uint8, states float32."""
+        return math.prod(self.obs_shape) * (1 if self.observation == "pixels" else 4)
 
     @property
     def world_size(self) -> int:
@@ -204,6 +202,7 @@ class RLDataModule(pl.LightningDataModule):
         refuse_drawing_in_threads(self.overlap and self.observation == "pixels")
         self._all_can_sample = False
         callbacks = self.trainer.callbacks  # type: ignore[union-attr]
+        refuse_large_batches(callbacks, self.observation_bytes)
         if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
             self._refuse_too_few_seed_frames(agent.num_seed_frames)
         run_dir, rank = self.trainer.default_root_dir, self.trainer.global_rank  # type: ignore[union-attr]

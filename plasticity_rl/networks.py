@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -104,6 +106,34 @@ def encoder_for(obs_shape: tuple[int, ...], num_channels: int) -> Encoder | Stat
         raise UserError(f"obs_shape={tuple(obs_shape)} must be (channels, height, width) of images or (n,) of states")
     channels, height, width = obs_shape
     return Encoder((channels, height, width), num_channels)
+
+
+def count_parameters(
+    obs_shape: tuple[int, ...], action_dim: int, feature_dim: int, hidden_dim: int, num_channels: int
+) -> dict[str, int]:
+    """Return how many parameters encoder, actor and critic will have, without building them: they may be too large.
+
+    Args:
+        obs_shape: ``(channels, height, width)`` of images of at least 15 pixels, or ``(n,)`` of states.
+        action_dim: Number of action dimensions.
+        feature_dim: Width of the trunk's output.
+        hidden_dim: Width of the hidden layers.
+        num_channels: Channels of each convolution.
+    """
+    encoder, repr_dim = 0, math.prod(obs_shape)
+    if len(obs_shape) == 3:
+        channels, height, width = obs_shape
+        encoder = (9 * channels + 1) * num_channels + 3 * (9 * num_channels + 1) * num_channels
+        repr_dim = num_channels * ((height - 3) // 2 - 5) * ((width - 3) // 2 - 5)
+    trunk = (repr_dim + 1) * feature_dim + 2 * feature_dim  # a layer and its norm
+    actor = trunk + count_mlp_parameters(feature_dim, hidden_dim, action_dim)
+    critic = trunk + 2 * count_mlp_parameters(feature_dim + action_dim, hidden_dim, 1)
+    return {"encoder": encoder, "actor": actor, "critic": critic}
+
+
+def count_mlp_parameters(in_dim: int, hidden_dim: int, out_dim: int) -> int:
+    """Return the number of parameters of three linear layers, of which ``hidden_dim`` lies between."""
+    return (in_dim + 1) * hidden_dim + (hidden_dim + 1) * hidden_dim + (hidden_dim + 1) * out_dim
 
 
 def _trunk(repr_dim: int, feature_dim: int) -> nn.Sequential:

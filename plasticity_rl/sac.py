@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from plasticity_rl.errors import UserError
-from plasticity_rl.networks import init_weights
+from plasticity_rl.limits import MAX_LR, refuse_large_networks
+from plasticity_rl.networks import count_mlp_parameters, init_weights
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.sac_loss import ModularSACLoss, SquashedGaussian
 
 LOG_STD_BOUNDS = (-20.0, 2.0)
+MAX_TEMPERATURE = 1e6
+"""Of the entropy's initial weight, and of the entropy in nats that it is tuned to: far beyond, float32 overflows."""
 
 
 class SAC(RLModule):
@@ -79,9 +82,15 @@ class SAC(RLModule):
         for name, value, least in (("hidden_dim", hidden_dim, 1), ("num_seed_frames", num_seed_frames, 0)):
             if value < least:
                 raise UserError(f"model.{name}={value} must be a whole number >= {least}")
-        for name, number in (("lr", lr), ("init_temperature", init_temperature)):
-            if not 0 < number < math.inf:
-                raise UserError(f"model.{name}={number} must be > 0")
+        for name, number, largest in (("lr", lr, MAX_LR), ("init_temperature", init_temperature, MAX_TEMPERATURE)):
+            if not 0 < number <= largest:
+                raise UserError(f"model.{name}={number} must be > 0 and at most {largest:g}")
+        if target_entropy is not None and not abs(target_entropy) <= MAX_TEMPERATURE:
+            raise UserError(
+                f"model.target_entropy={target_entropy} must be a number of nats from {-MAX_TEMPERATURE:g} to "
+                f"{MAX_TEMPERATURE:g}; published: -{action_dim}, the number of action dimensions"
+            )
+        self._refuse_large(obs_shape[0], action_dim, hidden_dim)
         if not 0 < critic_target_tau <= 1:
             raise UserError(f"model.critic_target_tau={critic_target_tau} must be in (0, 1]; published: 0.005")
         self.lr, self.action_dim = lr, action_dim
@@ -92,6 +101,13 @@ class SAC(RLModule):
         self.temperature = Temperature(init_temperature)
         self._move_target = get_ema_multi_avg_fn(1.0 - critic_target_tau)
         self._loss: tuple[ModularSACLoss, ...] = ()  # in a tuple: a child would hold log_alpha a second time
+
+    @staticmethod
+    def _refuse_large(obs_dim: int, action_dim: int, hidden_dim: int) -> None:
+        """Refuse networks that no memory can hold, before they are built."""
+        actor = count_mlp_parameters(obs_dim, hidden_dim, 2 * action_dim)
+        critic = 2 * count_mlp_parameters(obs_dim + action_dim, hidden_dim, 1)
+        refuse_large_networks(actor + critic, critic, {"hidden_dim": hidden_dim}, "256")
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return one Adam each for actor, critics and temperature."""

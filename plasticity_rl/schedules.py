@@ -12,6 +12,10 @@ from plasticity_rl.errors import UserError
 LARGEST_DENOMINATOR = 1_000_000
 """Of replay ratios as fractions; a smaller ratio than one in as many is no ratio."""
 
+MAX_REPLAY_RATIO = 1000
+"""Updates per env step; the largest published is 128 (D'Oro et al. 2023). At 1000 a million frames of action repeat 2
+are 500 million updates."""
+
 Schedule = Callable[[int], float]
 
 _NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
@@ -52,6 +56,8 @@ def parse_schedule(text: str | float, *, option: str = "stddev_schedule") -> Sch
             f"{option}={text!r} is not a schedule: give a number, 'linear(start,end,duration)' or "
             "'step_linear(start,middle,duration1,end,duration2)' with durations in env steps"
         )
+    if not all(math.isfinite(number) for segment in segments for number in segment):
+        raise UserError(f"{option}={text!r} must be of finite numbers; 1e400 and the like are infinite")
     if any(duration <= 0 for *_, duration in segments):
         raise UserError(f"{option}={text!r} has a duration that is not positive: durations are env steps > 0")
     return _piecewise(segments)
@@ -63,11 +69,16 @@ def exact_ratio(value: float, *, option: str = "replay_ratio") -> Fraction:
     0.333333333 is 1/3, and credit then adds up exactly.
 
     Raises:
-        UserError: When it is not a number > 0.
+        UserError: When it is not a number > 0, or beyond ``MAX_REPLAY_RATIO``.
     """
     ratio = Fraction(value).limit_denominator(LARGEST_DENOMINATOR) if math.isfinite(value) else Fraction(0)
     if ratio <= 0:
         raise UserError(f"{option}={value} must be > 0 and finite (gradient updates per env step; published: 0.5)")
+    if ratio > MAX_REPLAY_RATIO:
+        raise UserError(
+            f"{option}={value} must be at most {MAX_REPLAY_RATIO} (gradient updates per env step; published: 0.5, and "
+            "not more than 128 anywhere): no run would get far"
+        )
     return ratio
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+HUGE_INT = 10**20
 STATE = ["--data.observation=state", "--model.augment=false"]
 REAL = ["--data.env=plasticity_rl.make_env", "--data.task=cartpole_swingup", "--data.render=fast"]
 HUGE = ["--data.capacity=100000000000", "--max_frames=1000000000000"]
@@ -224,7 +225,78 @@ RANGES = {
         says=r"RandomShift\.pad=-1 must be a whole number >= 0",
     ),
     "temperature 0": fit("--model.init_temperature=0", says=r"model\.init_temperature=0(\.0)? must be > 0", base="sac"),
+    "temperature beyond float32": fit(
+        "--model.init_temperature=1e300", says=r"init_temperature=1e\+300 must be .* at most 1e\+06", base="sac"
+    ),
+    "entropy of nan": fit(
+        "--model.target_entropy=.nan", says=r"target_entropy=nan must be a number of nats .*published: -\d", base="sac"
+    ),
     "temperature of text": fit(
         "--model.init_temperature=hot", says=r"init_temperature: expected float, got hot", base="sac"
     ),
 }
+
+
+LIMITS = {
+    **{
+        f"{option} beyond 64 bits": fit(
+            f"--{option}={HUGE_INT}", says=rf"{option}={HUGE_INT} does not fit in 64 bits; use .* up to {2**63 - 1}"
+        )
+        for option in ("max_frames", "data.image_size", "data.capacity", "data.num_eval_episodes", "model.hidden_dim")
+    },
+    "argument beyond 64 bits": callback(
+        "SRank", f"every_n_updates: {HUGE_INT}", rf"SRank\.every_n_updates={HUGE_INT} does not fit in 64 bits"
+    ),
+    "frames beyond 64 bits": callback(
+        "Reset", f"at_frames: [50, {HUGE_INT}]", rf"Reset\.at_frames={HUGE_INT} does not fit in 64 bits"
+    ),
+    "infinite coefficient": callback("CURL", "coefficient: .inf", r"CURL\.coefficient=inf must be a finite number"),
+    "infinite rate": fit("--model.lr=.inf", says=r"model\.lr=inf must be a finite number"),
+    "image of 5000 pixels": fit("--data.image_size=5000", says=r"image_size=5000 must be at most 4096: .*: 84"),
+    "image of 5000 pixels, drawn": fit(*REAL, "--data.image_size=5000", says=r"image_size=5000 must be at most 4096"),
+    "image of a billion pixels": fit("--data.image_size=1000000000", says=r"image_size=1000000000 must be at most"),
+    "stack larger than memory": fit(
+        "--data.frame_stack=10000000000",
+        says=r"data\.batch_size=8: .* one batch alone take \d+ bytes .*available: .*--data\.frame_stack",
+    ),
+    "batch larger than memory": fit(
+        "--data.batch_size=1000000000", says=r"data\.batch_size=1000000000: .* take \d+ bytes .*available: lower it"
+    ),
+    "batch of states larger than memory": fit(
+        "--data.batch_size=1000000000000", says=r"data\.batch_size=10+: .* take \d+ bytes .*available", base="sac"
+    ),
+    **{
+        f"{name} larger than memory": fit(
+            f"--model.{name}=100000000", says=rf"model\.{name}=100000000.* parameters take \d+ bytes .*available: lower"
+        )
+        for name in ("hidden_dim", "feature_dim", "num_channels")
+    },
+    "SAC larger than memory": fit(
+        "--model.hidden_dim=100000000", says=r"model\.hidden_dim=10+: .*available: lower .*published: 256", base="sac"
+    ),
+    "too many environments": fit(
+        "--data.num_envs=2000", "--data.eval_every_n_frames=4000", says=r"num_envs=2000 must be at most 1024"
+    ),
+    "one step longer than the run": fit(
+        "--data.num_envs=200", says=r"num_envs=200 \* data\.action_repeat=2 = 400 env frames .*max_frames=200"
+    ),
+    "evaluation without end": fit(
+        "--data.num_eval_episodes=1000000000", says=r"num_eval_episodes=1000000000 must be at most 10000"
+    ),
+    "replay ratio without end": fit("--model.replay_ratio=1e300", says=r"replay_ratio=1e\+300 must be at most 1000"),
+    "replay ratio just beyond": fit("--model.replay_ratio=1000.5", says=r"replay_ratio=1000\.5 must be at most 1000"),
+    "learning rate above 1": fit("--model.lr=1e30", says=r"model\.lr=1e\+30 must be > 0 and at most 1"),
+    "infinite noise": fit(
+        "--model.stddev_schedule=linear(1e400,0.1,100)", says=r"stddev_schedule='linear.*must be of finite numbers"
+    ),
+    "shift by the whole image": fit(
+        "--model.random_shift_pad=16", says=r"model\.random_shift_pad=16 must be less than the 16 pixels"
+    ),
+    "shift by the whole image in a chain": fit(
+        "--model.augmentations+=plasticity_rl.augment.RandomShift",
+        "--model.augmentations.pad=16",
+        says=r"model\.augmentations: RandomShift\.pad=16 must be less than the 16 pixels",
+    ),
+    "replay folder without a name": fit("--data.replay_dir=", says=r"data\.replay_dir='' names no folder"),
+}
+"""Numbers that nothing forbids but the machine, 64 bits, or time."""

@@ -127,6 +127,20 @@ CALLBACKS = {
     "rank of too much": callback("SRank", "delta: 2.0", r"SRank\.delta=2\.0 must be in"),
     "dormant at a negative": callback("DormantUnits", "taus: [-1.0]", r"DormantUnits\.taus=\[-1\.0\] must be"),
     "probe batch of 0": callback("SRank", "batch_size: 0", r"SRank\.batch_size=0 must be a whole number >= 1"),
+    "adaptive replay ratio without end": callback(
+        "AdaptiveReplayRatio", "high: 1.0e+300", r"AdaptiveReplayRatio\.high=1e\+300 must be at most 1000"
+    ),
+    "scheduled replay ratio without end": callback(
+        "ReplayRatioSchedule",
+        "at_frames: [0], replay_ratios: [5000.0]",
+        r"ReplayRatioSchedule\..*=5000\.0 must be at m",
+    ),
+    "probe batch larger than memory": callback(
+        "SRank", "batch_size: 1000000000000", r"SRank\.batch_size=1000000000000: .* take \d+ bytes .*available"
+    ),
+    "views shifted by the whole image": callback(
+        "CURL", "random_shift_pad: 16", r"CURL\.random_shift_pad=16 must be less than the 16 pixels"
+    ),
     "unknown definition": callback("FractionActiveUnits", "definition: other", r"definition: expected .*got other"),
 }
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from bad_inputs import FILES, RANGES, WORDS, Bad
+from bad_inputs import FILES, LIMITS, RANGES, WORDS, Bad
 from bad_runs import CALLBACKS, COMBINATIONS, FOLDERS, TRAINER
 from cli_runs import REPOSITORY, TINY, TINY_SAC, call
 
 TABLE: dict[str, Bad] = {}
-for part in (WORDS, FILES, RANGES, COMBINATIONS, CALLBACKS, TRAINER, FOLDERS):
+for part in (WORDS, FILES, RANGES, LIMITS, COMBINATIONS, CALLBACKS, TRAINER, FOLDERS):
     assert not TABLE.keys() & part.keys()
     TABLE |= part
 GPU = {"missing GPU": Bad(("fit", "--trainer.accelerator=gpu"), r"trainer\.accelerator.*gpu.*(cpu|auto)")}

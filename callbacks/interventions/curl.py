@@ -11,7 +11,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from plasticity_rl.augment import random_shift
+from plasticity_rl.augment import random_shift, refuse_large_shift
 from plasticity_rl.callback import Regularizer, as_agent
 from plasticity_rl.contrastive import BilinearProduct, Embedding, info_nce, move_towards
 from plasticity_rl.errors import UserError
@@ -92,6 +92,7 @@ class CURL(Regularizer):
             raise UserError(f"CURL.loss={self.loss!r}: there is no such loss in {type(agent).__name__}, but {losses}")
         for name in self.modules:
             agent.module(name)
+        refuse_large_shift(self.random_shift_pad, agent.data.obs_shape, "CURL.random_shift_pad")
         dim = Embedding(agent, self.projection).dim(agent.data.obs_shape, self.encoder)
         generator = agent.rng.get(f"intervention/{self.state_key}/initial")
         agent.add_extra(self._extra, BilinearProduct(dim, generator), agent.loss_optimizers[self.loss][0])
