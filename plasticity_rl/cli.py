@@ -103,8 +103,8 @@ class SaveRunConfig(SaveConfigCallback):
         """Write nothing yet: other callbacks and the checkpoint may still refuse to start."""
 
     @rank_zero_only
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save once, on rank 0, when everything was accepted."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save once, on rank 0, when all was accepted and the folder is this run's (``RunFolder`` comes before)."""
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "config.yaml"

@@ -49,10 +49,15 @@ def refuse_other_run(run_dir: Path, *, resuming: bool) -> None:
     """Raise UserError when ``run_dir`` cannot be written, or holds a run that this one would overwrite."""
     refuse_unwritable(run_dir, "the run folder", "--trainer.default_root_dir")
     if not resuming and any((run_dir / name).exists() for name in ("checkpoints", "replay", "starts.yaml")):
-        raise UserError(
-            f"the run folder {run_dir} already holds a run: continue it with --ckpt_path last, "
-            "or choose another with --trainer.default_root_dir"
-        )
+        raise already_holds_a_run(run_dir)
+
+
+def already_holds_a_run(run_dir: Path) -> UserError:
+    """Return what is said about a run folder that a new run may not have."""
+    return UserError(
+        f"the run folder {run_dir} already holds a run: continue it with --ckpt_path last, "
+        "or choose another with --trainer.default_root_dir"
+    )
 
 
 def requeued_checkpoint(run_dir: Path) -> str | None:
@@ -142,7 +147,10 @@ class RunFolder(pl.Callback):
         """Note this start, once nobody has refused it."""
         run_dir = Path(trainer.default_root_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
+        resumed = self._claimed is not None
         self._claimed = self._claimed or claim(run_dir / "starts.yaml")
+        if not resumed and self._claimed.tell() > 0:  # another run came and went since on_fit_start
+            raise already_holds_a_run(run_dir)
         self._claimed.write(OmegaConf.to_yaml(OmegaConf.create([describe_start(as_agent(pl_module).env_frames)])))
         self._claimed.flush()
         self._started = True

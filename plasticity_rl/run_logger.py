@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 
 
@@ -14,15 +16,26 @@ class LateWriter(SummaryWriter):
     """A SummaryWriter that opens its event file when something is written, not when it is made.
 
     The Trainer makes the writer before callbacks and data have had a chance to refuse the run.
+
+    Args:
+        log_dir: Folder of the event file.
+        on_open: Called when it has been opened.
+        **options: Passed on to SummaryWriter.
     """
 
-    def __init__(self, log_dir: str, **options: Any) -> None:
+    def __init__(self, log_dir: str, on_open: Callable[[], None], **options: Any) -> None:
         self._constructed = False
         super().__init__(log_dir, **options)
-        self._constructed = True
+        self._constructed, self._on_open = True, on_open
 
     def _get_file_writer(self) -> Any:
-        return super()._get_file_writer() if self._constructed else None
+        if not self._constructed:
+            return None
+        opens = self.file_writer is None
+        writer = super()._get_file_writer()
+        if opens:
+            self._on_open()
+        return writer
 
 
 class RunLogger(TensorBoardLogger):
@@ -33,8 +46,17 @@ class RunLogger(TensorBoardLogger):
     def experiment(self) -> SummaryWriter:
         """The writer, on rank 0."""
         if self._experiment is None:
-            self._experiment = LateWriter(self.log_dir, **self._kwargs)
+            self._experiment = LateWriter(self.log_dir, self.save, **self._kwargs)
         return self._experiment
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write ``hparams.yaml`` and flush, but not before the event file is open.
+
+        The Trainer saves before it is known whether this run may have the folder.
+        """
+        if self._experiment is not None and self._experiment.file_writer is not None:
+            super().save()
 
 
 def run_logger(run_dir: str | Path) -> RunLogger:

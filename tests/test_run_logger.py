@@ -12,7 +12,10 @@ def test_the_event_file_is_made_by_the_first_point(tmp_path):
     logger.save()
     writer.flush()
     assert list(tmp_path.iterdir()) == []
+    logger.log_hyperparams({"lr": 0.5})
+    assert list(tmp_path.iterdir()) == []
     writer.add_scalar("a", 1.0, 5)
+    assert "lr: 0.5" in (tmp_path / "run" / "hparams.yaml").read_text()
     assert logger.experiment is writer
     logger.finalize("success")
     (events,) = (tmp_path / "run").glob("events.out.tfevents.*")
