@@ -20,20 +20,6 @@ Policy = Callable[[Tensor], Tensor]
 """Maps observations ``(num_envs, *obs_shape)``, uint8 or float32, to actions ``(num_envs, action_dim)``."""
 
 
-class WatchedPolicy:
-    """A policy that knows whether it is being called: its errors are not those of the environment."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy, self.acting = policy, False
-
-    def __call__(self, observations: Tensor) -> Tensor:
-        """Call the policy; after an error ``acting`` stays true."""
-        self.acting = True
-        actions = self.policy(observations)
-        self.acting = False
-        return actions
-
-
 class _Decided:
     """The policy that TorchRL calls: it does what was decided before, so that no thread but ours uses the networks.
 

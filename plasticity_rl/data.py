@@ -15,10 +15,10 @@ from torchrl.envs import EnvBase
 
 from plasticity_rl.callback import Intervention, as_agent
 from plasticity_rl.checkpoint import where_it_stands
-from plasticity_rl.collector import Policy, StepCollector, WatchedPolicy
+from plasticity_rl.collector import Policy, StepCollector
 from plasticity_rl.envs import Observation, make_env
 from plasticity_rl.errors import RunFailure, UserError, describe_error
-from plasticity_rl.evaluation import Episode, play_episode
+from plasticity_rl.evaluation import Episode, WatchedPolicy, play_episode
 from plasticity_rl.limits import refuse_bad_data_numbers, refuse_large_batch, refuse_large_batches
 from plasticity_rl.nan_guard import DetectNaN
 from plasticity_rl.ranks import all_finished, refuse_different, times_ranks

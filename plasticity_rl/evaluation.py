@@ -11,6 +11,20 @@ from torchrl.envs import EnvBase
 from plasticity_rl.collector import Policy
 
 
+class WatchedPolicy:
+    """A policy that knows whether it is being called: its errors are not those of the environment."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy, self.acting = policy, False
+
+    def __call__(self, observations: Tensor) -> Tensor:
+        """Call the policy; after an error ``acting`` stays true."""
+        self.acting = True
+        actions = self.policy(observations)
+        self.acting = False
+        return actions
+
+
 @dataclass
 class Episode:
     """What one evaluation episode gave.
