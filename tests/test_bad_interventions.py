@@ -86,7 +86,7 @@ BAD = {
     "recovery above one": ([("AdaptiveReplayRatio", {"min_recovery": 1.2})], "min_recovery=1.2 in [0, 1]"),
     "infinite replay ratio": (
         [("ReplayRatioSchedule", {"at_frames": [0, 50], "replay_ratios": [1.0, float("inf")]})],
-        "ReplayRatioSchedule.replay_ratios: replay_ratio=inf must be > 0 and finite",
+        "ReplayRatioSchedule.replay_ratios=inf must be a finite number",
     ),
     "replay ratio of nearly nothing": (
         [("AdaptiveReplayRatio", {"low": 1e-9})],
