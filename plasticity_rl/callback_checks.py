@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from plasticity_rl.callback import Intervention, RLCallback, ScheduledIntervention
-from plasticity_rl.errors import UserError
+from plasticity_rl.cli_checks import refuse_nulls
+from plasticity_rl.errors import UserError, suggestion
 
 if TYPE_CHECKING:
     from plasticity_rl.rl_module import RLModule
+
+
+UNSUITABLE = {
+    "BatchSizeFinder": "tries batch sizes on a data set; give --data.batch_size",
+    "LearningRateFinder": "needs a single optimizer, and agents have three; give --model.lr",
+    "StochasticWeightAveraging": "needs a single optimizer, and agents have three; see callbacks.HareAndTortoise",
+    "GradientAccumulationScheduler": "needs automatic optimization; give --data.batch_size",
+}
+"""Callbacks of Lightning that cannot work here, with the reason and what to do instead."""
+MONITORED = ("eval/return", "eval/return_std", "env_frames", "epoch", "step")
+"""What agents log through Lightning, for ``monitor``."""
+KNOWN_PACKAGES = ("plasticity_rl.", "callbacks.", "lightning.")
 
 
 def refuse_conflicts(agent: RLModule, interventions: Sequence[Intervention]) -> None:
@@ -33,14 +47,43 @@ def refuse_without_pixels(callbacks: Iterable[RLCallback], observation_key: str)
             )
 
 
+def refuse_nulls_of_callbacks(callbacks: Iterable[tuple[type, Mapping[str, Any]]]) -> None:
+    """Raise UserError for arguments of interventions and probes that are null and may not be.
+
+    Args:
+        callbacks: Class and given arguments of each.
+    """
+    for cls, arguments in callbacks:
+        if issubclass(cls, RLCallback):
+            refuse_nulls(arguments, cls, f"{cls.__name__}.")
+
+
+def refuse_unsuitable(callbacks: Sequence[pl.Callback]) -> None:
+    """Raise UserError for Lightning's callbacks that need another kind of training, or watch what is never logged.
+
+    A callback of the user's own may log anything, so beside one of those every name is accepted.
+    """
+    own = any(not type(callback).__module__.startswith(KNOWN_PACKAGES) for callback in callbacks)
+    for callback in callbacks:
+        name = type(callback).__name__
+        if name in UNSUITABLE:
+            raise UserError(f"{name} {UNSUITABLE[name]}; remove it from trainer.callbacks")
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and monitor not in MONITORED and not own:
+            raise UserError(
+                f"{name}.monitor={monitor!r} is never logged; there are {list(MONITORED)}."
+                f"{suggestion(monitor, MONITORED)}"
+            )
+
+
 def refuse_doubles(callbacks: Iterable[pl.Callback]) -> None:
-    """Raise UserError when two interventions or probes are equal in class and arguments.
+    """Raise UserError when two callbacks that keep a state are equal in class and arguments.
 
     To be called before the Trainer is built, which would raise a longer error of its own.
     """
     seen: set[str] = set()
     for callback in callbacks:
-        if isinstance(callback, RLCallback):
+        if isinstance(callback, RLCallback) or is_overridden("state_dict", callback):
             if callback.state_key in seen:
                 raise UserError(f"{type(callback).__name__} is given twice with the same arguments; remove one of them")
             seen.add(callback.state_key)

@@ -25,13 +25,13 @@ from plasticity_rl import __version__
 from plasticity_rl.agent import DrQV2
 from plasticity_rl.arguments import setting, settings, with_run_config
 from plasticity_rl.callback import Intervention
-from plasticity_rl.callback_checks import refuse_late_events
+from plasticity_rl.callback_checks import refuse_late_events, refuse_nulls_of_callbacks, refuse_unsuitable
 from plasticity_rl.checkpoint_io import read_checkpoint
 from plasticity_rl.cli_checks import (
     check_config_files,
     first_line,
+    refuse_bad_lists,
     refuse_idle_run,
-    refuse_no_modules,
     refuse_nulls,
     refuse_trainer_options,
     trainer_error,
@@ -51,7 +51,6 @@ from plasticity_rl.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callb
 
 RUNS = Path("runs")
 """Where runs go that name no folder: ``runs/<task>_<interventions>_seed<seed>_<date>-<time>``."""
-
 
 AGENTS: dict[str, type[RLModule]] = {"drqv2": DrQV2, "sac": SAC}
 """Values of ``--agent``: whose arguments are the options ``--model.*``."""
@@ -206,6 +205,7 @@ class RLCLI(LightningCLI):
         refuse_extreme_numbers(config)
         refuse_nulls(config.data, RLDataModule, "data.")
         refuse_nulls(config.model, AGENTS[config.agent], "model.")
+        refuse_nulls_of_callbacks(_callbacks(config))
         refuse_trainer_options(config.trainer)
         if config.data.replay_dir is not None:
             refuse_unwritable(Path(config.data.replay_dir), "data.replay_dir:", "--data.replay_dir")
@@ -228,7 +228,8 @@ class RLCLI(LightningCLI):
         )
         kwargs["plugins"] = with_checkpoint_io(options.plugins)
         if self.subcommand == "fit":
-            refuse_no_modules(callbacks)
+            refuse_bad_lists(callbacks)
+            refuse_unsuitable(callbacks)
             refuse_late_events(callbacks, self.config_init.fit.max_frames, self.config_init.fit.data.frames_per_tick)
             if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
                 refuse_idle_run(self.config.fit.max_frames, self.config.fit.model.num_seed_frames)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,8 @@ def refuse_nulls(options: Any, cls: type, prefix: str) -> None:
         prefix: What the option is called up to its name, e.g. ``data.``.
     """
     for name, parameter in inspect.signature(cls).parameters.items():
+        if "None" in str(parameter.annotation):
+            continue
         default = parameter.default
         if default not in (None, inspect.Parameter.empty) and name in options and options[name] is None:
             raise UserError(f"{prefix}{name}: null is no value; leave it out for the default, {default!r}")
@@ -108,10 +111,15 @@ OF_DATA_SETS = {
 """Options of the Trainer that choose batches or evaluations, with the values that leave both as they are."""
 
 
-def refuse_no_modules(callbacks: Sequence[Any]) -> None:
-    """Raise UserError when a callback is given an empty list of modules, so that it would do nothing."""
+def refuse_bad_lists(callbacks: Sequence[Any]) -> None:
+    """Raise UserError when a callback is given no modules, so that it would do nothing, or one thing twice."""
     for callback in callbacks:
-        modules = callback.arguments().get("modules") if hasattr(callback, "arguments") else None
+        arguments = callback.arguments() if hasattr(callback, "arguments") else {}
+        for name in ("modules", "taus", "at_frames"):
+            items = list(arguments.get(name) or [])
+            if twice := [item for item in items if items.count(item) > 1]:
+                raise UserError(f"{type(callback).__name__}.{name}={items} lists {twice[0]} twice; remove one")
+        modules = arguments.get("modules")
         if isinstance(modules, list | tuple) and not modules:
             raise UserError(
                 f"{type(callback).__name__}.modules=[] names no module, so it would do nothing: list some, or leave it "
@@ -145,11 +153,21 @@ def refuse_trainer_options(options: Any) -> None:
         raise UserError(
             f"trainer.log_every_n_steps={options.log_every_n_steps} must be a whole number >= 1 (env steps)"
         )
+    if isinstance(options.num_nodes, int) and options.num_nodes > 1 and not _knows_first_node():
+        raise UserError(
+            f"trainer.num_nodes={options.num_nodes}, but nothing says where the first node is (no SLURM, no torchrun, "
+            "no MASTER_ADDR), so it would wait: start it as docs/multi_gpu.md shows, or leave out --trainer.num_nodes"
+        )
     if not _is_devices(options.devices):
         raise UserError(
             f"trainer.devices={options.devices!r} must be a number of devices >= 1, a list of GPUs such as [0, 1], "
             "or auto"
         )
+
+
+def _knows_first_node() -> bool:
+    """Whether a launcher, or the user, has set where the ranks of several machines meet."""
+    return any(name in os.environ for name in ("MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE"))
 
 
 def _is_devices(value: Any) -> bool:

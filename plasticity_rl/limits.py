@@ -138,3 +138,9 @@ def largest_memory() -> int | None:
         devices = range(torch.cuda.device_count())
         found += [torch.cuda.get_device_properties(device).total_memory for device in devices]
     return max(found, default=None)
+
+
+def refuse_above(option: str, value: float, largest: float, reason: str) -> None:
+    """Raise UserError when ``value`` is more than ``largest``, with the reason for the limit."""
+    if value > largest:
+        raise UserError(f"{option}={value} must be at most {largest}: {reason}")

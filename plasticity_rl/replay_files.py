@@ -96,7 +96,8 @@ class RecordLayout:
         except RuntimeError as error:
             raise UserError(
                 f"The system refuses to reserve {show_bytes(self.size_bytes())} of memory for the replay. Lower "
-                "--data.capacity, or keep the replay on disk with --data.storage memmap."
+                "--data.capacity, --data.resumable_epochs or --data.eval_every_n_frames, or keep the replay on disk "
+                "with --data.storage memmap."
             ) from error
         return TensorDict(columns, batch_size=[self.slots])
 

@@ -71,6 +71,16 @@ COMBINATIONS = {
     "the same twice": two(("ReDo", ""), ("ReDo", ""), r"ReDo is given twice with the same arguments; remove one"),
 }
 
+LIGHTNING = "lightning.pytorch.callbacks"
+EARLY_STOPPING = f"{{class_path: {LIGHTNING}.EarlyStopping, init_args: {{monitor: eval/return}}}}"
+
+
+def lightning(name: str, arguments: str, says: str) -> Bad:
+    """One callback of Lightning's."""
+    entry = f"{{class_path: {LIGHTNING}.{name}, init_args: {{{arguments}}}}}"
+    return Bad(("fit",), says, f"trainer: {{callbacks+: [{entry}]}}")
+
+
 CALLBACKS = {
     "module that is not there": callback(
         "Reset", "modules: [critc], at_frames: [50]", r"no module 'critc'.*mean critic"
@@ -141,6 +151,43 @@ CALLBACKS = {
     "views shifted by the whole image": callback(
         "CURL", "random_shift_pad: 16", r"CURL\.random_shift_pad=16 must be less than the 16 pixels"
     ),
+    "a module twice": callback("SRank", "modules: [critic.Q1, critic.Q1]", r"SRank\.modules=.* lists critic\.Q1 twice"),
+    "a threshold twice": callback("DormantUnits", "taus: [0.1, 0.1]", r"DormantUnits\.taus=.* lists 0\.1 twice; rem"),
+    "a frame twice": callback("Reset", "at_frames: [50, 50]", r"Reset\.at_frames=\[50, 50\] lists 50 twice; remove"),
+    "null for a module": callback("AdaptiveReplayRatio", "module: null", r"Ratio\.module: null is no value; leave it"),
+    "iterations without end": callback(
+        "HessianTop", "num_iterations: 1000000000000", r"HessianTop\.num_iterations=10+ must be at most 10000: each"
+    ),
+    "fits without end": callback(
+        "RandomTargetFit", "num_steps: 1000000000000", r"RandomTargetFit\.num_steps=10+ must be at most 1000000"
+    ),
+    "priming without end": callback(
+        "HeavyPriming", "num_updates: 1000000000000", r"HeavyPriming\.num_updates=10+ must be at most 100000000"
+    ),
+    "heads without end": callback("InFeR", "num_heads: 1000000000", r"InFeR\.num_heads=10+ must be at most 100000:"),
+    "width without end": callback("WiderNetwork", "factor: 1.0e+6", r"WiderNetwork\.factor=10+\.0 must be at most 32"),
+    **{
+        f"{name} of Lightning": lightning(name, arguments, rf"{name} .*; give --\w+\.\w+; remove it from")
+        for name, arguments in {
+            "BatchSizeFinder": "",
+            "LearningRateFinder": "",
+            "GradientAccumulationScheduler": "scheduling: {0: 2}",
+        }.items()
+    },
+    "averaging of Lightning": lightning(
+        "StochasticWeightAveraging", "swa_lrs: 0.1", r"StochasticWeightAveraging needs .*HareAndTortoise; remove it"
+    ),
+    "checkpoint by what is not logged": lightning(
+        "ModelCheckpoint", "monitor: eval/retrun", r"ModelCheckpoint\.monitor='eval/retrun' .*Did you mean eval/return"
+    ),
+    "early stop by what is not logged": lightning(
+        "EarlyStopping", "monitor: loss", r"EarlyStopping\.monitor='loss' is never logged; there are .*eval/return"
+    ),
+    "early stop twice": Bad(
+        ("fit",),
+        r"EarlyStopping is given twice with the same arguments; remove one",
+        f"trainer: {{callbacks+: [{EARLY_STOPPING}, {EARLY_STOPPING}]}}",
+    ),
     "unknown definition": callback("FractionActiveUnits", "definition: other", r"definition: expected .*got other"),
 }
 
@@ -176,6 +223,7 @@ TRAINER = {
     ),
     "clipping by the trainer": fit("--trainer.gradient_clip_val=1.0", says=r"gradient_clip_val=1\.0"),
     "accumulation": fit("--trainer.accumulate_grad_batches=4", says=r"accumulate_grad_batches=4"),
+    "nodes without a launcher": fit("--trainer.num_nodes=2", says=r"num_nodes=2, but nothing .*MASTER_ADDR.*multi_gpu"),
     "no nodes": fit("--trainer.num_nodes=0", says=r"num_nodes` must be a positive integer.*--trainer\.num_nodes=0"),
     "negative interval of logging": fit("--trainer.log_every_n_steps=-1", says=r"trainer\.log_every_n_steps=-1.*>= "),
     "unknown logger": fit("--trainer.logger=Foo", says=r"trainer\.logger: no class 'Foo'; write its path"),
@@ -209,6 +257,9 @@ FOLDERS = {
     "text as checkpoint": fit("--ckpt_path=FOLDER/text.ckpt", says=r"FOLDER/text\.ckpt is not a checkpoint"),
     "unknown word as checkpoint": fit("--ckpt_path=best", says=r"--ckpt_path best: no such file; give .*'last'"),
     "evaluating no checkpoint": Bad(("validate", "--ckpt_path=FOLDER/none.ckpt"), r"none\.ckpt: no such file"),
+    "replay slack larger than memory": fit(
+        "--data.resumable_epochs=1000000000000", says=r"refuses to reserve \d+ bytes .*Lower .*--data\.resumable_epochs"
+    ),
     "replay larger than memory": fit(*HUGE, says=r"needs \d+ bytes .* of memory .* --data\.capacity.* memmap"),
     "replay larger than the disk": fit(
         *HUGE, "--data.storage=memmap", says=r"needs \d+ bytes .* of disk .* --data\.capacity"

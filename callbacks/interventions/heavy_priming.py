@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from plasticity_rl.callback import Intervention, Mutation, as_agent
 from plasticity_rl.errors import UserError
+from plasticity_rl.limits import refuse_above
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.rng import NamedGenerators, derive_seed
 
@@ -51,6 +52,7 @@ class HeavyPriming(Intervention):
             raise UserError(
                 f"HeavyPriming: num_transitions={num_transitions} must be >= 1 and num_updates={num_updates} >= 0"
             )
+        refuse_above("HeavyPriming.num_updates", num_updates, 100_000_000, "no run gets past it; published: 100000")
         self.num_transitions, self.num_updates, self.augment = num_transitions, num_updates, augment
         self.done = num_updates == 0
         self._priming = False

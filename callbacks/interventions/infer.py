@@ -15,6 +15,7 @@ from torch.nn.utils import skip_init
 from plasticity_rl.active_units import TrainingActivations
 from plasticity_rl.callback import Regularizer, as_agent
 from plasticity_rl.errors import UserError
+from plasticity_rl.limits import refuse_above
 from plasticity_rl.losses import feature_regression
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.rng import derive_seed
@@ -80,6 +81,7 @@ class InFeR(Regularizer):
             raise UserError(f"InFeR.num_heads={num_heads} must be a whole number >= 1")
         if not scale > 0:
             raise UserError(f"InFeR.scale={scale} must be > 0; published: 100")
+        refuse_above("InFeR.num_heads", num_heads, 100_000, "their weights would outgrow the network; published: 10")
         self.num_heads, self.scale = num_heads, scale
         self._features = TrainingActivations(self.modules, lambda output: output, with_gradient=True)
         self._initial: dict[str, Tensor] = {}

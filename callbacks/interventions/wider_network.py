@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from plasticity_rl.architecture import Architecture, resize_units
 from plasticity_rl.errors import UserError
+from plasticity_rl.limits import refuse_above
 from plasticity_rl.rl_module import RLModule
 
 
@@ -35,6 +36,7 @@ class WiderNetwork(Architecture):
         super().__init__(modules=modules)
         if not 0 < factor < math.inf:
             raise UserError(f"WiderNetwork.factor={factor} must be > 0")
+        refuse_above("WiderNetwork.factor", factor, 32, "parameters grow with its square; published: 2 and 4")
         self.factor = factor
 
     def claims(self, agent: RLModule) -> frozenset[str]:

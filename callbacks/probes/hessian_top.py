@@ -11,6 +11,7 @@ from tensordict import TensorDictBase
 
 from plasticity_rl.errors import UserError
 from plasticity_rl.gradient_probes import LossProbe, hessian_product, probe_generator, trained_parameters
+from plasticity_rl.limits import refuse_above
 from plasticity_rl.measures import Eigenvalue, top_eigenvalue
 from plasticity_rl.probes import or_nan
 from plasticity_rl.rl_module import RLModule
@@ -55,6 +56,8 @@ class HessianTop(LossProbe):
         super().__init__(every_n_updates=every_n_updates, modules=modules, loss=loss, batch_size=batch_size)
         if num_iterations < 1:
             raise UserError(f"HessianTop.num_iterations={num_iterations} must be a whole number >= 1")
+        reason = "each costs two gradients, and power iteration has settled long before; default 20"
+        refuse_above("HessianTop.num_iterations", num_iterations, 10_000, reason)
         self.num_iterations = num_iterations
 
     def charts(self) -> Layout:

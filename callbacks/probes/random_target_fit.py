@@ -14,6 +14,7 @@ from torch import Tensor
 from plasticity_rl.activations import evaluation_mode
 from plasticity_rl.errors import UserError
 from plasticity_rl.gradient_probes import OutputProbe, trained_parameters
+from plasticity_rl.limits import refuse_above
 from plasticity_rl.measures import loss_after_training, random_targets
 from plasticity_rl.probes import or_nan
 from plasticity_rl.rl_module import RLModule
@@ -70,6 +71,7 @@ class RandomTargetFit(OutputProbe):
         for name, value in {"num_steps": num_steps, "num_targets": num_targets}.items():
             if value < 1:
                 raise UserError(f"RandomTargetFit.{name}={value} must be a whole number >= 1")
+            refuse_above(f"RandomTargetFit.{name}", value, 1_000_000, "the run waits for all of it; default 100 and 1")
         if not 0 < learning_rate < math.inf:
             raise UserError(f"RandomTargetFit.learning_rate={learning_rate} must be > 0")
         self.num_steps, self.num_targets, self.learning_rate = num_steps, num_targets, learning_rate
