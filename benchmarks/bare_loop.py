@@ -78,20 +78,22 @@ def plain_update(agent: Any, optimizers: Sequence[torch.optim.Optimizer], batch:
     agent._move_target(list(agent.critic_target.parameters()), critic_parameters, None)
 
 
-def training(size: dict[str, int], replay_ratio: float, own_update: bool) -> None:
+def training(size: dict[str, int], replay_ratio: float, own_update: bool, threads: int) -> None:
     """Contestant: act, step, write, and every so many steps sample and update.
 
     Args:
         size: ``image_size``, ``batch_size`` and the agent's ``hidden_dim`` and ``num_channels``.
         replay_ratio: 0.5 or 1.
         own_update: Whether updates are ``DrQV2.update``, without a Trainer, instead of :func:`plain_update`.
+        threads: Threads of torch.
     """
     from tensordict import TensorDict
 
     from plasticity_rl import DrQV2
     from plasticity_rl.heap import keep_freed_memory
 
-    keep_freed_memory()  # as in a run: it is no part of the loop
+    keep_freed_memory()  # like the number of threads it is a setting of the process, and no part of the loop
+    torch.set_num_threads(threads)
     image_size, batch_size = size.pop("image_size"), size.pop("batch_size")
     agent = DrQV2((9, image_size, image_size), ACTION_DIM, **size)
     optimizers = agent.configure_optimizers()

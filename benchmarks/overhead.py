@@ -34,7 +34,7 @@ def run(options: Options) -> dict[str, Any]:
 def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
     with Contestants() as group:
         settings: dict[str, str] = {}
-        started = {}
+        started, threads = {}, options.threads
         for name, extra in ((FIT, []), (PARTS, ["--trainer.callbacks.breakdown=true"])):
             long = [] if size == "full" else ["--data.eval_every_n_frames=1000000", "--max_frames=1000000"]
             length = QUICK if options.size == "tiny" else long
@@ -43,11 +43,10 @@ def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
             fit = fit_command("TimedTraining", size, options.new_folder(), *arguments)
             if contestant := group.start(name, fit):
                 started[name] = contestant
-                settings = contestant.ready["settings"]
+                settings, threads = contestant.ready["settings"], contestant.ready["torch_threads"]
         for name, own_update in ((BARE, False), (BARE_LOOP, True)):
-            bare = command(
-                "bare_loop:training", size=DIMENSIONS[size], replay_ratio=REPLAY_RATIO, own_update=own_update
-            )
+            loop = {"size": DIMENSIONS[size], "replay_ratio": REPLAY_RATIO, "threads": threads}
+            bare = command("bare_loop:training", **loop, own_update=own_update)
             if contestant := group.start(name, bare, settings):  # the same threads and memory settings as fit
                 started[name] = contestant
         lanes = [Lane(name, started[name], {"n": n}) for name in (BARE, BARE_LOOP, FIT, PARTS) if name in started]
