@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import ours, reference
+from plasticity_rl import heap
 
-KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(heap.LARGEST_KEPT_BYTES), "MALLOC_TRIM_THRESHOLD_": str(heap.NEVER)}
 """What ``plasticity_rl.heap`` sets in our processes, as variables of the environment."""
 
 

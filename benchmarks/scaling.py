@@ -66,24 +66,23 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _batch_sizes(options: Options, sizes: list[int], group: Contestants, threads: dict[str, str]) -> list[Lane]:
-    arguments = [*BLANK, f"--trainer.accelerator={options.accelerator}", *_more(options)]
-    fit = fit_command("TimedUpdates", options.size, options.new_folder(), *arguments)
-    contestant = group.start("batch sizes", fit, threads)
+    contestant = group.start("batch sizes", _updates(options), threads)
     return [Lane(str(size), contestant, {"n": 3, "batch_size": size}) for size in sizes] if contestant else []
 
 
 def _image_sizes(options: Options, sizes: list[int], group: Contestants, threads: dict[str, str]) -> list[Lane]:
     lanes = []
     for size in sizes:
-        arguments = [*BLANK, f"--trainer.accelerator={options.accelerator}", *_more(options)]
-        fit = fit_command("TimedUpdates", options.size, options.new_folder(), *arguments, f"--data.image_size={size}")
+        fit = _updates(options, f"--data.image_size={size}")
         if contestant := group.start(f"images of {size} pixels", fit, threads):
             lanes.append(Lane(str(size), contestant, {"n": 3}))
     return lanes
 
 
-def _more(options: Options) -> list[str]:
-    return shlex.split(" ".join(options.ours))
+def _updates(options: Options, *own: str) -> list[str]:
+    """Return ``fit`` that times updates, with the options ``own`` and those of ``--ours``."""
+    arguments = [*BLANK, f"--trainer.accelerator={options.accelerator}", *shlex.split(" ".join(options.ours)), *own]
+    return fit_command("TimedUpdates", options.size, options.new_folder(), *arguments)
 
 
 def _replay_sizes(options: Options, sizes: list[int], group: Contestants, threads: dict[str, str]) -> list[Lane]:
@@ -158,8 +157,7 @@ def _ranks(options: Options, counts: list[int], group: Contestants, threads: dic
     """Return a lane for every number of ranks, which share the batch and the cores (on GPUs: a GPU for each)."""
     lanes = []
     for count in counts:
-        arguments = [*BLANK, f"--trainer.accelerator={options.accelerator}", f"--trainer.devices={count}"]
-        fit = fit_command("TimedUpdates", options.size, options.new_folder(), *arguments, *_more(options))
+        fit = _updates(options, f"--trainer.devices={count}")
         own = {"OMP_NUM_THREADS": str(max(options.threads // count, 1))}
         if contestant := group.start(f"{count} ranks", fit, own):
             lanes.append(Lane(str(count), contestant, {"n": 3}))

@@ -78,8 +78,7 @@ def refuse_bad_data_numbers(data: RLDataModule) -> None:
     if data.observation == "pixels":
         reasons["image_size"] = (MAX_IMAGE_SIZE, "neither frame buffers nor networks go much beyond; published: 84")
     for name, (largest, reason) in reasons.items():
-        if getattr(data, name) > largest:
-            raise UserError(f"data.{name}={getattr(data, name)} must be at most {largest}: {reason}")
+        refuse_above(f"data.{name}", getattr(data, name), largest, reason)
     if (tick := data.action_repeat * data.num_envs) > data.max_frames:
         raise UserError(
             f"data.num_envs={data.num_envs} * data.action_repeat={data.action_repeat} = {tick} env frames are one step "

@@ -47,7 +47,8 @@ class LiveTable:
         if self._all.disable:
             return
         texts = [f"{name}  {latest(log)}" for name, log in logs.items()]
-        for line, text in zip(self._lines, [*texts, *[""] * len(self._lines)], strict=False):
+        texts += [""] * (len(self._lines) - len(texts))  # lines without a run
+        for line, text in zip(self._lines, texts, strict=True):
             line.set_description_str(text)
         self._all.n = over
         self._all.refresh()

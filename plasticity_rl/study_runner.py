@@ -104,7 +104,7 @@ class Runner:
                     self._workers.append(self._start(run))
                     self.say(self._line("started", run, total))
                 time.sleep(POLL_SECONDS)
-                self.show(len(self.done) + len(self.failed), {one.run.name: log_of(one.run) for one in self._workers})
+                self.show(self._over, {worker.run.name: log_of(worker.run) for worker in self._workers})
                 for worker in [one for one in self._workers if one.job.poll() is not None]:
                     self._finish(worker, total)
         finally:
@@ -141,8 +141,11 @@ class Runner:
             self.say(self._line(f"failed with exit code {code}", worker.run, total, f": {reason(log_of(worker.run))}"))
 
     def _line(self, what: str, run: StudyRun, total: int, more: str = "") -> str:
-        over = len(self.done) + len(self.failed)
-        return f"[{over}/{total}] {run.name} {what}{more}"
+        return f"[{self._over}/{total}] {run.name} {what}{more}"
+
+    @property
+    def _over(self) -> int:
+        return len(self.done) + len(self.failed)
 
     def _stop_all(self) -> None:
         for worker in self._workers:
