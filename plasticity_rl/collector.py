@@ -33,6 +33,23 @@ class _Decided:
         return tensordict.set("action", self.actions.reshape(*tensordict.batch_size, -1))
 
 
+class _OneStep(Collector):
+    """TorchRL's ``Collector`` for a rollout of one step, without what joins and cleans the steps of a longer one.
+
+    That is a third of the processor time of a step: stacking copies every tensor, here of a single step.
+    """
+
+    @torch.no_grad()
+    def rollout(self) -> TensorDictBase:
+        """Step every env once."""
+        decided: TensorDictBase = self._wrapped_policy(self._carrier)  # type: ignore[misc]
+        step, self._carrier = self.env.step_and_maybe_reset(decided)
+        return step
+
+    def _postproc(self, tensordict_out: TensorDictBase) -> TensorDictBase:
+        return tensordict_out
+
+
 class StepCollector:
     """TorchRL's ``Collector``, asked for exactly one env step of every env.
 
@@ -71,7 +88,7 @@ class StepCollector:
 
     def _start(self, build: Callable[[], EnvBase]) -> tuple[EnvBase, Collector]:
         env = build()
-        collector = Collector(
+        collector = _OneStep(
             env,
             policy=self._decided,
             frames_per_batch=env.batch_size.numel(),
