@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from plasticity_rl.callback import Intervention, RLCallback, ScheduledIntervention
+from plasticity_rl.callback import Intervention, Probe, RLCallback, ScheduledIntervention
 from plasticity_rl.cli_checks import refuse_nulls
 from plasticity_rl.errors import UserError, suggestion
 
@@ -114,7 +114,7 @@ def refuse_late_events(callbacks: Iterable[pl.Callback], max_frames: int, frames
 
 
 def idle_schedules(callbacks: Iterable[pl.Callback], agent: RLModule) -> list[str]:
-    """Return one line for every intervention whose period is not shorter than the run, so that it never acts.
+    """Return one line for every intervention or probe whose period is too long for the run, so that it does nothing.
 
     No error, since such a run is a control; but with a fragment that was written for a longer run it is a slip.
 
@@ -123,18 +123,26 @@ def idle_schedules(callbacks: Iterable[pl.Callback], agent: RLModule) -> list[st
         agent: Attached to the run. Its replay ratio says how many gradient updates there will be, unless one of the
             callbacks changes that.
     """
-    interventions = [callback for callback in callbacks if isinstance(callback, Intervention)]
+    ours = [callback for callback in callbacks if isinstance(callback, (Intervention, Probe))]
     ends: dict[str, float] = {"frames": agent.data.max_frames}
-    if not any(callback.family in ("replay_ratio", "experience") for callback in interventions):
+    if not any(
+        callback.family in ("replay_ratio", "experience") for callback in ours if isinstance(callback, Intervention)
+    ):
         env_steps = (agent.data.max_frames - agent.num_seed_frames) / agent.data.action_repeat
         ends["updates"] = env_steps * agent.replay_ratio
     notes = []
-    for callback in interventions:
+    for callback in ours:
         arguments = callback.arguments()
         for unit, end in ends.items():
             period = arguments.get(f"every_n_{unit}")
-            if period is not None and period >= end and not arguments.get("at_frames"):
-                option = f"{type(callback).__name__}.every_n_{unit}"
-                length = f"this run, which has {end:.0f} {unit}"
-                notes.append(f"{option}={period} is not shorter than {length}: it never acts")
+            if period is None or arguments.get("at_frames"):
+                continue
+            option, length = (
+                f"{type(callback).__name__}.every_n_{unit}={period}",
+                f"this run, which has {end:.0f} {unit}",
+            )
+            if isinstance(callback, Probe):
+                notes += [f"{option} is longer than {length}: it never measures"] if period > end else []
+            elif period >= end:
+                notes.append(f"{option} is not shorter than {length}: it never acts")
     return notes

@@ -39,11 +39,12 @@ class _OneStep(Collector):
     That is a third of the processor time of a step: stacking copies every tensor, here of a single step.
     """
 
+    _carrier: TensorDictBase
+
     @torch.no_grad()
     def rollout(self) -> TensorDictBase:
         """Step every env once."""
-        decided: TensorDictBase = self._wrapped_policy(self._carrier)  # type: ignore[misc]
-        step, self._carrier = self.env.step_and_maybe_reset(decided)
+        step, self._carrier = self.env.step_and_maybe_reset(self._wrapped_policy(self._carrier))
         return step
 
     def _postproc(self, tensordict_out: TensorDictBase) -> TensorDictBase:

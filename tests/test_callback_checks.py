@@ -32,14 +32,18 @@ from plasticity_rl.callback_checks import idle_schedules
         (HareAndTortoise(every_n_updates=64), None),
         (ContinualTasks(tasks=["tiny", "tiny_away"], every_n_frames=400), "ContinualTasks.every_n_frames=400"),
         (PlasticityInjection(at_frames=[]), None),  # says itself that there is none
-        (FractionActiveUnits(every_n_updates=10**6), None),  # changes nothing in any case
+        (
+            FractionActiveUnits(every_n_updates=66),
+            "FractionActiveUnits.every_n_updates=66 is longer than this run, which",
+        ),
+        (FractionActiveUnits(every_n_updates=65), None),  # measures at the last one
     ],
 )
 def test_periods_longer_than_the_run(callback: RLCallback, expected: str | None):
     agent = SimpleNamespace(data=tiny_data(max_frames=300), num_seed_frames=40, replay_ratio=0.5)
     notes = idle_schedules([callback], agent)
     assert [note.startswith(expected or "") for note in notes] == [True] * (expected is not None)
-    if isinstance(callback, ReDo):
+    if isinstance(callback, (ReDo, FractionActiveUnits)):
         assert idle_schedules([callback, AdaptiveReplayRatio()], agent) == [], "nobody knows how many updates"
 
 
