@@ -15,9 +15,13 @@ from plasticity_rl.architecture import Architecture, place_generator, put
 from plasticity_rl.callback import Intervention, as_agent
 from plasticity_rl.errors import UserError
 from plasticity_rl.frozen import FrozenResNet
+from plasticity_rl.limits import refuse_above
 from plasticity_rl.resnet import ARCHITECTURES, LAYERS
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.surgery import reinitialize, resized, size_of
+
+MAX_FEATURE_DIM = 65_536
+"""Four billion weights at 84x84 pixels, where a ResNet's second layer gives 61952 numbers for three frames."""
 
 
 class FrozenEncoderIntervention(Architecture):
@@ -56,6 +60,8 @@ class FrozenEncoderIntervention(Architecture):
         self._refuse("batch_norm", ("eval", "train"))
         if feature_dim < 1:
             raise UserError(f"{type(self).__name__}.feature_dim={feature_dim} must be >= 1 (published: 1024)")
+        reason = "the layer on top of a ResNet would have billions of weights; published: 1024"
+        refuse_above(f"{type(self).__name__}.feature_dim", feature_dim, MAX_FEATURE_DIM, reason)
 
     def _refuse(self, option: str, choices: Sequence[str]) -> None:
         value = getattr(self, option)

@@ -126,6 +126,11 @@ CALLBACKS = {
         "architecture: resnet17",
         r"FrozenEncoder.*architecture: expected one of 'resnet18'.*got resnet17",
     ),
+    "features that no memory holds": callback(
+        "RandomFrozenEncoder",
+        "feature_dim: 1000000000000",
+        r"RandomFrozenEncoder\.feature_dim=10+ must be at most 65536",
+    ),
     "pruning everything": callback(
         "RandomPruning", "sparsity: 1.0", r"RandomPruning\.sparsity=1\.0 must be in \[0, 1\)"
     ),
