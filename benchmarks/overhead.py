@@ -22,6 +22,7 @@ DIMENSIONS = {
 }
 REPLAY_RATIO = 0.5
 BARE, BARE_LOOP, FIT, PARTS = "plain torch", "plain loop, DrQV2.update", "fit", "fit, parts timed"
+LIBRARIES = "libraries alone, no update"
 INSIDE_STEP = ("collector", "replay write", "dispatch", "replay sample", "update", "logging")
 
 
@@ -49,7 +50,12 @@ def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
             bare = command("bare_loop:training", **loop, own_update=own_update)
             if contestant := group.start(name, bare, settings):  # the same threads and memory settings as fit
                 started[name] = contestant
-        lanes = [Lane(name, started[name], {"n": n}) for name in (BARE, BARE_LOOP, FIT, PARTS) if name in started]
+        if size == "tiny":
+            libraries = {"image_size": DIMENSIONS[size]["image_size"], "replay_ratio": REPLAY_RATIO, "threads": threads}
+            if contestant := group.start(LIBRARIES, command("libraries_alone:training", **libraries), settings):
+                started[LIBRARIES] = contestant
+        names = (BARE, BARE_LOOP, FIT, PARTS, LIBRARIES)
+        lanes = [Lane(name, started[name], {"n": n}) for name in names if name in started]
         ready = {lane.name: lane.contestant.ready for lane in lanes}
         answers = interleave(lanes, options.repeats)
         failed = group.failed
@@ -66,6 +72,9 @@ def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
         found["tax_cpu_ms"] = statistics.median(_differences_ms(answers[FIT], answers[BARE], "cpu_seconds"))
         print(f"\nthe framework costs {found['tax_ms']:.3f} ms per update, {found['tax_share']:.1%} (medians)")
         print(f"of processor time, which is steadier on a busy machine: {found['tax_cpu_ms']:.3f} ms")
+    if LIBRARIES in answers:
+        found["libraries_ms"] = 1e3 * statistics.median(turn["seconds"] / turn["units"] for turn in answers[LIBRARIES])
+        print(f"an empty Lightning loop and TorchRL's env.step alone take {found['libraries_ms']:.3f} ms of it")
     if PARTS in answers:
         found["parts"] = _parts(answers[PARTS])
         print_table(f"overhead: where the time of an update goes, {size} size", ("part", "ms/update", "share"), [

@@ -115,7 +115,10 @@ def test_end_to_end(bench):
 def test_overhead(bench):
     kept, out = bench("overhead", "--units", "20")
     taxed = kept["overhead"]["tiny"]
-    assert names(taxed["rows"]) == ["plain torch", "plain loop, DrQV2.update", "fit", "fit, parts timed"]
+    lanes = ["plain torch", "plain loop, DrQV2.update", "fit", "fit, parts timed", "libraries alone, no update"]
+    assert names(taxed["rows"]) == lanes
+    assert 0 < taxed["libraries_ms"]
+    assert [turn["num_updates"] for turn in taxed["answers"][lanes[-1]]] == [10]
     parts = taxed["parts"]
     assert parts.pop("all") == pytest.approx(sum(parts.values()))
     assert min(parts.values()) >= 0
