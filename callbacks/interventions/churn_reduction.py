@@ -83,19 +83,16 @@ class ChurnReduction(Regularizer):
         return {**super().arguments(), "coefficient": self.fixed}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Keep the initial weights as those of the two updates before the first."""
+        """Forget the networks of an earlier run."""
         super().setup(trainer, pl_module, stage)
         agent = as_agent(pl_module)
         if self.module not in agent.module_names:
             raise UserError(f"ChurnReduction.module={self.module!r} must be one of {list(agent.module_names)}")
         self._averages, self._updates = torch.zeros(2), 0
-        if self.coefficient > 0:
-            tensors = network_tensors(agent)
-            self._older = {name: value.detach().clone() for name, value in tensors.items()}
-            self._newer = {name: value.detach().clone() for name, value in tensors.items()}
+        self._older, self._newer = {}, {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the term, and follow the weights to their device."""
+        """Add the term. What training starts from stands for the two updates before, unless a checkpoint knows them."""
         agent = as_agent(pl_module)
         if self.coefficient == 0:
             return
@@ -103,10 +100,10 @@ class ChurnReduction(Regularizer):
         agent.add_loss_term(
             self.loss, f"intervention/{self.name}/{self.module}", lambda batch: self._term_of(agent, batch)
         )
-        device = next(agent.module(self.module).parameters()).device
-        self._older = {name: value.to(device) for name, value in self._older.items()}
-        self._newer = {name: value.to(device) for name, value in self._newer.items()}
-        self._averages = self._averages.to(device)
+        for name, value in network_tensors(agent).items():
+            for kept in (self._older, self._newer):
+                kept[name] = kept[name].to(value.device) if name in kept else value.detach().clone()
+        self._averages = self._averages.to(next(agent.module(self.module).parameters()).device)
         self._twin = Twin(agent, self._older)
         optimizers = [agent.optimizer_by_name(name) for name in agent.loss_optimizers[self.loss]]
         self._trained = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}

@@ -18,7 +18,7 @@ class HareAndTortoise(UpdateIntervention):
     """Keep an exponential moving average of the weights (the tortoise); every so often the agent (the hare) gets it.
 
     The average takes one step after every update: ``slow <- decay * slow + (1 - decay) * fast``. It starts at the
-    initial weights, and at fresh ones when another intervention re-initialises a module.
+    weights that training starts from, and at fresh ones when another intervention re-initialises a module.
 
     Mutates: all weights, biases and norm parameters of ``modules``. No optimizer state, no target network.
     Logs: ``intervention/hare_and_tortoise`` (1 at the frame of an event) and a line of text.
@@ -50,15 +50,16 @@ class HareAndTortoise(UpdateIntervention):
         self._slow: dict[str, Tensor] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Start the average at the initial weights."""
+        """Forget the average of an earlier run."""
         super().setup(trainer, pl_module, stage)
         agent = as_agent(pl_module)
         self._fast = {f"{name}.{key}": p for name in self.modules for key, p in agent.module(name).named_parameters()}
-        self._slow = {key: p.detach().clone() for key, p in self._fast.items()}
+        self._slow = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Follow the weights to their device."""
-        self._slow = {key: slow.to(self._fast[key].device) for key, slow in self._slow.items()}
+        """Start the average at the weights as they are, on their device, or go on with that of the checkpoint."""
+        for key, fast in self._fast.items():
+            self._slow[key] = self._slow[key].to(fast.device) if key in self._slow else fast.detach().clone()
 
     def mutates(self, agent: RLModule) -> Mutation:
         """Parameters of the modules."""
@@ -84,7 +85,7 @@ class HareAndTortoise(UpdateIntervention):
         """Start the average over at fresh weights, or it would bring the old ones back."""
         fresh = {id(parameter) for parameter in parameters}
         for key, fast in self._fast.items():
-            if id(fast) in fresh:
+            if id(fast) in fresh and key in self._slow:
                 self._slow[key].copy_(fast)
 
     def state_dict(self) -> dict[str, Any]:

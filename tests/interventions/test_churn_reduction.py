@@ -14,6 +14,7 @@ from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.replay import FrameReplay
 from plasticity_rl.rng import derive_seed
+from plasticity_rl.twin import network_tensors
 from plasticity_rl.video import EvalVideo
 
 
@@ -149,6 +150,19 @@ def test_a_module_that_was_reset_is_compared_with_itself(tmp_path):
     assert seen[104] == 0.0
     assert seen[100] > 0
     assert seen[108] > 0
+
+
+def test_added_on_a_resume_it_compares_with_the_weights_of_the_checkpoint(tmp_path):
+    class Start(RLCallback):
+        def on_train_start(self, trainer, pl_module) -> None:
+            live = network_tensors(pl_module)
+            self.equal = [torch.equal(kept[name], live[name]) for kept in (term._older, term._newer) for name in live]
+
+    fit_tiny(tmp_path, max_frames=100)
+    term, start = ChurnReduction(coefficient=1.0), Start()
+    fit_tiny(tmp_path, callbacks=[term, start], ckpt_path="last")
+    assert len(start.equal) > 20
+    assert all(start.equal)
 
 
 def test_probes_of_the_training_batch_do_not_see_the_reference_batch(tmp_path):

@@ -108,6 +108,18 @@ def test_average_is_a_copy_and_is_saved(tmp_path):
     assert restored.state_dict() == state
 
 
+def test_added_on_a_resume_the_average_starts_at_the_weights_of_the_checkpoint(tmp_path):
+    class Start(RLCallback):
+        def on_train_start(self, trainer, pl_module) -> None:
+            self.equal = [torch.equal(slow, pair._fast[key]) for key, slow in pair._slow.items()]
+
+    fit_tiny(tmp_path, max_frames=100)
+    pair, start = HareAndTortoise(), Start()
+    fit_tiny(tmp_path, callbacks=[pair, start], ckpt_path="last")
+    assert len(start.equal) > 10
+    assert all(start.equal)
+
+
 def test_another_agent(tmp_path):
     pl.seed_everything(1, verbose=False)
     data = tiny_data(max_frames=120, seed=1)
