@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
+from plasticity_rl.health import available_cores
 from plasticity_rl.study import StudyRun, needed_by, state_of
 from plasticity_rl.study_progress import reason
 from plasticity_rl.threads import CHOOSE
@@ -43,7 +44,7 @@ Launch = Callable[[Sequence[str], IO[bytes]], Job]
 
 def launch_here(arguments: Sequence[str], log: IO[bytes], *, num_workers: int) -> Job:
     """Start a process on this machine; workers share the cores, unless the user said how many threads each has."""
-    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num_workers)), **os.environ}
+    environment = {"OMP_NUM_THREADS": str(max(1, available_cores() // num_workers)), **os.environ}
     if num_workers > 1:
         environment.pop(CHOOSE, None)  # a run beside others does not take their cores
     # A session of its own: Ctrl-C reaches this process alone, which then asks the runs to stop, once.

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from cli_runs import REPOSITORY, TINY, call
 
+from plasticity_rl import study_runner
 from plasticity_rl.study import finished_frames, read_study, state_of
 
 pytestmark = pytest.mark.xdist_group("study")
@@ -38,6 +39,21 @@ def tiny_study(folder: Path, factors: dict, **changes) -> Path:
 @pytest.fixture(autouse=True)
 def tiny_env_can_be_imported(monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY / "tests"), str(REPOSITORY)]))
+
+
+@pytest.mark.parametrize(
+    ("workers", "set_by_user", "threads"), [(1, None, "6"), (2, None, "3"), (9, None, "1"), (2, "5", "5")]
+)
+def test_workers_share_the_cores_that_this_process_may_use(workers, set_by_user, threads, monkeypatch):
+    """A cluster's quota, not what the machine has; what the user says counts."""
+    started = []
+    monkeypatch.setattr(study_runner, "available_cores", lambda: 6)
+    monkeypatch.setattr(subprocess, "Popen", lambda command, env, **options: started.append(env))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if set_by_user:
+        monkeypatch.setenv("OMP_NUM_THREADS", set_by_user)
+    study_runner.launch_here(["--max_frames=100"], subprocess.DEVNULL, num_workers=workers)
+    assert started[0]["OMP_NUM_THREADS"] == threads
 
 
 def test_a_failing_run_does_not_stop_the_others_and_finished_ones_are_skipped(tmp_path):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plasticity_rl.commands.arguments import OneLineArguments, share, whole_number
 from plasticity_rl.errors import RunFailure, UserError
+from plasticity_rl.health import available_cores
 from plasticity_rl.study import Study, command, count_states, read_study, state_of
 from plasticity_rl.study_progress import LiveTable
 from plasticity_rl.study_runner import Launch, Runner
@@ -73,7 +73,7 @@ def run(args: Sequence[str]) -> None:
     elif options.cpus_per_run is not None or options.gpus_per_run is not None:
         raise UserError("--cpus-per-run and --gpus-per-run go with --ray-address; on this machine use --workers")
     else:
-        run_all(study, options.study, min(options.workers or 1, os.cpu_count() or 1))
+        run_all(study, options.study, min(options.workers or 1, available_cores()))
 
 
 def run_on_ray(study: Study, options: argparse.Namespace) -> None:
