@@ -125,9 +125,8 @@ def idle_schedules(callbacks: Iterable[pl.Callback], agent: RLModule) -> list[st
     """
     ours = [callback for callback in callbacks if isinstance(callback, (Intervention, Probe))]
     ends: dict[str, float] = {"frames": agent.data.max_frames}
-    if not any(
-        callback.family in ("replay_ratio", "experience") for callback in ours if isinstance(callback, Intervention)
-    ):
+    families = {callback.family for callback in ours if isinstance(callback, Intervention)}
+    if not families & {"replay_ratio", "experience"}:
         env_steps = (agent.data.max_frames - agent.num_seed_frames) / agent.data.action_repeat
         ends["updates"] = env_steps * agent.replay_ratio
     notes = []
@@ -137,10 +136,8 @@ def idle_schedules(callbacks: Iterable[pl.Callback], agent: RLModule) -> list[st
             period = arguments.get(f"every_n_{unit}")
             if period is None or arguments.get("at_frames"):
                 continue
-            option, length = (
-                f"{type(callback).__name__}.every_n_{unit}={period}",
-                f"this run, which has {end:.0f} {unit}",
-            )
+            option = f"{type(callback).__name__}.every_n_{unit}={period}"
+            length = f"this run, which has {end:.0f} {unit}"
             if isinstance(callback, Probe):
                 notes += [f"{option} is longer than {length}: it never measures"] if period > end else []
             elif period >= end:
