@@ -45,15 +45,18 @@ def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
             if contestant := group.start(name, fit):
                 started[name] = contestant
                 settings, threads = contestant.ready["settings"], contestant.ready["torch_threads"]
-        for name, own_update in ((BARE, False), (BARE_LOOP, True)):
-            loop = {"size": DIMENSIONS[size], "replay_ratio": REPLAY_RATIO, "threads": threads}
-            bare = command("bare_loop:training", **loop, own_update=own_update)
-            if contestant := group.start(name, bare, settings):  # the same threads and memory settings as fit
-                started[name] = contestant
+        shared = {"replay_ratio": REPLAY_RATIO, "threads": threads}
+        bare = {"size": DIMENSIONS[size], **shared}
+        commands = {
+            BARE: command("bare_loop:training", **bare, own_update=False),
+            BARE_LOOP: command("bare_loop:training", **bare, own_update=True),
+        }
         if size == "tiny":
-            libraries = {"image_size": DIMENSIONS[size]["image_size"], "replay_ratio": REPLAY_RATIO, "threads": threads}
-            if contestant := group.start(LIBRARIES, command("libraries_alone:training", **libraries), settings):
-                started[LIBRARIES] = contestant
+            image_size = DIMENSIONS[size]["image_size"]
+            commands[LIBRARIES] = command("libraries_alone:training", image_size=image_size, **shared)
+        for name, other in commands.items():
+            if contestant := group.start(name, other, settings):  # the same threads and memory settings as fit
+                started[name] = contestant
         names = (BARE, BARE_LOOP, FIT, PARTS, LIBRARIES)
         lanes = [Lane(name, started[name], {"n": n}) for name in names if name in started]
         ready = {lane.name: lane.contestant.ready for lane in lanes}

@@ -36,7 +36,7 @@ class _Decided:
 class _OneStep(Collector):
     """TorchRL's ``Collector`` for a rollout of one step, without what joins and cleans the steps of a longer one.
 
-    That is a third of the processor time of a step: stacking copies every tensor, here of a single step.
+    That is a quarter of the processor time of a step: stacking copies every tensor, here of a single step.
     """
 
     _carrier: TensorDictBase
