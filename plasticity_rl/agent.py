@@ -152,10 +152,7 @@ class DrQV2(RLModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return one Adam each for encoder (if there is one to train), actor and critic."""
-        return [
-            torch.optim.Adam([*self.module(name).parameters(), *self.extra_parameters(name)], lr=self.lr)
-            for name in self.optimizer_names
-        ]
+        return [self.adam(name) for name in self.optimizer_names]
 
     def training_step(self, tick: int, batch_idx: int = 0) -> None:
         """One env step of every env, then as many gradient updates as the replay ratio has earned."""

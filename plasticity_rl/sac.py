@@ -111,10 +111,7 @@ class SAC(RLModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return one Adam each for actor, critics and temperature."""
-        return [
-            torch.optim.Adam([*self.module(name).parameters(), *self.extra_parameters(name)], lr=self.lr)
-            for name in self.optimizer_names
-        ]
+        return [self.adam(name) for name in self.optimizer_names]
 
     def training_step(self, tick: int, batch_idx: int = 0) -> None:
         """One env step of every env, then as many gradient updates as the replay ratio has earned."""
