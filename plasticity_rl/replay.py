@@ -138,6 +138,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
         self._windows = WindowSampler(frame_stack, n_step)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch")
         self._ahead: Future[TensorDictBase] | None = None
+        self._enqueued: torch.cuda.Event | None = None  # all that a GPU had been given when a batch was last begun
         super().__init__(
             storage=self._records,
             sampler=self._windows,
@@ -239,11 +240,13 @@ class FrameReplay(NoDumps, ReplayBuffer):
         The numbers are those of a ``sample()`` without it.
         """
         assert self._ahead is None, "a batch was begun already"
+        self._let_copies_end()
         self._ahead = self._thread.submit(super().sample)
 
     def sample(self, batch_size: int | None = None, return_info: bool = False) -> Any:
         """Return a batch, see above; the one that :meth:`sample_ahead` began, if it did."""
         if self._ahead is None:
+            self._let_copies_end()
             return super().sample(batch_size, return_info)
         ahead, self._ahead = self._ahead, None
         return ahead.result()
@@ -292,7 +295,20 @@ class FrameReplay(NoDumps, ReplayBuffer):
         """
         batch_size = self._records.buffered_batch
         windows = self._windows.draw(self._records, batch_size, generator, ends)
-        return self.transform(self._records.read(windows, reuse=self._ahead is None))
+        if reuse := self._ahead is None:
+            self._let_copies_end()
+        return self.transform(self._records.read(windows, reuse=reuse))
+
+    def _let_copies_end(self) -> None:
+        """Wait until a GPU has read the buffers that are written next: those of the batch before the last.
+
+        Copying a batch to a GPU returns before the copy is done, and many updates can be waiting in front of it. The
+        batch before the last was copied before the last was begun.
+        """
+        if torch.cuda.is_initialized():
+            if self._enqueued is not None:
+                self._enqueued.synchronize()
+            self._enqueued = torch.cuda.current_stream().record_event()
 
     def flush(self) -> int:
         """Bring all records to the disk: those written since the last flush, never the whole replay.
