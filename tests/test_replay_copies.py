@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from benchmarks.inside import episode_steps
 from tensordict import TensorDict, TensorDictBase
 
+from benchmarks.inside import episode_steps
 from plasticity_rl.replay import FrameReplay
 
 OBS_SHAPE, BATCH = (9, 16, 16), 8
