@@ -78,7 +78,7 @@ def plain_update(agent: Any, optimizers: Sequence[torch.optim.Optimizer], batch:
     agent._move_target(list(agent.critic_target.parameters()), critic_parameters, None)
 
 
-def training(size: dict[str, int], replay_ratio: float, own_update: bool, threads: int) -> None:
+def training(size: dict[str, int], replay_ratio: float, own_update: bool, threads: int, device: str = "cpu") -> None:
     """Contestant: act, step, write, and every so many steps sample and update.
 
     Args:
@@ -86,6 +86,7 @@ def training(size: dict[str, int], replay_ratio: float, own_update: bool, thread
         replay_ratio: 0.5 or 1.
         own_update: Whether updates are ``DrQV2.update``, without a Trainer, instead of :func:`plain_update`.
         threads: Threads of torch.
+        device: Where the networks are.
     """
     from tensordict import TensorDict
 
@@ -95,11 +96,12 @@ def training(size: dict[str, int], replay_ratio: float, own_update: bool, thread
     keep_freed_memory()  # like the number of threads it is a setting of the process, and no part of the loop
     torch.set_num_threads(threads)
     image_size, batch_size = size.pop("image_size"), size.pop("batch_size")
-    agent = DrQV2((9, image_size, image_size), ACTION_DIM, **size)
+    agent = DrQV2((9, image_size, image_size), ACTION_DIM, **size).to(device)
     optimizers = agent.configure_optimizers()
     ring, frames = Ring(20_000, image_size), list(noise_frames(image_size))
     rows = batch_size * STACK
-    buffers = [torch.empty(rows, ring.frames.shape[1], dtype=torch.uint8) for _ in range(2)]
+    pin = device != "cpu"
+    buffers = [torch.empty(rows, ring.frames.shape[1], dtype=torch.uint8, pin_memory=pin) for _ in range(2)]
     agent.env_frames = agent.num_seed_frames  # acts by its policy
     stack = [frames[0]] * STACK
     position = 0
@@ -113,7 +115,7 @@ def training(size: dict[str, int], replay_ratio: float, own_update: bool, thread
         stack = [*stack[1:], frame] if position else [frame] * STACK
 
     def update() -> None:
-        batch = ring.sample(batch_size, buffers)
+        batch = tuple(x.to(device) for x in ring.sample(batch_size, buffers))
         if not own_update:
             return plain_update(agent, optimizers, batch)
         names = ("pixels", "action", "reward", "discount")

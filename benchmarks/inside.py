@@ -19,7 +19,7 @@ def random_batch(batch_size: int, obs_shape: tuple[int, ...], action_dim: int) -
     """Return a batch as the replay gives it, of noise: what is in the pixels changes no time."""
     generator = torch.Generator().manual_seed(0)
     pixels = lambda: torch.randint(0, 256, (batch_size, *obs_shape), dtype=torch.uint8, generator=generator)  # noqa: E731
-    return TensorDict(
+    batch = TensorDict(
         {
             "pixels": pixels(),
             "action": torch.rand(batch_size, action_dim, generator=generator) * 2 - 1,
@@ -29,6 +29,7 @@ def random_batch(batch_size: int, obs_shape: tuple[int, ...], action_dim: int) -
         },
         batch_size=[batch_size],
     )
+    return batch.pin_memory() if torch.cuda.is_available() else batch  # as both replays hand them on
 
 
 class TimedUpdates(pl.Callback):

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks import reference
 from benchmarks.child import command
 from benchmarks.contest import Contestants, Lane, interleave
 from benchmarks.options import Options
@@ -46,7 +47,7 @@ def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
                 started[name] = contestant
                 settings, threads = contestant.ready["settings"], contestant.ready["torch_threads"]
         shared = {"replay_ratio": REPLAY_RATIO, "threads": threads}
-        bare = {"size": DIMENSIONS[size], **shared}
+        bare = {"size": DIMENSIONS[size], **shared, "device": reference.choose_device(options.device)}
         commands = {
             BARE: command("bare_loop:training", **bare, own_update=False),
             BARE_LOOP: command("bare_loop:training", **bare, own_update=True),

@@ -233,3 +233,11 @@ def test_ratios_are_of_the_same_round(capsys):
     assert "5.00   (5.00)  2.00 8.00" in with_cpu
     assert "2.00 8.00" in without
     assert "(5.00)" not in without
+
+
+def test_adam_compares_fused_with_the_default():
+    adam = importlib.import_module("benchmarks.adam")
+    default, fused = adam.measure("tiny", repeats=2)
+    assert (default["name"], fused["name"]) == (adam.BASELINE, "fused")
+    assert len(fused["ratios"]) == 2
+    assert default["min"] > 0

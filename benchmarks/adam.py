@@ -1,0 +1,64 @@
+"""What one fused call of Adam is worth: updates with it and with torch's default, in turns, in one process.
+
+python -m benchmarks.adam --repeats 7
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import torch
+
+from benchmarks.inside import random_batch
+from benchmarks.report import machine, print_rates, rate_rows
+from plasticity_rl import DrQV2
+from plasticity_rl.heap import keep_freed_memory
+
+SIZES: dict[str, dict[str, int]] = {
+    "full": {"image_size": 84, "batch_size": 256, "hidden_dim": 1024, "num_channels": 32, "updates": 1},
+    "quickstart": {"image_size": 48, "batch_size": 64, "hidden_dim": 128, "num_channels": 8, "updates": 20},
+    "tiny": {"image_size": 16, "batch_size": 8, "hidden_dim": 8, "num_channels": 1, "updates": 100},
+}
+BASELINE = "torch's default"
+
+
+def measure(size: str, repeats: int) -> list[dict[str, Any]]:
+    """Return rows of milliseconds per update; the first round warms up and is not counted."""
+    chosen = dict(SIZES[size])
+    image_size, batch_size, updates = (chosen.pop(name) for name in ("image_size", "batch_size", "updates"))
+    batch = random_batch(batch_size, (9, image_size, image_size), 6)
+    agents = {}
+    for name, options in ((BASELINE, {}), ("fused", {"fused": True})):
+        agent = agents[name] = DrQV2((9, image_size, image_size), 6, **chosen)
+        adams = [adam.param_groups[0]["params"] for adam in agent.configure_optimizers()]
+        agent._own_optimizers = [torch.optim.Adam(parameters, lr=agent.lr, **options) for parameters in adams]
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in agents}
+    for repeat in range(repeats + 1):
+        for name, agent in agents.items():
+            start, cpu_start = time.perf_counter(), time.process_time()
+            for _ in range(updates):
+                agent.update(batch)
+            seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu_start}
+            if repeat:
+                answers[name].append({"units": updates, **seconds})
+    return rate_rows(answers, BASELINE, better="lower", scale=1e3)
+
+
+def main() -> None:
+    """Measure all sizes and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(options.threads)
+    for key, value in machine().items():
+        print(f"{key:12} {value}")
+    for size in SIZES:
+        print_rates(f"adam: ms per update, {size}", "ms/update", measure(size, options.repeats), BASELINE)
+
+
+if __name__ == "__main__":
+    main()
