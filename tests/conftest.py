@@ -9,8 +9,12 @@ os.environ.setdefault("RL_LOGGING_LEVEL", "ERROR")
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from tensorboard.summary.writer import event_file_writer
 
 torch.set_num_threads(1)
+
+# Event files of one second are read in the order of their names, which end in this number: 10 would come before 9.
+event_file_writer._global_uid = event_file_writer.AtomicCounter(1_000_000)
 
 # The same examples in every run, and no test that fails because the machine is busy.
 settings.register_profile(
@@ -20,6 +24,7 @@ settings.load_profile("suite")
 
 RUN_ALL_EXAMPLES = {
     "test_compiled.py",
+    "test_devices.py",
     "test_laws.py",
     "test_precision.py",
     "test_probes_beside_interventions.py",
