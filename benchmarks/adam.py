@@ -6,28 +6,28 @@ python -m benchmarks.adam --repeats 7
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
 import torch
 
+from benchmarks.child import Stopwatch
 from benchmarks.inside import random_batch
+from benchmarks.overhead import DIMENSIONS
 from benchmarks.report import machine, print_rates, rate_rows
 from plasticity_rl import DrQV2
 from plasticity_rl.heap import keep_freed_memory
 
-SIZES: dict[str, dict[str, int]] = {
-    "full": {"image_size": 84, "batch_size": 256, "hidden_dim": 1024, "num_channels": 32, "updates": 1},
-    "quickstart": {"image_size": 48, "batch_size": 64, "hidden_dim": 128, "num_channels": 8, "updates": 20},
-    "tiny": {"image_size": 16, "batch_size": 8, "hidden_dim": 8, "num_channels": 1, "updates": 100},
-}
+QUICKSTART = {"image_size": 48, "batch_size": 64, "hidden_dim": 128, "num_channels": 8}
+SIZES = {**DIMENSIONS, "quickstart": QUICKSTART}
+UPDATES = {"full": 1, "quickstart": 20, "tiny": 100}
+"""Updates in a turn."""
 BASELINE = "torch's default"
 
 
 def measure(size: str, repeats: int) -> list[dict[str, Any]]:
     """Return rows of milliseconds per update; the first round warms up and is not counted."""
     chosen = dict(SIZES[size])
-    image_size, batch_size, updates = (chosen.pop(name) for name in ("image_size", "batch_size", "updates"))
+    image_size, batch_size, updates = chosen.pop("image_size"), chosen.pop("batch_size"), UPDATES[size]
     batch = random_batch(batch_size, (9, image_size, image_size), 6)
     agents = {}
     for name, options in ((BASELINE, {}), ("fused", {"fused": True})):
@@ -37,10 +37,10 @@ def measure(size: str, repeats: int) -> list[dict[str, Any]]:
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in agents}
     for repeat in range(repeats + 1):
         for name, agent in agents.items():
-            start, cpu_start = time.perf_counter(), time.process_time()
+            watch = Stopwatch()
             for _ in range(updates):
                 agent.update(batch)
-            seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu_start}
+            seconds = watch.read()
             if repeat:
                 answers[name].append({"units": updates, **seconds})
     return rate_rows(answers, BASELINE, better="lower", scale=1e3)

@@ -292,7 +292,7 @@ class FrameStorage(Storage):
 
     def _take_buffers(self, windows: FrameWindows) -> tuple[Tensor, Tensor]:
         if not self._buffers:
-            # Two pairs, so that a batch survives one further sample() and asynchronous copies to a GPU can finish.
+            # Two pairs, so that a batch survives one further sample(); FrameReplay waits for copies to a GPU.
             self._buffers = [self._new_buffers(windows, pin=torch.cuda.is_available()) for _ in range(2)]
         self._buffers.reverse()
         return self._buffers[0]

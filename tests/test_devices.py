@@ -10,23 +10,14 @@ import torch
 from helpers import fit_tiny, tiny_sac, weights_hash
 from pretend_gpu import GPU, Misplaced, OnGPU, pretend_gpu, trainer_options
 from run_state import differences, run_state
-from test_laws import INTERVENTIONS, PROBES, example, examples, names
+from test_laws import EXPORTED, INTERVENTIONS, example, examples, names
 
-import callbacks
 from plasticity_rl import Intervention, Probe
 from plasticity_rl.augment import RandomConv
 from plasticity_rl.callback import RLCallback
 
-NEEDS_FILES = {callbacks.FrozenEncoder, callbacks.WarmStartReplay}
-"""Interventions that need a download or another run."""
-ALONE = [cls for cls in INTERVENTIONS if cls not in NEEDS_FILES]
-
-
-def that_go_together() -> list[type[RLCallback]]:
-    return [type(callback) for callback in examples() if type(callback) not in NEEDS_FILES]
-
-
-OTHERS = [cls for cls in ALONE if cls not in that_go_together()]
+TOGETHER = [type(callback) for callback in examples()]
+OTHERS = [cls for cls in INTERVENTIONS if cls not in TOGETHER]
 
 
 def fit_on_gpu(run_dir: Path, **options: Any) -> Any:
@@ -69,7 +60,7 @@ def test_a_run_ends_with_the_bits_of_the_cpu_and_goes_on_exactly(tmp_path):
 
 @pytest.mark.parametrize("kind", [Probe, Intervention])
 def test_all_that_go_together(kind, tmp_path):
-    assert_equal_on_gpu(tmp_path, [cls for cls in that_go_together() if issubclass(cls, kind)])
+    assert_equal_on_gpu(tmp_path, [cls for cls in TOGETHER if issubclass(cls, kind)])
 
 
 @pytest.mark.parametrize("cls", OTHERS, ids=names(OTHERS))
@@ -78,7 +69,7 @@ def test_those_that_do_not(cls, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls", ALONE, ids=names(ALONE))
+@pytest.mark.parametrize("cls", INTERVENTIONS, ids=names(INTERVENTIONS))
 def test_every_intervention(cls, tmp_path):
     assert_equal_on_gpu(tmp_path, [cls])
 
@@ -98,7 +89,7 @@ def test_other_ways_to_run(options, tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("cls", [*ALONE, *PROBES], ids=names([*ALONE, *PROBES]))
+@pytest.mark.parametrize("cls", EXPORTED, ids=names(EXPORTED))
 def test_every_callback_on_a_gpu(cls, tmp_path):
     agent = fit_tiny(tmp_path, callbacks=[example(cls)], trainer_options={"accelerator": "gpu", "devices": 1})
     assert agent.num_updates
