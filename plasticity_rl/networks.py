@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,9 +74,33 @@ class Encoder(nn.Module):
         Under autocast the convolutions run channels-last: what tensor cores and bfloat16 kernels want. The features
         are in the same order either way.
         """
-        if reduced(pixels.device):
-            pixels = pixels.contiguous(memory_format=torch.channels_last)  # while it is uint8, a quarter of the bytes
-        return self.convnet((pixels / 255.0).sub_(0.5)).flatten(1)
+        if not reduced(pixels.device):
+            return self.convnet((pixels / 255.0).sub_(0.5)).flatten(1)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)  # while it is uint8, half of the bytes
+        return _FlattenChannelsLast.apply(self.convnet(_centre_in_bfloat16(pixels)))
+
+
+def _centre_in_bfloat16(pixels: Tensor) -> Tensor:
+    """Return ``pixels / 255 - 0.5`` as bfloat16, rounded as float32 would be, but of bytes without its memory traffic.
+
+    ``(2 p - 255) / 510`` is rounded once: bfloat16 holds 8 bits, as many as the numerator has.
+    """
+    if pixels.dtype == torch.uint8:
+        return pixels.bfloat16().mul_(2).sub_(255).div_(510)
+    return (pixels / 255.0).sub_(0.5).bfloat16()
+
+
+class _FlattenChannelsLast(torch.autograd.Function):
+    """``maps.flatten(1)`` with a gradient in the layout of channels-last ``maps``: faster for the ReLU before."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        ctx.shape = maps.shape
+        return maps.flatten(1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.view(ctx.shape).contiguous(memory_format=torch.channels_last)
 
 
 class StateEncoder(nn.Module):

@@ -6,10 +6,14 @@ The convolutions and the trunks do: they are nearly all of the arithmetic. Never
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx_ne_convert")
+"""Capabilities of x86 CPUs, any of which suffices to compute in bfloat16."""
 
 
 def reduced(device: torch.device) -> bool:
@@ -31,3 +35,21 @@ def in_full_precision(module: nn.Module, inputs: Tensor) -> Tensor:
     """Return ``module(inputs)``, computed without autocast and on widened ``inputs``."""
     with full_precision(inputs.device):
         return module(widen(inputs))
+
+
+def warn_where_emulated(precision: str, device: torch.device) -> None:
+    """Warn, once at the start, of ``bf16-mixed`` on a CPU without instructions for bfloat16.
+
+    It takes 1.5 times as long as float32 on one with AVX-512, and 10 times on one with AVX2. Where torch does not tell
+    what the CPU has (an older torch, or not x86), nothing is said.
+    """
+    if precision != "bf16-mixed" or device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return
+    capabilities = torch.cpu.get_capabilities()
+    known = [capabilities[name] for name in BFLOAT16_INSTRUCTIONS if name in capabilities]
+    if known and not any(known):
+        warnings.warn(
+            "trainer.precision=bf16-mixed: this CPU has no instructions for bfloat16 and emulates it, which is slower "
+            "than --trainer.precision=32-true",
+            stacklevel=2,
+        )

@@ -27,7 +27,7 @@ from plasticity_rl.description import describe
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
 from plasticity_rl.heap import keep_freed_memory
-from plasticity_rl.precision import full_precision, widen
+from plasticity_rl.precision import full_precision, warn_where_emulated, widen
 from plasticity_rl.rng import NamedGenerators, global_rng_state, set_global_rng_state
 from plasticity_rl.schedules import exact_ratio
 from plasticity_rl.shared_measurements import SharedMeasurements
@@ -280,6 +280,7 @@ class RLModule(SharedMeasurements):
         keep_freed_memory()
         if stage == "fit":
             use_more_for_large_updates(self)
+            warn_where_emulated(str(self.trainer.precision), self.trainer.strategy.root_device)
         self.rng.rank = self.global_rank
         self._callbacks, self._loss_terms = None, {}
 

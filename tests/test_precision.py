@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -9,10 +11,14 @@ from helpers import fit_tiny, tiny_agent, tiny_data, tiny_sac
 from test_laws import EXPORTED, example, names
 
 from plasticity_rl import DrQV2, UserError
-from plasticity_rl.precision import full_precision, in_full_precision, reduced
+from plasticity_rl.precision import full_precision, in_full_precision, reduced, warn_where_emulated
 
 BF16 = {"trainer_options": {"precision": "bf16-mixed"}}
 TEN_UPDATES = {"max_frames": 60, "data_options": {"eval_every_n_frames": 60}, "agent_options": {"replay_ratio": 1}}
+
+
+# On a CPU without instructions for bfloat16 every run here says so.
+pytestmark = pytest.mark.filterwarnings("ignore:trainer.precision=bf16-mixed. this CPU has no instructions")
 
 
 def autocast() -> torch.autocast:
@@ -43,6 +49,53 @@ def test_convolutions_and_trunks_are_reduced_and_heads_are_not():
     assert mean.dtype == q1.dtype == q2.dtype == torch.float32
     # bfloat16 keeps 8 bits; the order of the flattened features is that of float32.
     assert torch.allclose(features.float(), exact, atol=0.03 * float(exact.detach().abs().max()))
+
+
+@pytest.mark.parametrize("make", [lambda pixels: pixels, lambda pixels: pixels + 0.25], ids=["bytes", "floats"])
+def test_the_encoder_computes_what_autocast_makes_of_its_float32_formula(make):
+    """To the bit, though pixels are centred in bfloat16 and the gradient takes the layout of the maps."""
+    encoder = DrQV2((9, 32, 32), 2, num_channels=4).encoder
+    every_byte = torch.arange(256, dtype=torch.uint8).repeat(5 * 9 * 4)
+    pixels = make(every_byte[torch.randperm(len(every_byte))].view(5, 9, 32, 32))
+    with autocast():
+        features = encoder(pixels)
+        centred = (pixels.contiguous(memory_format=torch.channels_last) / 255.0).sub_(0.5)
+        expected = encoder.convnet(centred).flatten(1)
+    gradient = torch.randn(expected.shape).bfloat16()
+    parameters = list(encoder.parameters())
+    assert features.is_contiguous()
+    assert torch.equal(features, expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(features, parameters, gradient),
+        torch.autograd.grad(expected, parameters, gradient),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_cpu_that_emulates_bfloat16_says_so(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for capabilities, warns in (
+        ({"avx512_bf16": False, "amx_bf16": False}, True),
+        ({"avx512_bf16": True, "amx_bf16": False}, False),
+        ({"architecture": "aarch64"}, False),  # does not tell
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warn_where_emulated("bf16-mixed", cpu)
+            assert [str(w.message).partition(":")[0] for w in caught] == warns * ["trainer.precision=bf16-mixed"]
+            warn_where_emulated("bf16-mixed", gpu)
+            warn_where_emulated("32-true", cpu)
+            assert len(caught) == warns
+
+
+def test_a_run_on_such_a_cpu_warns_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False}, raising=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit_tiny(tmp_path, **TEN_UPDATES, **BF16)
+    assert len([w for w in caught if "no instructions for bfloat16" in str(w.message)]) == 1
 
 
 def test_weights_moments_targets_and_losses_stay_float32(tmp_path):
