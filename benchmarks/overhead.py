@@ -23,7 +23,7 @@ DIMENSIONS = {
 }
 REPLAY_RATIO = 0.5
 BARE, BARE_LOOP, FIT, PARTS = "plain torch", "plain loop, DrQV2.update", "fit", "fit, parts timed"
-LIBRARIES = "libraries alone, no update"
+LIBRARIES, STOCK = "libraries alone, no update", "libraries alone, no network"
 INSIDE_STEP = ("collector", "replay write", "dispatch", "replay sample", "update", "logging")
 
 
@@ -54,11 +54,14 @@ def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
         }
         if size == "tiny":
             image_size = DIMENSIONS[size]["image_size"]
-            commands[LIBRARIES] = command("libraries_alone:training", image_size=image_size, **shared)
+            for name in (LIBRARIES, STOCK):
+                commands[name] = command(
+                    "libraries_alone:training", image_size=image_size, **shared, stock=name == STOCK
+                )
         for name, other in commands.items():
             if contestant := group.start(name, other, settings):  # the same threads and memory settings as fit
                 started[name] = contestant
-        names = (BARE, BARE_LOOP, FIT, PARTS, LIBRARIES)
+        names = (BARE, BARE_LOOP, FIT, PARTS, LIBRARIES, STOCK)
         lanes = [Lane(name, started[name], {"n": n}) for name in names if name in started]
         ready = {lane.name: lane.contestant.ready for lane in lanes}
         answers = interleave(lanes, options.repeats)
@@ -76,9 +79,13 @@ def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
         found["tax_cpu_ms"] = statistics.median(_differences_ms(answers[FIT], answers[BARE], "cpu_seconds"))
         print(f"\nthe framework costs {found['tax_ms']:.3f} ms per update, {found['tax_share']:.1%} (medians)")
         print(f"of processor time, which is steadier on a busy machine: {found['tax_cpu_ms']:.3f} ms")
-    if LIBRARIES in answers:
-        found["libraries_ms"] = 1e3 * statistics.median(turn["seconds"] / turn["units"] for turn in answers[LIBRARIES])
-        print(f"an empty Lightning loop and TorchRL's env.step alone take {found['libraries_ms']:.3f} ms of it")
+    for name, key, what in (
+        (LIBRARIES, "libraries_ms", "an empty Lightning loop and TorchRL's env.step alone"),
+        (STOCK, "stock_ms", "with TorchRL's collector and replay, Lightning's backward and steps, no network"),
+    ):
+        if name in answers:
+            found[key] = 1e3 * statistics.median(turn["seconds"] / turn["units"] for turn in answers[name])
+            print(f"{what}: {found[key]:.3f} ms")
     if PARTS in answers:
         found["parts"] = _parts(answers[PARTS])
         print_table(f"overhead: where the time of an update goes, {size} size", ("part", "ms/update", "share"), [
