@@ -36,9 +36,9 @@ def run(options: Options) -> dict[str, Any]:
 
 def environments(path: str | None, task: str, image_size: int) -> None:
     """Contestant: the environments side by side, stepped with the same random actions."""
-    from plasticity_rl.rendering import configure_backend
+    from plasticity_rl.rendering import prepare
 
-    configure_backend()  # before dm_control is imported; one process has one backend, so this one is everybody's
+    prepare()  # before dm_control is imported; one process has one backend, so this one is everybody's
     import numpy as np
     import torch
 

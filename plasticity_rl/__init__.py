@@ -10,6 +10,7 @@ The data path, one file a stage::
 from __future__ import annotations
 
 import importlib
+import sys
 from importlib.metadata import version
 from typing import Any
 
@@ -34,6 +35,9 @@ _EXPORTS = {
     "surgery": "plasticity_rl.surgery",
 }
 __all__ = ["__version__", *_EXPORTS]
+
+if "mujoco" in sys.modules:  # a script that imported dm_control by itself would crash at `import lightning`
+    importlib.import_module("plasticity_rl.rendering").load_triton()
 
 
 def __getattr__(name: str) -> Any:

@@ -25,14 +25,14 @@ from plasticity_rl import env_state
 from plasticity_rl.errors import UserError
 from plasticity_rl.rendering import (
     check_display,
-    configure_backend,
     free_at_exit,
     free_contexts,
     keep_render_threads,
+    prepare,
     rendering_errors,
 )
 
-configure_backend()
+prepare()
 with rendering_errors():
     from dm_control import manipulation, mujoco, suite
     from dm_control.suite.wrappers import action_scale

@@ -18,9 +18,9 @@ import torch
 from torch.nn.parameter import UninitializedBuffer
 
 from plasticity_rl.errors import UserError
-from plasticity_rl.rendering import configure_backend, free_contexts, rendering_errors
+from plasticity_rl.rendering import free_contexts, prepare, rendering_errors
 
-configure_backend()
+prepare()
 with rendering_errors():  # TorchRL imports mujoco as well, which already fails on a wrong MUJOCO_GL
     import mujoco
     from torchrl.envs import EnvBase, SerialEnv, TransformedEnv

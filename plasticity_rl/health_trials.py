@@ -97,6 +97,9 @@ def _gpus() -> dict[str, Any]:
 
 def try_rendering() -> None:
     """Draw frames of a small task with the backend in ``MUJOCO_GL``, and name the renderer."""
+    from plasticity_rl.rendering import load_triton
+
+    load_triton()
     from dm_control import suite
 
     env = suite.load("cartpole", "swingup", task_kwargs={"random": 0})

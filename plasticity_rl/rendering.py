@@ -1,7 +1,7 @@
 """Off-screen OpenGL: choose a backend before dm_control is imported, check that it draws, free what it holds.
 
-MuJoCo and dm_control read ``MUJOCO_GL`` once, when they are imported. Call :func:`configure_backend` before that
-(importing ``plasticity_rl.envs`` does).
+MuJoCo and dm_control read ``MUJOCO_GL`` once, when they are imported, and with EGL that import already starts OpenGL.
+Call :func:`prepare` before that (importing ``plasticity_rl.envs`` does).
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import contextlib
 import ctypes.util
 import functools
 import glob
-import importlib
+import importlib.util
 import os
 import sys
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 from plasticity_rl.errors import UserError
@@ -80,6 +81,36 @@ def configure_backend() -> None:
         os.environ.setdefault("MUJOCO_EGL_DEVICE_ID", device)
 
 
+def load_triton() -> None:
+    """Load triton's native library, where it is installed, so that it does not crash the interpreter later.
+
+    Mesa draws on a CPU with LLVM, and its drivers show all symbols of ``libLLVM`` to the process. ``libtriton.so``
+    holds another version of LLVM under the same names. Loaded afterwards it is bound to Mesa's, its constructors write
+    into tables of another layout, and the process ends with a segmentation fault. Lightning loads it, by way of
+    ``torch._dynamo``. Loaded before Mesa it is bound to itself, and stays so. Where Mesa is there already, because a
+    script has imported dm_control by itself, ``RTLD_DEEPBIND`` binds it to itself all the same; not otherwise, because
+    that flag goes past an allocator given with ``LD_PRELOAD``.
+
+    The library alone takes a quarter of the time of ``import triton`` (0.06 of 0.25 s, and none of 250 modules); that
+    import then finds it loaded. Without triton nothing happens.
+    """
+    if not sys.platform.startswith("linux") or "triton" in sys.modules:
+        return  # elsewhere libraries do not share their symbols
+    spec = importlib.util.find_spec("triton")  # imports nothing
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for library in Path(folder, "_C").glob("libtriton*.so"):
+            mesa_is_loaded = hasattr(ctypes.CDLL(None), "LLVMContextCreate")  # triton does not export this one
+            mode = getattr(os, "RTLD_DEEPBIND", 0) if mesa_is_loaded else 0  # not in every C library
+            with contextlib.suppress(OSError):  # not for this machine: torch does without, and so do we
+                ctypes.CDLL(str(library), mode=mode)
+
+
+def prepare() -> None:
+    """Do all that has to be done before dm_control or mujoco is imported; harmless after it."""
+    configure_backend()
+    load_triton()
+
+
 @contextlib.contextmanager
 def rendering_errors() -> Iterator[None]:
     """Turn any failure of the block (an import of dm_control, the first frame) into one line that says what to do.
@@ -100,7 +131,7 @@ def rendering_errors() -> Iterator[None]:
 def check_display() -> None:
     """Refuse what would abort the interpreter: GLFW on Linux without a display.
 
-    dm_control chooses GLFW by itself when it is imported with ``MUJOCO_GL`` unset, so before :func:`configure_backend`.
+    dm_control chooses GLFW by itself when it is imported with ``MUJOCO_GL`` unset, so before :func:`prepare`.
 
     Raises:
         UserError: one line with the fix.
@@ -134,7 +165,7 @@ def check_rendering() -> None:
     Raises:
         UserError: when no frame can be drawn; one line with the packages and the variable that usually fix it.
     """
-    configure_backend()
+    prepare()
     with rendering_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # GLFW warns about a missing display; check_display says what to do about it
         from dm_control import mujoco  # the import itself is part of what is checked

@@ -11,6 +11,9 @@ import torch
 from hypothesis import HealthCheck, settings
 from tensorboard.summary.writer import event_file_writer
 
+from plasticity_rl.rendering import load_triton
+
+load_triton()  # before any test imports dm_control by itself
 torch.set_num_threads(1)
 
 # Event files of one second are read in the order of their names, which end in this number: 10 would come before 9.
