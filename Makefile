@@ -5,7 +5,7 @@
 #   UV=1                    use uv instead of venv and pip (fetches a fitting Python by itself)
 #   VENV=path               another place for the environment
 #   JOBS=4                  processes that share the tests (about 1.5 GB each)
-#   ARGS="..."              passed on to pytest by test and test-slow, e.g. ARGS="-k replay -x"
+#   ARGS="..."              passed on to pytest by test and test-slow, e.g. ARGS="-k replay -x", and to fingerprint
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -27,7 +27,7 @@ else
 INSTALL = uv pip install --python "$(BIN)/python" $(PIP_ARGS)
 endif
 
-.PHONY: help quickstart test test-slow check fmt smoke
+.PHONY: help quickstart test test-slow check fmt smoke fingerprint
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,9 @@ fmt: $(VENV)/.installed-dev ## format, and fix what the linter can fix
 smoke: $(VENV)/.installed ## a run of about a minute in a temporary folder: does training work on this machine?
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT INT TERM && set -x && \
 	$(BIN)/plasticity-rl fit --config configs/quickstart.yaml --max_frames 4000 --trainer.default_root_dir "$$dir"
+
+fingerprint: $(VENV)/.installed ## hashes of five trained configurations (minutes); ARGS="--out FILE" before a change, "--compare FILE" after
+	@$(BIN)/python -m benchmarks.fingerprint $(ARGS)
 
 # The stamps are newer than pyproject.toml when what it asks for is installed.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
