@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import warnings
 from typing import Any, Literal
 
 import dm_env
@@ -34,8 +35,9 @@ from plasticity_rl.rendering import (
 
 prepare()
 with rendering_errors():
-    from dm_control import manipulation, mujoco, suite
-    from dm_control.suite.wrappers import action_scale
+    with warnings.catch_warnings():  # dm_control turns every DeprecationWarning of every package on when imported
+        from dm_control import manipulation, mujoco, suite
+        from dm_control.suite.wrappers import action_scale
     from torchrl.data import Bounded, Categorical, Composite, Unbounded
     from torchrl.envs import EnvBase
 keep_render_threads()

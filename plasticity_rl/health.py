@@ -26,6 +26,7 @@ REASONS = {
     "torchrl": "private attributes of these versions are used",
     "tensordict": "it and torchrl fit in pairs only",
     "torch": "older ones load checkpoints that may run code",
+    "numpy": "2.5 deprecates setting the shape of an array, which dm_control does at every look-up of a name",
     "jsonargparse": "version 5 removes what lightning 2.6 calls",
 }
 COMPROMISED = {"lightning": ("2.6.2", "2.6.3"), "pytorch-lightning": ("2.6.2", "2.6.3")}

@@ -99,6 +99,24 @@ def _of(trial: Trial, key: str) -> Any:
     return next((result[key] for result in trial.results if key in result), None)
 
 
+def check_triton(trial: Trial | None) -> list[Finding]:
+    """Say whether triton and OpenGL go together; :func:`plasticity_rl.rendering.load_triton` has the reason.
+
+    Args:
+        trial: Of the order of training; None where triton is not installed.
+    """
+    if trial is None:
+        return [Finding("triton", "ok", "not installed; only torch.compile on a GPU needs it")]
+    if not _of(trial, "drawn"):
+        return [Finding("triton", "note", "installed; not checked beside OpenGL: nothing can be drawn")]
+    version = _of(trial, "triton")
+    if version is None:
+        text = f"drawing a frame, then importing lightning, does not work: {shorten(trial.error, 160)}"
+        fix = "without a GPU: pip uninstall triton; or train from states (--data.observation state)"
+        return [Finding("triton", "problem", text, fix)]
+    return [Finding("triton", "ok", f"{version or 'installed'}, loaded before OpenGL: lightning imports after a frame")]
+
+
 def check_egl_device(
     trial: Trial, gpus: Sequence[str], cuda_visible_devices: str | None, egl_device: str | None
 ) -> list[Finding]:

@@ -116,6 +116,16 @@ def try_rendering() -> None:
     _report(renderer=_renderer())
 
 
+def try_order() -> None:
+    """Draw, then import Lightning, in one process: the order of a training run."""
+    from plasticity_rl.rendering import check_rendering
+
+    check_rendering()
+    _report(drawn=True)
+    importlib.import_module("lightning.pytorch")
+    _report(triton=getattr(sys.modules.get("triton"), "__version__", ""))
+
+
 def _renderer() -> str:
     """Return what OpenGL calls the device that draws, or "" where it does not say."""
     import mujoco
@@ -131,4 +141,4 @@ def _renderer() -> str:
 
 
 if __name__ == "__main__":
-    {"imports": try_imports, "rendering": try_rendering}[sys.argv[1]]()
+    {"imports": try_imports, "rendering": try_rendering, "order": try_order}[sys.argv[1]]()

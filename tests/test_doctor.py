@@ -42,7 +42,7 @@ def test_this_machine_is_in_order(tmp_path):
     assert [one for one in found if one["level"] == "problem"] == []
     assert result.code == 0, result.out
     assert result.out.endswith("\nno problems\n")
-    checks = ["python", "packages", "threads", "disk", "imports", "gpu", "rendering", "config"]
+    checks = ["python", "packages", "threads", "disk", "imports", "gpu", "rendering", "triton", "config"]
     assert [one for one in checks if one not in {entry["check"] for entry in found}] == []
     assert [path.name for path in tmp_path.iterdir()] == ["doctor.json"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from plasticity_rl import health
 from plasticity_rl.health import Package, check_compromised, check_disk, check_python, check_threads, check_versions
-from plasticity_rl.health_machine import check_egl_device, check_gpu, check_imports, check_rendering
+from plasticity_rl.health_machine import check_egl_device, check_gpu, check_imports, check_rendering, check_triton
 from plasticity_rl.health_trials import Trial, run_trial
 
 FITTING = {
@@ -265,6 +265,28 @@ def test_rendering_is_tried_in_a_process_of_its_own():
     trial = run_trial("rendering", environment={"MUJOCO_GL": "nonsense"})
     assert trial.results == []
     assert "MUJOCO_GL must be one of" in trial.error
+
+
+@pytest.mark.parametrize(
+    ("trial", "level", "text"),
+    [
+        (None, "ok", "not installed"),
+        (Trial(error="no EGL"), "note", "nothing can be drawn"),
+        (Trial([{"drawn": True}], "the process was ended by signal 11"), "problem", "ended by signal 11"),
+        (Trial([{"drawn": True}, {"triton": "3.8.0"}]), "ok", "3.8.0, loaded before OpenGL"),
+    ],
+)
+def test_triton_beside_opengl(trial, level, text):
+    (found,) = check_triton(trial)
+    assert found.level == level
+    assert text in found.text
+    assert bool(found.fix) == (level == "problem")
+
+
+def test_the_order_of_training_is_tried():
+    trial = run_trial("order")
+    assert trial.error == ""
+    assert [list(result) for result in trial.results] == [["drawn"], ["triton"]]
 
 
 def test_a_trial_that_hangs_is_given_up(tmp_path):

@@ -214,6 +214,14 @@ def test_a_mistyped_option_is_one_line_under_what_pip_gives(command: str) -> Non
     assert line.startswith("error: ")
 
 
+def test_dm_control_turns_no_warnings_on() -> None:
+    """It asks for every DeprecationWarning of every package; with numpy 2.5 that was 30 000 lines in a short run."""
+    warn = "exec(\"__import__('warnings').warn('old', DeprecationWarning)\", {'__name__': 'some_library'})"
+    run = in_new_process(f"import plasticity_rl.dmc; {warn}")
+    assert run.returncode == 0
+    assert "old" not in run.stderr
+
+
 def test_without_triton_nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
     monkeypatch.delitem(sys.modules, "triton", raising=False)

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from plasticity_rl.health_machine import (
     check_imports,
     check_rendering,
     check_run,
+    check_triton,
 )
 from plasticity_rl.health_trials import Trial, run_trial
 
@@ -100,6 +102,8 @@ def findings(of_run: Sequence[str]) -> Iterator[Finding]:
     yield from broken
     yield from guarded("gpu", lambda: check_gpu(imports, len(glob.glob("/dev/nvidia[0-9]*"))))
     drawn = guarded("rendering", lambda: rendering(imports))
+    if not problems(broken):
+        drawn += guarded("triton", lambda: check_triton(run_trial("order") if find_spec("triton") else None))
     yield from drawn if needs_rendering(of_run) else [as_note(finding) for finding in drawn]
     if of_run and problems(broken):
         yield Finding("config", "note", "not checked: imports fail")
