@@ -21,12 +21,18 @@ COMMANDS = {
     "doctor": "check this machine: versions, GPU, rendering, threads, and memory and disk for --config FILE",
     "study": "run every arm, task and seed of a study: plasticity-rl study run STUDY.yaml --workers 2",
     "plot": "draw return and FAU of runs: plasticity-rl plot RUN [RUN ...] --out figure.png",
+    "list": "list configs, callbacks, tasks or studies, a line each: plasticity-rl list callbacks",
+    "init": "copy the packaged configs and examples into a folder, to edit: plasticity-rl init DIR",
 }
+LIGHT = ("doctor", "list", "init")
+"""Commands that import and check nothing before they run: something may be broken, or they only read files."""
 OWN_MODULE = ("probe", "plot", "study")
+"""Commands with a module of their own in ``plasticity_rl/commands`` too; the others are LightningCLI's."""
 OUT_OF_MEMORY = ("CUDA out of memory", "DefaultCPUAllocator: can't allocate memory", "not enough memory: you tried")
 """What torch says when a device, or the system, has no room; its class on the CPU is RuntimeError."""
+FILES_BY_NAME = ("fit", "validate", "doctor")
+"""Commands with options ``--config``."""
 DRAWS_NOTHING = ("plot", "study")
-"""Commands with a module of their own in ``plasticity_rl/commands``; the others are LightningCLI's."""
 HELP = """usage: plasticity-rl COMMAND [options]
 
 Plasticity in visual reinforcement learning: DrQ-v2 on DeepMind Control from pixels (or DrQ-v2 and SAC from states).
@@ -38,11 +44,14 @@ options:
   --version      print the version
   -h, --help     print this; `plasticity-rl COMMAND --help` lists every option with its unit (takes some seconds)
 
-first run:       plasticity-rl fit --config configs/quickstart.yaml
-without pixels:  plasticity-rl fit --config configs/sac_state.yaml
+first run:       plasticity-rl fit --config quickstart   (in any folder; it writes to runs/ there)
+without pixels:  plasticity-rl fit --config sac_state
 a callback:      ... --trainer.callbacks+=callbacks.Reset --trainer.callbacks.every_n_frames=100000
 what it can do:  ... --trainer.callbacks.help=callbacks.Reset
 print a config:  ... --print_config
+
+--config takes a file, or the name of a packaged one (plasticity-rl list configs). To edit them:
+                 plasticity-rl init my_study && cd my_study && plasticity-rl fit --config configs/quickstart.yaml
 """
 
 
@@ -70,10 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     asks = any(arg in ("-h", "--help") or arg.startswith("--print_config") for arg in args)
     threading.excepthook = _in_thread
     try:
-        if args[0] == "doctor":  # chooses no backend and imports nothing yet: something may be broken
-            from plasticity_rl.commands import doctor
+        if args[0] in FILES_BY_NAME:
+            from plasticity_rl.packaged import with_found_configs
 
-            return doctor.run(args[1:])
+            args = with_found_configs(args)  # here and nowhere else: from now on every --config is a file that exists
+        if args[0] in LIGHT:
+            return importlib.import_module(f"plasticity_rl.commands.{args[0]}").run(args[1:]) or 0
         _check_machine(warn=args[0] == "fit" and not asks)
         # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
         from plasticity_rl.arguments import setting, with_run_config

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-CONFIG = ("--config", "-c")
+from plasticity_rl.packaged import CONFIG
 
 
 def options(args: Sequence[str]) -> Iterator[tuple[str, str]]:

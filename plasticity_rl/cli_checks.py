@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
-from plasticity_rl.arguments import CONFIG, option_values
+from plasticity_rl.arguments import option_values
 from plasticity_rl.errors import UserError
+from plasticity_rl.packaged import CONFIG
 
 DEEPEST = 50
 """Levels of a config file; no option lies nearly as deep."""
@@ -39,7 +40,7 @@ def check_config_files(args: Sequence[str]) -> None:
     """Raise UserError naming the first config file that is broken or holds no options."""
     for path in map(Path, option_values(args, *CONFIG)):
         if not path.is_file():
-            continue  # the parser says so
+            continue  # options written out on the command line, or the parser says that there is none
         try:
             content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:

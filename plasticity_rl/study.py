@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.packaged import find_config, find_study, no_config, no_study
 
 REQUIRED = ("base", "max_frames", "tasks", "seeds", "factors")
 OPTIONAL = ("name", "folder", "shares", "max_return", "measures")
@@ -134,23 +135,26 @@ def _is_file(item: str) -> bool:
 
 
 def read_study(path: Path, sharing: tuple[Path, ...] = ()) -> Study:
-    """Read a study file; paths of YAML in it are relative to the current folder, as on the command line.
+    """Read a study file; paths of YAML in it are relative to the current folder or packaged, as on the command line.
 
     Args:
-        path: The file.
+        path: The file, or the name of a packaged study.
         sharing: Files that are being read because they name this one in ``shares``.
 
     Raises:
         UserError: When it is missing or says something that cannot be run; one line that names the entry.
     """
+    found = find_study(str(path))
+    if found is None:
+        raise UserError(f"{path}: {no_study(str(path))}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(found.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give a study file such as configs/studies/mini/*.yaml") from error
+        raise UserError(f"{path}: {error.strerror}; give a study file, or one of plasticity-rl list studies") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     try:
-        return _study(content, path, (*sharing, path))
+        return _study(content, found, (*sharing, found.resolve()))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -185,10 +189,11 @@ def _study(content: Any, path: Path, reading: tuple[Path, ...]) -> Study:
 def _shared(files: Any, reading: tuple[Path, ...]) -> dict[tuple[str, ...], Path]:
     """Return the folders of all runs of other studies by their arguments; of equal ones, that of the first study."""
     shared: dict[tuple[str, ...], Path] = {}
-    for file in map(Path, map(str, _distinct(files, "shares"))):
-        if file in reading:
+    for file in map(str, _distinct(files, "shares")):
+        found = find_study(file)
+        if found is not None and found.resolve() in reading:
             raise UserError(f"shares: {file} shares runs with itself; leave it out")
-        for run in read_study(file, reading).runs():
+        for run in read_study(Path(file), reading).runs():
             shared.setdefault(run.arguments[:-1], run.folder)  # all but the folder
     return shared
 
@@ -212,8 +217,11 @@ def _items(items: Any, where: str, tasks: Sequence[str]) -> tuple[str, ...]:
         name = item.lstrip("-").partition("=")[0].rstrip("+")
         if _is_file(item):
             for file in dict.fromkeys(item.replace(TASK, task) for task in tasks):
-                if not Path(file).is_file():
-                    raise UserError(f"{where}: no file {file}; paths are relative to the current folder, {Path.cwd()}")
+                if find_config(file) is None:
+                    raise UserError(
+                        f"{where}: no file {file}: {no_config(file)}; paths are relative to the current folder, "
+                        f"{Path.cwd()}, or packaged"
+                    )
         elif item.startswith("-") or "=" not in item:
             raise UserError(f"{where}: {item!r} must be a file of YAML, or an option written name=value without dashes")
         elif name in SET_BY_THE_STUDY:

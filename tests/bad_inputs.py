@@ -55,7 +55,7 @@ def _entry(name: str, arguments: str) -> str:
 
 WORDS = {
     "unknown command": bare("fti", says=r"no command 'fti'; there are fit, validate, .*Did you mean fit\?"),
-    "unknown command, another": bare("validat", says=r"no command 'validat'; .*Did you mean validate\?"),
+    "unknown command, another": bare("validat", says=r"no command 'validat'; .*Did you mean validate\b"),
     "option before the command": bare("--config", "a.yaml", says=r"no command '--config'; there are fit,"),
     "unknown option": fit("--data.bach_size=3", says=r"--data\.bach_size\. Did you mean --data\.batch_size"),
     "unknown option, far from all": fit(
@@ -95,7 +95,7 @@ WORDS = {
 }
 
 FILES = {
-    "missing file": fit("--config=FOLDER/nowhere.yaml", says=r"config: .*FOLDER/nowhere\.yaml"),
+    "missing file": fit("--config=FOLDER/nowhere.yaml", says=r"--config FOLDER/nowhere\.yaml: no such file"),
     "folder as file": fit("--config=FOLDER/occupied", says=r"config.*FOLDER/occupied"),
     "empty file": config("", r"FOLDER/config\.yaml must hold options .*holds nothing"),
     "comments only": config("# data: {}\n", r"config\.yaml must hold options .*holds nothing"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -61,6 +63,23 @@ def call(*args: str | Path) -> Result:
         except SystemExit as stop:  # --help and --print_config
             code = int(stop.code or 0)
     return Result(code, out.getvalue(), err.getvalue())
+
+
+WITHOUT_TORCH = """
+import sys
+from plasticity_rl.__main__ import main
+
+code = main(sys.argv[1:])
+slow = {"dm_control", "lightning", "mujoco", "tensordict", "torch", "torchrl"} & set(sys.modules)
+assert not slow, f"imported: {slow}"
+sys.exit(code)
+"""
+
+
+def run_without_torch(*args: str) -> subprocess.CompletedProcess[str]:
+    """Run ``plasticity-rl ARGS`` in a process of its own, which fails if it imports anything that takes seconds."""
+    command = [sys.executable, "-c", WITHOUT_TORCH, *args]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
 
 
 def fit_tiny_cli(run_dir: Path, *args: str | Path, max_frames: int = 200) -> Result:

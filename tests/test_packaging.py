@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
+from cli_runs import run_without_torch
 
 import callbacks
 import plasticity_rl
+from plasticity_rl.__main__ import COMMANDS, HELP
+from plasticity_rl.packaged import find_config
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = Path(plasticity_rl.__path__[0])
@@ -95,3 +100,33 @@ def test_readme_commands_are_make_targets(target: str) -> None:
     assert dry_run.returncode == 0, dry_run.stderr
     last = dry_run.stdout.strip().splitlines()[-1]
     assert {"quickstart": "configs/quickstart.yaml", "test": "-m pytest"}[target] in last
+
+
+# ---- light commands, metadata ----------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command_and_how_to_begin_anywhere() -> None:
+    process = run_without_torch("--help")
+    assert process.returncode == 0
+    assert all(f"\n  {name} " in process.stdout for name in COMMANDS)
+    assert "plasticity-rl fit --config quickstart " in process.stdout
+    assert "plasticity-rl init my_study" in process.stdout
+
+
+def test_commands_that_help_shows_name_configs_that_exist() -> None:
+    """By a short name, which is found in any folder, or after ``init``."""
+    named = re.findall(r"fit --config ([\w/.]+)", HELP)
+    assert len(named) >= 3
+    assert [name for name in named if find_config(name) is None] == []
+
+
+def test_the_citation_is_that_of_this_project() -> None:
+    """Valid CFF 1.2.0 has these four; the rest agrees with the package's metadata."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= citation.keys()
+    meta = metadata.metadata("plasticity-rl")
+    assert citation["license"] == "MIT"
+    assert [author["name"] for author in citation["authors"]] == [meta["Author"]]
+    assert citation["repository-code"] in (ROOT / "pyproject.toml").read_text("utf-8")
+    assert "https://arxiv.org/abs/2310.07418" in [reference["url"] for reference in citation["references"]]

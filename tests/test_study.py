@@ -105,7 +105,7 @@ def test_states(here):
         ({"measures": "srank/critic"}, "measures='srank/critic' must be a list"),
         ({"measures": [1]}, "measures: 1 must be the name of a curve"),
         ({"max_return": 0}, "max_return: 0 must be a number > 0"),
-        ({"shares": ["none.yaml"]}, r"none\.yaml: No such file"),
+        ({"shares": ["none.yaml"]}, r"none\.yaml: no such file"),
         ({"shares": "first.yaml"}, r"shares='first\.yaml' must be a list"),
         ({"factors": {"seed": {"a": ["seed_everything=3"]}}}, "seed_everything is set by the study itself"),
         ({"factors": {"task": {"a": ["data.task=walk"]}}}, r"data\.task is set by the study itself"),
@@ -119,7 +119,7 @@ def test_what_is_wrong_is_said_in_one_line(changes, message, here):
 
 
 def test_no_file_and_no_yaml(here):
-    with pytest.raises(UserError, match=r"none\.yaml: No such file"):
+    with pytest.raises(UserError, match=r"none\.yaml: no such file"):
         read_study(here / "none.yaml")
     (here / "bad.yaml").write_text("a: [")
     result = call("study", "run", here / "bad.yaml")

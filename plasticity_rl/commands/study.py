@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     run = actions.add_parser("run", help="run what is not finished", prog="plasticity-rl study run")
-    run.add_argument("study", type=Path, metavar="STUDY.yaml", help="for example of configs/studies/")
+    run.add_argument("study", type=Path, metavar="STUDY.yaml", help="a file, or one of list studies")
     run.add_argument("--workers", type=whole_number(1), help="runs at a time (default: 1; on a cluster, what it holds)")
     run.add_argument("--dry-run", action="store_true", help="print the command of every run, and run nothing")
     cluster = run.add_argument_group("on a Ray cluster, which needs the extra [cluster]")
