@@ -79,7 +79,7 @@ def test_help_version_and_typos_answer_without_importing_torch():
     assert "validate" in process.stdout
     assert (
         process.stderr.strip()
-        == "error: no command 'fti'; there are fit, validate, probe, doctor, study, plot. Did you mean fit?"
+        == "error: no command 'fti'; there are fit, validate, probe, doctor, study, plot, list, init. Did you mean fit?"
     )
 
 
