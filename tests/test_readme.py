@@ -87,6 +87,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("command", of_program("plasticity-rl"))
+# On a CPU that emulates bfloat16, which this command is warned of.
+@pytest.mark.filterwarnings("ignore:trainer.precision=bf16-mixed. this CPU has no instructions")
 def test_a_command_runs(command, folder, tmp_path, monkeypatch):
     """In process, with the README's options first and a tiny env, tiny networks and few frames after them."""
     monkeypatch.chdir(folder)
