@@ -6,7 +6,8 @@ share every random number, those of different observations do not.
 
 from __future__ import annotations
 
-import importlib
+import contextlib
+import importlib.metadata
 from typing import Any
 
 import torch
@@ -263,6 +264,8 @@ class MixUp(KorniaAugmentation):
 class CutMix(KorniaAugmentation):
     """Paste a random rectangle of another image of the batch: kornia's ``RandomCutMixV2``, with no targets mixed.
 
+    Needs kornia 0.9, hence Python 3.11.
+
     Args:
         cut_size: Smallest and largest share of a side that is replaced, in [0, 1].
         p: Probability for an image.
@@ -273,7 +276,15 @@ class CutMix(KorniaAugmentation):
         self.cut_size, self.p = tuple(cut_size), p
 
     def build(self, height: int, width: int) -> nn.Module:
-        """Return kornia's transform of images alone."""
+        """Return kornia's transform of images alone.
+
+        Raises:
+            UserError: With kornia 0.8, whose own of that name takes no videos.
+        """
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # self.kornia says that it is missing
+            found = importlib.metadata.version("kornia")
+            if found.startswith("0.8."):
+                raise UserError(f"CutMix needs kornia 0.9, hence Python 3.11, and kornia {found} is installed: try MixUp")
         # ``use_correct_lambda`` concerns labels, of which there are none; without it kornia 0.9 warns.
         return self.kornia(
             "RandomCutMixV2", cut_size=self.cut_size, p=self.p, data_keys=["input"], use_correct_lambda=True

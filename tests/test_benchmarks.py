@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -88,7 +89,7 @@ def test_learner(bench):
     assert not found["failed"]
     assert found["contestants"]["bf16"]["precision"] == "bf16-mixed"
     assert all(len(row["ratios"]) == 1 for row in found["rows"][1:])
-    assert kept["machine"]["torch"] == torch.__version__
+    assert kept["machine"]["torch"] == metadata.version("torch")  # pip's name; torch adds the build, "+cu130"
     assert "updates/s" in out
 
 
@@ -154,7 +155,7 @@ def test_a_contestant_that_fails_is_named(bench):
 
 def test_reference_must_be_a_clone(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "render", "--reference", str(tmp_path)]
-    process = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60)
+    process = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=550)
     assert process.returncode == 1
     assert "no dmc.py, drqv2.py, replay_buffer.py, utils.py there" in process.stderr
 

@@ -123,12 +123,12 @@ def test_ctrl_c_lets_the_runs_save_and_the_study_goes_on_from_there(tmp_path):
     (run,) = read_study(path).runs()
     command = [sys.executable, "-m", "plasticity_rl", "study", "run", path]
     study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 250
     while not (run.folder / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < until:
         time.sleep(0.1)
     time.sleep(2)
     study.send_signal(signal.SIGINT)
-    out, _ = study.communicate(timeout=120)
+    out, _ = study.communicate(timeout=250)
     assert study.returncode == 130, out
     assert "stopped tiny/arm/seed1" in out
     assert f"go on with plasticity-rl study run {path}" in out
