@@ -27,6 +27,7 @@ from plasticity_rl.description import describe
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
 from plasticity_rl.heap import keep_freed_memory
+from plasticity_rl.jumps import Jump, Watch, listens, live_tensors, watched
 from plasticity_rl.precision import full_precision, warn_where_emulated, widen
 from plasticity_rl.rng import NamedGenerators, global_rng_state, set_global_rng_state
 from plasticity_rl.schedules import exact_ratio
@@ -66,7 +67,13 @@ class RLModule(SharedMeasurements):
         self.rng = NamedGenerators(seed)
         self.metrics: TensorDictBase = TensorDict({})
         self._loss_terms: dict[str, dict[str, LossTerm]] = {}
+        self._own_losses: dict[str, Tensor] = {}
+        self._added: dict[str, Tensor] = {}
         self._callbacks: list[RLCallback] | None = None
+        self._listeners: list[RLCallback] = []
+        self._watched: dict[str, dict[str, Tensor]] = {}
+        self.watch: Watch | None = None
+        """What is known of the intervention that is acting on weights, if one is."""
         self._built: list[str] = []
         self._global_rng: dict[str, Any] | None = None
         self.latest: dict[str, float] = {}
@@ -149,11 +156,53 @@ class RLModule(SharedMeasurements):
         inputs["augmented", self.observation_key] = seen[self.observation_key]
         inputs["augmented", "next", self.observation_key] = seen[f"next_{self.observation_key}"]
         with full_precision(self.device):
-            return {name: term(inputs) for name, term in sorted(terms.items())}
+            values = {name: term(inputs) for name, term in sorted(terms.items())}
+        self._added[loss] = torch.stack([value.detach() for value in values.values()]).sum()
+        return values
+
+    def with_terms(self, loss: str, value: Tensor, terms: Mapping[str, Tensor]) -> Tensor:
+        """Return the agent's own loss plus the terms of callbacks, and keep the former for :meth:`own_loss`."""
+        self._own_losses[loss] = value.detach()
+        return sum(terms.values(), value)
+
+    def own_loss(self, loss: str, total: Tensor) -> Tensor:
+        """Return the last value of a loss without the terms that callbacks added to it, a detached scalar.
+
+        Args:
+            loss: One of ``loss_optimizers``.
+            total: Its value with them, for agents that do not use :meth:`with_terms`.
+        """
+        if loss in self._own_losses:
+            return self._own_losses[loss]
+        return total.detach() - self._added.get(loss, torch.zeros_like(total))
+
+    # ---- weights that jump -------------------------------------------------------------------------------------------
 
     def reinitialized(self, parameters: Sequence[Tensor]) -> None:
-        """Tell every callback that ``parameters`` hold fresh initial values."""
-        self.dispatch("on_reinitialize", parameters)
+        """Tell every callback that ``parameters`` hold fresh initial values, all of their elements."""
+        ids = {id(parameter) for parameter in parameters}
+        whole = {name: p for name, p in self.named_parameters() if id(p) in ids}
+        elements = {name: torch.ones_like(p, dtype=torch.bool) for name, p in whole.items()}
+        if self.watch is not None:  # what is said here is not said again
+            self.watch.before |= {name: p.detach().clone() for name, p in whole.items()}
+        by = self.watch.by if self.watch is not None else ""
+        self.weights_jumped(Jump(by, live_tensors(self), elements, renewed=frozenset(whole)))
+
+    def weights_jumped(self, jump: Jump) -> None:
+        """Tell every callback that weights changed at once, and not by learning."""
+        self.dispatch("on_weights_jumped", jump)
+
+    @property
+    def anyone_listens(self) -> bool:
+        """Whether a callback does anything when weights jump."""
+        return bool(self._listeners)
+
+    def watched_parameters(self, callback: Intervention) -> dict[str, Tensor]:
+        """Return the parameters whose values ``callback`` may change, by name; looked up once."""
+        if callback.state_key not in self._watched:
+            names = callback.mutates(self).parameters
+            self._watched[callback.state_key] = {name: p for name, p in self.named_parameters() if name in names}
+        return self._watched[callback.state_key]
 
     def encode(self, observations: Tensor) -> Tensor:
         """Return the features ``(batch, n)`` of observations ``(batch, *obs_shape)``."""
@@ -195,15 +244,22 @@ class RLModule(SharedMeasurements):
 
     # ---- hooks and logging ------------------------------------------------------------------------------------------
 
+    def attach(self, callbacks: Iterable[pl.Callback]) -> None:
+        """Dispatch to the interventions and probes among ``callbacks`` from now on; a Trainer's are found by itself."""
+        self._callbacks = in_order(callbacks)
+        self._listeners, self._watched = [one for one in self._callbacks if listens(one)], {}
+
     def dispatch(self, hook: str, *args: Any) -> None:
         """Call ``hook(agent, *args)`` on the attached interventions and probes, in their fixed order."""
         if self._callbacks is None:
-            self._callbacks = in_order(self.trainer.callbacks) if self._trainer is not None else []  # type: ignore[attr-defined]
+            self.attach(self.trainer.callbacks if self._trainer is not None else [])  # type: ignore[attr-defined]
+        assert self._callbacks is not None
         self._once_per_update = {} if hook == "on_update_end" else None
         try:
             with full_precision(self.device):
                 for callback in self._callbacks:
-                    getattr(callback, hook)(self, *args)
+                    with watched(self, callback, hook):
+                        getattr(callback, hook)(self, *args)
         finally:
             self._once_per_update = None
 

@@ -153,12 +153,12 @@ class SAC(RLModule):
         critic_terms = self.loss_terms("critic", batch, **seen)
         td_loss, _ = sac.qvalue_v2_loss(inputs)
         (q1, q2), target = sac.values, sac.target
-        critic_loss = sum(critic_terms.values(), td_loss)
+        critic_loss = self.with_terms("critic", td_loss, critic_terms)
         self.minimize(critic_loss, *self.loss_optimizers["critic"])
 
         actor_terms = self.loss_terms("actor", batch, **seen)
         policy_loss, found = sac.actor_loss(inputs)
-        actor_loss = sum(actor_terms.values(), policy_loss)
+        actor_loss = self.with_terms("actor", policy_loss, actor_terms)
         self.minimize(actor_loss, *self.loss_optimizers["actor"])
 
         temperature_loss = sac.alpha_loss(found["log_prob"]).mean()

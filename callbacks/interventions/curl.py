@@ -28,7 +28,7 @@ class CURL(Regularizer):
 
     Mutates: nothing by itself; adds a term to the loss named ``loss`` and the parameter
         ``extras.curl_<projection>.weight`` to the optimizer of the encoder. The moving average starts at the initial
-        weights, at fresh ones where another intervention re-initialises a module, and takes a step after every update.
+        weights, takes a step after every update, and jumps where another intervention lets weights jump.
         With coefficient 0 there is neither term nor parameter.
     Logs: ``intervention/curl/<modules>/loss``, the term as added;
         ``intervention/curl/loss``, the sum over all of this name.
@@ -47,6 +47,7 @@ class CURL(Regularizer):
         loss: Loss that the term is added to; it must train the encoder.
     """
 
+    reads = frozenset({"copy"})
     needs_pixels = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.5, "random_shift_pad": 2}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
@@ -130,13 +131,9 @@ class CURL(Regularizer):
         """Let the average follow the updated weights."""
         move_towards(self._slow, self._fast, self.encoder_tau)
 
-    @torch.no_grad()
-    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
-        """Start the average over at fresh weights."""
-        fresh = {id(parameter) for parameter in parameters}
-        for name, fast in self._fast.items():
-            if id(fast) in fresh:
-                self._slow[name].copy_(fast)
+    def copies(self) -> Sequence[Mapping[str, Tensor]]:
+        """Return the average: keys would come from weights that are gone."""
+        return (self._slow,)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the moving average."""

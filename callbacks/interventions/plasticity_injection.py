@@ -38,6 +38,8 @@ class PlasticityInjection(ScheduledIntervention):
         at_frames: Env frames of the injections; several freeze the head injected before. None of them, no injection.
     """
 
+    reads = frozenset()
+    writes = frozenset({"head"})
     family = "surgery"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor", "critic"], "at_frames": [50]}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": []}

@@ -36,6 +36,8 @@ class RandomPruning(Architecture):
         UserError: When an argument is out of range.
     """
 
+    reads = frozenset()
+    writes = frozenset({"mask"})
     stage = "weights"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor", "critic"], "sparsity": 0.5}
 

@@ -42,6 +42,8 @@ class Reset(ScheduledIntervention):
         UserError: When ``last_layers`` is below 1 or more than a module has.
     """
 
+    reads = frozenset()
+    writes = frozenset({"jump", "fresh weights", "optimizer"})
     family = "reset"
     waits_for_evaluation = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor", "critic"], "at_frames": [0]}

@@ -14,6 +14,7 @@ from plasticity_rl.active_units import TrainingActivations
 from plasticity_rl.callback import Probe, as_agent
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import active_and_total, nan_unless_finite, pooled_fraction, share_above, unit_rates
+from plasticity_rl.probes import numbers_of_module
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.tensorboard_layout import EVENTS, ONE, Layout, by_module
 
@@ -55,6 +56,7 @@ class FractionActiveUnits(Probe):
         UserError: When a value is not allowed.
     """
 
+    reads = frozenset({"units"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3}
 
     def __init__(
@@ -93,7 +95,8 @@ class FractionActiveUnits(Probe):
         """Remove the hooks and pool what was counted."""
         scalars: dict[str, Any] = {}
         for name, counts in self._counts(agent).items():
-            scalars[f"{self.prefix}/{name}"] = self._pool(counts.values())
+            for suffix, some in numbers_of_module(agent, name, counts).items():
+                scalars[f"{self.prefix}/{name}{suffix}"] = self._pool(some.values())
             if self.per_layer:
                 scalars |= {f"{self.prefix}/{name}/{layer}": self._pool([count]) for layer, count in counts.items()}
         return scalars
