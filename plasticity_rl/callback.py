@@ -13,13 +13,16 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning.pytorch as pl
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from plasticity_rl.declarations import BUILD_STAGES as BUILD_STAGES
+from plasticity_rl.declarations import FAMILIES as FAMILIES
+from plasticity_rl.declarations import Mutation as Mutation
+from plasticity_rl.declarations import acts_on_pinned
 from plasticity_rl.errors import UserError
 from plasticity_rl.schedules import Events
 
@@ -30,72 +33,8 @@ if TYPE_CHECKING:
     from plasticity_rl.jumps import Jump
     from plasticity_rl.rl_module import RLModule
 
-FAMILIES = (
-    "experience",
-    "augmentation",
-    "replay_ratio",
-    "architecture",
-    "regularizer",
-    "soft_reset",
-    "reset",
-    "surgery",
-)
-"""Families of interventions in the order in which they act when several are due at the same update."""
-
-
-BUILD_STAGES = ("modules", "widths", "activations", "norms", "weights")
-"""Stages in which interventions of family architecture build: a norm is as wide as the layer has become."""
-
-READS = {
-    "units": "activity of the hidden units of modules",
-    "features": "output of the last hidden layer that learns",
-    "weights": "weights, as the layers compute with them",
-    "origin": "weights of an earlier moment that stay what they were",
-    "copy": "networks of a while ago, which jump where weights jump (``copies``)",
-    "unit records": "what was seen of each unit so far",
-    "estimates": "singular vectors or norms that follow the weights",
-    "outputs": "outputs of modules",
-    "gradients": "gradients by what learns",
-    "own loss": "a loss of the agent without the terms of callbacks",
-}
-"""What callbacks read, for ``RLCallback.reads``."""
-WRITES = {
-    "head": "which layers compute a head and learn (injection of plasticity)",
-    "mask": "which weights count (pruning)",
-    "scale": "the scale that weights are used at (spectral norm)",
-    "jump": "weights, at once",
-    "fresh weights": "whole layers, anew (a jump)",
-    "fresh units": "single units, anew (a jump)",
-    "projection": "weights, a little at every update",
-    "updates": "weights, by updates of the agent's own",
-    "architecture": "layers, before training",
-    "activations": "hidden activations, before training",
-    "loss": "a loss of the agent",
-    "optimizer": "state of optimizers",
-    "experience": "what is collected or sampled",
-    "settings": "an attribute of the agent",
-}
-"""What callbacks write, for ``RLCallback.writes``."""
-
 LossTerm = Callable[[TensorDictBase], Tensor]
 """Scalar with gradient that a callback adds to a loss; see :meth:`RLModule.add_loss_term`."""
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """What an intervention's event may change; everything else is bit-identical before and after (a law test).
-
-    Attributes:
-        parameters: Names in ``agent.named_parameters()`` whose values may change.
-        optimizer_slots: Names of the parameters whose optimizer state may change.
-        attributes: Names of agent attributes that may change, e.g. ``{"augment"}``.
-        trainable: Names of the parameters that may be frozen or released (``requires_grad``).
-    """
-
-    parameters: frozenset[str] = field(default_factory=frozenset)
-    optimizer_slots: frozenset[str] = field(default_factory=frozenset)
-    attributes: frozenset[str] = field(default_factory=frozenset)
-    trainable: frozenset[str] = field(default_factory=frozenset)
 
 
 class RLCallback(pl.Callback):
@@ -108,9 +47,9 @@ class RLCallback(pl.Callback):
     example_arguments: ClassVar[Mapping[str, Any]] = {}
     """Arguments with which it acts within a few updates: how the law tests build it."""
     reads: ClassVar[frozenset[str] | None] = None
-    """Which of ``READS`` its value or its effect depends on. To be declared: the test of pairs is made of it."""
+    """Which of ``declarations.READS`` its value or effect depends on; to be declared: the tests of pairs need it."""
     writes: ClassVar[frozenset[str] | None] = None
-    """Which of ``WRITES`` it changes, so that what others read must be looked at beside it. To be declared as well."""
+    """Which of ``declarations.WRITES`` it changes; has to be declared as well."""
     needs_pixels: ClassVar[bool] = False
     """Whether it works on images, so that an agent with state observations must refuse it."""
 
@@ -218,21 +157,7 @@ class Intervention(RLCallback):
         """Return why ``other`` cannot run beside this one on the agent as constructed, or None."""
         reason = self.incompatible_with.get(type(other).__name__)
         shared = sorted(self.claims(agent) & other.claims(agent))
-        return reason or (f"both {shared[0]}" if shared else None) or self._acts_on_pinned(agent, other.pins(agent))
-
-    def _acts_on_pinned(self, agent: RLModule, pinned: Mapping[str, Mapping[str, str]]) -> str | None:
-        for name in self.watched_modules() if self.acts_on and pinned else ():
-            try:
-                layers = agent.activation_layers(name)
-            except UserError:  # a third will build it: checked again in ``setup``
-                continue
-            for path in (f"{name}.{sub}" for sub in layers):
-                if self.acts_on in pinned.get(path, {}):
-                    return (
-                        f"it acts on the {self.acts_on} of {path}, but there {pinned[path][self.acts_on]}; "
-                        "let it watch other modules"
-                    )
-        return None
+        return reason or (f"both {shared[0]}" if shared else None) or acts_on_pinned(self, agent, other.pins(agent))
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse wrong names, and quantities that the agent's own activations pin, before anything is trained."""
@@ -240,7 +165,8 @@ class Intervention(RLCallback):
         self.mutates(agent)
         for name in self.watched_modules() if self.acts_on else ():
             layers = {f"{name}.{sub}": layer for sub, layer in agent.activation_layers(name).items()}
-            reason = self._acts_on_pinned(agent, {path: getattr(own, "pinned", {}) for path, own in layers.items()})
+            pinned = {path: getattr(own, "pinned", {}) for path, own in layers.items()}
+            reason = acts_on_pinned(self, agent, pinned)
             if reason is not None:
                 raise UserError(f"{type(self).__name__}: {reason}")
 

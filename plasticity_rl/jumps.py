@@ -7,15 +7,16 @@ happen sends nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plasticity_rl.callback import Intervention, RLCallback
+from plasticity_rl.shared_measurements import SharedMeasurements
 
 if TYPE_CHECKING:
     from plasticity_rl.rl_module import RLModule
@@ -55,7 +56,7 @@ class Jump:
             copy[name].copy_(torch.where(self.elements[name], self.live[name], copy[name]))
         layers = {f"{name.rpartition('.')[0]}." for name in self.elements}
         for name in copy.keys() - self.elements.keys():
-            buffer = name in self.live and not isinstance(self.live[name], torch.nn.Parameter)
+            buffer = name in self.live and not isinstance(self.live[name], nn.Parameter)
             if buffer and any(name.startswith(layer) for layer in layers):
                 copy[name].copy_(self.live[name])
 
@@ -85,9 +86,54 @@ def listens(callback: RLCallback) -> bool:
     return cls.on_weights_jumped is not RLCallback.on_weights_jumped or cls.copies is not RLCallback.copies
 
 
-def live_tensors(agent: RLModule) -> dict[str, Tensor]:
+def live_tensors(agent: nn.Module) -> dict[str, Tensor]:
     """Return parameters and buffers of the agent by dotted name."""
     return {**dict(agent.named_parameters()), **dict(agent.named_buffers())}
+
+
+class TellsOfJumps(SharedMeasurements):
+    """The part of the agent protocol by which callbacks hear of weights that jump."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listeners: list[RLCallback] = []
+        self._watched: dict[str, dict[str, Tensor]] = {}
+        self.watch: Watch | None = None
+        """What is known of the intervention that is acting on weights, if one is."""
+
+    def dispatch(self, hook: str, *args: Any) -> None:
+        """Call a hook of all callbacks."""
+        raise NotImplementedError
+
+    def listen(self, callbacks: Sequence[RLCallback]) -> None:
+        """Watch for those of ``callbacks`` that do anything when weights jump."""
+        self._listeners, self._watched = [one for one in callbacks if listens(one)], {}
+
+    def reinitialized(self, parameters: Sequence[Tensor]) -> None:
+        """Tell every callback that ``parameters`` hold fresh initial values, all of their elements."""
+        ids = {id(parameter) for parameter in parameters}
+        whole = {name: p for name, p in self.named_parameters() if id(p) in ids}
+        elements = {name: torch.ones_like(p, dtype=torch.bool) for name, p in whole.items()}
+        if self.watch is not None:  # what is said here is not said again
+            self.watch.before |= {name: p.detach().clone() for name, p in whole.items()}
+        by = self.watch.by if self.watch is not None else ""
+        self.weights_jumped(Jump(by, live_tensors(self), elements, renewed=frozenset(whole)))
+
+    def weights_jumped(self, jump: Jump) -> None:
+        """Tell every callback that weights changed at once, and not by learning."""
+        self.dispatch("on_weights_jumped", jump)
+
+    @property
+    def anyone_listens(self) -> bool:
+        """Whether a callback does anything when weights jump."""
+        return bool(self._listeners)
+
+    def watched_parameters(self, callback: Intervention) -> dict[str, Tensor]:
+        """Return the parameters whose values ``callback`` may change, by name; looked up once."""
+        if callback.state_key not in self._watched:
+            names = callback.mutates(self).parameters  # type: ignore[arg-type]  # only agents are built on this class
+            self._watched[callback.state_key] = {name: p for name, p in self.named_parameters() if name in names}
+        return self._watched[callback.state_key]
 
 
 @contextmanager

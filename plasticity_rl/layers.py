@@ -27,6 +27,8 @@ LEARNS: tuple[Part, ...] = ("own", "added")
 """Parts that compute the output and learn: what triggers watch, and regularizers move."""
 FIRST: tuple[Part, ...] = ("own", "old")
 """Parts that the module had from the start: the same layers before and after an injection."""
+ADDED: tuple[Part, ...] = ("added",)
+"""The heads that were injected last."""
 EVERYWHERE: tuple[Part, ...] = (*COMPUTES, "subtracted", "waiting")
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from plasticity_rl.callback import Probe, as_agent
 from plasticity_rl.errors import UserError
-from plasticity_rl.layers import COMPUTES, EVERYWHERE, FIRST, LEARNS, Part
+from plasticity_rl.layers import ADDED, COMPUTES, EVERYWHERE, FIRST, LEARNS, Part
 from plasticity_rl.measures import NotFiniteError, Spectrum, distance, spectrum
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.tensorboard_layout import Layout, by_module
@@ -161,7 +161,7 @@ def numbers_of_module(
     """
     which: dict[str, Collection[Part]] = {"": parts}
     if "added" not in parts:
-        which["/added"] = ("added",)
+        which["/added"] = ADDED
     inside = {suffix: agent.submodules(name, some) for suffix, some in which.items()}
     return {
         suffix: {path: value for path, value in by_layer.items() if path in paths}

@@ -7,7 +7,7 @@ This is the protocol that callbacks program against; an agent adds its networks,
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -27,11 +27,10 @@ from plasticity_rl.description import describe
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
 from plasticity_rl.heap import keep_freed_memory
-from plasticity_rl.jumps import Jump, Watch, listens, live_tensors, watched
+from plasticity_rl.jumps import TellsOfJumps, watched
 from plasticity_rl.precision import full_precision, warn_where_emulated, widen
 from plasticity_rl.rng import NamedGenerators, global_rng_state, set_global_rng_state
 from plasticity_rl.schedules import exact_ratio
-from plasticity_rl.shared_measurements import SharedMeasurements
 from plasticity_rl.threads import use_more_for_large_updates
 from plasticity_rl.units import mean_over_ranks
 
@@ -39,7 +38,7 @@ COUNTERS = ("env_frames", "env_steps", "num_updates")
 """Clocks: simulator frames (action repeat included), agent decisions, gradient updates. Never ``global_step``."""
 
 
-class RLModule(SharedMeasurements):
+class RLModule(TellsOfJumps):
     """Base of agents: owns the clocks and the random generators, dispatches hooks, evaluates, saves and restores.
 
     Args:
@@ -70,10 +69,6 @@ class RLModule(SharedMeasurements):
         self._own_losses: dict[str, Tensor] = {}
         self._added: dict[str, Tensor] = {}
         self._callbacks: list[RLCallback] | None = None
-        self._listeners: list[RLCallback] = []
-        self._watched: dict[str, dict[str, Tensor]] = {}
-        self.watch: Watch | None = None
-        """What is known of the intervention that is acting on weights, if one is."""
         self._built: list[str] = []
         self._global_rng: dict[str, Any] | None = None
         self.latest: dict[str, float] = {}
@@ -176,34 +171,6 @@ class RLModule(SharedMeasurements):
             return self._own_losses[loss]
         return total.detach() - self._added.get(loss, torch.zeros_like(total))
 
-    # ---- weights that jump -------------------------------------------------------------------------------------------
-
-    def reinitialized(self, parameters: Sequence[Tensor]) -> None:
-        """Tell every callback that ``parameters`` hold fresh initial values, all of their elements."""
-        ids = {id(parameter) for parameter in parameters}
-        whole = {name: p for name, p in self.named_parameters() if id(p) in ids}
-        elements = {name: torch.ones_like(p, dtype=torch.bool) for name, p in whole.items()}
-        if self.watch is not None:  # what is said here is not said again
-            self.watch.before |= {name: p.detach().clone() for name, p in whole.items()}
-        by = self.watch.by if self.watch is not None else ""
-        self.weights_jumped(Jump(by, live_tensors(self), elements, renewed=frozenset(whole)))
-
-    def weights_jumped(self, jump: Jump) -> None:
-        """Tell every callback that weights changed at once, and not by learning."""
-        self.dispatch("on_weights_jumped", jump)
-
-    @property
-    def anyone_listens(self) -> bool:
-        """Whether a callback does anything when weights jump."""
-        return bool(self._listeners)
-
-    def watched_parameters(self, callback: Intervention) -> dict[str, Tensor]:
-        """Return the parameters whose values ``callback`` may change, by name; looked up once."""
-        if callback.state_key not in self._watched:
-            names = callback.mutates(self).parameters
-            self._watched[callback.state_key] = {name: p for name, p in self.named_parameters() if name in names}
-        return self._watched[callback.state_key]
-
     def encode(self, observations: Tensor) -> Tensor:
         """Return the features ``(batch, n)`` of observations ``(batch, *obs_shape)``."""
         raise NotImplementedError
@@ -247,7 +214,7 @@ class RLModule(SharedMeasurements):
     def attach(self, callbacks: Iterable[pl.Callback]) -> None:
         """Dispatch to the interventions and probes among ``callbacks`` from now on; a Trainer's are found by itself."""
         self._callbacks = in_order(callbacks)
-        self._listeners, self._watched = [one for one in self._callbacks if listens(one)], {}
+        self.listen(self._callbacks)
 
     def dispatch(self, hook: str, *args: Any) -> None:
         """Call ``hook(agent, *args)`` on the attached interventions and probes, in their fixed order."""

@@ -218,7 +218,7 @@ def test_the_coefficient_follows_the_loss_of_the_agent_alone():
 
 
 def test_an_added_origin_is_fresh_only_where_weights_are():
-    """L2Init's origin follows a reset and a recycled unit, and not a soft reset."""
+    """L2Init's origin follows a reset, and not a soft one."""
     for writer, follows in (
         (Reset(modules=["critic"], at_frames=[4]), True),
         (ShrinkAndPerturb(modules=["critic"], at_frames=[4]), False),

@@ -19,7 +19,8 @@ from built import some_batch
 import callbacks
 from callbacks import ChurnReduction, PlasticityInjection, RandomPruning, SpectralNorm
 from plasticity_rl import Intervention, Probe
-from plasticity_rl.callback import READS, WRITES, Regularizer, RLCallback
+from plasticity_rl.callback import Regularizer, RLCallback
+from plasticity_rl.declarations import READS, WRITES
 from plasticity_rl.jumps import watched
 from plasticity_rl.units import unit_activity
 from plasticity_rl.weight_transforms import FixedMask
@@ -46,8 +47,8 @@ def given(cls: type[RLCallback], **arguments) -> RLCallback:
 
 @pytest.mark.parametrize("cls", that())
 def test_every_callback_declares_what_it_reads_and_writes(cls):
-    assert cls.reads is not None, "declare reads: see plasticity_rl.callback.READS"
-    assert cls.writes is not None, "declare writes: see plasticity_rl.callback.WRITES"
+    assert cls.reads is not None, "declare reads: see plasticity_rl.declarations.READS"
+    assert cls.writes is not None, "declare writes: see plasticity_rl.declarations.WRITES"
     assert cls.reads <= READS.keys()
     assert cls.writes <= WRITES.keys()
     if issubclass(cls, Probe):

@@ -25,8 +25,8 @@ class L2Init(Regularizer):
     injected head the added one counts.
 
     Mutates: nothing by itself; adds a term to the loss named ``loss``. A module that is reset takes its fresh weights
-        as the new theta_0, and so does a unit that is replaced (incoming weights, and outgoing ones of zero); a soft
-        reset leaves theta_0. With coefficient 0 no term is added.
+        as the new theta_0; any other jump of weights (a soft reset, a recycled unit) leaves it. With coefficient 0 no
+        term is added.
     Logs: ``intervention/l2_init/<modules>/loss``, the term as added;
         ``intervention/l2_init/loss``, the sum over all of this name.
     Reference: Kumar et al. 2023 (arXiv 2308.11958), Eq. 2; coefficient 1e-2 on the critic loss as in Ma et al. 2024
@@ -78,12 +78,10 @@ class L2Init(Regularizer):
 
     @torch.no_grad()
     def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:
-        """Take fresh weights as the new origin, and what came with units that were replaced; not any other jump."""
-        # A bias of a layer that reads a replaced unit may have moved too, but is not fresh; those of new units are 0.
-        with_units = {name for name in jump.elements if jump.units and not name.endswith(".bias")}
+        """Take layers that are fresh as a whole for the new origin; it follows no other jump."""
         for name, value in self._weights(agent).items():
-            if name in jump.renewed | with_units:
-                self._initial[name].copy_(torch.where(jump.elements[name], value, self._initial[name]))
+            if name in jump.renewed:
+                self._initial[name].copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
         """Return theta_0."""

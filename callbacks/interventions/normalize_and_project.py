@@ -31,7 +31,8 @@ class NormalizeAndProject(Architecture):
     Logs: nothing of its own.
     Reference: Lyle et al. 2024 (arXiv 2407.01800), Algorithm 1.
     Differences from the original: output layers are not projected; gains and biases of the norms are neither projected
-        nor decayed; no learning-rate schedule comes with it. A re-initialised layer keeps the norm it then has.
+        nor decayed; no learning-rate schedule comes with it. A re-initialised layer keeps the norm it then has. A layer
+        with a spectral norm is refused: it takes the scale from the weight, and not from the bias.
 
     Args:
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.

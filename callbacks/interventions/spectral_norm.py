@@ -18,7 +18,8 @@ class SpectralNorm(Architecture):
     sigma_max comes from one power iteration per pass in training mode; its gradient is followed.
 
     Mutates: before training, how the layers of ``modules`` and of their target use their weights; the weights stay
-        plain parameters, so every other intervention and probe sees ``W`` itself. A buffer per layer, at every pass.
+        plain parameters. Probes of weights and penalties see ``W / sigma_max(W)``, the weight in use; what writes
+        weights writes ``W``. A buffer per layer, at every pass.
     Logs: nothing of its own.
     Reference: Miyato et al. 2018 (arXiv 1802.05957), Algorithm 1; on the first linear layer of actor and critic as in
         Ma et al. 2024 (arXiv 2310.07418), Appendix B.3.

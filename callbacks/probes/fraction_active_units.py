@@ -38,8 +38,9 @@ class FractionActiveUnits(Probe):
     Mutates: nothing.
     Logs: ``fau/<module>`` and, with ``per_layer``, ``fau/<module>/<layer>``, in [0, 1]. That is the element rate on the
         training batch; any other definition writes ``fau_<definition>/...``, and on the probe batch
-        ``fau_<definition>_probe_batch/...``, so that two definitions side by side keep apart. NaN while activations are
-        not finite.
+        ``fau_<definition>_probe_batch/...``, so that two definitions side by side keep apart. After an injection of
+        plasticity these are the units that the module had before, and the layer ``added`` is the added heads together.
+        NaN while activations are not finite.
     Reference: Ma et al. 2024 (arXiv 2310.07418), section 3. Layers: the encoder's 4 convolutions, the actor's 2 hidden
         layers, the critic's 2 hidden layers in both heads; trunk (tanh) and outputs have no ReLU and do not count.
 
