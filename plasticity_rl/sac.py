@@ -34,7 +34,9 @@ class SAC(RLModule):
     ``temperature``. Losses that callbacks may add to: ``critic``, ``actor``.
 
     Differences from the published agent: orthogonal initial weights with zero biases (``init_weights``, as DrQ-v2's);
-    n-step returns and terminations come folded from the replay; evaluation plays ``tanh(mean)``.
+    n-step returns and terminations come folded from the replay; evaluation plays ``tanh(mean)``. Returns of more than
+    one step lack the entropy of the steps between: use ``data.n_step`` 1, as ``configs/sac_state.yaml`` does and the
+    data module's default (3) does not.
 
     Args:
         obs_shape: ``(n,)`` of the float32 state; the command line fills it in.

@@ -40,8 +40,8 @@ class AdaptiveReplayRatio(Intervention):
         the switch happens once.
         With several environments or ranks the episodes of all count, the last episode is the last one of each
         environment, and FAU is the mean over ranks.
-    Differences from the original: none known with the defaults. ``average_over="window"``, ``min_recovery`` and
-        ``one_way=False`` are additions.
+    Differences from the original: the average begins with the update after an episode's end, theirs one update later.
+        ``average_over="window"``, ``min_recovery`` and ``one_way=False`` are additions.
 
     Args:
         low: Replay ratio before the switch, gradient updates per env step, > 0.

@@ -35,8 +35,8 @@ class CURL(Regularizer):
     Reference: Laskin et al. 2020 (arXiv 2004.04136), Eq. 4; encoder_tau 0.05 as in the authors' code.
     Differences from the original: random shifts of the whole image instead of crops of a larger one. The compared
         vectors are the output of the critic's trunk, tanh included; theirs come before the tanh. One loss and one step
-        of the agent's optimizers instead of two further ones; the average moves at every update, not at every second.
-        The other observations of all processes are negatives.
+        of the agent's optimizers, at its learning rate, instead of two further ones at 1e-3; the average moves at every
+        update, not at every second. The other observations of all processes are negatives.
 
     Args:
         coefficient: Weight of the term, >= 0.

@@ -23,7 +23,7 @@ class HareAndTortoise(UpdateIntervention):
 
     Mutates: all weights, biases and norm parameters of ``modules``. No optimizer state, no target network.
     Logs: ``intervention/hare_and_tortoise`` (1 at the frame of an event) and a line of text.
-    Reference: Lee et al. 2024 (arXiv 2406.02596). The defaults are this project's, not the paper's.
+    Reference: Lee et al. 2024 (arXiv 2406.02596), rate 0.999; the default period is this project's.
     Differences from the original: acting and evaluation use the hare; the target network goes on following the hare.
 
     Args:
