@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ class HiddenActivation(nn.Module):
 
     copies: int = 1
     """Outputs per unit, laid out copy by copy along dimension 1."""
+    pinned: Mapping[str, str] = {}
+    """Quantities (see ``Intervention.acts_on``) that say nothing about the network behind it, each with the reason."""
 
     def reset_parameters(self) -> None:
         """Set parameters, if there are any, to their first values."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.layers import COMPUTES, EVERYWHERE, Part
 from plasticity_rl.measures import active_and_total
 
 if TYPE_CHECKING:
@@ -29,10 +30,19 @@ class TrainingActivations:
         modules: Modules by dotted name.
         read: What is kept of a layer's output.
         with_gradient: Whether ``read`` gets the output as it is, part of the graph, and not detached.
+        parts: Which layers count, see :mod:`plasticity_rl.layers`, at the end of the update.
     """
 
-    def __init__(self, modules: Sequence[str], read: Callable[[Tensor], Any], *, with_gradient: bool = False) -> None:
-        self.modules, self.read, self.with_gradient = list(modules), read, with_gradient
+    def __init__(
+        self,
+        modules: Sequence[str],
+        read: Callable[[Tensor], Any],
+        *,
+        with_gradient: bool = False,
+        parts: Collection[Part] = COMPUTES,
+    ) -> None:
+        self.modules, self.read, self.with_gradient, self.parts = list(modules), read, with_gradient, parts
+        self._agent: RLModule | None = None
         self._handles: list[RemovableHandle] = []
         self._read: dict[str, dict[str, Any]] = {}
 
@@ -44,9 +54,10 @@ class TrainingActivations:
 
     def start(self, agent: RLModule) -> None:
         """Hook the layers; call before the update."""
-        self._read = {name: {} for name in self.modules}
+        self._read, self._agent = {name: {} for name in self.modules}, agent
         for name in self.modules:
-            for layer_name, layer in agent.activation_layers(name).items():
+            # Those that wait as well: an injection later in this start of the update lets them take part.
+            for layer_name, layer in agent.activation_layers(name, EVERYWHERE).items():
                 self._handles.append(layer.register_forward_hook(self._hook(self._read[name], layer_name)))
 
     def stop(self) -> dict[str, dict[str, Any]]:
@@ -54,8 +65,11 @@ class TrainingActivations:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        read, self._read = self._read, {}
-        return read
+        read, self._read, agent, self._agent = self._read, {}, self._agent, None
+        if agent is None:
+            return {}
+        counting = {name: agent.activation_layers(name, self.parts) for name in read}
+        return {name: {path: own[path] for path in counting[name] if path in own} for name, own in read.items()}
 
     def _hook(self, kept: dict[str, Any], layer: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def keep(_: nn.Module, __: Any, output: Tensor) -> None:
@@ -70,7 +84,8 @@ class ActiveUnitCounter(TrainingActivations):
 
     Args:
         modules: Modules by dotted name.
+        parts: Which layers count, as of :class:`TrainingActivations`.
     """
 
-    def __init__(self, modules: Sequence[str]) -> None:
-        super().__init__(modules, active_and_total)
+    def __init__(self, modules: Sequence[str], parts: Collection[Part] = COMPUTES) -> None:
+        super().__init__(modules, active_and_total, parts=parts)

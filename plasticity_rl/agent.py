@@ -200,12 +200,12 @@ class DrQV2(RLModule):
         q1, q2 = run(self.critic, features, batch["action"])
         seen = {key: observation, f"next_{key}": next_observation, "features": features}
         critic_terms = self.loss_terms("critic", batch, **seen)
-        critic_loss = sum(critic_terms.values(), losses.critic_loss(q1, q2, target))
+        critic_loss = self.with_terms("critic", losses.critic_loss(q1, q2, target), critic_terms)
         self.minimize(critic_loss, *self.loss_optimizers["critic"])
 
         features = features.detach()
         actor_terms = self.loss_terms("actor", batch, **{**seen, "features": features})
-        actor_loss = sum(actor_terms.values(), self._actor_loss(features, noise, run))
+        actor_loss = self.with_terms("actor", self._actor_loss(features, noise, run), actor_terms)
         self.minimize(actor_loss, *self.loss_optimizers["actor"])
 
         self._move_target(list(self.critic_target.parameters()), list(self.critic.parameters()), None)

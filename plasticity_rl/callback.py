@@ -13,13 +13,16 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning.pytorch as pl
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from plasticity_rl.declarations import BUILD_STAGES as BUILD_STAGES
+from plasticity_rl.declarations import FAMILIES as FAMILIES
+from plasticity_rl.declarations import Mutation as Mutation
+from plasticity_rl.declarations import acts_on_pinned
 from plasticity_rl.errors import UserError
 from plasticity_rl.schedules import Events
 
@@ -27,43 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from plasticity_rl.evaluation import Episode
+    from plasticity_rl.jumps import Jump
     from plasticity_rl.rl_module import RLModule
-
-FAMILIES = (
-    "experience",
-    "augmentation",
-    "replay_ratio",
-    "architecture",
-    "regularizer",
-    "soft_reset",
-    "reset",
-    "surgery",
-)
-"""Families of interventions in the order in which they act when several are due at the same update."""
-
-
-BUILD_STAGES = ("modules", "widths", "activations", "norms", "weights")
-"""Stages in which interventions of family architecture build: a norm is as wide as the layer has become."""
 
 LossTerm = Callable[[TensorDictBase], Tensor]
 """Scalar with gradient that a callback adds to a loss; see :meth:`RLModule.add_loss_term`."""
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """What an intervention's event may change; everything else is bit-identical before and after (a law test).
-
-    Attributes:
-        parameters: Names in ``agent.named_parameters()`` whose values may change.
-        optimizer_slots: Names of the parameters whose optimizer state may change.
-        attributes: Names of agent attributes that may change, e.g. ``{"augment"}``.
-        trainable: Names of the parameters that may be frozen or released (``requires_grad``).
-    """
-
-    parameters: frozenset[str] = field(default_factory=frozenset)
-    optimizer_slots: frozenset[str] = field(default_factory=frozenset)
-    attributes: frozenset[str] = field(default_factory=frozenset)
-    trainable: frozenset[str] = field(default_factory=frozenset)
 
 
 class RLCallback(pl.Callback):
@@ -75,6 +46,10 @@ class RLCallback(pl.Callback):
 
     example_arguments: ClassVar[Mapping[str, Any]] = {}
     """Arguments with which it acts within a few updates: how the law tests build it."""
+    reads: ClassVar[frozenset[str] | None] = None
+    """Which of ``declarations.READS`` its value or effect depends on; to be declared: the tests of pairs need it."""
+    writes: ClassVar[frozenset[str] | None] = None
+    """Which of ``declarations.WRITES`` it changes; has to be declared as well."""
     needs_pixels: ClassVar[bool] = False
     """Whether it works on images, so that an agent with state observations must refuse it."""
 
@@ -107,8 +82,18 @@ class RLCallback(pl.Callback):
     def on_evaluation(self, agent: RLModule, episodes: Sequence[Episode]) -> None:
         """Called after every evaluation (also the one at frame 0), with its episodes."""
 
-    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
-        """Called on every callback after an intervention gave ``parameters`` fresh initial values."""
+    def copies(self) -> Sequence[Mapping[str, Tensor]]:
+        """Return the copies of weights that it keeps as "the network a while ago", by the parameters' names.
+
+        Averages and networks of an earlier update, which would pull weights that jumped back to where they were: they
+        jump too. Not what has to stay (initial weights that distances are measured from).
+        """
+        return ()
+
+    def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:
+        """Called on every callback after weights changed at once and not by learning: lets its ``copies`` jump too."""
+        for copy in self.copies():
+            jump.write_into(copy)
 
 
 class Intervention(RLCallback):
@@ -120,6 +105,12 @@ class Intervention(RLCallback):
     incompatible_with: ClassVar[Mapping[str, str]] = {}
     """Class names of interventions that cannot run beside this one, each with the reason."""
 
+    acts_on: ClassVar[str] = ""
+    """What it reads of hidden units to decide whether to act: ``fraction of active units``, ``dormancy``, ``silence``.
+
+    Where an activation pins that (``HiddenActivation.pinned``) it would act always or never, and is refused.
+    """
+
     fills_replay: bool = False
     """Whether it puts transitions into the replay before the seed phase, which then may be shorter than a batch."""
 
@@ -129,6 +120,14 @@ class Intervention(RLCallback):
     def mutates(self, agent: RLModule) -> Mutation:
         """Return what its events may change."""
         return Mutation()
+
+    def moves_weights(self, agent: RLModule) -> bool:
+        """Return whether the hook that now starts may let weights jump, so that the agent has to watch.
+
+        True costs a copy of what ``mutates`` declares. False for what belongs to the step of every update, such as a
+        projection: to follow it is what averages are for.
+        """
+        return self.family != "experience"  # those move weights by updates
 
     def build(self, agent: RLModule) -> None:
         """Change the agent's modules, or add some, before optimizers exist; called once per agent, in fixed order.
@@ -146,15 +145,30 @@ class Intervention(RLCallback):
         """Return what no other intervention may do as well, e.g. ``{"replace the activation critic.Q1.1"}``."""
         return frozenset()
 
+    def watched_modules(self) -> Sequence[str]:
+        """Return the modules whose ``acts_on`` it reads."""
+        return list(getattr(self, "modules", ()))
+
+    def pins(self, agent: RLModule) -> Mapping[str, Mapping[str, str]]:
+        """Return activations by dotted name that it puts in, each with what it pins as ``HiddenActivation.pinned``."""
+        return {}
+
     def conflict_with(self, agent: RLModule, other: Intervention) -> str | None:
         """Return why ``other`` cannot run beside this one on the agent as constructed, or None."""
         reason = self.incompatible_with.get(type(other).__name__)
         shared = sorted(self.claims(agent) & other.claims(agent))
-        return reason or (f"both {shared[0]}" if shared else None)
+        return reason or (f"both {shared[0]}" if shared else None) or acts_on_pinned(self, agent, other.pins(agent))
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse wrong names before anything is trained."""
-        self.mutates(as_agent(pl_module))
+        """Refuse wrong names, and quantities that the agent's own activations pin, before anything is trained."""
+        agent = as_agent(pl_module)
+        self.mutates(agent)
+        for name in self.watched_modules() if self.acts_on else ():
+            layers = {f"{name}.{sub}": layer for sub, layer in agent.activation_layers(name).items()}
+            pinned = {path: getattr(own, "pinned", {}) for path, own in layers.items()}
+            reason = acts_on_pinned(self, agent, pinned)
+            if reason is not None:
+                raise UserError(f"{type(self).__name__}: {reason}")
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -202,6 +216,10 @@ class ScheduledIntervention(Intervention):
         """Return the clock of the schedule."""
         return agent.env_frames
 
+    def moves_weights(self, agent: RLModule) -> bool:
+        """Return whether an event is due."""
+        return self.events.due(self.now(agent))
+
     def on_update_start(self, agent: RLModule) -> None:
         """Act when an event is due, and log it."""
         if self.waits_for_evaluation and _evaluation_follows(agent):
@@ -247,6 +265,7 @@ class Regularizer(Intervention):
     """
 
     family = "regularizer"
+    writes = frozenset({"loss"})
 
     def __init__(self, *, coefficient: float, modules: Sequence[str], loss: str) -> None:
         if not coefficient >= 0:  # nan too
@@ -291,6 +310,7 @@ class Probe(RLCallback):
         every_n_updates: Period in gradient updates.
     """
 
+    writes = frozenset()
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 1}
 
     def __init__(self, *, every_n_updates: int = 100) -> None:

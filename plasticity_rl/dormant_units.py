@@ -26,6 +26,8 @@ class DormantUnitIntervention(UnitIntervention, UpdateIntervention):
         UserError: When ``tau`` is not in [0, 1) or ``batch_size`` is not positive.
     """
 
+    acts_on = "dormancy"
+
     def __init__(self, *, modules: Sequence[str], tau: float, every_n_updates: int, batch_size: int) -> None:
         super().__init__(every_n_updates=every_n_updates)
         if not 0 <= tau < 1:

@@ -41,6 +41,9 @@ class FrozenEncoderIntervention(Architecture):
         UserError: When a value is none of those.
     """
 
+    reads = frozenset()
+    writes = frozenset({"architecture"})
+
     def __init__(
         self,
         *,

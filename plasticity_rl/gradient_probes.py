@@ -71,6 +71,8 @@ class LossProbe(BatchProbe):
         batch_size: Transitions in the probe batch.
     """
 
+    reads = frozenset({"gradients"})
+
     def __init__(self, *, every_n_updates: int, modules: Sequence[str], loss: str, batch_size: int) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
         self.loss = loss
@@ -91,6 +93,8 @@ class OutputProbe(BatchProbe):
         modules: Modules by dotted name; their weights vary, all others stay as they are.
         batch_size: Transitions in the probe batch.
     """
+
+    reads = frozenset({"gradients"})
 
     def __init__(self, *, every_n_updates: int, output: str, modules: Sequence[str], batch_size: int) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -28,6 +29,12 @@ class CReLU(HiddenActivation):
     """``[ReLU(x), ReLU(-x)]``: ``(B, n, ...)`` to ``(B, 2n, ...)`` (Shang et al. 2016, arXiv 1603.05201)."""
 
     copies = 2
+    pinned = MappingProxyType(
+        {
+            "fraction of active units": "one of ReLU(x) and ReLU(-x) is above zero, so that it is one half at any time",
+            "silence": "one of ReLU(x) and ReLU(-x) is above zero, so that no unit is ever silent",
+        }
+    )
 
     def forward(self, x: Tensor) -> Tensor:
         """Put the negative parts behind the positive ones."""
@@ -38,6 +45,7 @@ class SinCos(HiddenActivation):
     """``[sin(x), cos(x)]``: ``(B, n, ...)`` to ``(B, 2n, ...)`` (Lewandowski et al. 2024, arXiv 2410.20634)."""
 
     copies = 2
+    pinned = MappingProxyType({"dormancy": "sine and cosine are never both near zero, so that no unit is ever dormant"})
 
     def forward(self, x: Tensor) -> Tensor:
         """Put the cosines behind the sines."""

@@ -13,6 +13,7 @@ from plasticity_rl.callback import RLCallback
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.weight_transforms import parameters_in_use
 
 
 class Histograms(RLCallback):
@@ -52,9 +53,10 @@ class Histograms(RLCallback):
 
     def _tensors(self, agent: RLModule) -> dict[str, Tensor]:
         tensors = {
-            f"weights/{name}/{key}": parameter.detach()
+            f"weights/{name}/{path}.{key}".replace("/.", "/"): parameter.detach()
             for name in agent.module_names
-            for key, parameter in agent.module(name).named_parameters()
+            for path, layer in agent.submodules(name).items()
+            for key, parameter in parameters_in_use(layer).items()
         }
         if not agent.data.replay.has_window:
             return tensors

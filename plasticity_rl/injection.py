@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from plasticity_rl.layers import Part
 from plasticity_rl.surgery.reinit import LayerInit, reinitialize
 
 
@@ -37,6 +38,18 @@ class InjectableHead(nn.Sequential):
         for pair in list(self.injected)[: self.num_injections]:
             output = output + (pair["added"](x) - pair["removed"](x))  # type: ignore[index]
         return output
+
+    def parts_of_children(self) -> dict[str, Part]:
+        """Return which part the layers of the head and the pairs play; see :data:`plasticity_rl.layers.Part`."""
+        parts: dict[str, Part] = {}
+        for name, _ in self.named_children():
+            if name != "injected":
+                parts[name] = "old" if self.num_injections else "own"
+        for index in range(len(self.injected)):
+            waits, learns = index >= self.num_injections, index == self.num_injections - 1
+            parts[f"injected.{index}.added"] = "waiting" if waits else "added" if learns else "superseded"
+            parts[f"injected.{index}.removed"] = "waiting" if waits else "subtracted"
+        return parts
 
     def inject(self) -> None:
         """Freeze what learned so far and let the next fresh pair take part."""

@@ -1,8 +1,9 @@
-"""Which layers of a module hold weights, which of them are hidden, and which parameters belong to norms."""
+"""Which layers of a module compute, learn and hold weights, which are hidden, and which parameters belong to norms."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Literal
 
 from torch import nn
 
@@ -13,11 +14,60 @@ WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def weight_layers(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+Part = Literal["own", "old", "added", "superseded", "subtracted", "waiting"]
+"""Part that a layer plays in a module.
+
+``own``: an ordinary layer. After an injection of plasticity a head is ``old`` (frozen), the pair's first half is
+``added`` (the one that learns), its other half ``subtracted`` (frozen); an earlier added one is ``superseded``
+(frozen). ``waiting``: in a pair that is not injected yet.
+"""
+COMPUTES: tuple[Part, ...] = ("own", "old", "superseded", "added")
+"""Parts whose output the module's output is the sum of: what is measured. Not what is subtracted or waits."""
+LEARNS: tuple[Part, ...] = ("own", "added")
+"""Parts that compute the output and learn: what triggers watch, and regularizers move."""
+FIRST: tuple[Part, ...] = ("own", "old")
+"""Parts that the module had from the start: the same layers before and after an injection."""
+ADDED: tuple[Part, ...] = ("added",)
+"""The heads that were injected last."""
+EVERYWHERE: tuple[Part, ...] = (*COMPUTES, "subtracted", "waiting")
+
+
+def submodules(module: nn.Module, prefix: str = "", parts: Collection[Part] = COMPUTES) -> dict[str, nn.Module]:
+    """Return ``module`` and what it is made of by dotted name, as ``named_modules``, but only what plays some parts.
+
+    A module whose children play different parts says so by a method ``parts_of_children``: their dotted names in it to
+    :data:`Part`. Everything else is ``own``.
+
+    Args:
+        module: Walked from the outside to the inside, in the order of definition.
+        prefix: Its own dotted name.
+        parts: Parts that count.
+    """
+    found: dict[str, nn.Module] = {}
+    seen: set[int] = set()
+    for path, child, part in _with_parts(module, prefix, "own"):
+        if part in parts and id(child) not in seen:
+            seen.add(id(child))
+            found[path] = child
+    return found
+
+
+def _with_parts(module: nn.Module, path: str, part: Part) -> Iterator[tuple[str, nn.Module, Part]]:
+    yield path, module, part
+    if hasattr(module, "parts_of_children"):
+        children = [(name, module.get_submodule(name), own) for name, own in module.parts_of_children().items()]  # type: ignore[operator]
+    else:
+        children = [(name, child, part) for name, child in module.named_children()]
+    for name, child, own in children:
+        yield from _with_parts(child, f"{path}.{name}".lstrip("."), own)
+
+
+def weight_layers(modules: Mapping[str, nn.Module], parts: Collection[Part] = COMPUTES) -> dict[str, nn.Module]:
     """Return the linear and convolutional layers of ``modules`` by dotted name, each layer once.
 
     Args:
         modules: Modules by the name that a user gave.
+        parts: Parts that count, see :func:`submodules`.
 
     Raises:
         UserError: When one of the modules has no such layer, or there are no modules.
@@ -26,7 +76,8 @@ def weight_layers(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     if not modules:
         raise UserError("modules is empty; name at least one module, e.g. modules=['critic']")
     for name, module in modules.items():
-        own = {path: layer for path, layer in module.named_modules(prefix=name) if isinstance(layer, WEIGHT_LAYERS)}
+        inside = submodules(module, name, parts)
+        own = {path: layer for path, layer in inside.items() if isinstance(layer, WEIGHT_LAYERS)}
         if not own:
             raise UserError(f"module {name!r} has no linear or convolutional layer; name one that has")
         seen = {id(layer) for layer in found.values()}
@@ -34,21 +85,24 @@ def weight_layers(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     return found
 
 
-def hidden_weight_layers(modules: Mapping[str, nn.Module], activations: Iterable[nn.Module]) -> dict[str, nn.Module]:
+def hidden_weight_layers(
+    modules: Mapping[str, nn.Module], activations: Iterable[nn.Module], parts: Collection[Part] = COMPUTES
+) -> dict[str, nn.Module]:
     """Return those of the :func:`weight_layers` that a norm or a hidden activation follows before the next of them.
 
     Args:
         modules: Modules by the name that a user gave.
         activations: Their hidden activation layers; a squashing of the output is none of them.
+        parts: Parts that count, see :func:`submodules`.
 
     Raises:
         UserError: When there are no such layers.
     """
-    layers = weight_layers(modules)
+    layers = weight_layers(modules, parts)
     hidden, marks = {}, {id(layer) for layer in activations}
     for name, module in modules.items():
         last = ""
-        for path, layer in module.named_modules(prefix=name):
+        for path, layer in submodules(module, name, parts).items():
             if isinstance(layer, WEIGHT_LAYERS):
                 last = path
             elif last in layers and (id(layer) in marks or isinstance(layer, NORM_LAYERS)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from plasticity_rl.activations import HiddenActivation
 from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.layers import COMPUTES, Part, submodules
 from plasticity_rl.units import Reader, UnitLayer, unit_layers
 
 
@@ -50,10 +51,20 @@ class ModuleAccess(pl.LightningModule):
         """Return the target network's twin of module ``name``, or None where the agent keeps no target of it."""
         return None
 
-    def activation_layers(self, name: str) -> dict[str, nn.Module]:
-        """Return the hidden activation layers of a module by dotted name, in forward order."""
-        module = self.module(name)
-        return {sub: layer for sub, layer in module.named_modules() if isinstance(layer, (nn.ReLU, HiddenActivation))}
+    def submodules(self, name: str, parts: Collection[Part] = COMPUTES) -> dict[str, nn.Module]:
+        """Return what a module is made of by dotted name in it: what every probe, trigger and regularizer goes through.
+
+        Args:
+            name: Module by dotted name; itself under the name ``""``.
+            parts: Parts that count: what computes the output (``COMPUTES``), what learns as well (``LEARNS``), or what
+                the module had from the start (``FIRST``); see :mod:`plasticity_rl.layers`.
+        """
+        return submodules(self.module(name), parts=parts)
+
+    def activation_layers(self, name: str, parts: Collection[Part] = COMPUTES) -> dict[str, nn.Module]:
+        """Return the hidden activation layers of a module by dotted name, in forward order; see ``submodules``."""
+        inside = self.submodules(name, parts)
+        return {sub: layer for sub, layer in inside.items() if isinstance(layer, (nn.ReLU, HiddenActivation))}
 
     def units(self, name: str) -> list[UnitLayer]:
         """Return the hidden units of a module by dotted name, in forward order: who makes them, who reads them.

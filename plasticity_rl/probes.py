@@ -1,10 +1,16 @@
-"""Bases of probes that look at hidden units, at their rank, or at weights module by module."""
+"""Bases of probes that look at hidden units, at their rank, or at weights module by module.
+
+After an injection of plasticity, which changes no output: a number that describes a module (shares of its units, the
+norm of its weights) goes on being that of the layers it had from the start, and the added heads have one of their own,
+``<module>/added``; a number about learning (ranks, gradients) is that of what learns now, the added head; every layer
+has its own. What is subtracted or waits counts nowhere.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import lightning.pytorch as pl
 from tensordict import TensorDictBase
@@ -12,9 +18,13 @@ from torch import Tensor, nn
 
 from plasticity_rl.callback import Probe, as_agent
 from plasticity_rl.errors import UserError
+from plasticity_rl.layers import ADDED, COMPUTES, EVERYWHERE, FIRST, LEARNS, Part
 from plasticity_rl.measures import NotFiniteError, Spectrum, distance, spectrum
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.tensorboard_layout import Layout, by_module
+from plasticity_rl.weight_transforms import parameters_in_use
+
+T = TypeVar("T")
 
 
 class ModuleProbe(Probe):
@@ -49,6 +59,8 @@ class ActivationProbe(ModuleProbe):
         UserError: When the batch size is not positive.
     """
 
+    reads = frozenset({"units"})
+
     def __init__(self, *, every_n_updates: int, modules: Sequence[str], batch_size: int) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules)
         if batch_size < 1:
@@ -66,8 +78,9 @@ class ActivationProbe(ModuleProbe):
 class RankProbe(ActivationProbe):
     """A rank of the features of chosen modules, logged as ``rank/<name>/<module>``.
 
-    Features are the outputs of a module's last hidden activation layer, flattened, on the probe batch. Of a module with
-    several heads that is the last head's; name a head, as the default does.
+    Features are the outputs of a module's last hidden activation layer that learns, flattened, on the probe batch:
+    after an injection of plasticity that of the added head. Of a module with several heads that is the last head's;
+    name a head, as the default does.
 
     Args:
         every_n_updates: Period in gradient updates.
@@ -75,6 +88,7 @@ class RankProbe(ActivationProbe):
         batch_size: Transitions in the probe batch; no rank can exceed it.
     """
 
+    reads = frozenset({"features"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 4, "batch_size": 20}
 
     def __init__(
@@ -116,7 +130,9 @@ def feature_spectrum(agent: RLModule, name: str, batch_size: int) -> Spectrum:
     """
 
     def compute() -> Spectrum:
-        return spectrum(list(agent.probe_activations(name, batch_size).values())[-1])
+        outputs = agent.probe_activations(name, batch_size)
+        learning = [path for path in agent.activation_layers(name, LEARNS) if path in outputs]
+        return spectrum(outputs[learning[-1]])
 
     return agent.once_per_update(("spectrum", name, batch_size), compute)
 
@@ -129,22 +145,47 @@ def or_nan(measure: Callable[..., Any], *args: Any) -> Any:
         return math.nan
 
 
-def weights_by_layer(module: nn.Module) -> Iterator[tuple[str, dict[str, nn.Parameter]]]:
-    """Yield every layer that holds parameters of its own: its dotted name in ``module`` and its parameters by name."""
-    for path, layer in module.named_modules():
-        own = dict(layer.named_parameters(recurse=False))
-        if own:
-            yield path, own
+def numbers_of_module(
+    agent: RLModule, name: str, by_layer: Mapping[str, T], parts: Collection[Part] = FIRST
+) -> dict[str, dict[str, T]]:
+    """Sort what was measured of a module's layers into the numbers of the module.
+
+    Args:
+        agent: Asked for the parts that the layers play.
+        name: Module by dotted name.
+        by_layer: What was measured, by dotted name in the module.
+        parts: Parts that the number of the module is made of.
+
+    Returns:
+        End of the tag -> layers: ``""``, and after an injection, unless they are among ``parts``, ``/added``.
+    """
+    which: dict[str, Collection[Part]] = {"": parts}
+    if "added" not in parts:
+        which["/added"] = ADDED
+    inside = {suffix: agent.submodules(name, some) for suffix, some in which.items()}
+    return {
+        suffix: {path: value for path, value in by_layer.items() if path in paths}
+        for suffix, paths in inside.items()
+        if paths or not suffix
+    }
 
 
 class WeightProbe(ModuleProbe):
-    """A norm over the parameters of chosen modules, logged for every module and every layer.
+    """A norm over the weights in use of chosen modules, logged for every module and every layer.
+
+    Weights in use: of a layer with pruned weights, or a spectral norm, those that it computes with.
+
+    Attributes:
+        parts: Parts that the number of a module is made of.
 
     Args:
         every_n_updates: Period in gradient updates.
         modules: Modules by dotted name.
         per_layer: Whether to log every layer as well.
     """
+
+    reads = frozenset({"weights"})
+    parts: ClassVar[tuple[Part, ...]] = FIRST
 
     def __init__(
         self,
@@ -156,29 +197,46 @@ class WeightProbe(ModuleProbe):
         super().__init__(every_n_updates=every_n_updates, modules=modules)
         self.per_layer = per_layer
 
-    def scalars(
-        self, tag: str, agent: RLModule, size: Callable[[Mapping[str, nn.Parameter]], Tensor]
-    ) -> dict[str, Any]:
-        """Return ``size`` of every module's and layer's parameters (by name in the agent) under ``<tag>/...``."""
+    def weights_of(self, layer: nn.Module) -> Mapping[str, Tensor]:
+        """Return what counts of a layer, by name: its parameters as it computes with them."""
+        return parameters_in_use(layer)
+
+    def by_layer(self, agent: RLModule, name: str, parts: Collection[Part] = COMPUTES) -> dict[str, dict[str, Tensor]]:
+        """Return the weights of every layer of a module that has any: path -> dotted name in the agent -> tensor."""
+        found = {}
+        for path, layer in agent.submodules(name, parts).items():
+            own = self.weights_of(layer)
+            if own:
+                found[path] = {f"{name}.{path}.{key}".replace("..", "."): value for key, value in own.items()}
+        return found
+
+    def scalars(self, tag: str, agent: RLModule, size: Callable[[Mapping[str, Tensor]], Tensor]) -> dict[str, Any]:
+        """Return ``size`` of every module's and layer's weights (by name in the agent) under ``<tag>/...``."""
         values: dict[str, Any] = {}
         for name in self.modules:
-            module = agent.module(name)
-            values[f"{tag}/{name}"] = or_nan(size, {f"{name}.{key}": p for key, p in module.named_parameters()})
-            for path, own in weights_by_layer(module) if self.per_layer else ():
+            layers = self.by_layer(agent, name)
+            for suffix, some in numbers_of_module(agent, name, layers, self.parts).items():
+                joined = {key: value for own in some.values() for key, value in own.items()}
+                values[f"{tag}/{name}{suffix}"] = or_nan(size, joined)
+            for path, own in layers.items() if self.per_layer else ():
                 if path:
-                    layer = {f"{name}.{path}.{key}": p for key, p in own.items()}
-                    values[f"{tag}/{name}/{path}"] = or_nan(size, layer)
+                    values[f"{tag}/{name}/{path}"] = or_nan(size, own)
         return values
 
 
 class WeightDistanceProbe(WeightProbe):
-    """Euclidean distance of the parameters of chosen modules from a copy, which is part of the checkpoint.
+    """Euclidean distance of the weights in use of chosen modules from a copy, which is part of the checkpoint.
+
+    It does not follow when weights jump (:class:`plasticity_rl.jumps.Jump`): the jump is part of the distance.
 
     Args:
         every_n_updates: Period in gradient updates.
         modules: Modules by dotted name.
         per_layer: Whether to log every layer as well.
     """
+
+    reads = frozenset({"weights", "origin"})
+    parts = COMPUTES  # what is frozen has moved, what is added starts at distance 0
 
     def __init__(
         self,
@@ -203,16 +261,16 @@ class WeightDistanceProbe(WeightProbe):
         self._origin = {name: origin.to(pl_module.device) for name, origin in self._origin.items()}
 
     def copy_weights(self, agent: RLModule) -> None:
-        """Measure from the present weights from now on."""
+        """Measure from the present weights from now on, also those of heads in waiting."""
         for name in self.modules:
-            for key, parameter in agent.module(name).named_parameters():
-                self._origin[f"{name}.{key}"] = parameter.detach().clone()
+            for own in self.by_layer(agent, name, EVERYWHERE).values():
+                self._origin |= {key: value.detach().clone() for key, value in own.items()}
 
     def distances(self, tag: str, agent: RLModule) -> dict[str, Any]:
         """Return the distances of every module and layer under ``<tag>/...``."""
 
-        def from_origin(parameters: Mapping[str, nn.Parameter]) -> Tensor:
-            return distance(parameters.values(), [self._origin[name] for name in parameters])
+        def from_origin(weights: Mapping[str, Tensor]) -> Tensor:
+            return distance(weights.values(), [self._origin[name] for name in weights])
 
         return self.scalars(tag, agent, from_origin)
 

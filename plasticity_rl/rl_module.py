@@ -7,7 +7,7 @@ This is the protocol that callbacks program against; an agent adds its networks,
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -27,10 +27,10 @@ from plasticity_rl.description import describe
 from plasticity_rl.errors import UserError
 from plasticity_rl.evaluation import Episode
 from plasticity_rl.heap import keep_freed_memory
+from plasticity_rl.jumps import TellsOfJumps, watched
 from plasticity_rl.precision import full_precision, warn_where_emulated, widen
 from plasticity_rl.rng import NamedGenerators, global_rng_state, set_global_rng_state
 from plasticity_rl.schedules import exact_ratio
-from plasticity_rl.shared_measurements import SharedMeasurements
 from plasticity_rl.threads import use_more_for_large_updates
 from plasticity_rl.units import mean_over_ranks
 
@@ -38,7 +38,7 @@ COUNTERS = ("env_frames", "env_steps", "num_updates")
 """Clocks: simulator frames (action repeat included), agent decisions, gradient updates. Never ``global_step``."""
 
 
-class RLModule(SharedMeasurements):
+class RLModule(TellsOfJumps):
     """Base of agents: owns the clocks and the random generators, dispatches hooks, evaluates, saves and restores.
 
     Args:
@@ -66,6 +66,8 @@ class RLModule(SharedMeasurements):
         self.rng = NamedGenerators(seed)
         self.metrics: TensorDictBase = TensorDict({})
         self._loss_terms: dict[str, dict[str, LossTerm]] = {}
+        self._own_losses: dict[str, Tensor] = {}
+        self._added: dict[str, Tensor] = {}
         self._callbacks: list[RLCallback] | None = None
         self._built: list[str] = []
         self._global_rng: dict[str, Any] | None = None
@@ -149,11 +151,25 @@ class RLModule(SharedMeasurements):
         inputs["augmented", self.observation_key] = seen[self.observation_key]
         inputs["augmented", "next", self.observation_key] = seen[f"next_{self.observation_key}"]
         with full_precision(self.device):
-            return {name: term(inputs) for name, term in sorted(terms.items())}
+            values = {name: term(inputs) for name, term in sorted(terms.items())}
+        self._added[loss] = torch.stack([value.detach() for value in values.values()]).sum()
+        return values
 
-    def reinitialized(self, parameters: Sequence[Tensor]) -> None:
-        """Tell every callback that ``parameters`` hold fresh initial values."""
-        self.dispatch("on_reinitialize", parameters)
+    def with_terms(self, loss: str, value: Tensor, terms: Mapping[str, Tensor]) -> Tensor:
+        """Return the agent's own loss plus the terms of callbacks, and keep the former for :meth:`own_loss`."""
+        self._own_losses[loss] = value.detach()
+        return sum(terms.values(), value)
+
+    def own_loss(self, loss: str, total: Tensor) -> Tensor:
+        """Return the last value of a loss without the terms that callbacks added to it, a detached scalar.
+
+        Args:
+            loss: One of ``loss_optimizers``.
+            total: Its value with them, for agents that do not use :meth:`with_terms`.
+        """
+        if loss in self._own_losses:
+            return self._own_losses[loss]
+        return total.detach() - self._added.get(loss, torch.zeros_like(total))
 
     def encode(self, observations: Tensor) -> Tensor:
         """Return the features ``(batch, n)`` of observations ``(batch, *obs_shape)``."""
@@ -195,15 +211,22 @@ class RLModule(SharedMeasurements):
 
     # ---- hooks and logging ------------------------------------------------------------------------------------------
 
+    def attach(self, callbacks: Iterable[pl.Callback]) -> None:
+        """Dispatch to the interventions and probes among ``callbacks`` from now on; a Trainer's are found by itself."""
+        self._callbacks = in_order(callbacks)
+        self.listen(self._callbacks)
+
     def dispatch(self, hook: str, *args: Any) -> None:
         """Call ``hook(agent, *args)`` on the attached interventions and probes, in their fixed order."""
         if self._callbacks is None:
-            self._callbacks = in_order(self.trainer.callbacks) if self._trainer is not None else []  # type: ignore[attr-defined]
+            self.attach(self.trainer.callbacks if self._trainer is not None else [])  # type: ignore[attr-defined]
+        assert self._callbacks is not None
         self._once_per_update = {} if hook == "on_update_end" else None
         try:
             with full_precision(self.device):
                 for callback in self._callbacks:
-                    getattr(callback, hook)(self, *args)
+                    with watched(self, callback, hook):
+                        getattr(callback, hook)(self, *args)
         finally:
             self._once_per_update = None
 

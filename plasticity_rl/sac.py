@@ -34,7 +34,9 @@ class SAC(RLModule):
     ``temperature``. Losses that callbacks may add to: ``critic``, ``actor``.
 
     Differences from the published agent: orthogonal initial weights with zero biases (``init_weights``, as DrQ-v2's);
-    n-step returns and terminations come folded from the replay; evaluation plays ``tanh(mean)``.
+    n-step returns and terminations come folded from the replay; evaluation plays ``tanh(mean)``. Returns of more than
+    one step lack the entropy of the steps between: use ``data.n_step`` 1, as ``configs/sac_state.yaml`` does and the
+    data module's default (3) does not.
 
     Args:
         obs_shape: ``(n,)`` of the float32 state; the command line fills it in.
@@ -153,12 +155,12 @@ class SAC(RLModule):
         critic_terms = self.loss_terms("critic", batch, **seen)
         td_loss, _ = sac.qvalue_v2_loss(inputs)
         (q1, q2), target = sac.values, sac.target
-        critic_loss = sum(critic_terms.values(), td_loss)
+        critic_loss = self.with_terms("critic", td_loss, critic_terms)
         self.minimize(critic_loss, *self.loss_optimizers["critic"])
 
         actor_terms = self.loss_terms("actor", batch, **seen)
         policy_loss, found = sac.actor_loss(inputs)
-        actor_loss = sum(actor_terms.values(), policy_loss)
+        actor_loss = self.with_terms("actor", policy_loss, actor_terms)
         self.minimize(actor_loss, *self.loss_optimizers["actor"])
 
         temperature_loss = sac.alpha_loss(found["log_prob"]).mean()

@@ -126,6 +126,10 @@ class Events:
         periodic = max(now - 1, 0) // self.every if self.every else 0
         return periodic + sum(moment < now for moment in self.at)
 
+    def due(self, now: int) -> bool:
+        """Return what :meth:`fire` would, and count nothing."""
+        return self.passed(now) > self.seen
+
     def fire(self, now: int) -> bool:
         """Return whether an event has passed since the last call. Several at once (a long seed phase) fire once."""
         passed = self.passed(now)

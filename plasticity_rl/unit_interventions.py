@@ -13,6 +13,7 @@ from torch import Tensor
 from plasticity_rl.active_units import TrainingActivations
 from plasticity_rl.callback import Intervention, Mutation, as_agent
 from plasticity_rl.errors import UserError
+from plasticity_rl.jumps import Jump
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.rng import derive_seed
 from plasticity_rl.surgery import (
@@ -94,6 +95,12 @@ class RecordingUnitIntervention(UnitIntervention):
                 self._readers[name] = [reader for reader in layer.readers if id(reader.weight) in online]
         return self._readers
 
+    def renewed_layers(self, agent: RLModule, jump: Jump) -> set[str]:
+        """Return the unit layers whose units hold fresh initial weights as a whole."""
+        fresh = {id(jump.live[name]) for name in jump.renewed}
+        layers = self.unit_layers(agent).items()
+        return {name for name, layer in layers if any(id(p) in fresh for p in layer.makers[0].parameters())}
+
     def module_of(self, layer: str) -> str:
         """Return the first of ``self.modules`` that the unit layer of this name belongs to."""
         return next(name for name in self.modules if f"{layer}.".startswith(f"{name}."))
@@ -147,7 +154,7 @@ class FreshUnits:
         seed = derive_seed(agent.rng.seed, f"{self.name}/{self.layer.name}/{number}")  # while priming it is another one
         if self._stock[0] != seed:
             generator = torch.Generator().manual_seed(seed)
-            fresh = [fresh_layer(maker, agent.init_layer, generator) for maker in self.layer.makers]
+            fresh = [fresh_layer(maker, agent.init_layer, generator, pruned=False) for maker in self.layer.makers]
             rows = [{key: p.detach() for key, p in layer.named_parameters(recurse=False)} for layer in fresh]
             self._stock = (seed, rows)
         return self._stock[1]
@@ -162,11 +169,18 @@ def mask_of(units: Tensor, size: int) -> Tensor:
 def put_units(agent: RLModule, layer: UnitLayer, units: Tensor, rows: Sequence[dict[str, Tensor]]) -> None:
     """Write incoming weights of ``units`` (indices), the same into the target, and clear their optimizer moments."""
     mask = mask_of(units, layer.size)
+    note_renewed(agent, layer, mask)
     for maker, own in zip(layer.makers, rows, strict=True):
         write_units(maker, units, own)
     for maker, twin in zip(layer.makers, layer.twins, strict=bool(layer.twins)):
         copy_units(maker, twin, mask)
     clear_makers(agent, layer, mask)
+
+
+def note_renewed(agent: RLModule, layer: UnitLayer, units: Tensor) -> None:
+    """Let the agent tell, with the weights that jump, that ``units`` (mask) are new ones."""
+    if agent.watch is not None:
+        agent.watch.renew_units(layer.name, units)
 
 
 def detach_readers(agent: RLModule, layer: UnitLayer, units: Tensor) -> None:

@@ -86,6 +86,17 @@ class UnitUtility:
         self.mature -= len(units)
         self._young.append([self.updates, len(units)])
 
+    def take_as_new(self, units: Tensor) -> None:
+        """Note that another intervention replaced units (bool mask): they were not due. Waits for a GPU."""
+        for average in (self._utility, self._mean):
+            average.masked_fill_(units, 0.0)
+        self._born.masked_fill_(units, self.updates)
+        born, counts = self._born.unique(return_counts=True)  # in ascending order: oldest first
+        pairs = [[b, n] for b, n in zip(born.tolist(), counts.tolist(), strict=True)]
+        self._young = deque(pair for pair in pairs if self.updates - pair[0] <= self.maturity_threshold)
+        self.mature = self.size - sum(count for _, count in self._young)
+        self.owed = min(self.owed, float(self.mature))
+
     def renew_all(self) -> None:
         """Note that the whole layer is new."""
         self._utility.zero_()

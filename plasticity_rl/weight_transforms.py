@@ -45,9 +45,11 @@ class TransformedConv2d(_Transformed, nn.Conv2d):
         return self._conv_forward(x, self.effective_weight, self.bias)
 
 
-@torch.no_grad()
 def weight_in_use(layer: nn.Module) -> Tensor:
-    """Return the weight that a Linear or Conv2d layer computes with; no estimate inside a transform moves."""
+    """Return the weight that a layer computes with: what is measured, compared and penalised.
+
+    With gradient to the layer's parameter, so that a pruned weight gets none; no estimate inside a transform moves.
+    """
     if not isinstance(layer, _Transformed):
         return layer.get_parameter("weight")
     training = [module for module in layer.transforms.modules() if module.training]
@@ -58,6 +60,24 @@ def weight_in_use(layer: nn.Module) -> Tensor:
     finally:
         for module in training:
             module.training = True
+
+
+def parameters_in_use(layer: nn.Module) -> dict[str, Tensor]:
+    """Return the layer's own parameters by name, its weight as :func:`weight_in_use`."""
+    own: dict[str, Tensor] = dict(layer.named_parameters(recurse=False))
+    if isinstance(layer, _Transformed):
+        own["weight"] = weight_in_use(layer)
+    return own
+
+
+@torch.no_grad()
+def prune_again(layer: nn.Module) -> None:
+    """Set the pruned weights of a layer to zero, whatever was written there; of a layer without a mask nothing."""
+    if isinstance(layer, _Transformed):
+        weight = layer.get_parameter("weight")
+        for transform in layer.transforms:
+            if isinstance(transform, FixedMask):
+                weight.masked_fill_(~transform.mask, 0.0)
 
 
 def add_transform(layer: nn.Module, transform: nn.Module) -> None:

@@ -87,6 +87,14 @@ def fit_tiny(
     return agent
 
 
+def fit_with_maps(tmp_path: Path, *, data_options: Mapping[str, Any] = {}, **options: Any) -> Any:
+    """Return ``fit_tiny`` with a last feature map of 3x3 and not 1x1, in which channels and places could be mixed up.
+
+    For whatever edits units: a channel of the last convolution is read through nine columns.
+    """
+    return fit_tiny(tmp_path, data_options={"image_size": 20, **data_options}, **options)
+
+
 def weights_hash(module: nn.Module) -> str:
     """Return a digest of all parameters and buffers, bit by bit, with their names."""
     digest = hashlib.sha256()

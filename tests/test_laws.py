@@ -211,8 +211,8 @@ class ActLate(RLCallback):
         if any(changed.values()):
             self.acts.append(changed)
 
-    def on_reinitialize(self, agent, parameters) -> None:
-        ids = {id(p) for p in parameters}
+    def on_weights_jumped(self, agent, jump) -> None:
+        ids = {id(jump.live[name]) for name in jump.renewed}
         for name, parameter in agent.named_parameters():
             if id(parameter) in ids:
                 self.fresh[name] = parameter.detach().clone()

@@ -19,7 +19,7 @@ import callbacks
 from plasticity_rl import Probe, UserError, make_trainer
 from plasticity_rl.activations import record_pass
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.probes import or_nan, weights_by_layer
+from plasticity_rl.probes import or_nan
 from plasticity_rl.rng import derive_seed, global_rng_state
 
 ACTIVATION_PROBES = [
@@ -206,12 +206,13 @@ def test_an_undefined_value_is_nan_and_other_errors_are_not_hidden():
 
 def test_layers_are_those_that_hold_parameters():
     agent = tiny_agent(tiny_data())
-    assert [path for path, _ in weights_by_layer(agent.actor)] == [
+    probe = callbacks.WeightNorm()
+    assert list(probe.by_layer(agent, "actor")) == [
         "trunk.0",
         "trunk.1",
         *(f"policy.{i}" for i in (0, 2, 4)),
     ]
-    assert [path for path, _ in weights_by_layer(agent.actor.trunk[0])] == [""]
+    assert list(probe.by_layer(agent, "actor.trunk.0")) == [""]
 
 
 @pytest.mark.parametrize("name", [*ACTIVATION_PROBES, *WEIGHT_PROBES])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
@@ -13,6 +14,7 @@ from torch import Tensor
 from plasticity_rl.active_units import ActiveUnitCounter
 from plasticity_rl.callback import Intervention, Mutation, as_agent
 from plasticity_rl.errors import UserError
+from plasticity_rl.layers import LEARNS
 from plasticity_rl.measures import pooled_fraction
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.schedules import exact_ratio
@@ -27,6 +29,9 @@ class AdaptiveReplayRatio(Intervention):
     the first check, with the FAU of the very first update). When they differ by at most ``threshold``, the replay ratio
     becomes ``high``.
 
+    Units that learn count. When those become others (an injection of plasticity) the average starts over, and the next
+    check finds nothing settled. A module whose activations pin FAU (CReLU) is refused.
+
     Mutates: ``agent.replay_ratio``: ``low`` at the start of a new run, ``high`` from the switch on. No weight.
     Logs: ``intervention/adaptive_replay_ratio`` (1 at the frame of a switch) with a line of text, and
         ``intervention/adaptive_replay_ratio/fau`` at every check.
@@ -35,8 +40,8 @@ class AdaptiveReplayRatio(Intervention):
         the switch happens once.
         With several environments or ranks the episodes of all count, the last episode is the last one of each
         environment, and FAU is the mean over ranks.
-    Differences from the original: none known with the defaults. ``average_over="window"``, ``min_recovery`` and
-        ``one_way=False`` are additions.
+    Differences from the original: the average begins with the update after an episode's end, theirs one update later.
+        ``average_over="window"``, ``min_recovery`` and ``one_way=False`` are additions.
 
     Args:
         low: Replay ratio before the switch, gradient updates per env step, > 0.
@@ -50,8 +55,16 @@ class AdaptiveReplayRatio(Intervention):
         one_way: Never switch back. Otherwise a check with a larger change goes back to ``low``.
     """
 
+    reads = frozenset({"units"})
+    writes = frozenset({"settings"})
     family = "replay_ratio"
-    example_arguments: ClassVar[Mapping[str, Any]] = {"high": 1.0, "every_n_episodes": 1, "threshold": 1.0}
+    acts_on = "fraction of active units"
+    example_arguments: ClassVar[Mapping[str, Any]] = {
+        "high": 1.0,
+        "every_n_episodes": 1,
+        "threshold": 1.0,
+        "module": "actor",
+    }
     inert_arguments: ClassVar[Mapping[str, Any]] = {"every_n_episodes": 10**9}
 
     def __init__(
@@ -84,8 +97,13 @@ class AdaptiveReplayRatio(Intervention):
         self.previous: float | None = None
         self._sum: Tensor = torch.zeros(())
         self._count = 0
-        self._counter = ActiveUnitCounter([module])
+        self._layers: list[str] = []
+        self._counter = ActiveUnitCounter([module], LEARNS)
         self._measuring = False
+
+    def watched_modules(self) -> Sequence[str]:
+        """Return the module whose FAU it watches."""
+        return [self.module]
 
     def claims(self, agent: RLModule) -> frozenset[str]:
         """Only one intervention may set the replay ratio."""
@@ -118,7 +136,12 @@ class AdaptiveReplayRatio(Intervention):
         """Accumulate on the device; only the first value is read back."""
         if not self._measuring:
             return
-        fau = pooled_fraction(self._counter.stop()[self.module].values())
+        counts = self._counter.stop()[self.module]
+        fau = pooled_fraction(counts.values())
+        if list(counts) != self._layers:
+            if self._layers:  # other units learn now: no change of theirs is known yet, so nothing has settled
+                self.previous, self._sum, self._count = math.nan, torch.zeros(()), 0
+            self._layers = list(counts)
         if self.initial is None:  # what the first check compares with, so it must be equal on all ranks as well
             self.initial = self.previous = float(agent.trainer.strategy.reduce(fau, reduce_op="mean"))
         self._sum = self._sum.to(fau.device) + fau
@@ -160,7 +183,7 @@ class AdaptiveReplayRatio(Intervention):
 
     def state_dict(self) -> dict[str, Any]:
         """Return counters, sums and the FAU of the last check."""
-        names = ("episodes", "switched", "initial", "previous", "_count")
+        names = ("episodes", "switched", "initial", "previous", "_count", "_layers")
         return {"_sum": self._sum.clone(), **{name: getattr(self, name) for name in names}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -23,8 +23,9 @@ class ChurnReduction(Regularizer):
 
     f is the output of a module: both values of the critic at the stored actions, or the actor's mean action. Use one
     callback for the value (``module: critic``) and one for the policy (``module: actor, loss: actor``). In the actor's
-    loss the features have no gradient, and come from an encoder that has taken the critic's step of this update. A
-    module that is reset is compared with itself.
+    loss the features have no gradient, and come from an encoder that has taken the critic's step of this update.
+    Weights that another intervention lets jump (a reset, a recycled unit) jump in theta_old as well: the term is about
+    what learning changed. The coefficient follows the agent's own loss, without the terms of other callbacks.
 
     Mutates: adds a term to the loss named ``loss``. With coefficient 0 nothing is added, kept or drawn.
     Logs: ``intervention/churn_reduction/<module>/loss``, the term as added;
@@ -48,6 +49,7 @@ class ChurnReduction(Regularizer):
         UserError: When a number is out of its range.
     """
 
+    reads = frozenset({"outputs", "copy", "own loss"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"decay": 0.9}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
 
@@ -76,7 +78,7 @@ class ChurnReduction(Regularizer):
         self._updates = 0
         self._twin: Twin | None = None
         self._trained: set[int] = set()
-        self._churn = self._term = torch.zeros(())
+        self._churn = torch.zeros(())
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor arguments; the base class keeps a number where the user left the coefficient open."""
@@ -125,6 +127,7 @@ class ChurnReduction(Regularizer):
         """Return the mean squared difference of the outputs on a reference batch of the replay."""
         assert self._twin is not None
         size = self.batch_size or batch.batch_size[0]
+        self._twin.follow()  # an injection may have come after the start of this update
         generator = agent.rng.get_own(f"intervention/{self.state_key}")
         reference = agent.data.replay.peek(size, generator).to(agent.device)
         live = network_tensors(agent)
@@ -135,9 +138,8 @@ class ChurnReduction(Regularizer):
 
     def _term_of(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         churn = self.penalty(agent, batch)
-        term = self._weight() * churn
-        self._churn, self._term = churn.detach(), term.detach()
-        return term
+        self._churn = churn.detach()
+        return self._weight() * churn
 
     def _weight(self) -> Tensor | float:
         if self.fixed is not None:
@@ -146,20 +148,15 @@ class ChurnReduction(Regularizer):
         return torch.where(churn > 0, self.target_ratio * loss / churn, torch.zeros_like(churn))
 
     def on_update_end(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> None:
-        """Average the loss without the term, and the churn; the first update has no older network to differ from."""
+        """Average the agent's own loss, and the churn; the first update has no older network to differ from."""
         self._updates += 1
         if self.fixed is None and self._updates > 1:
-            loss = (metrics[f"loss/{self.loss}"] - self._term).abs()
+            loss = agent.own_loss(self.loss, metrics[f"loss/{self.loss}"]).abs()
             self._averages.lerp_(over_ranks(agent, torch.stack([loss, self._churn])), 1.0 - self.decay)
 
-    @torch.no_grad()
-    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
-        """Take fresh weights for old ones, or the term would pull them back."""
-        fresh = {id(parameter) for parameter in parameters}
-        for name, value in network_tensors(agent).items() if self._older else ():
-            if id(value) in fresh:
-                self._older[name].copy_(value)
-                self._newer[name].copy_(value)
+    def copies(self) -> Sequence[Mapping[str, Tensor]]:
+        """Return the networks of one and two updates ago: the term would pull weights that jumped back to them."""
+        return self._older, self._newer
 
     def state_dict(self) -> dict[str, Any]:
         """Return the older networks, the averages, and how many updates there were."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plasticity_rl.callback import Mutation, as_agent
 from plasticity_rl.errors import UserError
+from plasticity_rl.jumps import Jump
 from plasticity_rl.measures import outgoing_magnitude
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.surgery import absorb_units
@@ -23,6 +24,7 @@ from plasticity_rl.unit_interventions import (
 )
 from plasticity_rl.unit_utility import UnitUtility
 from plasticity_rl.units import UnitLayer
+from plasticity_rl.weight_transforms import weight_in_use
 
 
 class ContinualBackprop(RecordingUnitIntervention):
@@ -57,6 +59,8 @@ class ContinualBackprop(RecordingUnitIntervention):
         UserError: When a number is out of its range.
     """
 
+    reads = frozenset({"units", "weights", "unit records"})
+    writes = frozenset({"jump", "fresh units", "optimizer"})
     example_arguments: ClassVar[Mapping[str, Any]] = {
         "replacement_rate": 0.05,
         "maturity_threshold": 3,
@@ -137,7 +141,10 @@ class ContinualBackprop(RecordingUnitIntervention):
     def record(self, agent: RLModule, seen: dict[str, Tensor]) -> None:
         """Move the averages by one update, with the weights as this update left them."""
         for name, (magnitude, mean) in seen.items():
-            outgoing = [outgoing_magnitude(r.weight, len(mean), r.inputs) for r in self.online_readers(agent)[name]]
+            outgoing = [
+                outgoing_magnitude(weight_in_use(r.layer), len(mean), r.inputs)
+                for r in self.online_readers(agent)[name]
+            ]
             self._utilities[name].observe(magnitude, mean, torch.stack(outgoing).sum(0))
 
     def on_update_start(self, agent: RLModule) -> None:
@@ -173,12 +180,18 @@ class ContinualBackprop(RecordingUnitIntervention):
             agent.log_event(self.name, f"replaced so far: {parts} at frame {agent.env_frames}")
         self._logged = total
 
-    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
-        """Take the units of a layer that was reset for new ones."""
-        fresh = {id(parameter) for parameter in parameters}
-        for name, layer in self.unit_layers(agent).items():
-            if any(id(p) in fresh for p in layer.makers[0].parameters()):
-                self._utilities[name].renew_all()
+    def moves_weights(self, agent: RLModule) -> bool:
+        """Return whether a unit is due."""
+        return any(utility.due for utility in self._utilities.values())
+
+    def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:
+        """Take the units of a layer that was reset for new ones, and those that another intervention replaced."""
+        whole = self.renewed_layers(agent, jump)
+        for name, utility in self._utilities.items():
+            if name in whole:
+                utility.renew_all()
+            elif name in jump.units and jump.by != self.name:
+                utility.take_as_new(jump.units[name])
 
     def state_dict(self) -> dict[str, Any]:
         """Return utilities and ages, and how much was drawn, replaced and logged so far."""

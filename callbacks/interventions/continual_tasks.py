@@ -47,6 +47,8 @@ class ContinualTasks(Intervention):
         UserError: When ``tasks`` is empty or the period is not positive.
     """
 
+    reads = frozenset()
+    writes = frozenset({"experience"})
     family = "experience"
     example_arguments: ClassVar[Mapping[str, Any]] = {"tasks": ["tiny", "tiny_away"], "every_n_frames": 100}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"tasks": ["tiny"], "every_n_frames": 10**12}

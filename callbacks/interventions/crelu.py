@@ -17,7 +17,7 @@ class CReLU(Architecture):
     """Replace every hidden activation of the modules by ``[ReLU(x), ReLU(-x)]``.
 
     A layer then has two outputs per unit, one of which is active at any time: the fraction of active units is pinned
-    near 0.5 by construction, so watch something else beside it.
+    at 0.5 by construction, so watch something else beside it; interventions that act on it are refused.
 
     Mutates: before training, the hidden activations of ``modules``, and the layers whose number of units or inputs
         changes with them, which are drawn anew as the agent initialises a layer of that shape; their target. For the
@@ -36,6 +36,8 @@ class CReLU(Architecture):
         UserError: When ``keep`` is something else.
     """
 
+    reads = frozenset()
+    writes = frozenset({"architecture", "activations"})
     stage = "activations"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic"]}
 
@@ -53,6 +55,10 @@ class CReLU(Architecture):
     def claims(self, agent: RLModule) -> frozenset[str]:
         """Return the activations that it replaces."""
         return frozenset(f"replace the activation {layer.name}" for layer in self.units(agent))
+
+    def pins(self, agent: RLModule) -> Mapping[str, Mapping[str, str]]:
+        """Return what its activations pin."""
+        return {layer.name: CReLUActivation.pinned for layer in self.units(agent)}
 
     def build(self, agent: RLModule) -> None:
         """Replace the activations and fit the layers around them."""

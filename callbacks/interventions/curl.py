@@ -28,15 +28,15 @@ class CURL(Regularizer):
 
     Mutates: nothing by itself; adds a term to the loss named ``loss`` and the parameter
         ``extras.curl_<projection>.weight`` to the optimizer of the encoder. The moving average starts at the initial
-        weights, at fresh ones where another intervention re-initialises a module, and takes a step after every update.
+        weights, takes a step after every update, and jumps where another intervention lets weights jump.
         With coefficient 0 there is neither term nor parameter.
     Logs: ``intervention/curl/<modules>/loss``, the term as added;
         ``intervention/curl/loss``, the sum over all of this name.
     Reference: Laskin et al. 2020 (arXiv 2004.04136), Eq. 4; encoder_tau 0.05 as in the authors' code.
     Differences from the original: random shifts of the whole image instead of crops of a larger one. The compared
         vectors are the output of the critic's trunk, tanh included; theirs come before the tanh. One loss and one step
-        of the agent's optimizers instead of two further ones; the average moves at every update, not at every second.
-        The other observations of all processes are negatives.
+        of the agent's optimizers, at its learning rate, instead of two further ones at 1e-3; the average moves at every
+        update, not at every second. The other observations of all processes are negatives.
 
     Args:
         coefficient: Weight of the term, >= 0.
@@ -47,6 +47,7 @@ class CURL(Regularizer):
         loss: Loss that the term is added to; it must train the encoder.
     """
 
+    reads = frozenset({"copy"})
     needs_pixels = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.5, "random_shift_pad": 2}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
@@ -130,13 +131,9 @@ class CURL(Regularizer):
         """Let the average follow the updated weights."""
         move_towards(self._slow, self._fast, self.encoder_tau)
 
-    @torch.no_grad()
-    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
-        """Start the average over at fresh weights."""
-        fresh = {id(parameter) for parameter in parameters}
-        for name, fast in self._fast.items():
-            if id(fast) in fresh:
-                self._slow[name].copy_(fast)
+    def copies(self) -> Sequence[Mapping[str, Tensor]]:
+        """Return the average: keys would come from weights that are gone."""
+        return (self._slow,)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the moving average."""

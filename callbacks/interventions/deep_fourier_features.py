@@ -14,7 +14,7 @@ class DeepFourierFeatures(Architecture):
     """Replace every hidden activation of the modules by ``[sin(x), cos(x)]`` of half as many units.
 
     Half as many units, so that the next layer reads as many numbers as before. No unit can be dormant: sine and cosine
-    are never both near zero.
+    are never both near zero; interventions that act on dormant units are refused.
 
     Mutates: before training, the hidden activations of ``modules`` and the layers that make their units, which are
         drawn anew with half the units; their target.
@@ -27,6 +27,8 @@ class DeepFourierFeatures(Architecture):
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
     """
 
+    reads = frozenset()
+    writes = frozenset({"architecture", "activations"})
     stage = "activations"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic"]}
 
@@ -36,6 +38,10 @@ class DeepFourierFeatures(Architecture):
     def claims(self, agent: RLModule) -> frozenset[str]:
         """Return the activations that it replaces."""
         return frozenset(f"replace the activation {layer.name}" for layer in self.units(agent))
+
+    def pins(self, agent: RLModule) -> Mapping[str, Mapping[str, str]]:
+        """Return what its activations pin."""
+        return {layer.name: SinCos.pinned for layer in self.units(agent)}
 
     def build(self, agent: RLModule) -> None:
         """Replace the activations and halve the layers before them."""

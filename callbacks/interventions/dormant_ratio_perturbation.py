@@ -12,7 +12,7 @@ from torch import nn
 from plasticity_rl.activations import evaluation_mode
 from plasticity_rl.callback import Mutation, ScheduledIntervention, as_agent
 from plasticity_rl.errors import UserError
-from plasticity_rl.layers import linear_parameters
+from plasticity_rl.layers import LEARNS, linear_parameters
 from plasticity_rl.measures.dormancy import dormancy_scores
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.soft_reset import (
@@ -28,7 +28,8 @@ class DormantRatioPerturbation(ScheduledIntervention):
     """Set ``theta <- a * theta + (1 - a) * psi`` with psi a fresh initialisation and ``a`` from the dormant ratio.
 
     ``a = clip(1 - rate * beta, min_factor, max_factor)``; beta is the fraction of outputs of the linear layers of
-    ``observed`` whose mean absolute value on a batch of the replay is below ``tau`` times the mean of their layer.
+    ``observed`` (of an injected head: of the added one) whose mean absolute value on a batch of the replay is below
+    ``tau`` times the mean of their layer.
 
     Mutates: weights and biases of the linear layers of ``modules``, and those of their target network with the same
         psi; the optimizer moments and step counts (to zero) of all parameters of ``modules``, of those that do not
@@ -53,6 +54,8 @@ class DormantRatioPerturbation(ScheduledIntervention):
         at_frames: Env frames of single events.
     """
 
+    reads = frozenset({"units"})
+    writes = frozenset({"jump", "optimizer"})
     family = "soft_reset"
     waits_for_evaluation = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": [0]}
@@ -106,7 +109,7 @@ class DormantRatioPerturbation(ScheduledIntervention):
         def average(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
             activity.append(output.float().abs().flatten(0, -2).mean(0))
 
-        layers = [layer for layer in agent.module(self.observed).modules() if isinstance(layer, nn.Linear)]
+        layers = [layer for layer in agent.submodules(self.observed, LEARNS).values() if isinstance(layer, nn.Linear)]
         handles = [layer.register_forward_hook(average) for layer in layers]
         try:
             with evaluation_mode(agent):  # no estimate of a norm moves

@@ -18,11 +18,12 @@ class HareAndTortoise(UpdateIntervention):
     """Keep an exponential moving average of the weights (the tortoise); every so often the agent (the hare) gets it.
 
     The average takes one step after every update: ``slow <- decay * slow + (1 - decay) * fast``. It starts at the
-    weights that training starts from, and at fresh ones when another intervention re-initialises a module.
+    weights that training starts from. Weights that another intervention lets jump (a reset, a recycled unit) jump in
+    the average as well, and only those.
 
     Mutates: all weights, biases and norm parameters of ``modules``. No optimizer state, no target network.
     Logs: ``intervention/hare_and_tortoise`` (1 at the frame of an event) and a line of text.
-    Reference: Lee et al. 2024 (arXiv 2406.02596). The defaults are this project's, not the paper's.
+    Reference: Lee et al. 2024 (arXiv 2406.02596), rate 0.999; the default period is this project's.
     Differences from the original: acting and evaluation use the hare; the target network goes on following the hare.
 
     Args:
@@ -31,6 +32,8 @@ class HareAndTortoise(UpdateIntervention):
         every_n_updates: Period in gradient updates after which the fast weights become the slow ones.
     """
 
+    reads = frozenset({"copy"})
+    writes = frozenset({"jump"})
     family = "soft_reset"
     example_arguments: ClassVar[Mapping[str, Any]] = {"decay": 0.9, "every_n_updates": 5}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 10**12}
@@ -80,13 +83,9 @@ class HareAndTortoise(UpdateIntervention):
             fast.copy_(self._slow[key])
         return f"set {', '.join(self.modules)} to their moving average at frame {agent.env_frames}"
 
-    @torch.no_grad()
-    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
-        """Start the average over at fresh weights, or it would bring the old ones back."""
-        fresh = {id(parameter) for parameter in parameters}
-        for key, fast in self._fast.items():
-            if id(fast) in fresh and key in self._slow:
-                self._slow[key].copy_(fast)
+    def copies(self) -> Sequence[Mapping[str, Tensor]]:
+        """Return the average: it would bring weights that jumped back."""
+        return (self._slow,)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average, and how many events have been seen."""

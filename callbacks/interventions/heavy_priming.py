@@ -43,6 +43,8 @@ class HeavyPriming(Intervention):
         UserError: When a number is too small.
     """
 
+    reads = frozenset()
+    writes = frozenset({"updates"})
     family = "experience"
     example_arguments: ClassVar[Mapping[str, Any]] = {"num_transitions": 16, "num_updates": 5}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"num_updates": 0}

@@ -15,6 +15,7 @@ from torch.nn.utils import skip_init
 from plasticity_rl.active_units import TrainingActivations
 from plasticity_rl.callback import Regularizer, as_agent
 from plasticity_rl.errors import UserError
+from plasticity_rl.layers import LEARNS
 from plasticity_rl.limits import refuse_above
 from plasticity_rl.losses import feature_regression
 from plasticity_rl.rl_module import RLModule
@@ -23,13 +24,7 @@ from plasticity_rl.twin import Twin, network_tensors
 
 
 class AuxiliaryHeads(nn.ModuleDict):
-    """One linear layer for each module, under its name with ``_`` for ``.``.
-
-    Attributes:
-        reads: Module -> name in it of the activation layer whose output is read.
-    """
-
-    reads: dict[str, str]
+    """One linear layer for each module, under its name with ``_`` for ``.``."""
 
     def head(self, name: str) -> nn.Module:
         """Return the head of a module."""
@@ -39,8 +34,9 @@ class AuxiliaryHeads(nn.ModuleDict):
 class InFeR(Regularizer):
     """Add ``coefficient * E_x sum_i (g_i(x; theta) - scale * g_i(x; theta_0))^2`` over ``num_heads`` linear heads g_i.
 
-    The heads read the penultimate features of a module: the output of its last hidden activation, flattened. The
-    targets come from the initial network with the initial heads, on the same augmented observations. So the features
+    The heads read the penultimate features of a module: the output of its last hidden activation that learns,
+    flattened; after an injection of plasticity that of the added head. The targets come from the initial network (of an
+    added head from its own first weights) with the initial heads, on the same augmented observations. So the features
     must go on spanning what random features spanned at the start.
 
     Mutates: before training, adds the heads to the agent's extra modules, trained by the optimizer of the module; adds
@@ -64,6 +60,7 @@ class InFeR(Regularizer):
         UserError: When a number is out of its range.
     """
 
+    reads = frozenset({"features", "origin"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.1}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
 
@@ -112,7 +109,6 @@ class InFeR(Regularizer):
         """Add the heads, from numbers that no one else draws."""
         generator = torch.Generator().manual_seed(derive_seed(agent.rng.seed, f"intervention/{self.state_key}"))
         heads = AuxiliaryHeads()
-        heads.reads = {}
         for name in self.modules:
             layers = agent.units(name)
             if not layers:
@@ -121,7 +117,6 @@ class InFeR(Regularizer):
             nn.init.zeros_(head.bias)
             agent.init_layer(head, generator)
             heads[name.replace(".", "_")] = head
-            heads.reads[name] = layers[-1].name.removeprefix(f"{name}.")
         agent.add_extra(self.extra, heads, self._optimizer(agent))
 
     def _optimizer(self, agent: RLModule) -> str:
@@ -165,17 +160,17 @@ class InFeR(Regularizer):
     def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         """Return ``E_x sum_i (g_i(x; theta) - scale * g_i(x; theta_0))^2``, summed over the modules."""
         assert self._twin is not None
+        self._twin.follow()  # an injected head takes part in the initial network as well
         heads, given = self._heads(agent), batch.copy()
         given[agent.observation_key] = batch["augmented", agent.observation_key]
-        seen = {
-            name: read[heads.reads[name]] for name, read in self._features.stop().items() if heads.reads[name] in read
-        }
+        reads = {name: list(agent.activation_layers(name, LEARNS))[-1] for name in self.modules}
+        seen = {name: read[reads[name]] for name, read in self._features.stop().items() if reads[name] in read}
         if not seen:  # nobody watched the update
-            seen = self._twin.activations(given, heads.reads, network_tensors(agent))
+            seen = self._twin.activations(given, reads, network_tensors(agent))
         with torch.no_grad():
-            first = self._twin.activations(given, heads.reads)
+            first = self._twin.activations(given, reads)
         total = []
-        for name in heads.reads:
+        for name in reads:
             key = name.replace(".", "_")
             weight, bias = self._initial_heads[f"{key}.weight"], self._initial_heads[f"{key}.bias"]
             target = self.scale * F.linear(first[name].flatten(1), weight, bias)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
 from tensordict import TensorDictBase
-from torch import Tensor, nn
+from torch import Tensor
 
 from plasticity_rl.callback import Regularizer, as_agent
-from plasticity_rl.layers import NORM_LAYERS
+from plasticity_rl.jumps import Jump
+from plasticity_rl.layers import EVERYWHERE, LEARNS, NORM_LAYERS, Part
 from plasticity_rl.losses import squared_distance
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.weight_transforms import parameters_in_use
 
 
 class L2Init(Regularizer):
     """Add ``coefficient * sum ||theta - theta_0||^2`` to a loss, theta_0 being the initial weights.
 
+    theta are weights as the layers compute with them: without pruned weights, divided by a spectral norm. Of an
+    injected head the added one counts.
+
     Mutates: nothing by itself; adds a term to the loss named ``loss``. A module that is reset takes its fresh weights
-        as the new theta_0. With coefficient 0 no term is added.
+        as the new theta_0; any other jump of weights (a soft reset, a recycled unit) leaves it. With coefficient 0 no
+        term is added.
     Logs: ``intervention/l2_init/<modules>/loss``, the term as added;
         ``intervention/l2_init/loss``, the sum over all of this name.
     Reference: Kumar et al. 2023 (arXiv 2308.11958), Eq. 2; coefficient 1e-2 on the critic loss as in Ma et al. 2024
@@ -34,6 +40,7 @@ class L2Init(Regularizer):
         loss: Loss that the term is added to: ``critic`` (which also trains the encoder) or ``actor``.
     """
 
+    reads = frozenset({"weights", "estimates"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.01}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
 
@@ -41,36 +48,40 @@ class L2Init(Regularizer):
         self, *, coefficient: float = 1e-2, modules: Sequence[str] = ("critic",), loss: str = "critic"
     ) -> None:
         super().__init__(coefficient=coefficient, modules=modules, loss=loss)
-        self._current: dict[str, nn.Parameter] = {}
         self._initial: dict[str, Tensor] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Keep a copy of the initial weights, before any update."""
         super().setup(trainer, pl_module, stage)
-        agent = as_agent(pl_module)
-        for name in self.modules:
-            for path, layer in agent.module(name).named_modules():
-                if not isinstance(layer, NORM_LAYERS):
-                    for key, parameter in layer.named_parameters(recurse=False):
-                        self._current[f"{name}.{path}.{key}"] = parameter
-        self._initial = {name: p.detach().clone() for name, p in self._current.items()}
+        weights = self._weights(as_agent(pl_module), EVERYWHERE)
+        self._initial = {name: value.detach().clone() for name, value in weights.items()}
+
+    def _weights(self, agent: RLModule, parts: Collection[Part] = LEARNS) -> dict[str, Tensor]:
+        """Return weights as the layers compute with them, and biases, by dotted name."""
+        return {
+            f"{name}.{path}.{key}".replace("..", "."): value
+            for name in self.modules
+            for path, layer in agent.submodules(name, parts).items()
+            if not isinstance(layer, NORM_LAYERS)
+            for key, value in parameters_in_use(layer).items()
+        }
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the term, and follow the weights to their device."""
         super().on_fit_start(trainer, pl_module)
-        self._initial = {name: value.to(self._current[name].device) for name, value in self._initial.items()}
+        self._initial = {name: value.to(pl_module.device) for name, value in self._initial.items()}
 
     def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         """Return ``sum ||theta - theta_0||^2``."""
-        return squared_distance(self._current.values(), self._initial.values())
+        weights = self._weights(agent)
+        return squared_distance(weights.values(), [self._initial[name] for name in weights])
 
     @torch.no_grad()
-    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
-        """Take fresh weights as the new origin."""
-        fresh = {id(parameter) for parameter in parameters}
-        for name, parameter in self._current.items():
-            if id(parameter) in fresh:
-                self._initial[name].copy_(parameter)
+    def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:
+        """Take layers that are fresh as a whole for the new origin; it follows no other jump."""
+        for name, value in self._weights(agent).items():
+            if name in jump.renewed:
+                self._initial[name].copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
         """Return theta_0."""

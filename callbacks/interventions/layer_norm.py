@@ -28,6 +28,8 @@ class LayerNorm(Architecture):
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
     """
 
+    reads = frozenset()
+    writes = frozenset({"architecture"})
     stage = "norms"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic", "actor"]}
 

@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from plasticity_rl.architecture import Architecture, layers_without_norm, put_norm
 from plasticity_rl.callback import Mutation, as_agent
+from plasticity_rl.errors import UserError
+from plasticity_rl.jumps import Jump
 from plasticity_rl.layers import hidden_weight_layers
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.weight_transforms import weight_in_use
 
 
 class NormalizeAndProject(Architecture):
@@ -28,12 +31,15 @@ class NormalizeAndProject(Architecture):
     Logs: nothing of its own.
     Reference: Lyle et al. 2024 (arXiv 2407.01800), Algorithm 1.
     Differences from the original: output layers are not projected; gains and biases of the norms are neither projected
-        nor decayed; no learning-rate schedule comes with it. A re-initialised layer keeps the norm it then has.
+        nor decayed; no learning-rate schedule comes with it. A re-initialised layer keeps the norm it then has. A layer
+        with a spectral norm is refused: it takes the scale from the weight, and not from the bias.
 
     Args:
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
     """
 
+    reads = frozenset({"weights", "estimates"})
+    writes = frozenset({"architecture", "projection"})
     stage = "norms"
     incompatible_with: ClassVar[Mapping[str, str]] = {
         "WeightClipping": "one keeps the weights small, the other puts them back to their first norm"
@@ -45,8 +51,18 @@ class NormalizeAndProject(Architecture):
         self._norms: dict[str, Tensor] = {}
 
     def claims(self, agent: RLModule) -> frozenset[str]:
-        """Return the places that it puts a norm at."""
-        return frozenset(f"put a norm behind {path}" for path in layers_without_norm(agent, self.modules))
+        """Return the places that it puts a norm at, and the layers whose scale it sets.
+
+        Of a layer with a spectral norm the projection would scale the bias alone, which is another function.
+        """
+        norms = frozenset(f"put a norm behind {path}" for path in layers_without_norm(agent, self.modules))
+        return norms | {f"normalise the weight of {path}" for path in self._hidden(agent)}
+
+    def _hidden(self, agent: RLModule) -> list[str]:
+        try:
+            return list(self._layers(agent))
+        except UserError:  # it names what a third will build: checked again in ``setup``
+            return []
 
     def build(self, agent: RLModule) -> None:
         """Add the norms."""
@@ -79,11 +95,14 @@ class NormalizeAndProject(Architecture):
             for parameter in layer.parameters(recurse=False):
                 parameter.mul_(factor)
 
-    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
-        """Take the norms of fresh weights as the first ones."""
-        fresh = {id(parameter) for parameter in parameters}
+    def moves_weights(self, agent: RLModule) -> bool:
+        """Return False: the projection belongs to every update, and no output changes."""
+        return False
+
+    def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:
+        """Take the norms of fresh weights as the first ones; after any other jump the norms stay as they were."""
         for path, layer in self._layers(agent).items():
-            if id(layer.weight) in fresh:
+            if f"{path}.weight" in jump.renewed:
                 self._norms[path].copy_(_norm(layer))
 
     def state_dict(self) -> dict[str, Any]:
@@ -96,4 +115,4 @@ class NormalizeAndProject(Architecture):
 
 
 def _norm(layer: nn.Module) -> Tensor:
-    return layer.get_parameter("weight").detach().norm()
+    return weight_in_use(layer).detach().norm()

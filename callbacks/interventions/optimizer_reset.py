@@ -29,6 +29,8 @@ class OptimizerReset(ScheduledIntervention):
         at_frames: Env frames of single resets.
     """
 
+    reads = frozenset()
+    writes = frozenset({"optimizer"})
     family = "soft_reset"
     example_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": [60]}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": [10**12]}

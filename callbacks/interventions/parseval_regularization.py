@@ -11,15 +11,17 @@ from torch import Tensor
 
 from plasticity_rl.callback import Regularizer, as_agent
 from plasticity_rl.errors import UserError
-from plasticity_rl.layers import hidden_weight_layers
+from plasticity_rl.layers import LEARNS, hidden_weight_layers
 from plasticity_rl.losses import parseval_penalty
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.weight_transforms import weight_in_use
 
 
 class ParsevalRegularization(Regularizer):
     """Add ``coefficient * sum ||W W^T - scale * I||_F^2`` to a loss, over the weight matrices of hidden layers.
 
-    A layer counts as hidden when a norm or a hidden activation follows it; output layers are free.
+    A layer counts as hidden when a norm or a hidden activation follows it; output layers are free. W is the weight that
+    a layer computes with: without pruned weights, divided by a spectral norm. Of an injected head the added one counts.
 
     Mutates: nothing by itself; adds a term to the loss named ``loss``. With coefficient 0 no term is added.
     Logs: ``intervention/parseval_regularization/<modules>/loss``, the term as added;
@@ -35,6 +37,7 @@ class ParsevalRegularization(Regularizer):
         loss: Loss that the term is added to: ``critic`` (which also trains the encoder) or ``actor``.
     """
 
+    reads = frozenset({"weights"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.1}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
 
@@ -57,9 +60,9 @@ class ParsevalRegularization(Regularizer):
         self._weights(as_agent(pl_module))
 
     def _weights(self, agent: RLModule) -> list[Tensor]:
-        activations = [layer for name in self.modules for layer in agent.activation_layers(name).values()]
-        layers = hidden_weight_layers({name: agent.module(name) for name in self.modules}, activations)
-        return [layer.weight.flatten(1) for layer in layers.values()]  # type: ignore[operator]
+        activations = [layer for name in self.modules for layer in agent.activation_layers(name, LEARNS).values()]
+        layers = hidden_weight_layers({name: agent.module(name) for name in self.modules}, activations, LEARNS)
+        return [weight_in_use(layer).flatten(1) for layer in layers.values()]
 
     def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         """Return ``sum ||W W^T - scale * I||_F^2``."""

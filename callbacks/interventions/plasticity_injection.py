@@ -25,19 +25,25 @@ class PlasticityInjection(ScheduledIntervention):
     A head is an ``nn.Sequential`` that ends in a linear layer: ``actor.policy`` before its tanh, ``critic.Q1`` and
     ``critic.Q2``; the trunks before them go on learning.
 
+    Probes: h2 and what waits are measured nowhere. A number that describes the module (active, dormant and linearized
+    units, the norm of its weights) goes on being that of the old head, and h1 has its own, ``<module>/added``; a number
+    about learning (ranks, gradients, regularizers, triggers) is that of h1.
+
     Mutates: before training, adds the pairs h1, h2 to the heads and to their target, where they wait unused; at an
         injection, which weights of the heads are trainable. No value, no optimizer state: h1 starts without moments.
     Logs: ``intervention/plasticity_injection`` (1 at the frame of an injection) and a line of text.
     Reference: Nikishin et al. 2023 (arXiv 2305.15555), Eq. 2; on actor or critic of DrQ-v2, after 1,000,000 frames, as
         in Ma et al. 2024 (arXiv 2310.07418), Appendix B.4.
     Differences from the original: the fresh weights are drawn before training rather than at the injection; each head
-        has its own. Norms of the critic's weights include the heads that wait.
+        has its own.
 
     Args:
         modules: Modules by dotted name whose heads are meant: ``actor``, ``critic``, or a head such as ``critic.Q1``.
         at_frames: Env frames of the injections; several freeze the head injected before. None of them, no injection.
     """
 
+    reads = frozenset()
+    writes = frozenset({"head"})
     family = "surgery"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor", "critic"], "at_frames": [50]}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": []}

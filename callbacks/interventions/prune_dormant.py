@@ -37,6 +37,8 @@ class PruneDormant(DormantUnitIntervention):
         batch_size: Observations that the score is averaged over.
     """
 
+    reads = frozenset({"units"})
+    writes = frozenset({"jump", "optimizer"})
     incompatible_with: ClassVar[Mapping[str, str]] = {"ReDo": "one prunes the dormant units that the other recycles"}
     example_arguments: ClassVar[Mapping[str, Any]] = {"tau": 0.2, "every_n_updates": 3, "batch_size": 8}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 10**12}
@@ -67,6 +69,10 @@ class PruneDormant(DormantUnitIntervention):
         agent.log_scalars({f"intervention/{self.name}/pruned/{name}": share for name, share in shares.items()})
         parts = ", ".join(f"{share:.1%} of {name}" for name, share in shares.items())
         return f"pruned so far: {parts} at frame {agent.env_frames}"
+
+    def moves_weights(self, agent: RLModule) -> bool:
+        """Return whether it prunes more, or may have to mask what others touched."""
+        return bool(self._pruned) or super().moves_weights(agent)
 
     def on_update_start(self, agent: RLModule) -> None:
         """Mask what others may have touched, then look for more when due."""

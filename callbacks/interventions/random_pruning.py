@@ -21,7 +21,8 @@ class RandomPruning(Architecture):
     """Fix a random share of the weights of every layer at zero before training: static sparsity.
 
     Mutates: before training, the pruned weights of ``modules`` and of their target (to zero, and from then on without
-        effect and gradient, whatever another intervention writes there). Biases and norms are left alone.
+        effect and gradient; fresh weights of a reset or a recycled unit are zero there too). Biases and norms are left
+        alone. Probes and penalties see the weights in use.
     Logs: nothing of its own.
     Reference: Ma et al. 2025 (arXiv 2506.17204), one-shot random pruning; Erdős-Rényi densities as in Mocanu et al.
         2018 (arXiv 1707.04780) and, for kernels, Evci et al. 2020 (arXiv 1911.11134).
@@ -36,6 +37,8 @@ class RandomPruning(Architecture):
         UserError: When an argument is out of range.
     """
 
+    reads = frozenset()
+    writes = frozenset({"mask"})
     stage = "weights"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor", "critic"], "sparsity": 0.5}
 

@@ -32,6 +32,8 @@ class RationalActivation(Architecture):
         UserError: When ``init`` is something else.
     """
 
+    reads = frozenset()
+    writes = frozenset({"architecture", "activations"})
     stage = "activations"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic"]}
 

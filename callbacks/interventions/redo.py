@@ -11,7 +11,7 @@ from torch import Tensor
 from plasticity_rl.dormant_units import DormantUnitIntervention
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.surgery import copy_units, redraw_units
-from plasticity_rl.unit_interventions import clear_makers, detach_readers
+from plasticity_rl.unit_interventions import clear_makers, detach_readers, note_renewed
 from plasticity_rl.units import UnitLayer
 
 
@@ -41,6 +41,8 @@ class ReDo(DormantUnitIntervention):
         batch_size: Observations that the score is averaged over.
     """
 
+    reads = frozenset({"units"})
+    writes = frozenset({"jump", "fresh units", "optimizer"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"tau": 0.5, "every_n_updates": 3, "batch_size": 8}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 10**12}
 
@@ -76,6 +78,7 @@ class ReDo(DormantUnitIntervention):
 
 def redraw(agent: RLModule, layer: UnitLayer, units: Tensor, generator: torch.Generator) -> None:
     """Draw the incoming weights of ``units`` anew, in the online network and the same ones in the target."""
+    note_renewed(agent, layer, units)
     for maker in layer.makers:
         redraw_units(maker, units, agent.init_layer, generator)
     for maker, twin in zip(layer.makers, layer.twins, strict=bool(layer.twins)):

@@ -25,6 +25,8 @@ class ReplayRatioSchedule(ScheduledIntervention):
         replay_ratios: As many replay ratios, gradient updates per env step, each > 0.
     """
 
+    reads = frozenset()
+    writes = frozenset({"settings"})
     family = "replay_ratio"
     example_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": [0, 60], "replay_ratios": [1.0, 0.25]}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": [10**12], "replay_ratios": [2.0]}

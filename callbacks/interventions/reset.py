@@ -30,7 +30,8 @@ class Reset(ScheduledIntervention):
         use 5 on Quadruped Run. So ``every_n_frames`` is about ``max_frames / 10``. For SPR Nikishin et al. reset the
         final layer alone.
     Differences from the original: online and target network are re-initialised in place rather than rebuilt, from a
-        generator of this callback's own. A reset due at frame N acts after the evaluation at frame N.
+        generator of this callback's own. A reset due at frame N acts after the evaluation at frame N. The original
+        starts all of SAC again, its temperature too; here that is kept unless ``temperature`` is among ``modules``.
 
     Args:
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
@@ -42,6 +43,8 @@ class Reset(ScheduledIntervention):
         UserError: When ``last_layers`` is below 1 or more than a module has.
     """
 
+    reads = frozenset()
+    writes = frozenset({"jump", "fresh weights", "optimizer"})
     family = "reset"
     waits_for_evaluation = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor", "critic"], "at_frames": [0]}

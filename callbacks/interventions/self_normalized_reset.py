@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plasticity_rl.callback import as_agent
 from plasticity_rl.errors import UserError
+from plasticity_rl.jumps import Jump
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.schedules import Events
 from plasticity_rl.unit_interventions import (
@@ -52,7 +53,15 @@ class SelfNormalizedReset(RecordingUnitIntervention):
         UserError: When a number is out of its range.
     """
 
-    example_arguments: ClassVar[Mapping[str, Any]] = {"eta": 0.2, "max_silent_updates": 4, "every_n_updates": 2}
+    reads = frozenset({"units", "unit records"})
+    writes = frozenset({"jump", "fresh units", "optimizer"})
+    acts_on = "silence"
+    example_arguments: ClassVar[Mapping[str, Any]] = {
+        "modules": ["encoder", "actor"],
+        "eta": 0.2,
+        "max_silent_updates": 4,
+        "every_n_updates": 2,
+    }
     inert_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 10**12}
     incompatible_with: ClassVar[Mapping[str, str]] = {
         "PruneDormant": "one removes units for good, the other renews them"
@@ -126,12 +135,18 @@ class SelfNormalizedReset(RecordingUnitIntervention):
             agent.log_scalars({f"{prefix}/{name}": float(count) for name, count in self._reset.items()})
             agent.log_event(self.name, f"reset so far: {parts} at frame {agent.env_frames}")
 
-    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
-        """Start the records of a layer anew that was reset as a whole."""
-        fresh = {id(parameter) for parameter in parameters}
-        for name, layer in self.unit_layers(agent).items():
-            if any(id(p) in fresh for p in layer.makers[0].parameters()):
-                self._records[name].forget(torch.ones_like(self._records[name].silence, dtype=torch.bool))
+    def moves_weights(self, agent: RLModule) -> bool:
+        """Return whether a test is due."""
+        return self.events.due(agent.num_updates + 1)
+
+    def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:
+        """Start the records anew of a layer that was reset as a whole, and of units that were replaced."""
+        whole = self.renewed_layers(agent, jump)
+        for name, record in self._records.items():
+            if name in whole:
+                record.forget(torch.ones_like(record.silence, dtype=torch.bool))
+            elif name in jump.units:
+                record.forget(jump.units[name])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the records, the schedule, and how much was drawn and reset so far."""

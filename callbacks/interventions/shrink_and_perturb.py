@@ -40,6 +40,8 @@ class ShrinkAndPerturb(ScheduledIntervention):
         at_frames: Env frames of single events.
     """
 
+    reads = frozenset()
+    writes = frozenset({"jump", "optimizer"})
     family = "soft_reset"
     waits_for_evaluation = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["encoder", "critic"], "at_frames": [0]}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from plasticity_rl.architecture import Architecture, place_generator, with_twin
+from plasticity_rl.jumps import Jump
 from plasticity_rl.layers import weight_layers
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.weight_transforms import SpectralNormalization, add_transform
@@ -19,7 +18,8 @@ class SpectralNorm(Architecture):
     sigma_max comes from one power iteration per pass in training mode; its gradient is followed.
 
     Mutates: before training, how the layers of ``modules`` and of their target use their weights; the weights stay
-        plain parameters, so every other intervention and probe sees ``W`` itself. A buffer per layer, at every pass.
+        plain parameters. Probes of weights and penalties see ``W / sigma_max(W)``, the weight in use; what writes
+        weights writes ``W``. A buffer per layer, at every pass.
     Logs: nothing of its own.
     Reference: Miyato et al. 2018 (arXiv 1802.05957), Algorithm 1; on the first linear layer of actor and critic as in
         Ma et al. 2024 (arXiv 2310.07418), Appendix B.3.
@@ -29,6 +29,8 @@ class SpectralNorm(Architecture):
         modules: Layers, or modules all of whose linear and convolutional layers are meant, by dotted name.
     """
 
+    reads = frozenset({"weights", "estimates"})
+    writes = frozenset({"scale"})
     stage = "weights"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor.trunk", "critic"]}
 
@@ -49,12 +51,11 @@ class SpectralNorm(Architecture):
                 weight = layer.get_parameter("weight")
                 add_transform(layer, SpectralNormalization(weight, place_generator(agent, f"spectral_norm/{path}")))
 
-    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
-        """Let the estimates catch up with fresh weights."""
-        fresh = {id(parameter) for parameter in parameters}
+    def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:
+        """Let the estimates catch up with weights that jumped."""
         for path in self._paths(agent):
             online, *targets = with_twin(agent, path)
-            if id(online.get_parameter("weight")) in fresh:
+            if f"{path}.weight" in jump.elements:
                 for layer in (online, *targets):
                     for transform in layer.transforms:  # type: ignore[union-attr]
                         if isinstance(transform, SpectralNormalization):

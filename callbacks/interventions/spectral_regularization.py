@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -13,10 +13,12 @@ from torch.nn import functional as F
 
 from plasticity_rl.callback import Regularizer, as_agent
 from plasticity_rl.errors import UserError
-from plasticity_rl.layers import weight_layers
+from plasticity_rl.jumps import Jump
+from plasticity_rl.layers import EVERYWHERE, LEARNS, Part, weight_layers
 from plasticity_rl.losses import largest_singular_value, spectral_penalty
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.rng import derive_seed
+from plasticity_rl.weight_transforms import weight_in_use
 
 FIRST_ITERATIONS = 10
 """Power iterations before training starts, and on fresh weights; one per update follows."""
@@ -25,7 +27,9 @@ FIRST_ITERATIONS = 10
 class SpectralRegularization(Regularizer):
     """Add ``coefficient * sum (sigma_max(W)^exponent - 1)^2`` to a loss, over linear and convolutional layers.
 
-    sigma_max comes from one power iteration per update, started at the singular vector of the update before.
+    sigma_max comes from one power iteration per update, started at the singular vector of the update before. W is the
+    weight that a layer computes with: without pruned weights. (Divided by a spectral norm, its sigma_max is 1 and the
+    term 0.) Of an injected head the added one counts.
 
     Mutates: nothing by itself; adds a term to the loss named ``loss``. With coefficient 0 no term is added.
     Logs: ``intervention/spectral_regularization/<modules>/loss``, the term as added;
@@ -42,6 +46,7 @@ class SpectralRegularization(Regularizer):
         loss: Loss that the term is added to: ``critic`` (which also trains the encoder) or ``actor``.
     """
 
+    reads = frozenset({"weights", "estimates"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.1}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
 
@@ -64,7 +69,7 @@ class SpectralRegularization(Regularizer):
         super().setup(trainer, pl_module, stage)
         agent = as_agent(pl_module)
         generator = torch.Generator().manual_seed(derive_seed(agent.rng.seed, f"intervention/{self.state_key}"))
-        for name, layer in self._layers(agent).items():
+        for name, layer in self._layers(agent, EVERYWHERE).items():
             weight = _matrix(layer).detach()
             left = F.normalize(torch.randn(len(weight), generator=generator), dim=0).to(weight.device)
             for _ in range(FIRST_ITERATIONS):
@@ -74,11 +79,11 @@ class SpectralRegularization(Regularizer):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the term, and follow the weights to their device."""
         super().on_fit_start(trainer, pl_module)
-        layers = self._layers(as_agent(pl_module))
+        layers = self._layers(as_agent(pl_module), EVERYWHERE)
         self._left = {name: left.to(_matrix(layers[name]).device) for name, left in self._left.items()}
 
-    def _layers(self, agent: RLModule) -> dict[str, nn.Module]:
-        return weight_layers({name: agent.module(name) for name in self.modules})
+    def _layers(self, agent: RLModule, parts: Collection[Part] = LEARNS) -> dict[str, nn.Module]:
+        return weight_layers({name: agent.module(name) for name in self.modules}, parts)
 
     def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         """Return ``sum (sigma_max^exponent - 1)^2``, and keep the singular vectors for the next update."""
@@ -88,11 +93,10 @@ class SpectralRegularization(Regularizer):
             sigmas.append(sigma)
         return spectral_penalty(sigmas, self.exponent)
 
-    def on_reinitialize(self, agent: RLModule, parameters: Sequence[Tensor]) -> None:
-        """Let the singular vectors catch up with fresh weights."""
-        fresh = {id(parameter) for parameter in parameters}
+    def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:
+        """Let the singular vectors catch up with weights that jumped."""
         for name, layer in self._layers(agent).items():
-            if name in self._left and id(layer.weight) in fresh:
+            if name in self._left and f"{name}.weight" in jump.elements:
                 for _ in range(FIRST_ITERATIONS):
                     self._left[name] = largest_singular_value(_matrix(layer).detach(), self._left[name])[1]
 
@@ -106,4 +110,4 @@ class SpectralRegularization(Regularizer):
 
 
 def _matrix(layer: nn.Module) -> Tensor:
-    return layer.weight.flatten(1)  # type: ignore[operator]
+    return weight_in_use(layer).flatten(1)

@@ -22,6 +22,8 @@ class ToggleAugmentation(ScheduledIntervention):
         on: Whether updates see augmented images from then on.
     """
 
+    reads = frozenset()
+    writes = frozenset({"settings"})
     family = "augmentation"
     needs_pixels = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"at_frame": 0, "on": False}

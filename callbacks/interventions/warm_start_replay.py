@@ -35,6 +35,8 @@ class WarmStartReplay(Intervention):
         path: Run folder, or a checkpoint in its ``checkpoints/``; null does nothing.
     """
 
+    reads = frozenset()
+    writes = frozenset({"experience"})
     family = "experience"
     example_arguments: ClassVar[Mapping[str, Any]] = {"path": "runs/donor"}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"path": None}

@@ -34,6 +34,8 @@ class WeightClipping(Intervention):
         log_every_n_updates: Period of the log in gradient updates.
     """
 
+    reads = frozenset()
+    writes = frozenset({"projection"})
     family = "surgery"
     example_arguments: ClassVar[Mapping[str, Any]] = {"kappa": 1.0, "log_every_n_updates": 5}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"kappa": 1e6}
@@ -62,6 +64,10 @@ class WeightClipping(Intervention):
     def mutates(self, agent: RLModule) -> Mutation:
         """Weights and biases of linear and convolutional layers."""
         return Mutation(parameters=agent.parameter_names(self._layers(agent)))
+
+    def moves_weights(self, agent: RLModule) -> bool:
+        """Return False: clipping is the end of the step of the update before."""
+        return False
 
     def on_update_start(self, agent: RLModule) -> None:
         """Clip, and now and then log how much there was to clip."""

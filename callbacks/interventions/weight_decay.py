@@ -10,13 +10,17 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.callback import Regularizer, as_agent
-from plasticity_rl.layers import weight_layers
+from plasticity_rl.layers import LEARNS, weight_layers
 from plasticity_rl.losses import squared_norm
 from plasticity_rl.rl_module import RLModule
+from plasticity_rl.weight_transforms import weight_in_use
 
 
 class WeightDecay(Regularizer):
     """Add ``coefficient * sum ||W||^2`` to a loss, over the weights of linear and convolutional layers.
+
+    W is the weight that a layer computes with (without pruned weights, divided by a spectral norm). Of an injected head
+    the added one counts, which learns.
 
     Mutates: nothing by itself; adds a term to the loss named ``loss``. With coefficient 0 no term is added.
     Logs: ``intervention/weight_decay/<modules>/loss``, the term as added;
@@ -32,6 +36,7 @@ class WeightDecay(Regularizer):
         loss: Loss that the term is added to: ``critic`` (which also trains the encoder) or ``actor``.
     """
 
+    reads = frozenset({"weights"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.01}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
 
@@ -46,8 +51,8 @@ class WeightDecay(Regularizer):
         self._weights(as_agent(pl_module))
 
     def _weights(self, agent: RLModule) -> list[Tensor]:
-        layers = weight_layers({name: agent.module(name) for name in self.modules})
-        return [layer.weight for layer in layers.values()]  # type: ignore[misc]
+        layers = weight_layers({name: agent.module(name) for name in self.modules}, LEARNS)
+        return [weight_in_use(layer) for layer in layers.values()]
 
     def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         """Return ``sum ||W||^2``."""

@@ -29,6 +29,8 @@ class WiderNetwork(Architecture):
         UserError: When ``factor`` is not positive.
     """
 
+    reads = frozenset()
+    writes = frozenset({"architecture"})
     stage = "widths"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["encoder", "critic"], "factor": 1.5}
 

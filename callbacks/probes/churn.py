@@ -38,6 +38,7 @@ class Churn(BatchProbe):
         batch_size: Transitions in the probe batch.
     """
 
+    reads = frozenset({"outputs"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3, "batch_size": 8}
 
     def __init__(

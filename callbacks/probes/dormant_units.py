@@ -13,7 +13,7 @@ from torch import Tensor
 
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import NotFiniteError, dormancy_scores, overlap_coefficient
-from plasticity_rl.probes import ActivationProbe
+from plasticity_rl.probes import ActivationProbe, numbers_of_module
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.tensorboard_layout import EVENTS, ONE, Layout
 
@@ -88,18 +88,17 @@ class DormantUnits(ActivationProbe):
             except NotFiniteError:
                 continue
             for tau in self.taus:
-                scalars |= self._of_module(name, scores, tau)
+                scalars |= self._of_module(agent, name, scores, tau)
         return scalars
 
-    def _of_module(self, name: str, scores: Mapping[str, Tensor], tau: float) -> dict[str, Any]:
+    def _of_module(self, agent: RLModule, name: str, scores: Mapping[str, Tensor], tau: float) -> dict[str, Any]:
         masks = {layer: score <= tau for layer, score in scores.items()}
-        joined = torch.cat(list(masks.values()))
-        scalars: dict[str, Any] = {f"dormant/{name}/tau_{tau}": joined.float().mean()}
+        parts = {
+            suffix: torch.cat(list(some.values())) for suffix, some in numbers_of_module(agent, name, masks).items()
+        }
+        scalars: dict[str, Any] = {f"dormant/{name}{end}/tau_{tau}": some.float().mean() for end, some in parts.items()}
         scalars |= {f"dormant/{name}/{layer}/tau_{tau}": mask.float().mean() for layer, mask in masks.items()}
-        key = f"{name}/tau_{tau}"
-        if key in self._previous and self._previous[key].shape != joined.shape:
-            # A head that waited has joined in (plasticity injection): the old sets are of other units.
-            del self._previous[key], self._history[key]
+        key, joined = f"{name}/tau_{tau}", parts[""]
         if key in self._previous:
             scalars[f"dormant_overlap/{key}"] = overlap_coefficient(joined, self._previous[key])
             scalars[f"dormant_overlap_history/{key}"] = overlap_coefficient(joined, self._history[key])

@@ -14,6 +14,7 @@ from plasticity_rl.active_units import TrainingActivations
 from plasticity_rl.callback import Probe, as_agent
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import active_and_total, nan_unless_finite, pooled_fraction, share_above, unit_rates
+from plasticity_rl.probes import numbers_of_module
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.tensorboard_layout import EVENTS, ONE, Layout, by_module
 
@@ -37,8 +38,9 @@ class FractionActiveUnits(Probe):
     Mutates: nothing.
     Logs: ``fau/<module>`` and, with ``per_layer``, ``fau/<module>/<layer>``, in [0, 1]. That is the element rate on the
         training batch; any other definition writes ``fau_<definition>/...``, and on the probe batch
-        ``fau_<definition>_probe_batch/...``, so that two definitions side by side keep apart. NaN while activations are
-        not finite.
+        ``fau_<definition>_probe_batch/...``, so that two definitions side by side keep apart. After an injection of
+        plasticity these are the units that the module had before, and the layer ``added`` is the added heads together.
+        NaN while activations are not finite.
     Reference: Ma et al. 2024 (arXiv 2310.07418), section 3. Layers: the encoder's 4 convolutions, the actor's 2 hidden
         layers, the critic's 2 hidden layers in both heads; trunk (tanh) and outputs have no ReLU and do not count.
 
@@ -55,6 +57,7 @@ class FractionActiveUnits(Probe):
         UserError: When a value is not allowed.
     """
 
+    reads = frozenset({"units"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3}
 
     def __init__(
@@ -93,7 +96,8 @@ class FractionActiveUnits(Probe):
         """Remove the hooks and pool what was counted."""
         scalars: dict[str, Any] = {}
         for name, counts in self._counts(agent).items():
-            scalars[f"{self.prefix}/{name}"] = self._pool(counts.values())
+            for suffix, some in numbers_of_module(agent, name, counts).items():
+                scalars[f"{self.prefix}/{name}{suffix}"] = self._pool(some.values())
             if self.per_layer:
                 scalars |= {f"{self.prefix}/{name}/{layer}": self._pool([count]) for layer, count in counts.items()}
         return scalars

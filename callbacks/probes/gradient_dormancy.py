@@ -14,8 +14,9 @@ from torch import Tensor
 from plasticity_rl.callback import as_agent
 from plasticity_rl.errors import UserError
 from plasticity_rl.gradient_probes import activation_gradients, probe_generator, refuse_without
+from plasticity_rl.layers import LEARNS
 from plasticity_rl.measures import NotFiniteError, gradient_dormancy_scores
-from plasticity_rl.probes import ActivationProbe
+from plasticity_rl.probes import ActivationProbe, numbers_of_module
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.tensorboard_layout import ONE, Layout
 
@@ -25,8 +26,9 @@ class GradientDormancy(ActivationProbe):
 
     The gradient is that of the loss which trains the module, without augmentation and without the terms of
     regularizers, with respect to the units' outputs, on a batch of the replay after the update's step. A channel of a
-    convolution is one unit, and a module's share weighs every unit alike. A module that no loss trains is measured on
-    the agent's first loss. A unit that puts out zero can still have a gradient at its output; it then is not dormant.
+    convolution is one unit, and a module's share weighs every unit alike; after an injection of plasticity it is that
+    of the added heads, which learn. A module that no loss trains is measured on the agent's first loss. A unit that
+    puts out zero can still have a gradient at its output; it then is not dormant.
 
     Mutates: nothing.
     Logs: ``gradient_dormancy/<module>/tau_<tau>`` and, with ``per_layer``,
@@ -44,6 +46,7 @@ class GradientDormancy(ActivationProbe):
         UserError: When there is no threshold or a negative one.
     """
 
+    reads = frozenset({"gradients"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 4, "batch_size": 8}
 
     def __init__(
@@ -80,7 +83,7 @@ class GradientDormancy(ActivationProbe):
             gradients = activation_gradients(agent, loss, layers, probed, probe_generator(agent, "noise"))
             for name in names:
                 own = {path: gradient for (module, path), gradient in gradients.items() if module == name}
-                scalars |= self._of_module(name, own)
+                scalars |= self._of_module(agent, name, own)
         return scalars
 
     def _by_loss(self, agent: RLModule) -> dict[str, list[str]]:
@@ -89,7 +92,7 @@ class GradientDormancy(ActivationProbe):
             groups.setdefault(_loss_that_trains(agent, name), []).append(name)
         return groups
 
-    def _of_module(self, name: str, gradients: Mapping[str, Tensor]) -> dict[str, Any]:
+    def _of_module(self, agent: RLModule, name: str, gradients: Mapping[str, Tensor]) -> dict[str, Any]:
         try:
             scores = {layer: gradient_dormancy_scores(gradient) for layer, gradient in gradients.items()}
         except NotFiniteError:
@@ -97,7 +100,8 @@ class GradientDormancy(ActivationProbe):
         scalars: dict[str, Any] = {}
         for tau in self.taus if scores else ():
             masks = {layer: score <= tau for layer, score in scores.items()}
-            scalars[f"gradient_dormancy/{name}/tau_{tau}"] = torch.cat(list(masks.values())).float().mean()
+            learning = numbers_of_module(agent, name, masks, LEARNS)[""].values()
+            scalars[f"gradient_dormancy/{name}/tau_{tau}"] = torch.cat(list(learning)).float().mean()
             for layer, mask in masks.items() if self.per_layer else ():
                 scalars[f"gradient_dormancy/{name}/{layer}/tau_{tau}"] = mask.float().mean()
         return scalars

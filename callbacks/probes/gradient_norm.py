@@ -8,6 +8,7 @@ from typing import Any
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from plasticity_rl.layers import COMPUTES
 from plasticity_rl.measures import l0_norm, l1_norm, l2_norm
 from plasticity_rl.probes import WeightProbe
 from plasticity_rl.rl_module import RLModule
@@ -34,6 +35,13 @@ class GradientNorm(WeightProbe):
         per_layer: Whether to log every layer as well.
     """
 
+    reads = frozenset({"gradients"})
+    parts = COMPUTES
+
+    def weights_of(self, layer: nn.Module) -> Mapping[str, Tensor]:
+        """Return the parameters themselves, which hold the gradients."""
+        return dict(layer.named_parameters(recurse=False))
+
     def charts(self) -> Layout:
         """Return a chart of all modules for every norm."""
         words = {"l0": "entries other than zero", "l1": "sum of magnitudes", "l2": "Euclidean"}
@@ -47,5 +55,5 @@ class GradientNorm(WeightProbe):
         return scalars
 
 
-def _of_gradients(norm: Callable[[Iterable[Tensor]], Tensor]) -> Callable[[Mapping[str, nn.Parameter]], Tensor]:
+def _of_gradients(norm: Callable[[Iterable[Tensor]], Tensor]) -> Callable[[Mapping[str, Tensor]], Tensor]:
     return lambda parameters: norm([p.grad for p in parameters.values() if p.grad is not None])

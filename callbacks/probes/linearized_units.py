@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from tensordict import TensorDictBase
 
 from plasticity_rl.measures import linearized_rate
-from plasticity_rl.probes import ActivationProbe, or_nan
+from plasticity_rl.probes import ActivationProbe, numbers_of_module, or_nan
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.tensorboard_layout import ONE, Layout
 
@@ -54,7 +54,8 @@ class LinearizedUnits(ActivationProbe):
         scalars: dict[str, Any] = {}
         for name in self.modules:
             outputs = agent.probe_activations(name, self.batch_size)
-            scalars[f"linearized/{name}"] = or_nan(linearized_rate, outputs.values())
+            for suffix, some in numbers_of_module(agent, name, outputs).items():
+                scalars[f"linearized/{name}{suffix}"] = or_nan(linearized_rate, some.values())
             for layer, output in outputs.items() if self.per_layer else ():
                 scalars[f"linearized/{name}/{layer}"] = or_nan(linearized_rate, [output])
         return scalars

@@ -14,6 +14,7 @@ from torch import Tensor
 from plasticity_rl.activations import evaluation_mode
 from plasticity_rl.errors import UserError
 from plasticity_rl.gradient_probes import OutputProbe, trained_parameters
+from plasticity_rl.layers import LEARNS
 from plasticity_rl.limits import refuse_above
 from plasticity_rl.measures import loss_after_training, random_targets
 from plasticity_rl.probes import or_nan
@@ -119,6 +120,6 @@ class RandomTargetFit(OutputProbe):
         fresh: dict[str, Tensor] = {}
         for name in self.modules:
             module = copy.deepcopy(agent.module(name))
-            reinitialize(module, agent.init_layer, generator)
+            reinitialize(module, agent.init_layer, generator, LEARNS)
             fresh |= {f"{name}.{key}": p.detach() for key, p in module.named_parameters()}
         return {name: fresh[name] for name in weights}

@@ -45,6 +45,7 @@ class TargetStatistics(Probe):
         UserError: When the batch size is not positive.
     """
 
+    reads = frozenset({"outputs"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3, "batch_size": 8}
 
     def __init__(self, *, every_n_updates: int = 1000, module: str = "critic", batch_size: int = 256) -> None:

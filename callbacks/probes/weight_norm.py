@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tensordict import TensorDictBase
-from torch import Tensor, nn
+from torch import Tensor
 
 from plasticity_rl.measures import l2_norm
 from plasticity_rl.probes import WeightProbe
@@ -16,6 +16,8 @@ from plasticity_rl.tensorboard_layout import ONE, Layout
 
 class WeightNorm(WeightProbe):
     """Euclidean norm of all parameters (weights, biases, norm layers), after the update's step.
+
+    Weights are those that a layer computes with: without pruned ones, and divided by a spectral norm.
 
     Mutates: nothing.
     Logs: ``weight_norm/<module>`` and, with ``per_layer``, ``weight_norm/<module>/<layer>``; NaN once weights are not
@@ -38,5 +40,5 @@ class WeightNorm(WeightProbe):
         return self.scalars("weight_norm", agent, _norm)
 
 
-def _norm(parameters: Mapping[str, nn.Parameter]) -> Tensor:
-    return l2_norm(parameters.values())
+def _norm(weights: Mapping[str, Tensor]) -> Tensor:
+    return l2_norm(weights.values())

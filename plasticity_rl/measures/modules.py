@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from plasticity_rl.activations import HiddenActivation, evaluation_mode
+from plasticity_rl.layers import FIRST, LEARNS, submodules
 from plasticity_rl.measures.activations import active_and_total, pooled_fraction
 from plasticity_rl.measures.checks import refuse_not_finite
 from plasticity_rl.measures.dormancy import dormant_mask, linearized_rate
@@ -22,6 +23,7 @@ from plasticity_rl.measures.spectra import (
     stable_rank,
 )
 from plasticity_rl.measures.weights import l2_norm
+from plasticity_rl.weight_transforms import parameters_in_use
 
 RANKS: dict[str, Callable[[Spectrum], float]] = {
     "srank": srank,
@@ -67,16 +69,19 @@ def measure_module(
         refuse_not_finite(output, "activations")
     counts = {name: active_and_total(output) for name, output in layers.items()}
     masks = {name: dormant_mask(output, tau) for name, output in layers.items()}
-    features = spectrum(list(layers.values())[-1])
+    of = lambda parts: {name for name in layers if name.partition("#")[0] in submodules(module, parts=parts)}  # noqa: E731
+    first, learning = of(FIRST), of(LEARNS)  # all of them, but where a head was injected
+    features = spectrum([output for name, output in layers.items() if name in learning][-1])
+    weights = [parameters_in_use(layer).values() for layer in submodules(module, parts=FIRST).values()]
     found: dict[str, Any] = {
-        "fau": pooled_fraction(counts.values()),
+        "fau": pooled_fraction([count for name, count in counts.items() if name in first]),
         **{f"fau/{name}": active / total for name, (active, total) in counts.items()},
-        f"dormant/tau_{tau}": torch.cat(list(masks.values())).float().mean(),
+        f"dormant/tau_{tau}": torch.cat([mask for name, mask in masks.items() if name in first]).float().mean(),
         **{f"dormant/{name}/tau_{tau}": mask.float().mean() for name, mask in masks.items()},
-        "linearized": linearized_rate(layers.values()),
+        "linearized": linearized_rate([output for name, output in layers.items() if name in first]),
         **{f"linearized/{name}": linearized_rate([output]) for name, output in layers.items()},
         **{f"rank/{name}": rank(features) for name, rank in RANKS.items()},
-        "weight_norm": l2_norm(module.parameters()),
+        "weight_norm": l2_norm(tensor for own in weights for tensor in own),
     }
     return {tag: float(value) for tag, value in found.items()}
 
@@ -94,7 +99,7 @@ def _outputs(module: nn.Module, inputs: Sequence[Any], kinds: tuple[type[nn.Modu
 
         return record
 
-    layers = [(path, layer) for path, layer in module.named_modules() if isinstance(layer, kinds)]
+    layers = [(path, layer) for path, layer in submodules(module).items() if isinstance(layer, kinds)]
     handles = [layer.register_forward_hook(recorder(path)) for path, layer in layers]
     try:
         with evaluation_mode(module):

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import nn
 
 from plasticity_rl.activations import HiddenActivation
-from plasticity_rl.layers import NORM_LAYERS
+from plasticity_rl.layers import EVERYWHERE, NORM_LAYERS, Part, submodules
+from plasticity_rl.weight_transforms import prune_again
 
 LayerInit = Callable[[nn.Module, "torch.Generator | None"], None]
 """Initialises one layer in place, drawing from the generator."""
 
 
 @torch.no_grad()
-def reinitialize(module: nn.Module, init_layer: LayerInit, generator: torch.Generator) -> None:
+def reinitialize(
+    module: nn.Module, init_layer: LayerInit, generator: torch.Generator, parts: Collection[Part] = EVERYWHERE
+) -> None:
     """Give every layer of ``module`` fresh initial weights, drawn on the CPU in module order.
 
     Layers of kinds that the agent does not initialise (an added norm, a rational activation) get the values of their
-    own ``reset_parameters``. Drawing on the CPU makes the weights independent of the device, hence equal on every rank
-    of a mixed cluster.
+    own ``reset_parameters``. Pruned weights stay zero. Drawing on the CPU makes the weights independent of the device,
+    hence equal on every rank of a mixed cluster.
 
     Args:
         module: Edited in place; its parameter tensors keep their identity.
         init_layer: The agent's own initialisation of one layer.
         generator: CPU generator.
+        parts: Parts of it that are meant, see :func:`plasticity_rl.layers.submodules`.
     """
-    for layer in module.modules():
+    for layer in submodules(module, parts=parts).values():
         own = dict(layer.named_parameters(recurse=False))
         if own:
             _init_on_cpu(layer, own, init_layer, generator)
+            prune_again(layer)
 
 
 def _init_on_cpu(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from plasticity_rl.surgery.reinit import LayerInit, reinitialize
-from plasticity_rl.weight_transforms import weight_in_use
+from plasticity_rl.weight_transforms import prune_again, weight_in_use
 
 
 def unit_rows(parameter: Tensor, units: Tensor) -> Tensor:
@@ -66,9 +66,20 @@ def redraw_units(layer: nn.Module, units: Tensor, init_layer: LayerInit, generat
 
 
 @torch.no_grad()
-def fresh_layer(layer: nn.Module, init_layer: LayerInit, generator: torch.Generator) -> nn.Module:
-    """Return a copy of ``layer`` with weights as at initialisation, and bias 0 if it is a Linear or Conv2d layer."""
+def fresh_layer(
+    layer: nn.Module, init_layer: LayerInit, generator: torch.Generator, *, pruned: bool = True
+) -> nn.Module:
+    """Return a copy of ``layer`` with weights as at initialisation, and bias 0 if it is a Linear or Conv2d layer.
+
+    Args:
+        layer: Any layer.
+        init_layer: The agent's own initialisation of one layer.
+        generator: CPU generator.
+        pruned: Whether weights that are pruned in ``layer`` are zero in the copy; not for rows that go elsewhere in it.
+    """
     fresh = copy.deepcopy(layer)
+    if not pruned and hasattr(fresh, "transforms"):
+        fresh.transforms = nn.ModuleList()
     reinitialize(fresh, init_layer, generator)
     if isinstance(fresh, (nn.Linear, nn.Conv2d)) and fresh.bias is not None:
         fresh.bias.zero_()
@@ -77,7 +88,7 @@ def fresh_layer(layer: nn.Module, init_layer: LayerInit, generator: torch.Genera
 
 @torch.no_grad()
 def write_units(layer: nn.Module, units: Tensor, rows: Mapping[str, Tensor]) -> None:
-    """Set incoming weights and biases of single units.
+    """Set incoming weights and biases of single units; pruned weights stay zero.
 
     Args:
         layer: Layer that makes the units.
@@ -86,6 +97,7 @@ def write_units(layer: nn.Module, units: Tensor, rows: Mapping[str, Tensor]) -> 
     """
     for name, parameter in layer.named_parameters(recurse=False):
         parameter.index_copy_(0, units, rows[name].to(parameter.device))
+    prune_again(layer)
 
 
 @torch.no_grad()
@@ -103,7 +115,7 @@ def absorb_units(layer: nn.Module, units: Tensor, means: Tensor, inputs: int) ->
     bias = dict(layer.named_parameters(recurse=False)).get("bias")
     if bias is None:
         return
-    weight = weight_in_use(layer)
+    weight = weight_in_use(layer)  # without gradient here
     by_input = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
     values = (means * units).to(weight.dtype).repeat_interleave(inputs // len(units))
     bias.add_(by_input[:, :inputs] @ values)

@@ -7,7 +7,7 @@ import copy
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import TINY_TRAINER, fit_tiny, tiny_data
+from helpers import TINY_TRAINER, fit_with_maps, tiny_data
 from run_state import hooks_of
 from tiny_agent import TinyAgent
 from torch import Tensor
@@ -92,7 +92,7 @@ def test_utility_in_a_run_against_a_slow_loop(tmp_path):
         decay=0.9,
     )
     watched = ContinualBackprop(replacement_rate=1e-9, decay=0.9)
-    agent = fit_tiny(tmp_path, callbacks=[watched, slow], max_frames=120)
+    agent = fit_with_maps(tmp_path, callbacks=[watched, slow], max_frames=120)
     assert len(watched.state_dict()["utilities"]) == UNIT_LAYERS
     for name in slow.layers:
         state = watched.state_dict()["utilities"][name]
@@ -106,7 +106,7 @@ def test_utility_in_a_run_against_a_slow_loop(tmp_path):
 def trained(tmp_path):
     """A trained agent that a ContinualBackprop has watched, none replaced yet."""
     watched = ContinualBackprop(replacement_rate=1e-9, decay=0.9)
-    agent = fit_tiny(tmp_path, callbacks=[watched], max_frames=120)
+    agent = fit_with_maps(tmp_path, callbacks=[watched], max_frames=120)
     return agent, watched
 
 
@@ -245,7 +245,7 @@ def test_when_units_are_replaced_in_a_run(tmp_path):
     """
     watched = ContinualBackprop(modules=["actor"], replacement_rate=1 / 32, maturity_threshold=3, log_every_n_updates=6)
     counts = Counts(watched)
-    agent = fit_tiny(tmp_path, callbacks=[watched, counts], max_frames=100)
+    agent = fit_with_maps(tmp_path, callbacks=[watched, counts], max_frames=100)
     assert counts.totals[:9] == [0, 0, 0, 0, 0, 2, 2, 2, 4]
     assert agent.latest["intervention/continual_backprop/replaced/actor"] == counts.totals[12]
     assert agent.latest["intervention/continual_backprop"] == 1.0
@@ -255,7 +255,7 @@ def test_when_units_are_replaced_in_a_run(tmp_path):
 def test_a_layer_that_was_reset_has_new_units(tmp_path):
     watched = ContinualBackprop(modules=["actor", "critic"], replacement_rate=1e-9)
     reset = Reset(modules=["critic"], at_frames=[100])
-    agent = fit_tiny(tmp_path, callbacks=[watched, reset], max_frames=120)
+    agent = fit_with_maps(tmp_path, callbacks=[watched, reset], max_frames=120)
     ages = {name: state["updates"] - state["born"] for name, state in watched.state_dict()["utilities"].items()}
     late = agent.num_updates - 15  # updates before frame 104
     assert {name: set(age.tolist()) for name, age in ages.items()} == {
@@ -265,7 +265,7 @@ def test_a_layer_that_was_reset_has_new_units(tmp_path):
 
 def test_with_rate_zero_it_does_not_even_look(tmp_path):
     watched = ContinualBackprop(replacement_rate=0.0)
-    agent = fit_tiny(tmp_path, callbacks=[watched], max_frames=60)
+    agent = fit_with_maps(tmp_path, callbacks=[watched], max_frames=60)
     assert agent.num_updates > 0
     assert {state["updates"] for state in watched.state_dict()["utilities"].values()} == {0}
 
@@ -295,10 +295,10 @@ def test_a_second_agent_with_other_optimizers(tmp_path):
 )
 def test_bad_arguments_are_refused_before_training(arguments, message, tmp_path):
     with pytest.raises(UserError, match=message) as error:
-        fit_tiny(tmp_path, callbacks=[ContinualBackprop(**arguments)])
+        fit_with_maps(tmp_path, callbacks=[ContinualBackprop(**arguments)])
     assert "\n" not in str(error.value)
 
 
 def test_not_beside_pruning(tmp_path):
     with pytest.raises(UserError, match="ContinualBackprop cannot run beside PruneDormant: one removes units for good"):
-        fit_tiny(tmp_path, callbacks=[ContinualBackprop(), PruneDormant()])
+        fit_with_maps(tmp_path, callbacks=[ContinualBackprop(), PruneDormant()])

@@ -150,8 +150,8 @@ def test_the_average_starts_over_where_a_module_is_reset(tmp_path):
         def on_update_end(self, agent, batch, metrics) -> None:
             seen["last"] = {name: value.clone() for name, value in curl.state_dict()["slow"].items()}
 
-        def on_reinitialize(self, agent, parameters) -> None:
-            ids = {id(p) for p in parameters}
+        def on_weights_jumped(self, agent, jump) -> None:
+            ids = {id(jump.live[name]) for name in jump.renewed}
             fresh = {name: p.detach().clone() for name, p in agent.named_parameters() if id(p) in ids}
             seen.setdefault("fresh", {}).update(fresh)
 

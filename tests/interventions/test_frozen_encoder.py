@@ -301,7 +301,9 @@ def test_the_projection_can_be_reset(tmp_path):
     reset = Reset(modules=["encoder.projection", "critic"], at_frames=[60])
 
     class Around(RLCallback):
-        def on_reinitialize(self, agent, parameters) -> None:
+        def on_weights_jumped(self, agent, jump) -> None:
+            if not jump.renewed:
+                return
             self.names = agent.parameter_names([agent.module("encoder.projection")])
             self.bias = agent.get_parameter("encoder.projection.0.bias").clone()
 

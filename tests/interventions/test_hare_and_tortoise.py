@@ -31,8 +31,8 @@ class Look(RLCallback):
     def on_train_start(self, trainer, pl_module) -> None:
         self.slow = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
 
-    def on_reinitialize(self, agent, parameters) -> None:
-        ids = {id(p) for p in parameters}
+    def on_weights_jumped(self, agent, jump) -> None:
+        ids = {id(jump.live[name]) for name in jump.renewed}
         self.slow |= {name: p.detach().clone() for name, p in agent.named_parameters() if id(p) in ids}
 
     def watch(self, agent) -> None:

@@ -39,8 +39,8 @@ class Look(RLCallback):
     def on_train_start(self, trainer, pl_module) -> None:
         self.initial = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
 
-    def on_reinitialize(self, agent, parameters) -> None:
-        ids = {id(p) for p in parameters}
+    def on_weights_jumped(self, agent, jump) -> None:
+        ids = {id(jump.live[name]) for name in jump.renewed}
         self.initial |= {name: p.detach().clone() for name, p in agent.named_parameters() if id(p) in ids}
 
     def on_update_start(self, agent) -> None:
@@ -138,7 +138,7 @@ def test_strong_pull_keeps_the_weights_near_their_start(tmp_path):
 
 
 def test_after_a_reset_the_origin_is_the_fresh_weight(tmp_path):
-    """Look follows on_reinitialize by itself and compares at every update; here: the origin really moved."""
+    """Look follows on_weights_jumped by itself and compares at every update; here: the origin really moved."""
     regularizer = L2Init(coefficient=0.3, modules=["encoder", "critic"])
     look = Look(regularizer, ("encoder.", "critic."))
 

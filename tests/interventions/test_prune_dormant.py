@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import TINY_TRAINER, fit_tiny, tiny_data
+from helpers import TINY_TRAINER, fit_with_maps, tiny_data
 from tiny_agent import TinyAgent
 
 from callbacks import L2Init, PruneDormant, ReDo, Reset
@@ -57,7 +57,7 @@ class Always(RLCallback):
 def run(tmp_path, *others: RLCallback, **arguments):
     prune = PruneDormant(**{"every_n_updates": 2, "batch_size": 16, **arguments})
     always = Always(prune)
-    agent = fit_tiny(tmp_path, callbacks=[prune, always, *others])
+    agent = fit_with_maps(tmp_path, callbacks=[prune, always, *others])
     return agent, prune, always
 
 
@@ -86,13 +86,13 @@ def test_a_living_unit_stays_until_it_is_found_dormant(tmp_path):
 
 def test_without_it_the_unit_comes_back(tmp_path):
     """Otherwise the test above would prove nothing."""
-    agent = fit_tiny(tmp_path, callbacks=[Kill(5)])
+    agent = fit_with_maps(tmp_path, callbacks=[Kill(5)])
     (activity,) = [a for layer, a in unit_activity(agent, "encoder", 16) if layer.name == "encoder.convnet.7"]
     assert activity[1] > 0
 
 
 def test_pruning_silent_units_changes_no_output_and_the_moments_of_no_other(tmp_path):
-    agent = fit_tiny(tmp_path)
+    agent = fit_with_maps(tmp_path)
     with torch.no_grad():
         agent.actor.policy[0].bias[3] = -1e4
         agent.encoder.convnet[6].bias[2] = -1e4
@@ -124,7 +124,7 @@ def test_pruning_silent_units_changes_no_output_and_the_moments_of_no_other(tmp_
 
 
 def test_the_mask_survives_a_layer_that_diverges(tmp_path):
-    agent = fit_tiny(tmp_path)
+    agent = fit_with_maps(tmp_path)
     with torch.no_grad():
         agent.actor.policy[0].bias[3] = -1e4
     prune = PruneDormant(modules=["actor"], batch_size=8)
@@ -166,4 +166,4 @@ def test_refusals(tmp_path):
     with pytest.raises(UserError, match=r"PruneDormant.tau=1.5 must be in \[0, 1\)"):
         PruneDormant(tau=1.5)
     with pytest.raises(UserError, match="PruneDormant cannot run beside ReDo: one prunes"):
-        fit_tiny(tmp_path, callbacks=[ReDo(), PruneDormant()])
+        fit_with_maps(tmp_path, callbacks=[ReDo(), PruneDormant()])

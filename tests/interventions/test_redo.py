@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from helpers import fit_tiny, tiny_data
+from helpers import fit_with_maps, tiny_data
 from tiny_agent import TinyAgent
 from torch import Tensor
 
@@ -35,7 +35,7 @@ class Events(RLCallback):
 @pytest.fixture
 def agent(tmp_path):
     """A trained agent with one dead unit in each of the layers of ``DEAD``, and every other unit alive."""
-    agent = fit_tiny(tmp_path)
+    agent = fit_with_maps(tmp_path)
     with torch.no_grad():
         for name in agent.module_names:
             for layer in agent.units(name):
@@ -74,6 +74,7 @@ def touched(agent, dead: dict[str, set[int]]) -> dict[str, Tensor]:
     """Where weights of the dead units are, by parameter: a slow loop over what the network is known to be."""
     where = {name: torch.zeros(p.shape, dtype=torch.bool) for name, p in agent.named_parameters()}
     image = int((agent.encoder.repr_dim / agent.encoder.convnet[6].out_channels) ** 0.5)
+    assert image == 3, "with maps of one pixel, channels and places could not be mixed up"
     for layer, units in dead.items():
         path, _, index = layer.rpartition(".")
         both = [path, path.replace("critic.", "critic_target.")] if path.startswith("critic") else [path]
@@ -192,7 +193,7 @@ def test_the_threshold_compares_with_the_mean_of_the_layer(agent):
 def test_acts_after_every_period_of_updates(tmp_path):
     redo = ReDo(every_n_updates=7, tau=0.3, batch_size=8)
     events = Events(redo)
-    agent = fit_tiny(tmp_path, callbacks=[redo, events])
+    agent = fit_with_maps(tmp_path, callbacks=[redo, events])
     assert events.updates == list(range(7, agent.num_updates, 7))
     assert agent.latest["intervention/redo"] == 1.0
 
@@ -255,4 +256,4 @@ def test_bad_numbers_are_refused(arguments, message):
 )
 def test_wrong_modules_are_refused_before_training(name, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        fit_tiny(tmp_path, callbacks=[ReDo(modules=[name])])
+        fit_with_maps(tmp_path, callbacks=[ReDo(modules=[name])])

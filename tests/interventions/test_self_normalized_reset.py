@@ -7,7 +7,7 @@ import copy
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import TINY_TRAINER, fit_tiny, tiny_data
+from helpers import TINY_TRAINER, fit_with_maps, tiny_data
 from run_state import hooks_of
 from tiny_agent import TinyAgent
 from torch import Tensor
@@ -64,7 +64,7 @@ class Firing(RLCallback):
 def test_the_record_of_a_run_against_a_slow_loop(layer, tmp_path):
     """With a batch of 2, so that some units are silent in some of the updates."""
     firing, watched = Firing(layer), SelfNormalizedReset(every_n_updates=10**6)
-    fit_tiny(tmp_path, callbacks=[watched, firing], max_frames=120, data_options={"batch_size": 2})
+    fit_with_maps(tmp_path, callbacks=[watched, firing], max_frames=120, data_options={"batch_size": 2})
     record = watched.state_dict()["records"][layer]
     assert record["silence"].tolist() == firing.silence
     for counts, times in zip(record["counts"], firing.times, strict=True):
@@ -76,7 +76,7 @@ def test_the_record_of_a_run_against_a_slow_loop(layer, tmp_path):
 def trained(tmp_path):
     """A trained agent, watched, none of whose units were tested yet."""
     watched = SelfNormalizedReset(every_n_updates=10**6, eta=0.1, max_silent_updates=50)
-    agent = fit_tiny(tmp_path, callbacks=[watched], max_frames=120)
+    agent = fit_with_maps(tmp_path, callbacks=[watched], max_frames=120)
     for record in watched._records.values():
         record.forget(torch.ones(len(record.silence), dtype=torch.bool))
     return agent, watched
@@ -184,7 +184,7 @@ def test_a_dead_unit_is_reset_at_the_first_test_after_the_longest_silence(tmp_pa
         def on_update_end(self, agent, batch, metrics) -> None:
             seen.append(float(agent.actor.policy[2].bias.detach()[4]))
 
-    agent = fit_tiny(tmp_path, callbacks=[watched, spy, Kill()], max_frames=100)
+    agent = fit_with_maps(tmp_path, callbacks=[watched, spy, Kill()], max_frames=100)
     assert spy.updates[:3] == [3, 6, 9]
     assert max(seen[:6]) < -9e3
     assert abs(seen[6]) < 1, "reset before update 7"
@@ -194,7 +194,7 @@ def test_a_dead_unit_is_reset_at_the_first_test_after_the_longest_silence(tmp_pa
 
 def test_a_layer_that_was_reset_starts_a_new_record(tmp_path):
     watched = SelfNormalizedReset(modules=["actor", "critic"], every_n_updates=10**6)
-    agent = fit_tiny(tmp_path, callbacks=[watched, Reset(modules=["critic"], at_frames=[100])], max_frames=120)
+    agent = fit_with_maps(tmp_path, callbacks=[watched, Reset(modules=["critic"], at_frames=[100])], max_frames=120)
     for name, record in watched.state_dict()["records"].items():
         updates = agent.num_updates if name.startswith("actor") else 5
         seen = record["silence"] + (record["counts"] * torch.arange(record["counts"].shape[1])).sum(1)
@@ -225,10 +225,10 @@ def test_a_second_agent_with_other_optimizers(tmp_path):
 )
 def test_bad_arguments_are_refused_before_training(arguments, message, tmp_path):
     with pytest.raises(UserError, match=message) as error:
-        fit_tiny(tmp_path, callbacks=[SelfNormalizedReset(**arguments)])
+        fit_with_maps(tmp_path, callbacks=[SelfNormalizedReset(**arguments)])
     assert "\n" not in str(error.value)
 
 
 def test_not_beside_pruning(tmp_path):
     with pytest.raises(UserError, match="SelfNormalizedReset cannot run beside PruneDormant: one removes units"):
-        fit_tiny(tmp_path, callbacks=[SelfNormalizedReset(), PruneDormant()])
+        fit_with_maps(tmp_path, callbacks=[SelfNormalizedReset(), PruneDormant()])

@@ -15,6 +15,7 @@ from torch import nn
 from callbacks import ParsevalRegularization, Reset, ShrinkAndPerturb, SpectralRegularization, WeightDecay
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
+from plasticity_rl.jumps import Jump
 from plasticity_rl.video import EvalVideo
 
 KINDS = [WeightDecay, SpectralRegularization, ParsevalRegularization]
@@ -181,7 +182,7 @@ def test_singular_vectors_catch_up_with_fresh_weights(tmp_path):
     with torch.no_grad():  # a leading singular value of 9, the others below 2, its vector orthogonal to the old one
         u, v = torch.linalg.svd(before["critic.Q1.2"][:, None])[0][:, 1], torch.full((16,), 0.25)
         weight.copy_(0.2 * torch.randn(16, 16, generator=torch.Generator().manual_seed(0)) + 9 * torch.outer(u, v))
-    regularizer.on_reinitialize(agent, [weight])
+    regularizer.on_weights_jumped(agent, Jump("", {}, {"critic.Q1.2.weight": torch.ones(16, 16, dtype=torch.bool)}))
     assert [name for name in before if not torch.equal(before[name], regularizer._left[name])] == ["critic.Q1.2"]
     sigma = torch.linalg.svdvals(weight)[0]
     assert float((regularizer._left["critic.Q1.2"] @ weight).norm()) == pytest.approx(float(sigma), rel=1e-4)
