@@ -78,14 +78,47 @@ class RLCallback(pl.Callback):
     needs_pixels: ClassVar[bool] = False
     """Whether it works on images, so that an agent with state observations must refuse it."""
 
+    _left_open: frozenset[str] = frozenset()
+    _resolved: bool = False
+
+    def leave_open(self, **arguments: Any) -> None:
+        """Note which of these constructor arguments are None: the agent fills them in, see :meth:`default_for`."""
+        self._left_open |= {name for name, value in arguments.items() if value is None}
+
+    def default_for(self, argument: str, agent: RLModule) -> Any:
+        """Return the value of an argument that was left open, e.g. the modules of this agent that it looks at."""
+        raise NotImplementedError(f"{type(self).__name__} gives no default of {argument!r}")
+
+    def resolve(self, agent: RLModule) -> None:
+        """Fill in what was left open, in the order of the constructor; before anything reads the arguments.
+
+        From then on the callback is as if it had been given these values: also its ``state_key``.
+        """
+        for name in (name for name in _parameters(type(self)) if name in self._left_open):  # type: ignore[arg-type]
+            setattr(self, name, self.default_for(name, agent))
+        self._resolved = True
+
+    def tags(self) -> frozenset[str]:
+        """Return the tags that this instance writes, and no other may write too; in a pattern ``*`` is one segment.
+
+        To be called once :meth:`resolve` was. What several instances mean to share (the mark of an event) is left out.
+        """
+        return frozenset()
+
+    def notes(self, agent: RLModule) -> list[str]:
+        """Return what the user should know about this instance at the start of a run, a line each: mostly nothing."""
+        return []
+
     @property
     def name(self) -> str:
         """Snake-case class name, used in tags."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
     def arguments(self) -> dict[str, Any]:
-        """Return the constructor arguments by name."""
-        return {name: getattr(self, name) for name in _parameters(type(self))}  # type: ignore[arg-type]
+        """Return the constructor arguments by name; None for what was left open and the agent has not filled in yet."""
+        unknown = frozenset() if self._resolved else self._left_open
+        names = _parameters(type(self))  # type: ignore[arg-type]
+        return {name: None if name in unknown else getattr(self, name) for name in names}
 
     @property
     def state_key(self) -> str:
@@ -256,6 +289,10 @@ class Regularizer(Intervention):
     def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         """Return the unweighted penalty, a scalar with gradient; for ``batch`` see :meth:`RLModule.add_loss_term`."""
         raise NotImplementedError
+
+    def tags(self) -> frozenset[str]:
+        """Return the tag of the term."""
+        return frozenset([f"intervention/{self.name}/{'+'.join(self.modules)}/loss"] if self.coefficient > 0 else [])
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse wrong names before anything is trained."""

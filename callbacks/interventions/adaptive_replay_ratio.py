@@ -87,6 +87,10 @@ class AdaptiveReplayRatio(Intervention):
         self._counter = ActiveUnitCounter([module])
         self._measuring = False
 
+    def tags(self) -> frozenset[str]:
+        """Return the tag of what it watches."""
+        return frozenset([f"intervention/{self.name}/fau"])
+
     def claims(self, agent: RLModule) -> frozenset[str]:
         """Only one intervention may set the replay ratio."""
         return frozenset({"set the replay ratio"})

@@ -94,6 +94,10 @@ class ContinualBackprop(RecordingUnitIntervention):
         self._replaced: dict[str, int] = {}
         self._logged = 0
 
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module."""
+        return frozenset(f"intervention/{self.name}/replaced/{name}" for name in self.modules)
+
     def mutates(self, agent: RLModule) -> Mutation:
         """Makers and readers of the units with their twins, and the biases of the readers."""
         own = super().mutates(agent)

@@ -81,6 +81,10 @@ class DormantRatioPerturbation(ScheduledIntervention):
         self.modules, self.observed, self.tau, self.rate = list(modules), observed, tau, rate
         self.min_factor, self.max_factor = min_factor, max_factor
 
+    def tags(self) -> frozenset[str]:
+        """Return the tags of the ratio and the factor."""
+        return frozenset(f"intervention/{self.name}/{value}" for value in ("dormant_ratio", "factor"))
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse modules without linear layers before anything is trained."""
         super().setup(trainer, pl_module, stage)

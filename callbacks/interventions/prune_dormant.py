@@ -52,6 +52,10 @@ class PruneDormant(DormantUnitIntervention):
         super().__init__(modules=modules, tau=tau, every_n_updates=every_n_updates, batch_size=batch_size)
         self._pruned: dict[str, Tensor] = {}
 
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module."""
+        return frozenset(f"intervention/{self.name}/pruned/{name}" for name in self.modules)
+
     def act(self, agent: RLModule) -> str:
         """Add the units that are dormant now to the pruned ones."""
         shares: dict[str, float] = {}

@@ -59,6 +59,10 @@ class ReDo(DormantUnitIntervention):
         """``redo``, one word as in the paper."""
         return "redo"
 
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module."""
+        return frozenset(f"intervention/{self.name}/recycled/{name}" for name in self.modules)
+
     def act(self, agent: RLModule) -> str:
         """Score all layers first, then recycle: what one module gets does not depend on the others."""
         found = self.find_dormant(agent)

@@ -77,6 +77,10 @@ class SelfNormalizedReset(RecordingUnitIntervention):
         self._fresh: dict[str, FreshUnits] = {}
         self._reset: dict[str, int] = {}
 
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module."""
+        return frozenset(f"intervention/{self.name}/reset/{name}" for name in self.modules)
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Start the records."""
         super().setup(trainer, pl_module, stage)

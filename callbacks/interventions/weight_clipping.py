@@ -51,6 +51,10 @@ class WeightClipping(Intervention):
             raise UserError(f"WeightClipping.log_every_n_updates={log_every_n_updates} must be a whole number > 0")
         self.kappa, self.modules, self.log_every_n_updates = kappa, list(modules), log_every_n_updates
 
+    def tags(self) -> frozenset[str]:
+        """Return the tag of the clipped fraction."""
+        return frozenset([f"intervention/{self.name}/{'+'.join(self.modules)}/clipped_fraction"])
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse modules without weights before anything is trained."""
         super().setup(trainer, pl_module, stage)

@@ -41,9 +41,10 @@ class RandomTargetFit(OutputProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        output: Top-level module whose output is fitted.
+        output: Top-level module whose output is fitted; None for that of the values.
         modules: Modules by dotted name that are trained, in the copy of the agent as in the fresh network; all others
-            stay as the agent has them. With ``[critic]`` alone the encoder's features are taken as they are.
+            stay as the agent has them. None for those that the output's loss trains. With ``[critic]`` alone the
+            encoder's features are taken as they are.
         num_steps: Steps of Adam on the whole batch.
         num_targets: Target functions to average over.
         learning_rate: Of Adam.
@@ -60,8 +61,8 @@ class RandomTargetFit(OutputProbe):
         self,
         *,
         every_n_updates: int = 50_000,
-        output: str = "critic",
-        modules: Sequence[str] = ("encoder", "critic"),
+        output: str | None = None,
+        modules: Sequence[str] | None = None,
         num_steps: int = 100,
         num_targets: int = 1,
         learning_rate: float = 1e-3,
@@ -75,6 +76,12 @@ class RandomTargetFit(OutputProbe):
         if not 0 < learning_rate < math.inf:
             raise UserError(f"RandomTargetFit.learning_rate={learning_rate} must be > 0")
         self.num_steps, self.num_targets, self.learning_rate = num_steps, num_targets, learning_rate
+
+    def tags(self) -> frozenset[str]:
+        """Return what :meth:`measure` writes."""
+        return frozenset(
+            f"random_target_fit/{self.output}/{self.joined_modules}/{name}" for name in ("loss", "fresh_loss", "gap")
+        )
 
     def charts(self) -> Layout:
         """Return a chart of both losses."""

@@ -11,6 +11,8 @@ from plasticity_rl.callback import RLCallback
 from plasticity_rl.networks import noisy_action
 from plasticity_rl.rng import derive_seed
 
+AT_EVALUATIONS = ("target/overestimation", "target/missing_tail")
+
 
 class Recompute(RLCallback):
     """Recomputes the targets of the probe batch from the networks. Its name sorts before the probe's."""
@@ -61,7 +63,7 @@ class Logged(RLCallback):
 
     def on_update_end(self, agent, batch, metrics) -> None:
         found = {tag: float(v) for tag, v in agent.latest.items() if tag.startswith("target/")}
-        self.values[agent.num_updates] = {tag: v for tag, v in found.items() if tag != "target/overestimation"}
+        self.values[agent.num_updates] = {tag: v for tag, v in found.items() if tag not in AT_EVALUATIONS}
 
     def on_evaluation(self, agent, episodes) -> None:
         self.over.append(float(agent.latest["target/overestimation"]))
