@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_runs import append_callbacks, call, events, fit_tiny_cli, scalar_points, tree
+from cli_runs import TINY_SAC, append_callbacks, call, events, fit_tiny_cli, scalar_points, tree
 from helpers import fit_tiny
 from run_state import fingerprint
 
@@ -162,6 +162,28 @@ def test_any_module_gives_what_the_probes_log(tmp_path):
 
     fit_tiny(tmp_path, callbacks=[AtTheEnd(), Reset(modules=["critic"], at_frames=[100])])
     assert len(compared) == 3
+
+
+def test_a_checkpoint_of_sac_leaves_out_no_probe_that_applies(tmp_path):
+    """And ``--modules`` chooses where all of them look."""
+    result = call("fit", *TINY_SAC, "--max_frames=100", f"--trainer.default_root_dir={tmp_path / 'run'}")
+    assert result.code == 0, result.err
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    found = measure_checkpoint(checkpoint)
+    needs_the_start = {"DistanceFromInit", "WeightChange"}
+    assert found.skipped.keys() == needs_the_start, found.skipped
+    names = {"fau/critic", "rank/srank/critic.Q2", "dormant/actor/tau_0.1", "policy_saturation/actor", "churn/actor"}
+    names |= {"hessian_top/critic/eigenvalue", "ntk/critic/critic/srank", "target/td_error"}
+    assert names <= set(found.scalars)
+    out = tmp_path / "out.json"
+    chosen = call("probe", checkpoint, "--modules", "critic.Q1", "--probes", "SRank", "WeightNorm", "--json", out)
+    assert chosen.code == 0, chosen.err
+    scalars = json.loads(out.read_text())["scalars"]
+    assert {tag for tag in scalars if tag.count("/") < 3} >= {"rank/srank/critic.Q1", "weight_norm/critic.Q1"}
+    assert not any("actor" in tag or "Q2" in tag for tag in scalars)
+    wrong = call("probe", checkpoint, "--modules", "encoder")
+    assert wrong.code == 2
+    assert "no module 'encoder' in SAC; there are" in wrong.err
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

@@ -27,10 +27,11 @@ class GradientSpectrum(LossProbe):
 
     Mutates: nothing.
     Logs: ``gradient_spectrum/<modules>/trace`` (variance of the gradient),
-        ``gradient_spectrum/<modules>/largest_share`` (largest eigenvalue over the trace, in [0, 1]), ``gradient_spectrum/<modules>/effective_rank`` (exponential of
-        the entropy) and ``gradient_spectrum/<modules>/srank`` (number of eigenvalues that make up 99 % of the trace),
-        in [1, batch_size - 1], all 0 where all gradients are alike; NaN while gradients are not finite or all modules
-        are frozen. Modules are joined by ``+``.
+        ``gradient_spectrum/<modules>/largest_share`` (largest eigenvalue over the trace, in [0, 1]),
+        ``gradient_spectrum/<modules>/effective_rank`` (exponential of the entropy) and
+        ``gradient_spectrum/<modules>/srank`` (number of eigenvalues that make up 99 % of the trace), in
+        [1, batch_size - 1], all 0 where all gradients are alike; NaN while gradients are not finite or all modules are
+        frozen. Modules are joined by ``+``.
     Reference: Lyle et al. 2023 (arXiv 2303.01486) and 2024 (arXiv 2402.18762), gradient covariance and its collapse.
 
     Args:
