@@ -153,11 +153,36 @@ class Intervention(RLCallback):
     incompatible_with: ClassVar[Mapping[str, str]] = {}
     """Class names of interventions that cannot run beside this one, each with the reason."""
 
+    modules: list[str]
+    """Modules by dotted name, of those that act on modules."""
+
     fills_replay: bool = False
     """Whether it puts transitions into the replay before the seed phase, which then may be shorter than a batch."""
 
     stage: ClassVar[str] = BUILD_STAGES[0]
     """One of ``BUILD_STAGES``; orders what several interventions of family architecture build."""
+
+    _modules_are_open: bool = False
+
+    def named_or_open(self, modules: Sequence[str] | None, published: Sequence[str]) -> list[str]:
+        """Return the modules that were named, or those of the published agent until the agent gives its own.
+
+        Args:
+            modules: As given to the constructor; None where they are left to the agent.
+            published: Names in DrQ-v2 from pixels: what the callback acts on where nobody calls :meth:`resolve`.
+        """
+        self._modules_are_open = modules is None
+        return list(published if modules is None else modules)
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the modules of this agent to act on where none were named."""
+        return agent.networks()
+
+    def resolve(self, agent: RLModule) -> None:
+        """Take the modules of this agent where none were named."""
+        super().resolve(agent)
+        if self._modules_are_open:
+            self.modules = self.default_modules(agent)
 
     def mutates(self, agent: RLModule) -> Mutation:
         """Return what its events may change."""
@@ -272,19 +297,32 @@ class Regularizer(Intervention):
 
     Args:
         coefficient: Weight of the penalty, >= 0.
-        modules: Modules by dotted name that the penalty looks at.
-        loss: Loss that it is added to: ``critic`` (which also trains the encoder) or ``actor``.
+        modules: Modules by dotted name that the penalty looks at; None for the module of the values.
+        loss: Loss that it is added to: ``critic`` (which also trains the encoder) or ``actor``; None for that of the
+            values.
 
     Raises:
         UserError: When the coefficient is negative.
     """
 
     family = "regularizer"
+    published_modules: ClassVar[tuple[str, ...]] = ("critic",)
 
-    def __init__(self, *, coefficient: float, modules: Sequence[str], loss: str) -> None:
+    def __init__(self, *, coefficient: float, modules: Sequence[str] | None, loss: str | None) -> None:
         if not coefficient >= 0:  # nan too
             raise UserError(f"{type(self).__name__}.coefficient={coefficient} must be >= 0")
-        self.coefficient, self.modules, self.loss = coefficient, list(modules), loss
+        self.coefficient, self.modules = coefficient, self.named_or_open(modules, self.published_modules)
+        self._loss_is_open, self.loss = loss is None, loss or "critic"
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the module of the values."""
+        return [agent.value_module]
+
+    def resolve(self, agent: RLModule) -> None:
+        """Take the modules of this agent, and the loss of its values, where none were named."""
+        super().resolve(agent)
+        if self._loss_is_open:
+            self.loss = agent.loss_that_trains(agent.value_module)
 
     def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         """Return the unweighted penalty, a scalar with gradient; for ``batch`` see :meth:`RLModule.add_loss_term`."""

@@ -1,21 +1,27 @@
-"""What probes look at where no modules are named comes from the agent: DrQ-v2, its states, SAC, and one of the tests."""
+"""What probes look at where no modules are named comes from the agent: DrQ-v2, SAC, and one of the tests."""
 
 from __future__ import annotations
+
+import inspect
 
 import lightning.pytorch as pl
 import pytest
 from helpers import TINY_TRAINER, fit_tiny, tiny_agent, tiny_data, tiny_sac
-from test_laws import PROBES, names
+from test_laws import INTERVENTIONS, PROBES, names
 from tiny_agent import TinyAgent
 
 import callbacks
 from plasticity_rl import make_trainer
 
-UNITS = "DormantUnits FractionActiveUnits GradientDormancy LinearizedUnits".split()
-FEATURES = "ApproximateRank EffectiveRank FeatureNorm FeatureRank SRank StableRank".split()
-WEIGHTS = "DistanceFromInit EffectiveLearningRate GradientNorm WeightChange WeightNorm".split()
-LOSSES = "GradientCovariance GradientSpectrum HessianSpectrum HessianTop".split()
-OUTPUTS = "NTKRank RandomTargetFit".split()
+UNITS = ["DormantUnits", "FractionActiveUnits", "GradientDormancy", "LinearizedUnits"]
+FEATURES = ["ApproximateRank", "EffectiveRank", "FeatureNorm", "FeatureRank", "SRank", "StableRank"]
+WEIGHTS = ["DistanceFromInit", "EffectiveLearningRate", "GradientNorm", "WeightChange", "WeightNorm"]
+LOSSES = ["GradientCovariance", "GradientSpectrum", "HessianSpectrum", "HessianTop"]
+OUTPUTS = ["NTKRank", "RandomTargetFit"]
+
+
+OF_PUBLISHED_NAMES = (callbacks.CURL,)
+"""Interventions that need an encoder of images by nature."""
 
 
 def agents() -> dict[str, pl.LightningModule]:
@@ -99,3 +105,41 @@ def test_all_defaults_measure_on_every_agent(kind, tmp_path):
 
 def test_names_of_the_parametrized_probes_are_unique():
     assert len(set(names(PROBES))) == len(PROBES)
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+@pytest.mark.parametrize("cls", INTERVENTIONS, ids=names(INTERVENTIONS))
+def test_the_default_modules_of_an_intervention_exist_in_every_agent(cls, kind):
+    agent = agents()[kind]
+    if cls.needs_pixels and kind in ("states", "sac"):
+        return
+    chosen = {name: value for name, value in cls.example_arguments.items() if name not in ("modules", "loss")}
+    callback = cls(**chosen)
+    signature = inspect.signature(cls).parameters
+    if "modules" not in signature or cls in OF_PUBLISHED_NAMES:
+        return
+    assert signature["modules"].default is None
+    callback.resolve(agent)
+    assert callback.modules
+    for name in callback.modules:
+        agent.module(name)
+    if "loss" in signature:
+        assert callback.loss in agent.loss_optimizers
+    if kind == "pixels":
+        assert callback.arguments() == cls(**chosen).arguments(), "random numbers depend on the arguments"
+
+
+def test_default_modules_of_interventions_by_hand():
+    sac, pixels = agents()["sac"], agents()["pixels"]
+    for agent, make, expected in (
+        (sac, callbacks.ReDo, ["actor", "critic"]),
+        (pixels, callbacks.ReDo, ["encoder", "actor", "critic"]),
+        (sac, callbacks.SpectralNorm, ["actor.policy.0", "critic.Q1.0", "critic.Q2.0"]),
+        (pixels, callbacks.SpectralNorm, ["actor.trunk", "critic.trunk"]),
+        (agents()["other"], callbacks.L2Init, ["value"]),
+        (agents()["other"], callbacks.Reset, ["policy", "value"]),
+        (sac, callbacks.InFeR, ["critic.Q1", "critic.Q2"]),
+    ):
+        callback = make(at_frames=[50]) if make is callbacks.Reset else make()
+        callback.resolve(agent)
+        assert callback.modules == expected

@@ -46,7 +46,8 @@ class ContinualBackprop(RecordingUnitIntervention):
         a step count per weight. Units of a convolution are channels.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for all networks of the agent.
         replacement_rate: Fraction of the mature units of a layer that is replaced per update, in [0, 1]; 0 does
             nothing.
         maturity_threshold: Age in updates up to which a unit is not replaced, >= 0.
@@ -71,7 +72,7 @@ class ContinualBackprop(RecordingUnitIntervention):
     def __init__(
         self,
         *,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         replacement_rate: float = 1e-4,
         maturity_threshold: int = 10_000,
         decay: float = 0.99,

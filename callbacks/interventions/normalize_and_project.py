@@ -31,7 +31,8 @@ class NormalizeAndProject(Architecture):
         nor decayed; no learning-rate schedule comes with it. A re-initialised layer keeps the norm it then has.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for all networks of the agent.
     """
 
     stage = "norms"
@@ -40,7 +41,7 @@ class NormalizeAndProject(Architecture):
     }
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic", "actor"]}
 
-    def __init__(self, *, modules: Sequence[str] = ("encoder", "actor", "critic")) -> None:
+    def __init__(self, *, modules: Sequence[str] | None = None) -> None:
         super().__init__(modules=modules)
         self._norms: dict[str, Tensor] = {}
 

@@ -103,7 +103,10 @@ def test_frozen_modules_give_nan(tmp_path):
 
 
 def test_the_default_budget_leaves_a_fresh_network_half_way_and_tells_a_worn_one_apart(tmp_path):
-    """At the size of ``configs/quickstart.yaml``, on noise; a worn network has three units in four dead."""
+    """At the size of ``configs/quickstart.yaml``; a worn network has three units in four dead.
+
+    Images differ as those of a task do: by where a small thing is on one background.
+    """
     data, sizes = tiny_data(image_size=48), {"num_channels": 8, "hidden_dim": 128, "feature_dim": 50}
     torch.manual_seed(2)
     agent = tiny_agent(data, **sizes)
@@ -111,7 +114,9 @@ def test_the_default_budget_leaves_a_fresh_network_half_way_and_tells_a_worn_one
         for layer in (*(head[i] for head in (agent.critic.Q1, agent.critic.Q2) for i in (0, 2)),):
             layer.bias[: 3 * len(layer.bias) // 4] = -1000.0
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (128, *data.obs_shape), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(256, data.obs_shape, generator=generator, dtype=torch.uint8).repeat(128, 1, 1, 1)
+    for image, (y, x) in zip(pixels, torch.randint(42, (128, 2), generator=generator).tolist(), strict=True):
+        image[:, y : y + 6, x : x + 6] = 255
     action = torch.rand(128, data.action_dim, generator=generator) * 2 - 1
     batch = TensorDict({"pixels": pixels, "action": action}, batch_size=128)
     agent.probe_batch = lambda size: batch[:size]

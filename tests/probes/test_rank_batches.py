@@ -74,8 +74,8 @@ def test_a_batch_narrower_than_the_layer_is_named_with_the_number(tmp_path, caps
     (narrow, wide, automatic), (shape, maps) = seen
     assert (shape, maps) == ((1, 1024), 4)
     assert narrow == [
-        "EffectiveRank.batch_size=256: no rank of critic.Q1, whose last hidden layer has 1024 units, can come out above "
-        "256, so that a collapse to there stays hidden; leave it open (null) for 4096 transitions"
+        "EffectiveRank.batch_size=256: no rank of critic.Q1, whose last hidden layer has 1024 units, can come out "
+        "above 256, so that a collapse to there stays hidden; leave it open (null) for 4096 transitions"
     ]
     assert wide == automatic == []
     assert (
