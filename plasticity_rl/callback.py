@@ -85,6 +85,10 @@ class RLCallback(pl.Callback):
         """Note which of these constructor arguments are None: the agent fills them in, see :meth:`default_for`."""
         self._left_open |= {name for name, value in arguments.items() if value is None}
 
+    def open_arguments(self) -> frozenset[str]:
+        """Return the names of the arguments that were left to the agent."""
+        return self._left_open
+
     def default_for(self, argument: str, agent: RLModule) -> Any:
         """Return the value of an argument that was left open, e.g. the modules of this agent that it looks at."""
         raise NotImplementedError(f"{type(self).__name__} gives no default of {argument!r}")
@@ -173,6 +177,10 @@ class Intervention(RLCallback):
         """
         self._modules_are_open = modules is None
         return list(published if modules is None else modules)
+
+    def open_arguments(self) -> frozenset[str]:
+        """Return the names of the arguments that were left to the agent."""
+        return super().open_arguments() | (frozenset({"modules"}) if self._modules_are_open else frozenset())
 
     def default_modules(self, agent: RLModule) -> list[str]:
         """Return the modules of this agent to act on where none were named."""
@@ -313,6 +321,10 @@ class Regularizer(Intervention):
             raise UserError(f"{type(self).__name__}.coefficient={coefficient} must be >= 0")
         self.coefficient, self.modules = coefficient, self.named_or_open(modules, self.published_modules)
         self._loss_is_open, self.loss = loss is None, loss or "critic"
+
+    def open_arguments(self) -> frozenset[str]:
+        """Return the names of the arguments that were left to the agent."""
+        return super().open_arguments() | (frozenset({"loss"}) if self._loss_is_open else frozenset())
 
     def default_modules(self, agent: RLModule) -> list[str]:
         """Return the module of the values."""

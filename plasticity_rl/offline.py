@@ -262,6 +262,8 @@ def measure(agent: RLModule, probes: Sequence[Probe]) -> dict[str, float]:
     Most are measured on the weights as they are. Those that watch an update (FAU on the training batch, churn) get one,
     on a probe batch of the training's size; gradients are those of this update too. Then the weights are put back.
     """
+    for probe in probes:
+        probe.resolve(agent)
     watching = [probe for probe in probes if probe.watches_update]
     with _weights_kept(agent):
         for probe in watching:

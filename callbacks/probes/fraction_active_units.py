@@ -86,6 +86,11 @@ class FractionActiveUnits(Probe):
         """Return the modules that have hidden units."""
         return agent.networks_with_units() if argument == "modules" else super().default_for(argument, agent)
 
+    def resolve(self, agent: RLModule) -> None:
+        """Fill in the modules, for the counter too."""
+        super().resolve(agent)
+        self._counter.modules = self.modules
+
     def tags(self) -> frozenset[str]:
         """Return one tag for each module, and one for its layers."""
         return tags_by_module([self.prefix], self.modules, layers=self.per_layer)
@@ -93,7 +98,6 @@ class FractionActiveUnits(Probe):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse unknown modules, and those without hidden units, before training."""
         self.resolve(as_agent(pl_module))
-        self._counter = TrainingActivations(self.modules, self._count)
         self._counter.refuse_unknown(as_agent(pl_module), "FractionActiveUnits.modules")
 
     def begin(self, agent: RLModule) -> None:
