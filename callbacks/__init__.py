@@ -38,18 +38,23 @@ from callbacks.probes.approximate_rank import ApproximateRank
 from callbacks.probes.churn import Churn
 from callbacks.probes.distance_from_init import DistanceFromInit
 from callbacks.probes.dormant_units import DormantUnits
+from callbacks.probes.effective_learning_rate import EffectiveLearningRate
 from callbacks.probes.effective_rank import EffectiveRank
+from callbacks.probes.feature_norm import FeatureNorm
 from callbacks.probes.feature_rank import FeatureRank
 from callbacks.probes.fraction_active_units import FractionActiveUnits
 from callbacks.probes.gradient_covariance import GradientCovariance
 from callbacks.probes.gradient_dormancy import GradientDormancy
 from callbacks.probes.gradient_norm import GradientNorm
+from callbacks.probes.gradient_spectrum import GradientSpectrum
+from callbacks.probes.hessian_spectrum import HessianSpectrum
 from callbacks.probes.hessian_top import HessianTop
 from callbacks.probes.linearized_units import LinearizedUnits
 from callbacks.probes.ntk_rank import NTKRank
 from callbacks.probes.random_target_fit import RandomTargetFit
 from callbacks.probes.srank import SRank
 from callbacks.probes.stable_rank import StableRank
+from callbacks.probes.tanh_saturation import TanhSaturation
 from callbacks.probes.target_statistics import TargetStatistics
 from callbacks.probes.weight_change import WeightChange
 from callbacks.probes.weight_norm import WeightNorm
@@ -67,15 +72,19 @@ __all__ = [
     "DistanceFromInit",
     "DormantRatioPerturbation",
     "DormantUnits",
+    "EffectiveLearningRate",
     "EffectiveRank",
+    "FeatureNorm",
     "FeatureRank",
     "FractionActiveUnits",
     "FrozenEncoder",
     "GradientCovariance",
     "GradientDormancy",
     "GradientNorm",
+    "GradientSpectrum",
     "HareAndTortoise",
     "HeavyPriming",
+    "HessianSpectrum",
     "HessianTop",
     "InFeR",
     "L2Init",
@@ -100,6 +109,7 @@ __all__ = [
     "SpectralNorm",
     "SpectralRegularization",
     "StableRank",
+    "TanhSaturation",
     "TargetStatistics",
     "ToggleAugmentation",
     "WarmStartReplay",

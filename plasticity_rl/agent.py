@@ -65,6 +65,7 @@ class DrQV2(RLModule):
     module_names: tuple[str, ...] = ("encoder", "actor", "critic")
     optimizer_names: tuple[str, ...] = ("encoder", "actor", "critic")
     loss_optimizers = MappingProxyType({"critic": ("encoder", "critic"), "actor": ("actor",)})
+    value_heads = ("critic.Q1", "critic.Q2")
     precisions = ("32-true", "bf16-mixed")
 
     def __init__(

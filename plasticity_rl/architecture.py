@@ -27,7 +27,8 @@ class Architecture(Intervention):
     """An intervention that acts once, in ``build``: law 2 cannot hold for it.
 
     Args:
-        modules: Modules by dotted name.
+        modules: Modules by dotted name; None leaves them to the agent.
+        published: Names in DrQ-v2 from pixels, see :meth:`Intervention.named_or_open`.
 
     Raises:
         UserError: When there are none.
@@ -36,8 +37,10 @@ class Architecture(Intervention):
     family = "architecture"
     inert_arguments: ClassVar[None] = None
 
-    def __init__(self, *, modules: Sequence[str]) -> None:
-        self.modules = list(modules)
+    def __init__(
+        self, *, modules: Sequence[str] | None, published: Sequence[str] = ("encoder", "actor", "critic")
+    ) -> None:
+        self.modules = self.named_or_open(modules, published)
         if not self.modules:
             raise UserError(f"{type(self).__name__}.modules is empty; name at least one module")
 

@@ -53,14 +53,51 @@ class RLCallback(pl.Callback):
     needs_pixels: ClassVar[bool] = False
     """Whether it works on images, so that an agent with state observations must refuse it."""
 
+    _left_open: frozenset[str] = frozenset()
+    _resolved: bool = False
+
+    def leave_open(self, **arguments: Any) -> None:
+        """Note which of these constructor arguments are None: the agent fills them in, see :meth:`default_for`."""
+        self._left_open |= {name for name, value in arguments.items() if value is None}
+
+    def open_arguments(self) -> frozenset[str]:
+        """Return the names of the arguments that were left to the agent."""
+        return self._left_open
+
+    def default_for(self, argument: str, agent: RLModule) -> Any:
+        """Return the value of an argument that was left open, e.g. the modules of this agent that it looks at."""
+        raise NotImplementedError(f"{type(self).__name__} gives no default of {argument!r}")
+
+    def resolve(self, agent: RLModule) -> None:
+        """Fill in what was left open, in the order of the constructor; before anything reads the arguments.
+
+        From then on the callback is as if it had been given these values: also its ``state_key``.
+        """
+        for name in (name for name in _parameters(type(self)) if name in self._left_open):  # type: ignore[arg-type]
+            setattr(self, name, self.default_for(name, agent))
+        self._resolved = True
+
+    def tags(self) -> frozenset[str]:
+        """Return the tags that this instance writes, and no other may write too; in a pattern ``*`` is one segment.
+
+        To be called once :meth:`resolve` was. What several instances mean to share (the mark of an event) is left out.
+        """
+        return frozenset()
+
+    def notes(self, agent: RLModule) -> list[str]:
+        """Return what the user should know about this instance at the start of a run, a line each: mostly nothing."""
+        return []
+
     @property
     def name(self) -> str:
         """Snake-case class name, used in tags."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
     def arguments(self) -> dict[str, Any]:
-        """Return the constructor arguments by name."""
-        return {name: getattr(self, name) for name in _parameters(type(self))}  # type: ignore[arg-type]
+        """Return the constructor arguments by name; None for what was left open and the agent has not filled in yet."""
+        unknown = frozenset() if self._resolved else self._left_open
+        names = _parameters(type(self))  # type: ignore[arg-type]
+        return {name: None if name in unknown else getattr(self, name) for name in names}
 
     @property
     def state_key(self) -> str:
@@ -111,11 +148,40 @@ class Intervention(RLCallback):
     Where an activation pins that (``HiddenActivation.pinned``) it would act always or never, and is refused.
     """
 
+    modules: list[str]
+    """Modules by dotted name, of those that act on modules."""
+
     fills_replay: bool = False
     """Whether it puts transitions into the replay before the seed phase, which then may be shorter than a batch."""
 
     stage: ClassVar[str] = BUILD_STAGES[0]
     """One of ``BUILD_STAGES``; orders what several interventions of family architecture build."""
+
+    _modules_are_open: bool = False
+
+    def named_or_open(self, modules: Sequence[str] | None, published: Sequence[str]) -> list[str]:
+        """Return the modules that were named, or those of the published agent until the agent gives its own.
+
+        Args:
+            modules: As given to the constructor; None where they are left to the agent.
+            published: Names in DrQ-v2 from pixels: what the callback acts on where nobody calls :meth:`resolve`.
+        """
+        self._modules_are_open = modules is None
+        return list(published if modules is None else modules)
+
+    def open_arguments(self) -> frozenset[str]:
+        """Return the names of the arguments that were left to the agent."""
+        return super().open_arguments() | (frozenset({"modules"}) if self._modules_are_open else frozenset())
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the modules of this agent to act on where none were named."""
+        return agent.networks()
+
+    def resolve(self, agent: RLModule) -> None:
+        """Take the modules of this agent where none were named."""
+        super().resolve(agent)
+        if self._modules_are_open:
+            self.modules = self.default_modules(agent)
 
     def mutates(self, agent: RLModule) -> Mutation:
         """Return what its events may change."""
@@ -257,8 +323,9 @@ class Regularizer(Intervention):
 
     Args:
         coefficient: Weight of the penalty, >= 0.
-        modules: Modules by dotted name that the penalty looks at.
-        loss: Loss that it is added to: ``critic`` (which also trains the encoder) or ``actor``.
+        modules: Modules by dotted name that the penalty looks at; None for the module of the values.
+        loss: Loss that it is added to: ``critic`` (which also trains the encoder) or ``actor``; None for that of the
+            values.
 
     Raises:
         UserError: When the coefficient is negative.
@@ -266,15 +333,35 @@ class Regularizer(Intervention):
 
     family = "regularizer"
     writes = frozenset({"loss"})
+    published_modules: ClassVar[tuple[str, ...]] = ("critic",)
 
-    def __init__(self, *, coefficient: float, modules: Sequence[str], loss: str) -> None:
+    def __init__(self, *, coefficient: float, modules: Sequence[str] | None, loss: str | None) -> None:
         if not coefficient >= 0:  # nan too
             raise UserError(f"{type(self).__name__}.coefficient={coefficient} must be >= 0")
-        self.coefficient, self.modules, self.loss = coefficient, list(modules), loss
+        self.coefficient, self.modules = coefficient, self.named_or_open(modules, self.published_modules)
+        self._loss_is_open, self.loss = loss is None, loss or "critic"
+
+    def open_arguments(self) -> frozenset[str]:
+        """Return the names of the arguments that were left to the agent."""
+        return super().open_arguments() | (frozenset({"loss"}) if self._loss_is_open else frozenset())
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the module of the values."""
+        return [agent.value_module]
+
+    def resolve(self, agent: RLModule) -> None:
+        """Take the modules of this agent, and the loss of its values, where none were named."""
+        super().resolve(agent)
+        if self._loss_is_open:
+            self.loss = agent.loss_that_trains(agent.value_module)
 
     def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         """Return the unweighted penalty, a scalar with gradient; for ``batch`` see :meth:`RLModule.add_loss_term`."""
         raise NotImplementedError
+
+    def tags(self) -> frozenset[str]:
+        """Return the tag of the term."""
+        return frozenset([f"intervention/{self.name}/{'+'.join(self.modules)}/loss"] if self.coefficient > 0 else [])
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse wrong names before anything is trained."""

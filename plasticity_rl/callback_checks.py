@@ -37,6 +37,25 @@ def refuse_conflicts(agent: RLModule, interventions: Sequence[Intervention]) -> 
             raise UserError(f"{type(one).__name__} cannot run beside {type(two).__name__}: {reason}")
 
 
+def refuse_shared_tags(callbacks: Iterable[RLCallback]) -> None:
+    """Raise UserError naming the first two that would write one tag, each over what the other wrote, and what differs.
+
+    Args:
+        callbacks: All of a run, resolved: see :meth:`RLCallback.resolve`.
+    """
+    for one, two in itertools.combinations(callbacks, 2):
+        shared = sorted(one.tags() & two.tags())
+        if shared:
+            alike = type(one) is type(two)
+            kinds = f"two {type(one).__name__}" if alike else f"{type(one).__name__} and {type(two).__name__}"
+            theirs = two.arguments()
+            other = [f"{k}={v} and {theirs[k]}" for k, v in one.arguments().items() if k in theirs and v != theirs[k]]
+            raise UserError(
+                f"{kinds} (with {', '.join(other) or 'equal arguments'}) would both write {shared[0]!r}, one over the "
+                "other; remove one, or name other modules in it"
+            )
+
+
 def refuse_without_pixels(callbacks: Iterable[RLCallback], observation_key: str) -> None:
     """Raise UserError naming the first callback that needs images, unless that is what the agent observes."""
     for callback in callbacks:

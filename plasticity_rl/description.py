@@ -88,7 +88,8 @@ def first_columns(callbacks: Iterable[pl.Callback]) -> list[str]:
         if isinstance(callback, Intervention):
             parameters = inspect.signature(type(callback)).parameters
             defaults = {name: plain(parameter.default) for name, parameter in parameters.items()}
-            chosen = {name for name, value in callback.arguments().items() if plain(value) != defaults[name]}
+            given = {k: v for k, v in callback.arguments().items() if k not in callback.open_arguments()}
+            chosen = {name for name, value in given.items() if plain(value) != defaults[name]}
             keys += [f"{prefix}/{name}" for name in sorted(chosen)]
     return keys
 

@@ -28,13 +28,14 @@ class DormantUnitIntervention(UnitIntervention, UpdateIntervention):
 
     acts_on = "dormancy"
 
-    def __init__(self, *, modules: Sequence[str], tau: float, every_n_updates: int, batch_size: int) -> None:
+    def __init__(self, *, modules: Sequence[str] | None, tau: float, every_n_updates: int, batch_size: int) -> None:
         super().__init__(every_n_updates=every_n_updates)
         if not 0 <= tau < 1:
             raise UserError(f"{type(self).__name__}.tau={tau} must be in [0, 1): at 1 an average unit is dormant")
         if batch_size < 1:
             raise UserError(f"{type(self).__name__}.batch_size={batch_size} must be a whole number >= 1")
-        self.modules, self.tau, self.batch_size = list(modules), tau, batch_size
+        self.modules = self.named_or_open(modules, ("encoder", "actor", "critic"))
+        self.tau, self.batch_size = tau, batch_size
 
     def find_dormant(self, agent: RLModule) -> dict[str, dict[str, tuple[UnitLayer, Tensor]]]:
         """Return the dormant units: module, name of the unit layer, the layer and a bool mask ``(n,)``."""

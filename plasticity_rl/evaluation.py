@@ -35,6 +35,9 @@ class Episode:
         frames: The newest frame of every observation, uint8 ``(3, height, width)`` each; empty unless asked for.
         rewards: Rewards in the order of time, one per env step.
         first_observation: ``(*obs_shape)``, on the CPU.
+        last_observation: The one after the last action, likewise.
+        terminated: Whether nothing follows the last reward, instead of a time limit having cut the episode.
+        observations: Those that were acted on, in the order of time, likewise; empty for images, which are too large.
     """
 
     episode_return: float
@@ -42,6 +45,9 @@ class Episode:
     frames: list[Tensor] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     first_observation: Tensor | None = None
+    last_observation: Tensor | None = None
+    terminated: bool = False
+    observations: list[Tensor] = field(default_factory=list)
 
 
 # Lightning validates in inference mode, whose tensors (the env's frame stack) cannot be edited outside it later.
@@ -67,11 +73,16 @@ def play_episode(
     step = env.reset()
     rewards: list[float] = []
     first_observation = step[observation].cpu().clone()
+    observations: list[Tensor] = []
     frames = [step["pixels"][-3:].clone()] if keep_frames else []
     while True:
+        observations += [step[observation].cpu().clone()] if observation == "state" else []
         step = env.step(step.set("action", policy(step[observation][None])[0]))["next"]
         rewards.append(float(step["reward"]))
         if keep_frames:
             frames.append(step["pixels"][-3:].clone())
         if bool(step["done"]):
-            return Episode(sum(rewards), len(rewards), frames, rewards, first_observation)
+            last, terminated = step[observation].cpu().clone(), bool(step["terminated"])
+            return Episode(
+                sum(rewards), len(rewards), frames, rewards, first_observation, last, terminated, observations
+            )

@@ -34,7 +34,7 @@ class BatchProbe(ModuleProbe):
 
     least_batch_size = 1
 
-    def __init__(self, *, every_n_updates: int, modules: Sequence[str], batch_size: int) -> None:
+    def __init__(self, *, every_n_updates: int, modules: Sequence[str] | None, batch_size: int) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules)
         if batch_size < self.least_batch_size:
             raise UserError(
@@ -66,16 +66,38 @@ class LossProbe(BatchProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name.
-        loss: One of the agent's losses.
+        modules: Modules by dotted name; None for the networks that the loss trains.
+        loss: One of the agent's losses; None for that of the values.
         batch_size: Transitions in the probe batch.
     """
 
     reads = frozenset({"gradients"})
 
-    def __init__(self, *, every_n_updates: int, modules: Sequence[str], loss: str, batch_size: int) -> None:
+    loss: str
+
+    def __init__(
+        self, *, every_n_updates: int, modules: Sequence[str] | None, loss: str | None, batch_size: int
+    ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
-        self.loss = loss
+        self.loss = loss or ""
+        self.leave_open(loss=loss)
+
+    def default_for(self, argument: str, agent: RLModule) -> Any:
+        """Return the loss of the values, or the networks that the loss trains."""
+        if argument == "loss":
+            return agent.loss_that_trains(agent.value_module)
+        return super().default_for(argument, agent)
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the networks that the loss trains."""
+        known = self.loss in agent.loss_optimizers  # another one is refused in setup, by a better message
+        return agent.networks_trained_by(self.loss) if known else agent.networks()
+
+    def resolve(self, agent: RLModule) -> None:
+        """Fill in the loss before the modules, which depend on it."""
+        if "loss" in self._left_open:
+            self.loss = self.default_for("loss", agent)
+        super().resolve(agent)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse unknown modules and losses before training."""
@@ -89,16 +111,30 @@ class OutputProbe(BatchProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        output: Top-level module.
-        modules: Modules by dotted name; their weights vary, all others stay as they are.
+        output: Top-level module; None for that of the values.
+        modules: Modules by dotted name; their weights vary, all others stay as they are. None for the networks that
+            the output's loss trains.
         batch_size: Transitions in the probe batch.
     """
 
     reads = frozenset({"gradients"})
 
-    def __init__(self, *, every_n_updates: int, output: str, modules: Sequence[str], batch_size: int) -> None:
+    output: str
+
+    def __init__(
+        self, *, every_n_updates: int, output: str | None, modules: Sequence[str] | None, batch_size: int
+    ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
-        self.output = output
+        self.output = output or ""
+        self.leave_open(output=output)
+
+    def default_for(self, argument: str, agent: RLModule) -> Any:
+        """Return the module of the values, or the networks that the output's loss trains."""
+        return agent.value_module if argument == "output" else super().default_for(argument, agent)
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the networks that the output's loss trains."""
+        return agent.networks_trained_by(agent.loss_that_trains(self.output))
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse unknown modules and outputs before training."""

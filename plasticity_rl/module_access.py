@@ -25,6 +25,13 @@ class ModuleAccess(pl.LightningModule):
     loss_optimizers: Mapping[str, tuple[str, ...]] = {}
     """Names of the losses that callbacks may add to, each with the optimizers that step on it."""
 
+    value_module: str = "critic"
+    """Top-level module that puts out the values."""
+    value_heads: tuple[str, ...] = ()
+    """Its parts that each put out one value, e.g. ``("critic.Q1", "critic.Q2")``; empty where it is a single one."""
+    policy_module: str | None = "actor"
+    """Top-level module that puts out actions in [-1, 1], or None."""
+
     lr: float
     """Learning rate of the optimizers."""
 
@@ -46,6 +53,41 @@ class ModuleAccess(pl.LightningModule):
                 pass
         names = [f"{top}.{sub}".rstrip(".") for top in self.module_names for sub, _ in _children(getattr(self, top))]
         raise UserError(f"no module {name!r} in {type(self).__name__}; there are {names}.{suggestion(name, names)}")
+
+    def networks(self) -> list[str]:
+        """Return the top-level modules that have layers of weights: what there is to look at; no temperature."""
+        names = self.module_names
+        return [name for name in names if any(p.ndim > 1 for p in getattr(self, name).parameters())]
+
+    def networks_with_units(self) -> list[str]:
+        """Return those of :meth:`networks` that have hidden activation layers."""
+        return [name for name in self.networks() if self.activation_layers(name)]
+
+    def feature_networks(self) -> list[str]:
+        """Return those of :meth:`networks_with_units`, every value head by itself: each has one last hidden layer."""
+        heads = {self.value_module: list(self.value_heads)} if self.value_heads else {}
+        return [part for name in self.networks_with_units() for part in heads.get(name, [name])]
+
+    def heads(self) -> list[str]:
+        """Return the top-level modules that put out actions or values."""
+        return [name for name in self.module_names if name in (self.policy_module, self.value_module)]
+
+    def networks_trained_by(self, loss: str) -> list[str]:
+        """Return those of :meth:`networks` that the optimizers of a loss step on."""
+        # Optimizers of its own: those of the Trainer do not exist before training.
+        optimizers: Any = self.configure_optimizers()
+        chosen = [optimizers[self.optimizer_names.index(name)] for name in self.loss_optimizers[loss]]
+        trained = {id(p) for optimizer in chosen for group in optimizer.param_groups for p in group["params"]}
+        return [n for n in self.networks() if any(id(p) in trained for p in getattr(self, n).parameters())]
+
+    def loss_that_trains(self, name: str) -> str:
+        """Return the loss whose optimizers step on a top-level module; the agent's first where none does."""
+        top = name.partition(".")[0]
+        return next((loss for loss in self.loss_optimizers if top in self.networks_trained_by(loss)), self.first_loss())
+
+    def first_loss(self) -> str:
+        """Return the name of the agent's first loss."""
+        return next(iter(self.loss_optimizers))
 
     def target_of(self, name: str) -> nn.Module | None:
         """Return the target network's twin of module ``name``, or None where the agent keeps no target of it."""

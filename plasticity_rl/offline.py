@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from plasticity_rl.callback import Intervention, Probe, RLCallback
 from plasticity_rl.checkpoint_io import AtomicCheckpointIO, read_checkpoint
-from plasticity_rl.cli import quiet, restore_only
+from plasticity_rl.cli import RestoredRun, quiet, restore_only
 from plasticity_rl.data import RLDataModule
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.ranks import saved_world_size
@@ -64,6 +64,7 @@ def measure_checkpoint(
     path: str | Path,
     probes: Sequence[str] | None = None,
     *,
+    modules: Sequence[str] | None = None,
     rollout_frames: int = 2000,
 ) -> Measurement:
     """Measure a checkpoint of this framework.
@@ -75,6 +76,8 @@ def measure_checkpoint(
     Args:
         path: A ``.ckpt`` file in the folder ``checkpoints/`` of its run.
         probes: Class names in ``callbacks``; None for all that can be measured.
+        modules: Modules by dotted name to measure instead of those of the run or of the defaults; probes that do not
+            measure by module are then left out, unless they are named. None for the probes' own.
         rollout_frames: Env frames to collect where there is no replay.
 
     Raises:
@@ -88,7 +91,9 @@ def measure_checkpoint(
     quiet()
     restored = restore_only(path)
     result = Measurement(str(path), restored.data.task)
-    chosen = choose_probes(probes, restored.callbacks, checkpoint.get("callbacks", {}), result.skipped)
+    for name in modules or ():
+        restored.agent.module(name)  # refuses one that does not exist
+    chosen = choose_probes(probes, restored, checkpoint.get("callbacks", {}), result.skipped, modules)
     chosen = [probe for probe in chosen if _accepts(probe, restored.agent, result, explicit=probes is not None)]
     session = _Session(chosen, result, rollout_frames, Path(restored.run_dir))
     interventions = [callback for callback in restored.callbacks if isinstance(callback, Intervention)]
@@ -98,17 +103,19 @@ def measure_checkpoint(
 
 def choose_probes(
     names: Sequence[str] | None,
-    of_run: Sequence[pl.Callback],
+    run: RestoredRun,
     saved: Mapping[str, Any],
     skipped: dict[str, str],
+    modules: Sequence[str] | None = None,
 ) -> list[Probe]:
     """Return the probes to measure: those of the run, and the others with their defaults.
 
     Args:
         names: Class names, or None for all.
-        of_run: Callbacks of the run.
+        run: Its agent and callbacks.
         saved: Callback states in the checkpoint, by key.
         skipped: Filled with the reasons for leaving one out.
+        modules: Modules to measure, or None for the probes' own.
 
     Raises:
         UserError: When there is no probe of a name, or it cannot be measured.
@@ -116,14 +123,21 @@ def choose_probes(
     package = importlib.import_module(PACKAGE)
     exported = {name: getattr(package, name) for name in package.__all__}
     known = {name: cls for name, cls in exported.items() if issubclass(cls, Probe)}
-    own = [callback for callback in of_run if isinstance(callback, Probe)]
+    own = [callback for callback in run.callbacks if isinstance(callback, Probe)]
     known |= {type(probe).__name__: type(probe) for probe in own}
     for name in names or ():
         if name not in known:
             raise UserError(f"--probes {name}: no such probe; there are {', '.join(known)}.{suggestion(name, known)}")
     chosen: list[Probe] = []
     for name in known if names is None else dict.fromkeys(names):
-        for probe in [probe for probe in own if type(probe).__name__ == name] or [known[name]()]:
+        probes = [probe for probe in own if type(probe).__name__ == name] or [known[name]()]
+        if modules is not None and "modules" in probes[0].arguments():
+            probes = [type(probe)(**{**probe.arguments(), "modules": list(modules)}) for probe in probes[:1]]
+        elif modules is not None and names is None:
+            skipped[name] = "does not measure by module"
+            continue
+        for probe in probes:
+            probe.resolve(run.agent)
             reason = _needs_history(probe, saved)
             if reason and names is not None:
                 raise UserError(f"--probes {name}: {reason}")
@@ -145,10 +159,9 @@ def _needs_history(probe: Probe, saved: Mapping[str, Any]) -> str:
 
 
 def _accepts(probe: Probe, agent: RLModule, result: Measurement, *, explicit: bool) -> bool:
-    """Whether a probe's modules exist in the agent; a probe that was named must fit."""
+    """Whether a probe fits the agent, its modules and losses; a probe that was named must."""
     try:
-        for name in getattr(probe, "modules", ()):
-            agent.module(name)
+        probe.setup(None, agent, "fit")  # type: ignore[arg-type]  # probes look at the agent, of which no Trainer knows
     except UserError as error:
         if explicit:
             raise
@@ -249,6 +262,8 @@ def measure(agent: RLModule, probes: Sequence[Probe]) -> dict[str, float]:
     Most are measured on the weights as they are. Those that watch an update (FAU on the training batch, churn) get one,
     on a probe batch of the training's size; gradients are those of this update too. Then the weights are put back.
     """
+    for probe in probes:
+        probe.resolve(agent)
     watching = [probe for probe in probes if probe.watches_update]
     with _weights_kept(agent):
         for probe in watching:

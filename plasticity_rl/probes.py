@@ -9,7 +9,7 @@ has its own. What is subtracted or waits counts nowhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import lightning.pytorch as pl
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from plasticity_rl.callback import Probe, as_agent
 from plasticity_rl.errors import UserError
-from plasticity_rl.layers import ADDED, COMPUTES, EVERYWHERE, FIRST, LEARNS, Part
+from plasticity_rl.feature_batches import LEAST, automatic_batch_size, feature_shape, last_features
+from plasticity_rl.layers import ADDED, COMPUTES, EVERYWHERE, FIRST, Part
 from plasticity_rl.measures import NotFiniteError, Spectrum, distance, spectrum
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.tensorboard_layout import Layout, by_module
@@ -32,15 +33,27 @@ class ModuleProbe(Probe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name.
+        modules: Modules by dotted name; None for those of the agent that there is something to see of.
     """
 
-    def __init__(self, *, every_n_updates: int, modules: Sequence[str]) -> None:
+    modules: list[str]
+
+    def __init__(self, *, every_n_updates: int, modules: Sequence[str] | None) -> None:
         super().__init__(every_n_updates=every_n_updates)
-        self.modules = list(modules)
+        self.modules = [] if modules is None else list(modules)
+        self.leave_open(modules=modules)
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the modules to look at where none are named."""
+        return agent.networks()
+
+    def default_for(self, argument: str, agent: RLModule) -> Any:
+        """Return the agent's modules."""
+        return self.default_modules(agent) if argument == "modules" else super().default_for(argument, agent)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse unknown modules before training."""
+        self.resolve(as_agent(pl_module))
         if not self.modules:
             raise UserError(f"{type(self).__name__}.modules is empty; name at least one module")
         for name in self.modules:
@@ -52,7 +65,7 @@ class ActivationProbe(ModuleProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name, each with a hidden ReLU layer.
+        modules: Modules by dotted name, each with a hidden ReLU layer; None for all that have one.
         batch_size: Transitions in the probe batch.
 
     Raises:
@@ -61,11 +74,15 @@ class ActivationProbe(ModuleProbe):
 
     reads = frozenset({"units"})
 
-    def __init__(self, *, every_n_updates: int, modules: Sequence[str], batch_size: int) -> None:
+    def __init__(self, *, every_n_updates: int, modules: Sequence[str] | None, batch_size: int) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules)
         if batch_size < 1:
             raise UserError(f"{type(self).__name__}.batch_size={batch_size} must be a whole number >= 1")
         self.batch_size = batch_size
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the modules that have hidden units."""
+        return agent.networks_with_units()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse unknown modules, and those without hidden units, before training."""
@@ -84,21 +101,31 @@ class RankProbe(ActivationProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name, each with a hidden ReLU layer.
-        batch_size: Transitions in the probe batch; no rank can exceed it.
+        modules: Modules by dotted name, each with a hidden ReLU layer; None for all that have one, every value head by
+            itself.
+        batch_size: Transitions in the probe batch; no rank can exceed it. None takes four for every unit of the layer,
+            at least 256 (see :func:`automatic_batch_size`).
     """
 
     reads = frozenset({"features"})
+    batch_size: int | None  # type: ignore[assignment]
+
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 4, "batch_size": 20}
 
     def __init__(
         self,
         *,
         every_n_updates: int = 1000,
-        modules: Sequence[str] = ("encoder", "actor", "critic.Q1", "critic.Q2"),
-        batch_size: int = 256,
+        modules: Sequence[str] | None = None,
+        batch_size: int | None = None,
     ) -> None:
-        super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
+        checked = LEAST if batch_size is None else batch_size
+        super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=checked)
+        self.batch_size = batch_size
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the modules that have hidden units, every value head by itself."""
+        return agent.feature_networks()
 
     @property
     def tag(self) -> str:
@@ -108,6 +135,23 @@ class RankProbe(ActivationProbe):
     def charts(self) -> Layout:
         """Return a chart for each module, which all ranks share."""
         return by_module(self.modules, "Ranks of the features", f"{self.tag}/{{}}")
+
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module."""
+        return frozenset(f"{self.tag}/{name}" for name in self.modules)
+
+    def notes(self, agent: RLModule) -> list[str]:
+        """Return one line for every module of which the batch shows less than the layer has units."""
+        if self.batch_size is None:
+            return []
+        shapes = {name: feature_shape(agent, name) for name in self.modules}
+        return [
+            f"{type(self).__name__}.batch_size={self.batch_size}: no rank of {name}, whose last hidden layer has "
+            f"{shape[1]} units, can come out above {self.batch_size}, so that a collapse to there stays hidden; leave "
+            f"it open (null) for {automatic_batch_size(shape, agent.data.capacity)} transitions"
+            for name, shape in shapes.items()
+            if len(shape) == 2 and self.batch_size < min(shape[1], agent.data.capacity)
+        ]
 
     def rank(self, features: Spectrum) -> float:
         """Return the rank of the features with this spectrum."""
@@ -122,17 +166,20 @@ class RankProbe(ActivationProbe):
         return {f"{self.tag}/{name}": or_nan(rank, name) for name in self.modules}
 
 
-def feature_spectrum(agent: RLModule, name: str, batch_size: int) -> Spectrum:
+def feature_spectrum(agent: RLModule, name: str, batch_size: int | None) -> Spectrum:
     """Return the spectrum of a module's features on the probe batch, computed once for all probes of an update.
+
+    Args:
+        agent: Attached to a Trainer and a replay.
+        name: Module by dotted name.
+        batch_size: Transitions, or None for as many as the layer's width asks for.
 
     Raises:
         NotFiniteError: When the features hold NaN or infinity.
     """
 
     def compute() -> Spectrum:
-        outputs = agent.probe_activations(name, batch_size)
-        learning = [path for path in agent.activation_layers(name, LEARNS) if path in outputs]
-        return spectrum(outputs[learning[-1]])
+        return spectrum(last_features(agent, name, batch_size))
 
     return agent.once_per_update(("spectrum", name, batch_size), compute)
 
@@ -170,6 +217,12 @@ def numbers_of_module(
     }
 
 
+def tags_by_module(tags: Iterable[str], modules: Iterable[str], *, layers: bool) -> frozenset[str]:
+    """Return ``<tag>/<module>`` for all tags and modules, and below it ``added`` or, with ``layers``, ``*``."""
+    own = [f"{tag}/{name}" for tag in tags for name in modules]
+    return frozenset([*own, *(f"{tag}/{'*' if layers else 'added'}" for tag in own)])
+
+
 class WeightProbe(ModuleProbe):
     """A norm over the weights in use of chosen modules, logged for every module and every layer.
 
@@ -180,7 +233,7 @@ class WeightProbe(ModuleProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name.
+        modules: Modules by dotted name; None for all networks of the agent.
         per_layer: Whether to log every layer as well.
     """
 
@@ -191,11 +244,15 @@ class WeightProbe(ModuleProbe):
         self,
         *,
         every_n_updates: int = 1000,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         per_layer: bool = True,
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules)
         self.per_layer = per_layer
+
+    def tags_of(self, *tags: str) -> frozenset[str]:
+        """Return what :meth:`scalars` writes under these tags."""
+        return tags_by_module(tags, self.modules, layers=self.per_layer)
 
     def weights_of(self, layer: nn.Module) -> Mapping[str, Tensor]:
         """Return what counts of a layer, by name: its parameters as it computes with them."""
@@ -231,7 +288,7 @@ class WeightDistanceProbe(WeightProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name.
+        modules: Modules by dotted name; None for all networks of the agent.
         per_layer: Whether to log every layer as well.
     """
 
@@ -242,7 +299,7 @@ class WeightDistanceProbe(WeightProbe):
         self,
         *,
         every_n_updates: int = 1000,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         per_layer: bool = True,
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, per_layer=per_layer)
@@ -265,6 +322,10 @@ class WeightDistanceProbe(WeightProbe):
         for name in self.modules:
             for own in self.by_layer(agent, name, EVERYWHERE).values():
                 self._origin |= {key: value.detach().clone() for key, value in own.items()}
+
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module, and one for its layers."""
+        return self.tags_of(self.name)
 
     def distances(self, tag: str, agent: RLModule) -> dict[str, Any]:
         """Return the distances of every module and layer under ``<tag>/...``."""

@@ -21,7 +21,7 @@ from plasticity_rl import logging as rl_logging
 from plasticity_rl import ranks
 from plasticity_rl.activations import evaluation_mode
 from plasticity_rl.callback import Intervention, LossTerm, RLCallback, in_order
-from plasticity_rl.callback_checks import refuse_conflicts, refuse_without_pixels
+from plasticity_rl.callback_checks import refuse_conflicts, refuse_doubles, refuse_shared_tags, refuse_without_pixels
 from plasticity_rl.checkpoint_io import refuse_other_architecture
 from plasticity_rl.description import describe
 from plasticity_rl.errors import UserError
@@ -201,6 +201,17 @@ class RLModule(TellsOfJumps):
         """Return the targets ``(B, 1)`` of the values, without gradient; arguments as of :meth:`loss_on`."""
         raise NotImplementedError
 
+    def value_bonus(self, observations: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Return what the values count at an observation beside the reward ``(B,)``, or None for nothing.
+
+        That is the weighted entropy of the policy in agents whose values are soft.
+
+        Args:
+            observations: ``(B, *obs_shape)``.
+            generator: Source of noise, on the agent's device.
+        """
+        return None
+
     def update(self, batch: TensorDictBase) -> TensorDictBase:
         """Do one gradient update on ``batch`` and return detached metrics by log tag; counts nothing."""
         raise NotImplementedError
@@ -281,13 +292,19 @@ class RLModule(TellsOfJumps):
         """Refuse callbacks that cannot run together, then let them change the architecture, once per agent.
 
         Raises:
-            UserError: When two of them conflict, one needs pixels that the agent does not see, or the agent was built
-                with others before.
+            UserError: When two of them conflict or would write one tag, one needs pixels that the agent does not see,
+                or the agent was built with others before.
         """
+        callbacks = list(callbacks)
+        for callback in callbacks:
+            if isinstance(callback, RLCallback):
+                callback.resolve(self)
+        refuse_doubles(callbacks)
         ours = in_order(callbacks)
         refuse_without_pixels(ours, self.observation_key)
         interventions = [callback for callback in ours if isinstance(callback, Intervention)]
         refuse_conflicts(self, interventions)
+        refuse_shared_tags(ours)
         builders = [callback for callback in interventions if callback.builds]
         keys = [callback.state_key for callback in builders]
         if self._built and self._built != keys:

@@ -21,7 +21,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from plasticity_rl.callback import as_agent
+from plasticity_rl.callback import as_agent, in_order
 from plasticity_rl.callback_checks import idle_schedules
 from plasticity_rl.checkpoint_io import versions
 from plasticity_rl.errors import UserError
@@ -154,7 +154,8 @@ class RunFolder(pl.Callback):
         self._claimed.write(OmegaConf.to_yaml(OmegaConf.create([describe_start(as_agent(pl_module).env_frames)])))
         self._claimed.flush()
         self._started = True
-        for note in idle_schedules(trainer.callbacks, as_agent(pl_module)):  # type: ignore[attr-defined]
+        callbacks, agent = trainer.callbacks, as_agent(pl_module)  # type: ignore[attr-defined]
+        for note in [*idle_schedules(callbacks, agent), *(n for c in in_order(callbacks) for n in c.notes(agent))]:
             print(f"warning: {note}", file=sys.stderr)
         _print_where_to_look(trainer)
         data = as_agent(pl_module).data

@@ -18,6 +18,8 @@ from plasticity_rl.rl_module import RLModule
 from plasticity_rl.sac_loss import ModularSACLoss, SquashedGaussian
 
 LOG_STD_BOUNDS = (-20.0, 2.0)
+ENTROPY_DRAWS = 64
+"""Draws for the entropy of the policy at one state, which has no closed form behind a tanh."""
 MAX_TEMPERATURE = 1e6
 """Of the entropy's initial weight, and of the entropy in nats that it is tuned to: far beyond, float32 overflows."""
 
@@ -59,6 +61,7 @@ class SAC(RLModule):
     module_names = ("actor", "critic", "temperature")
     optimizer_names = ("actor", "critic", "temperature")
     loss_optimizers = MappingProxyType({"critic": ("critic",), "actor": ("actor",)})
+    value_heads = ("critic.Q1", "critic.Q2")
 
     def __init__(
         self,
@@ -189,6 +192,14 @@ class SAC(RLModule):
     def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
         """Return the soft clipped double-Q targets ``(B, 1)`` of :meth:`update` on ``batch``."""
         return self._sac_loss(generator).td_target(_with_columns(batch))
+
+    @torch.no_grad()
+    def value_bonus(self, observations: Tensor, generator: torch.Generator) -> Tensor:
+        """Return ``alpha * H(policy(.|s))`` ``(B,)``, the entropy as the mean of ``-log p`` over 64 draws."""
+        mean, log_std = self.actor(observations)
+        shape = (ENTROPY_DRAWS, *mean.shape)
+        draws = SquashedGaussian(mean.expand(shape), log_std.expand(shape), generator)
+        return -self.temperature.log_alpha.exp() * draws.rsample_and_log_prob()[1].mean(0)
 
     def _sac_loss(self, generator: torch.Generator) -> ModularSACLoss:
         if not self._loss:

@@ -68,13 +68,18 @@ class RecordingUnitIntervention(UnitIntervention):
     """Keeps a record of every hidden unit, from the training batch of every update. It costs no forward pass.
 
     Args:
-        modules: Modules by dotted name.
+        modules: Modules by dotted name; None for all networks of the agent.
     """
 
-    def __init__(self, *, modules: Sequence[str]) -> None:
-        self.modules = list(modules)
+    def __init__(self, *, modules: Sequence[str] | None) -> None:
+        self.modules = self.named_or_open(modules, ("encoder", "actor", "critic"))
         self._activations = TrainingActivations(self.modules, self.read)
         self._readers: dict[str, list[Reader]] = {}
+
+    def resolve(self, agent: RLModule) -> None:
+        """Take the modules of this agent where none were named."""
+        super().resolve(agent)
+        self._activations.modules = self.modules
 
     def read(self, output: Tensor) -> Tensor:
         """Return what is recorded of a layer's output ``(B, outputs, ...)``: float32 ``(quantities, outputs)``."""

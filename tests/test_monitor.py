@@ -101,7 +101,7 @@ def test_what_nobody_measures_has_no_chart():
 
 
 def test_charts_of_dormant_units_hold_one_threshold_each():
-    found = layout([DormantUnits(taus=[0.1])])
+    found = layout([DormantUnits(taus=[0.1], modules=["encoder", "actor", "critic"])])
     (pattern, _) = found["Plasticity"]["Dormant units (tau 0.1), and events"]
     assert re.fullmatch(pattern, "dormant/critic/tau_0.1")
     for tag in ("dormant/critic/tau_0.25", "dormant/critic/Q1.1/tau_0.1", "dormant/critic/tau_0x1"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_runs import append_callbacks, call, events, fit_tiny_cli, scalar_points, tree
+from cli_runs import TINY_SAC, append_callbacks, call, events, fit_tiny_cli, scalar_points, tree
 from helpers import fit_tiny
 from run_state import fingerprint
 
@@ -51,7 +51,8 @@ def test_the_numbers_equal_those_logged_in_training(run_dir, measured):
     assert (measured.env_frames, measured.num_updates, measured.batch, measured.reason) == (200, 80, "replay", "")
     assert measured.skipped == {}
     read = events(run_dir)
-    watching = {tag for tag in measured.scalars if tag.startswith(("fau/", "gradient_", "churn/"))}
+    of_updates = ("fau/", "gradient_", "churn/", "effective_learning_rate/")
+    watching = {tag for tag in measured.scalars if tag.startswith(of_updates)}
     compared = 0
     for tag, value in measured.scalars.items():
         logged = scalar_points(read, tag)
@@ -164,6 +165,28 @@ def test_any_module_gives_what_the_probes_log(tmp_path):
     assert len(compared) == 3
 
 
+def test_a_checkpoint_of_sac_leaves_out_no_probe_that_applies(tmp_path):
+    """And ``--modules`` chooses where all of them look."""
+    result = call("fit", *TINY_SAC, "--max_frames=100", f"--trainer.default_root_dir={tmp_path / 'run'}")
+    assert result.code == 0, result.err
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    found = measure_checkpoint(checkpoint)
+    needs_the_start = {"DistanceFromInit", "WeightChange"}
+    assert found.skipped.keys() == needs_the_start, found.skipped
+    names = {"fau/critic", "rank/srank/critic.Q2", "dormant/actor/tau_0.1", "policy_saturation/actor", "churn/actor"}
+    names |= {"hessian_top/critic/eigenvalue", "ntk/critic/critic/srank", "target/td_error"}
+    assert names <= set(found.scalars)
+    out = tmp_path / "out.json"
+    chosen = call("probe", checkpoint, "--modules", "critic.Q1", "--probes", "SRank", "WeightNorm", "--json", out)
+    assert chosen.code == 0, chosen.err
+    scalars = json.loads(out.read_text())["scalars"]
+    assert {tag for tag in scalars if tag.count("/") < 3} >= {"rank/srank/critic.Q1", "weight_norm/critic.Q1"}
+    assert not any("actor" in tag or "Q2" in tag for tag in scalars)
+    wrong = call("probe", checkpoint, "--modules", "encoder")
+    assert wrong.code == 2
+    assert "no module 'encoder' in SAC; there are" in wrong.err
+
+
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -177,7 +200,7 @@ def test_the_table_and_the_file(last, measured, tmp_path):
     assert [line for line in lines[3:] if re.match(r"\w", line)][:3] == ["encoder", "actor", "critic"]
     row = next(line for line in lines if line.startswith("  weight_norm "))
     assert row.split()[1] == f"{measured.scalars['weight_norm/encoder']:.4g}"
-    assert not any("policy" in line for line in lines)
+    assert not any("policy." in line for line in lines)
     assert any(line.startswith("  ntk/encoder+critic/srank ") for line in lines)
     assert any(line.startswith("  random_target_fit/encoder+critic/gap ") for line in lines)
     content = json.loads(out.read_text())

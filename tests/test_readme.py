@@ -223,4 +223,6 @@ def test_every_written_tag_is_listed(written_tags):
 
 def test_the_charts_that_are_listed_are_those_of_the_layout():
     every_probe = [getattr(callbacks, name)(**getattr(callbacks, name).example_arguments) for name in callbacks.__all__]
+    for probe in every_probe:
+        probe.resolve(tiny_agent(tiny_data()))
     assert first_column("Watch a run") == list(layout(every_probe))

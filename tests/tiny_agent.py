@@ -22,6 +22,7 @@ class TinyAgent(RLModule):
     module_names = ("torso", "policy", "value")
     optimizer_names = ("value_learner", "policy_learner")
     loss_optimizers = MappingProxyType({"td": ("value_learner",), "dpg": ("policy_learner",)})
+    value_module, policy_module = "value", "policy"
 
     def __init__(
         self,

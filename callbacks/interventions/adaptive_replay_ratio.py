@@ -105,6 +105,10 @@ class AdaptiveReplayRatio(Intervention):
         """Return the module whose FAU it watches."""
         return [self.module]
 
+    def tags(self) -> frozenset[str]:
+        """Return the tag of what it watches."""
+        return frozenset([f"intervention/{self.name}/fau"])
+
     def claims(self, agent: RLModule) -> frozenset[str]:
         """Only one intervention may set the replay ratio."""
         return frozenset({"set the replay ratio"})

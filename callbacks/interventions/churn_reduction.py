@@ -84,6 +84,10 @@ class ChurnReduction(Regularizer):
         """Return the constructor arguments; the base class keeps a number where the user left the coefficient open."""
         return {**super().arguments(), "coefficient": self.fixed}
 
+    def tags(self) -> frozenset[str]:
+        """Return the tag of the term."""
+        return frozenset([f"intervention/{self.name}/{self.module}/loss"])
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget the networks of an earlier run."""
         super().setup(trainer, pl_module, stage)

@@ -48,7 +48,8 @@ class ContinualBackprop(RecordingUnitIntervention):
         a step count per weight. Units of a convolution are channels.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for all networks of the agent.
         replacement_rate: Fraction of the mature units of a layer that is replaced per update, in [0, 1]; 0 does
             nothing.
         maturity_threshold: Age in updates up to which a unit is not replaced, >= 0.
@@ -75,7 +76,7 @@ class ContinualBackprop(RecordingUnitIntervention):
     def __init__(
         self,
         *,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         replacement_rate: float = 1e-4,
         maturity_threshold: int = 10_000,
         decay: float = 0.99,
@@ -97,6 +98,10 @@ class ContinualBackprop(RecordingUnitIntervention):
         self._fresh: dict[str, FreshUnits] = {}
         self._replaced: dict[str, int] = {}
         self._logged = 0
+
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module."""
+        return frozenset(f"intervention/{self.name}/replaced/{name}" for name in self.modules)
 
     def mutates(self, agent: RLModule) -> Mutation:
         """Makers and readers of the units with their twins, and the biases of the readers."""

@@ -28,7 +28,8 @@ class CReLU(Architecture):
     Differences from the original: none known.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for the module of the values.
         keep: ``units`` keeps the number of units of every layer and doubles what the next one reads; ``inputs`` keeps
             what the next one reads and halves the units.
 
@@ -41,11 +42,15 @@ class CReLU(Architecture):
     stage = "activations"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic"]}
 
-    def __init__(self, *, modules: Sequence[str] = ("critic",), keep: Literal["units", "inputs"] = "units") -> None:
-        super().__init__(modules=modules)
+    def __init__(self, *, modules: Sequence[str] | None = None, keep: Literal["units", "inputs"] = "units") -> None:
+        super().__init__(modules=modules, published=("critic",))
         if keep not in KEEP:
             raise UserError(f"CReLU.keep={keep!r} must be one of {list(KEEP)}")
         self.keep = keep
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the module of the values."""
+        return [agent.value_module]
 
     @property
     def name(self) -> str:

@@ -24,7 +24,8 @@ class DeepFourierFeatures(Architecture):
         units the larger half is kept, and the next layer is drawn anew as well.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for those that put out actions and values.
     """
 
     reads = frozenset()
@@ -32,8 +33,12 @@ class DeepFourierFeatures(Architecture):
     stage = "activations"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic"]}
 
-    def __init__(self, *, modules: Sequence[str] = ("actor", "critic")) -> None:
-        super().__init__(modules=modules)
+    def __init__(self, *, modules: Sequence[str] | None = None) -> None:
+        super().__init__(modules=modules, published=("actor", "critic"))
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the modules that put out actions and values."""
+        return agent.heads()
 
     def claims(self, agent: RLModule) -> frozenset[str]:
         """Return the activations that it replaces."""

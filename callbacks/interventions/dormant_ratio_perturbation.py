@@ -44,7 +44,7 @@ class DormantRatioPerturbation(ScheduledIntervention):
         the psi of the online network instead of one of its own.
 
     Args:
-        modules: Modules by dotted name that are perturbed.
+        modules: Modules by dotted name that are perturbed; None for all networks of the agent.
         observed: Module whose dormant ratio counts.
         tau: Threshold, in [0, 1).
         rate: How much the factor falls with the ratio, >= 0.
@@ -64,7 +64,7 @@ class DormantRatioPerturbation(ScheduledIntervention):
     def __init__(
         self,
         *,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         observed: str = "actor",
         tau: float = 0.025,
         rate: float = 2.0,
@@ -81,8 +81,13 @@ class DormantRatioPerturbation(ScheduledIntervention):
             )
         if not 0 <= tau < 1 or not rate >= 0:
             raise UserError(f"DormantRatioPerturbation.tau={tau} must be in [0, 1), and rate={rate} must be >= 0")
-        self.modules, self.observed, self.tau, self.rate = list(modules), observed, tau, rate
+        self.modules = self.named_or_open(modules, ("encoder", "actor", "critic"))
+        self.observed, self.tau, self.rate = observed, tau, rate
         self.min_factor, self.max_factor = min_factor, max_factor
+
+    def tags(self) -> frozenset[str]:
+        """Return the tags of the ratio and the factor."""
+        return frozenset(f"intervention/{self.name}/{value}" for value in ("dormant_ratio", "factor"))
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse modules without linear layers before anything is trained."""

@@ -27,7 +27,8 @@ class HareAndTortoise(UpdateIntervention):
     Differences from the original: acting and evaluation use the hare; the target network goes on following the hare.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for all networks of the agent.
         decay: Weight of the old average per update, in [0, 1).
         every_n_updates: Period in gradient updates after which the fast weights become the slow ones.
     """
@@ -41,14 +42,14 @@ class HareAndTortoise(UpdateIntervention):
     def __init__(
         self,
         *,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         decay: float = 0.999,
         every_n_updates: int = 10_000,
     ) -> None:
         super().__init__(every_n_updates=every_n_updates)
         if not 0 <= decay < 1:
             raise UserError(f"HareAndTortoise.decay={decay} must be in [0, 1): at 1 the average never moves")
-        self.modules, self.decay = list(modules), decay
+        self.modules, self.decay = self.named_or_open(modules, ("encoder", "actor", "critic")), decay
         self._fast: dict[str, nn.Parameter] = {}
         self._slow: dict[str, Tensor] = {}
 

@@ -61,6 +61,7 @@ class InFeR(Regularizer):
     """
 
     reads = frozenset({"features", "origin"})
+    published_modules = ("critic.Q1", "critic.Q2")
     example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.1}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
 
@@ -70,8 +71,8 @@ class InFeR(Regularizer):
         coefficient: float = 0.1,
         num_heads: int = 10,
         scale: float = 100.0,
-        modules: Sequence[str] = ("critic.Q1", "critic.Q2"),
-        loss: str = "critic",
+        modules: Sequence[str] | None = None,
+        loss: str | None = None,
     ) -> None:
         super().__init__(coefficient=coefficient, modules=modules, loss=loss)
         if num_heads < 1:
@@ -84,6 +85,15 @@ class InFeR(Regularizer):
         self._initial: dict[str, Tensor] = {}
         self._initial_heads: dict[str, Tensor] = {}
         self._twin: Twin | None = None
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the value heads."""
+        return list(agent.value_heads) or [agent.value_module]
+
+    def resolve(self, agent: RLModule) -> None:
+        """Take the value heads of this agent where no modules were named."""
+        super().resolve(agent)
+        self._features.modules = self.modules
 
     @property
     def name(self) -> str:

@@ -45,7 +45,7 @@ class L2Init(Regularizer):
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
 
     def __init__(
-        self, *, coefficient: float = 1e-2, modules: Sequence[str] = ("critic",), loss: str = "critic"
+        self, *, coefficient: float = 1e-2, modules: Sequence[str] | None = None, loss: str | None = None
     ) -> None:
         super().__init__(coefficient=coefficient, modules=modules, loss=loss)
         self._initial: dict[str, Tensor] = {}

@@ -25,7 +25,8 @@ class LayerNorm(Architecture):
         normalises over in convolutions.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for all networks of the agent.
     """
 
     reads = frozenset()
@@ -33,7 +34,7 @@ class LayerNorm(Architecture):
     stage = "norms"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic", "actor"]}
 
-    def __init__(self, *, modules: Sequence[str] = ("encoder", "actor", "critic")) -> None:
+    def __init__(self, *, modules: Sequence[str] | None = None) -> None:
         super().__init__(modules=modules)
 
     def claims(self, agent: RLModule) -> frozenset[str]:

@@ -35,7 +35,8 @@ class NormalizeAndProject(Architecture):
         with a spectral norm is refused: it takes the scale from the weight, and not from the bias.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for all networks of the agent.
     """
 
     reads = frozenset({"weights", "estimates"})
@@ -46,7 +47,7 @@ class NormalizeAndProject(Architecture):
     }
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic", "actor"]}
 
-    def __init__(self, *, modules: Sequence[str] = ("encoder", "actor", "critic")) -> None:
+    def __init__(self, *, modules: Sequence[str] | None = None) -> None:
         super().__init__(modules=modules)
         self._norms: dict[str, Tensor] = {}
 

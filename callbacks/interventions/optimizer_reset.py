@@ -23,7 +23,8 @@ class OptimizerReset(ScheduledIntervention):
         alone makes Adam's next steps larger: zero moments without the bias correction of a first step.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for all networks of the agent.
         what: ``both``, ``moments`` or ``step``, of which an optimizer without step counts (SGD) has none to clear.
         every_n_frames: Period in env frames, or None.
         at_frames: Env frames of single resets.
@@ -38,7 +39,7 @@ class OptimizerReset(ScheduledIntervention):
     def __init__(
         self,
         *,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         what: StatePart = "both",
         every_n_frames: int | None = None,
         at_frames: Sequence[int] = (),
@@ -46,7 +47,7 @@ class OptimizerReset(ScheduledIntervention):
         super().__init__(every_n_frames=every_n_frames, at_frames=at_frames)
         if what not in get_args(StatePart):
             raise UserError(f"OptimizerReset.what={what!r} must be one of {list(get_args(StatePart))}")
-        self.modules, self.what = list(modules), what
+        self.modules, self.what = self.named_or_open(modules, ("encoder", "actor", "critic")), what
 
     def mutates(self, agent: RLModule) -> Mutation:
         """Optimizer slots of the modules."""

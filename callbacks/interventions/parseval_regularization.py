@@ -46,8 +46,8 @@ class ParsevalRegularization(Regularizer):
         *,
         coefficient: float = 1e-3,
         scale: float = 1.0,
-        modules: Sequence[str] = ("critic",),
-        loss: str = "critic",
+        modules: Sequence[str] | None = None,
+        loss: str | None = None,
     ) -> None:
         super().__init__(coefficient=coefficient, modules=modules, loss=loss)
         if not scale > 0:

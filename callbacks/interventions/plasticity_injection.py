@@ -38,7 +38,8 @@ class PlasticityInjection(ScheduledIntervention):
         has its own.
 
     Args:
-        modules: Modules by dotted name whose heads are meant: ``actor``, ``critic``, or a head such as ``critic.Q1``.
+        modules: Modules by dotted name whose heads are meant: ``actor``, ``critic``, or a head such as
+            ``critic.Q1``; None for the module of the values.
         at_frames: Env frames of the injections; several freeze the head injected before. None of them, no injection.
     """
 
@@ -48,12 +49,16 @@ class PlasticityInjection(ScheduledIntervention):
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor", "critic"], "at_frames": [50]}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": []}
 
-    def __init__(self, *, modules: Sequence[str] = ("critic",), at_frames: Sequence[int] = (1_000_000,)) -> None:
-        self.modules = list(modules)
+    def __init__(self, *, modules: Sequence[str] | None = None, at_frames: Sequence[int] = (1_000_000,)) -> None:
+        self.modules = self.named_or_open(modules, ("critic",))
         if not self.modules:
             raise UserError("PlasticityInjection.modules is empty; name at least one module")
         # A control arm without injections is the same YAML with an empty list.
         super().__init__(every_n_frames=None if at_frames else 2**60, at_frames=at_frames)
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the module of the values."""
+        return [agent.value_module]
 
     def heads(self, agent: RLModule) -> list[str]:
         """Return the dotted names of the heads.

@@ -31,7 +31,8 @@ class PruneDormant(DormantUnitIntervention):
     Differences from the original: a unit counts as dormant on one batch of ``batch_size``, at ``every_n_updates``.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for all networks of the agent.
         tau: Threshold of the score, in [0, 1); 0 prunes units that are silent on the whole batch.
         every_n_updates: Period in gradient updates.
         batch_size: Observations that the score is averaged over.
@@ -46,13 +47,17 @@ class PruneDormant(DormantUnitIntervention):
     def __init__(
         self,
         *,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         tau: float = 0.0,
         every_n_updates: int = 1000,
         batch_size: int = 256,
     ) -> None:
         super().__init__(modules=modules, tau=tau, every_n_updates=every_n_updates, batch_size=batch_size)
         self._pruned: dict[str, Tensor] = {}
+
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module."""
+        return frozenset(f"intervention/{self.name}/pruned/{name}" for name in self.modules)
 
     def act(self, agent: RLModule) -> str:
         """Add the units that are dormant now to the pruned ones."""

@@ -29,7 +29,8 @@ class RandomPruning(Architecture):
     Differences from the original: the default sparsity is this project's. Kept weights are not rescaled.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for all networks of the agent.
         sparsity: Share of all weights of the modules that is pruned, in [0, 1).
         distribution: ``erdos_renyi`` keeps more of small layers, ``uniform`` the same share of every layer.
 
@@ -45,7 +46,7 @@ class RandomPruning(Architecture):
     def __init__(
         self,
         *,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         sparsity: float = 0.8,
         distribution: Literal["erdos_renyi", "uniform"] = "erdos_renyi",
     ) -> None:

@@ -25,7 +25,8 @@ class RationalActivation(Architecture):
     Differences from the original: none known. ``WeightDecay`` leaves the coefficients out.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for those that put out actions and values.
         init: Function that the first coefficients approximate: ``relu`` or ``leaky_relu`` (slope 0.01).
 
     Raises:
@@ -37,11 +38,15 @@ class RationalActivation(Architecture):
     stage = "activations"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic"]}
 
-    def __init__(self, *, modules: Sequence[str] = ("actor", "critic"), init: RationalInit = "leaky_relu") -> None:
-        super().__init__(modules=modules)
+    def __init__(self, *, modules: Sequence[str] | None = None, init: RationalInit = "leaky_relu") -> None:
+        super().__init__(modules=modules, published=("actor", "critic"))
         if init not in RATIONAL_COEFFICIENTS:
             raise UserError(f"RationalActivation.init={init!r} must be one of {list(RATIONAL_COEFFICIENTS)}")
         self.init = init
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the modules that put out actions and values."""
+        return agent.heads()
 
     def _paths(self, agent: RLModule) -> list[str]:
         self.refuse_without_activations(agent)

@@ -35,7 +35,8 @@ class ReDo(DormantUnitIntervention):
         original leaves to its next copy.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for all networks of the agent.
         tau: Threshold of the score, in [0, 1).
         every_n_updates: Period in gradient updates.
         batch_size: Observations that the score is averaged over.
@@ -49,7 +50,7 @@ class ReDo(DormantUnitIntervention):
     def __init__(
         self,
         *,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         tau: float = 0.025,
         every_n_updates: int = 1000,
         batch_size: int = 64,
@@ -60,6 +61,10 @@ class ReDo(DormantUnitIntervention):
     def name(self) -> str:
         """``redo``, one word as in the paper."""
         return "redo"
+
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module."""
+        return frozenset(f"intervention/{self.name}/recycled/{name}" for name in self.modules)
 
     def act(self, agent: RLModule) -> str:
         """Score all layers first, then recycle: what one module gets does not depend on the others."""

@@ -34,7 +34,8 @@ class Reset(ScheduledIntervention):
         starts all of SAC again, its temperature too; here that is kept unless ``temperature`` is among ``modules``.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for those that put out actions and values.
         last_layers: How many linear or convolutional layers of each module, counted from its output, or None for all.
         every_n_frames: Period in env frames, or None.
         at_frames: Env frames of single resets.
@@ -53,7 +54,7 @@ class Reset(ScheduledIntervention):
     def __init__(
         self,
         *,
-        modules: Sequence[str] = ("actor", "critic"),
+        modules: Sequence[str] | None = None,
         last_layers: int | None = None,
         every_n_frames: int | None = None,
         at_frames: Sequence[int] = (),
@@ -61,7 +62,11 @@ class Reset(ScheduledIntervention):
         super().__init__(every_n_frames=every_n_frames, at_frames=at_frames)
         if last_layers is not None and last_layers < 1:
             raise UserError(f"Reset.last_layers={last_layers} must be a whole number >= 1, or null for whole modules")
-        self.modules, self.last_layers = list(modules), last_layers
+        self.modules, self.last_layers = self.named_or_open(modules, ("actor", "critic")), last_layers
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the modules that put out actions and values."""
+        return agent.heads()
 
     def _parts(self, agent: RLModule) -> dict[str, nn.Module]:
         """Return what is reset by its dotted name: whole modules, or single layers."""

@@ -44,7 +44,8 @@ class SelfNormalizedReset(RecordingUnitIntervention):
         It tests after every update, this every ``every_n_updates``. Units of a convolution are channels.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for all networks of the agent.
         eta: Rejection percentile, in [0, 1): share of the own inter-firing times that may be as long as the silence.
         max_silent_updates: Silence in updates after which a unit is reset whatever its record, >= 1.
         every_n_updates: Period of the test in gradient updates; a GPU is waited for then and only then.
@@ -70,7 +71,7 @@ class SelfNormalizedReset(RecordingUnitIntervention):
     def __init__(
         self,
         *,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         eta: float = 0.01,
         max_silent_updates: int = 1000,
         every_n_updates: int = 10,
@@ -85,6 +86,10 @@ class SelfNormalizedReset(RecordingUnitIntervention):
         self._records: dict[str, SilenceRecord] = {}
         self._fresh: dict[str, FreshUnits] = {}
         self._reset: dict[str, int] = {}
+
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module."""
+        return frozenset(f"intervention/{self.name}/reset/{name}" for name in self.modules)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Start the records."""

@@ -32,7 +32,8 @@ class ShrinkAndPerturb(ScheduledIntervention):
         frames. Norm layers are left out, since a gain below 1 is no initial value.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for the module of the values.
         shrink: Factor of the current weights, in [0, 1].
         perturb: Factor of the fresh weights, in [0, 1]; None for ``1 - shrink``.
         reset_optimizer: Whether optimizer state of the moved parameters is cleared.
@@ -50,7 +51,7 @@ class ShrinkAndPerturb(ScheduledIntervention):
     def __init__(
         self,
         *,
-        modules: Sequence[str] = ("critic",),
+        modules: Sequence[str] | None = None,
         shrink: float = 0.8,
         perturb: float | None = None,
         reset_optimizer: bool = True,
@@ -61,7 +62,12 @@ class ShrinkAndPerturb(ScheduledIntervention):
         for name, value in {"shrink": shrink, "perturb": perturb}.items():
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"ShrinkAndPerturb.{name}={value} must be in [0, 1]")
-        self.modules, self.shrink, self.perturb, self.reset_optimizer = list(modules), shrink, perturb, reset_optimizer
+        self.modules = self.named_or_open(modules, ("critic",))
+        self.shrink, self.perturb, self.reset_optimizer = shrink, perturb, reset_optimizer
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the module of the values."""
+        return [agent.value_module]
 
     def _moved(self, agent: RLModule) -> Moved:
         return moved_parameters(agent, self.modules, parameters_outside_norms)

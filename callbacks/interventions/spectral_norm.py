@@ -26,7 +26,8 @@ class SpectralNorm(Architecture):
     Differences from the original: convolution kernels count as ``(out, in * height * width)``, as usual.
 
     Args:
-        modules: Layers, or modules all of whose linear and convolutional layers are meant, by dotted name.
+        modules: Layers, or modules all of whose linear and convolutional layers are meant, by dotted name; None
+            for the trunks, and where there are none for the first layer of every network of actions and values.
     """
 
     reads = frozenset({"weights", "estimates"})
@@ -34,8 +35,19 @@ class SpectralNorm(Architecture):
     stage = "weights"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor.trunk", "critic"]}
 
-    def __init__(self, *, modules: Sequence[str] = ("actor.trunk", "critic.trunk")) -> None:
-        super().__init__(modules=modules)
+    def __init__(self, *, modules: Sequence[str] | None = None) -> None:
+        super().__init__(modules=modules, published=("actor.trunk", "critic.trunk"))
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the trunks, or the first layer of every network of actions and values that has none."""
+        chosen: list[str] = []
+        for name in agent.heads():
+            if hasattr(agent.module(name), "trunk"):
+                chosen.append(f"{name}.trunk")
+                continue
+            parts = agent.value_heads if name == agent.value_module and agent.value_heads else (name,)
+            chosen += [next(iter(weight_layers({part: agent.module(part)}))) for part in parts]
+        return chosen
 
     def _paths(self, agent: RLModule) -> list[str]:
         return list(weight_layers({name: agent.module(name) for name in self.modules}))

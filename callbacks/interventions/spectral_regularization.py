@@ -55,8 +55,8 @@ class SpectralRegularization(Regularizer):
         *,
         coefficient: float = 1e-4,
         exponent: float = 2.0,
-        modules: Sequence[str] = ("critic",),
-        loss: str = "critic",
+        modules: Sequence[str] | None = None,
+        loss: str | None = None,
     ) -> None:
         super().__init__(coefficient=coefficient, modules=modules, loss=loss)
         if not exponent > 0:

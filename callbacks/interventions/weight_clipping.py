@@ -30,7 +30,8 @@ class WeightClipping(Intervention):
 
     Args:
         kappa: Bound in units of ``1 / sqrt(fan_in)``, > 0.
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for all networks of the agent.
         log_every_n_updates: Period of the log in gradient updates.
     """
 
@@ -44,14 +45,19 @@ class WeightClipping(Intervention):
         self,
         *,
         kappa: float = 3.0,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         log_every_n_updates: int = 100,
     ) -> None:
         if not kappa > 0:
             raise UserError(f"WeightClipping.kappa={kappa} must be > 0")
         if log_every_n_updates <= 0:
             raise UserError(f"WeightClipping.log_every_n_updates={log_every_n_updates} must be a whole number > 0")
-        self.kappa, self.modules, self.log_every_n_updates = kappa, list(modules), log_every_n_updates
+        self.modules = self.named_or_open(modules, ("encoder", "actor", "critic"))
+        self.kappa, self.log_every_n_updates = kappa, log_every_n_updates
+
+    def tags(self) -> frozenset[str]:
+        """Return the tag of the clipped fraction."""
+        return frozenset([f"intervention/{self.name}/{'+'.join(self.modules)}/clipped_fraction"])
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse modules without weights before anything is trained."""

@@ -41,7 +41,7 @@ class WeightDecay(Regularizer):
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
 
     def __init__(
-        self, *, coefficient: float = 1e-5, modules: Sequence[str] = ("critic",), loss: str = "critic"
+        self, *, coefficient: float = 1e-5, modules: Sequence[str] | None = None, loss: str | None = None
     ) -> None:
         super().__init__(coefficient=coefficient, modules=modules, loss=loss)
 

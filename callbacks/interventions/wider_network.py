@@ -22,7 +22,8 @@ class WiderNetwork(Architecture):
     Differences from the original: initialised as the agent initialises a layer of that shape.
 
     Args:
-        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``.
+        modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
+            None for all networks of the agent.
         factor: Multiple of the present width, > 0; the result is rounded up.
 
     Raises:
@@ -34,7 +35,7 @@ class WiderNetwork(Architecture):
     stage = "widths"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["encoder", "critic"], "factor": 1.5}
 
-    def __init__(self, *, modules: Sequence[str] = ("encoder", "actor", "critic"), factor: float = 2.0) -> None:
+    def __init__(self, *, modules: Sequence[str] | None = None, factor: float = 2.0) -> None:
         super().__init__(modules=modules)
         if not 0 < factor < math.inf:
             raise UserError(f"WiderNetwork.factor={factor} must be > 0")

@@ -19,9 +19,10 @@ class ApproximateRank(RankProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name, each with a hidden ReLU layer. Of one with several heads the last head's
-            features are taken; name a head to choose it.
-        batch_size: Transitions in the probe batch; no rank can exceed it.
+        modules: Modules by dotted name, each with a hidden ReLU layer; None for all that have one, every value head by
+            itself. Of a module with several heads the last head's features are taken; name a head to choose it.
+        batch_size: Transitions in the probe batch; no rank can exceed it. None takes four for every unit of the layer
+            (256 at least, 16384 or a full replay at most), and 256 of the feature maps of a convolution.
     """
 
     def rank(self, features: Spectrum) -> float:

@@ -34,7 +34,7 @@ class Churn(BatchProbe):
 
     Args:
         every_n_updates: Period in gradient updates; the change is always over a single one.
-        modules: Top-level modules.
+        modules: Top-level modules; None for those that put out actions and values.
         batch_size: Transitions in the probe batch.
     """
 
@@ -42,7 +42,7 @@ class Churn(BatchProbe):
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3, "batch_size": 8}
 
     def __init__(
-        self, *, every_n_updates: int = 1000, modules: Sequence[str] = ("actor", "critic"), batch_size: int = 256
+        self, *, every_n_updates: int = 1000, modules: Sequence[str] | None = None, batch_size: int = 256
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
         self._before: tuple[TensorDictBase, dict[str, Tensor]] | None = None
@@ -54,6 +54,14 @@ class Churn(BatchProbe):
         for name in self.modules:
             if name not in agent.module_names:
                 raise UserError(f"Churn.modules: {name!r} is no top-level module; there are {list(agent.module_names)}")
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the modules that put out actions and values."""
+        return agent.heads()
+
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module."""
+        return frozenset(f"churn/{name}" for name in self.modules)
 
     def charts(self) -> Layout:
         """Return a chart of all modules."""

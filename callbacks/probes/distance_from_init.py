@@ -24,7 +24,7 @@ class DistanceFromInit(WeightDistanceProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name.
+        modules: Modules by dotted name; None for all networks of the agent.
         per_layer: Whether to log every layer as well.
     """
 

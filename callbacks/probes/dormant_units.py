@@ -36,7 +36,7 @@ class DormantUnits(ActivationProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name, each with a hidden ReLU layer.
+        modules: Modules by dotted name, each with a hidden ReLU layer; None for all that have one.
         taus: Thresholds, each >= 0.
         batch_size: Transitions in the probe batch.
 
@@ -50,7 +50,7 @@ class DormantUnits(ActivationProbe):
         self,
         *,
         every_n_updates: int = 1000,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         taus: Sequence[float] = (0.0, 0.025, 0.1),
         batch_size: int = 256,
     ) -> None:
@@ -65,6 +65,13 @@ class DormantUnits(ActivationProbe):
         """Refuse modules without hidden units, and forget the dormant sets of an earlier run."""
         super().setup(trainer, pl_module, stage)
         self._previous, self._history = {}, {}
+
+    def tags(self) -> frozenset[str]:
+        """Return those of every module and threshold."""
+        kinds = ("dormant/{}", "dormant/{}/*", "dormant_overlap/{}", "dormant_overlap_history/{}")
+        return frozenset(
+            f"{kind.format(name)}/tau_{tau}" for kind in kinds for name in self.modules for tau in self.taus
+        )
 
     def charts(self) -> Layout:
         """Return charts for every threshold: of all modules, with events, and of the layers of each."""

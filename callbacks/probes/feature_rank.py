@@ -22,9 +22,10 @@ class FeatureRank(RankProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name, each with a hidden ReLU layer. Of one with several heads the last head's
-            features are taken; name a head to choose it.
-        batch_size: Transitions in the probe batch; no rank can exceed it.
+        modules: Modules by dotted name, each with a hidden ReLU layer; None for all that have one, every value head by
+            itself. Of a module with several heads the last head's features are taken; name a head to choose it.
+        batch_size: Transitions in the probe batch; no rank can exceed it. None takes four for every unit of the layer
+            (256 at least, 16384 or a full replay at most), and 256 of the feature maps of a convolution.
         epsilon: Threshold, >= 0; absolute, so that features which shrink to zero lose rank.
         divide: Whether singular values are divided by ``sqrt(batch_size)``, as in the paper's definition. Without it
             the number grows with the batch; the authors' plots are reported to be made so.
@@ -37,8 +38,8 @@ class FeatureRank(RankProbe):
         self,
         *,
         every_n_updates: int = 1000,
-        modules: Sequence[str] = ("encoder", "actor", "critic.Q1", "critic.Q2"),
-        batch_size: int = 256,
+        modules: Sequence[str] | None = None,
+        batch_size: int | None = None,
         epsilon: float = 0.01,
         divide: bool = True,
     ) -> None:

@@ -14,7 +14,7 @@ from plasticity_rl.active_units import TrainingActivations
 from plasticity_rl.callback import Probe, as_agent
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import active_and_total, nan_unless_finite, pooled_fraction, share_above, unit_rates
-from plasticity_rl.probes import numbers_of_module
+from plasticity_rl.probes import numbers_of_module, tags_by_module
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.tensorboard_layout import EVENTS, ONE, Layout, by_module
 
@@ -46,7 +46,7 @@ class FractionActiveUnits(Probe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name.
+        modules: Modules by dotted name; None for all that have hidden units.
         per_layer: Whether to log every layer as well.
         definition: ``element_rate``, ``any_input`` or ``mean_rate``.
         batch: ``training`` or ``probe``.
@@ -64,7 +64,7 @@ class FractionActiveUnits(Probe):
         self,
         *,
         every_n_updates: int = 100,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         per_layer: bool = True,
         definition: Literal["element_rate", "any_input", "mean_rate"] = "element_rate",
         batch: Literal["training", "probe"] = "training",
@@ -79,12 +79,27 @@ class FractionActiveUnits(Probe):
             raise UserError(f"FractionActiveUnits.threshold={threshold} must be in [0, 1)")
         if batch_size < 1:
             raise UserError(f"FractionActiveUnits.batch_size={batch_size} must be a whole number >= 1")
-        self.modules, self.per_layer = list(modules), per_layer
+        self.modules, self.per_layer = [] if modules is None else list(modules), per_layer
+        self.leave_open(modules=modules)
         self.definition, self.batch, self.threshold, self.batch_size = definition, batch, threshold, batch_size
         self._counter = TrainingActivations(self.modules, self._count)
 
+    def default_for(self, argument: str, agent: RLModule) -> Any:
+        """Return the modules that have hidden units."""
+        return agent.networks_with_units() if argument == "modules" else super().default_for(argument, agent)
+
+    def resolve(self, agent: RLModule) -> None:
+        """Fill in the modules, for the counter too."""
+        super().resolve(agent)
+        self._counter.modules = self.modules
+
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module, and one for its layers."""
+        return tags_by_module([self.prefix], self.modules, layers=self.per_layer)
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse unknown modules, and those without hidden units, before training."""
+        self.resolve(as_agent(pl_module))
         self._counter.refuse_unknown(as_agent(pl_module), "FractionActiveUnits.modules")
 
     def begin(self, agent: RLModule) -> None:

@@ -30,8 +30,8 @@ class GradientCovariance(LossProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name; the gradient is by their weights together.
-        loss: One of the agent's losses, of a single transition each time.
+        modules: Modules by dotted name; the gradient is by their weights together. None for those that the loss trains.
+        loss: One of the agent's losses, of a single transition each time; None for that of the values.
         batch_size: Transitions, at least 2.
     """
 
@@ -42,11 +42,18 @@ class GradientCovariance(LossProbe):
         self,
         *,
         every_n_updates: int = 2000,
-        modules: Sequence[str] = ("encoder", "critic"),
-        loss: str = "critic",
+        modules: Sequence[str] | None = None,
+        loss: str | None = None,
         batch_size: int = 32,
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, loss=loss, batch_size=batch_size)
+
+    def tags(self) -> frozenset[str]:
+        """Return what :meth:`measure` writes."""
+        return frozenset(
+            f"gradient_covariance/{self.joined_modules}/{name}"
+            for name in ("mean_cosine", "negative_fraction", "mean_negative")
+        )
 
     def charts(self) -> Layout:
         """Return a chart of the cosines."""

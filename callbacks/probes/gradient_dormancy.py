@@ -37,7 +37,7 @@ class GradientDormancy(ActivationProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name, each with a hidden activation layer.
+        modules: Modules by dotted name, each with a hidden activation layer; None for all that have one.
         taus: Thresholds, each >= 0.
         per_layer: Whether to log every layer as well.
         batch_size: Transitions in the probe batch.
@@ -53,7 +53,7 @@ class GradientDormancy(ActivationProbe):
         self,
         *,
         every_n_updates: int = 2000,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         taus: Sequence[float] = (0.0, 0.01),
         per_layer: bool = True,
         batch_size: int = 256,
@@ -67,6 +67,13 @@ class GradientDormancy(ActivationProbe):
         """Refuse modules without hidden units, and agents without losses to look at."""
         super().setup(trainer, pl_module, stage)
         refuse_without(as_agent(pl_module), "loss_on", self)
+
+    def tags(self) -> frozenset[str]:
+        """Return those of every module and threshold."""
+        kinds = ["gradient_dormancy/{}", *(["gradient_dormancy/{}/*"] if self.per_layer else [])]
+        return frozenset(
+            f"{kind.format(name)}/tau_{tau}" for kind in kinds for name in self.modules for tau in self.taus
+        )
 
     def charts(self) -> Layout:
         """Return a chart of all modules for every threshold."""

@@ -31,7 +31,7 @@ class GradientNorm(WeightProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name.
+        modules: Modules by dotted name; None for all networks of the agent.
         per_layer: Whether to log every layer as well.
     """
 
@@ -41,6 +41,10 @@ class GradientNorm(WeightProbe):
     def weights_of(self, layer: nn.Module) -> Mapping[str, Tensor]:
         """Return the parameters themselves, which hold the gradients."""
         return dict(layer.named_parameters(recurse=False))
+
+    def tags(self) -> frozenset[str]:
+        """Return those of every norm."""
+        return self.tags_of(*(f"gradient_norm_{name}" for name in NORMS))
 
     def charts(self) -> Layout:
         """Return a chart of all modules for every norm."""

@@ -33,8 +33,8 @@ class HessianTop(LossProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name.
-        loss: One of the agent's losses.
+        modules: Modules by dotted name; None for those that the loss trains.
+        loss: One of the agent's losses; None for that of the values.
         num_iterations: Hessian-vector products; each costs about two gradients of the batch.
         batch_size: Transitions in the probe batch.
 
@@ -48,8 +48,8 @@ class HessianTop(LossProbe):
         self,
         *,
         every_n_updates: int = 10_000,
-        modules: Sequence[str] = ("encoder", "critic"),
-        loss: str = "critic",
+        modules: Sequence[str] | None = None,
+        loss: str | None = None,
         num_iterations: int = 20,
         batch_size: int = 128,
     ) -> None:
@@ -59,6 +59,10 @@ class HessianTop(LossProbe):
         reason = "each costs two gradients, and power iteration has settled long before; default 20"
         refuse_above("HessianTop.num_iterations", num_iterations, 10_000, reason)
         self.num_iterations = num_iterations
+
+    def tags(self) -> frozenset[str]:
+        """Return what :meth:`measure` writes."""
+        return frozenset(f"hessian_top/{self.joined_modules}/{name}" for name in ("eigenvalue", "residual"))
 
     def charts(self) -> Layout:
         """Return a chart of the eigenvalue."""

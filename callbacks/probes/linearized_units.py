@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from tensordict import TensorDictBase
 
 from plasticity_rl.measures import linearized_rate
-from plasticity_rl.probes import ActivationProbe, numbers_of_module, or_nan
+from plasticity_rl.probes import ActivationProbe, numbers_of_module, or_nan, tags_by_module
 from plasticity_rl.rl_module import RLModule
 from plasticity_rl.tensorboard_layout import ONE, Layout
 
@@ -27,7 +27,7 @@ class LinearizedUnits(ActivationProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name, each with a hidden ReLU layer.
+        modules: Modules by dotted name, each with a hidden ReLU layer; None for all that have one.
         per_layer: Whether to log every layer as well.
         batch_size: Transitions in the probe batch; the share falls as it grows.
     """
@@ -38,12 +38,16 @@ class LinearizedUnits(ActivationProbe):
         self,
         *,
         every_n_updates: int = 1000,
-        modules: Sequence[str] = ("encoder", "actor", "critic"),
+        modules: Sequence[str] | None = None,
         per_layer: bool = True,
         batch_size: int = 256,
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
         self.per_layer = per_layer
+
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module, and one for its layers."""
+        return tags_by_module(["linearized"], self.modules, layers=self.per_layer)
 
     def charts(self) -> Layout:
         """Return a chart of all modules."""

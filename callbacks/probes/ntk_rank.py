@@ -33,8 +33,8 @@ class NTKRank(OutputProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        output: Top-level module whose output is f.
-        modules: Modules by dotted name.
+        output: Top-level module whose output is f; None for that of the values.
+        modules: Modules by dotted name; None for those that the output's loss trains.
         batch_size: Transitions; no rank can exceed it.
     """
 
@@ -44,8 +44,8 @@ class NTKRank(OutputProbe):
         self,
         *,
         every_n_updates: int = 5000,
-        output: str = "critic",
-        modules: Sequence[str] = ("encoder", "critic"),
+        output: str | None = None,
+        modules: Sequence[str] | None = None,
         batch_size: int = 32,
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, output=output, modules=modules, batch_size=batch_size)
@@ -54,6 +54,13 @@ class NTKRank(OutputProbe):
     def name(self) -> str:
         """``ntk_rank``."""
         return "ntk_rank"
+
+    def tags(self) -> frozenset[str]:
+        """Return what :meth:`measure` writes."""
+        return frozenset(
+            f"ntk/{self.output}/{self.joined_modules}/{name}"
+            for name in ("srank", "effective_rank", "condition_number")
+        )
 
     def charts(self) -> Layout:
         """Return a chart of both ranks."""

@@ -22,9 +22,10 @@ class SRank(RankProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name, each with a hidden ReLU layer. Of one with several heads the last head's
-            features are taken; name a head to choose it.
-        batch_size: Transitions in the probe batch; no rank can exceed it.
+        modules: Modules by dotted name, each with a hidden ReLU layer; None for all that have one, every value head by
+            itself. Of a module with several heads the last head's features are taken; name a head to choose it.
+        batch_size: Transitions in the probe batch; no rank can exceed it. None takes four for every unit of the layer
+            (256 at least, 16384 or a full replay at most), and 256 of the feature maps of a convolution.
         delta: Share of the sum of singular values that may be missing, in [0, 1).
 
     Raises:
@@ -35,8 +36,8 @@ class SRank(RankProbe):
         self,
         *,
         every_n_updates: int = 1000,
-        modules: Sequence[str] = ("encoder", "actor", "critic.Q1", "critic.Q2"),
-        batch_size: int = 256,
+        modules: Sequence[str] | None = None,
+        batch_size: int | None = None,
         delta: float = 0.01,
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)

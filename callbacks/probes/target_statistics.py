@@ -27,18 +27,29 @@ class TargetStatistics(Probe):
     Targets and TD errors are those of the value loss on a batch of the replay without augmentation, after the update's
     step; the error is the mean over all value heads. Over-estimation is measured at every evaluation, not by the
     period: the smallest value head at the first state and action of every episode, minus the discounted return that
-    the episode then gave, mean over the episodes. Rewards after an episode's time limit are missing from that return;
-    with a discount of 0.99 and 500 env steps they are 0.7 % of the value at most.
+    the episode then gave, mean over the episodes.
+
+    Soft values (SAC) count the policy's entropy beside the reward, and so does the return that they are compared with:
+    at every n-th env step after the first (n of the n-step return, as the values do), the weighted entropy of the
+    policy at the states of the episode. The evaluated actions are the policy's mean, and that difference remains.
+
+    An episode that a time limit of T env steps cuts has no rewards after it, while the values look beyond: up to
+    ``discount^T`` of the value is missing from the return (0.7 % for a discount of 0.99 and 500 env steps, 61 % for
+    50). ``target/missing_tail`` is that part as the values themselves have it, ``discount^T`` times the smallest head
+    at the last state; 0 for an episode that terminated. What is left of the over-estimation without it is the error
+    against the return with a bootstrapped tail.
 
     Mutates: nothing.
     Logs: ``target/magnitude``, ``target/spread``, ``target/td_error``, all >= 0, and at evaluations
-        ``target/overestimation``; NaN while values are not finite.
+        ``target/overestimation`` and ``target/missing_tail``, both in units of the return; NaN while values are not
+        finite.
     Reference: Lyle et al. 2024 (arXiv 2402.18762), growth of the regression targets as a cause of plasticity loss; the
-        over-estimation as in Fujimoto et al. 2018 (arXiv 1802.09477), there over states of the replay.
+        over-estimation as in Fujimoto et al. 2018 (arXiv 1802.09477), there over states of the replay; the entropy in
+        the value, Haarnoja et al. 2018 (arXiv 1812.05905), Eq. 3.
 
     Args:
         every_n_updates: Period in gradient updates.
-        module: Top-level module that puts out the values.
+        module: Top-level module that puts out the values; None for the agent's.
         batch_size: Transitions in the probe batch.
 
     Raises:
@@ -48,15 +59,26 @@ class TargetStatistics(Probe):
     reads = frozenset({"outputs"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3, "batch_size": 8}
 
-    def __init__(self, *, every_n_updates: int = 1000, module: str = "critic", batch_size: int = 256) -> None:
+    def __init__(self, *, every_n_updates: int = 1000, module: str | None = None, batch_size: int = 256) -> None:
         super().__init__(every_n_updates=every_n_updates)
         if batch_size < 1:
             raise UserError(f"TargetStatistics.batch_size={batch_size} must be a whole number >= 1")
-        self.module, self.batch_size = module, batch_size
+        self.module, self.batch_size = module or "", batch_size
+        self.leave_open(module=module)
+
+    def default_for(self, argument: str, agent: RLModule) -> Any:
+        """Return the module of the values."""
+        return agent.value_module if argument == "module" else super().default_for(argument, agent)
+
+    def tags(self) -> frozenset[str]:
+        """Return what it writes."""
+        names = ("magnitude", "spread", "td_error", "overestimation", "missing_tail")
+        return frozenset(f"target/{name}" for name in names)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse an agent without targets, and what is no top-level module."""
         agent = as_agent(pl_module)
+        self.resolve(agent)
         refuse_without(agent, "td_targets", self)
         if self.module not in agent.module_names:
             raise UserError(
@@ -66,7 +88,7 @@ class TargetStatistics(Probe):
     def charts(self) -> Layout:
         """Return a chart of the targets and one of the over-estimation."""
         targets = ["target/magnitude", "target/spread", "target/td_error"]
-        over = ["target/overestimation"]
+        over = ["target/overestimation", "target/missing_tail"]
         return {"Learning dynamics": {"Value targets and TD error": targets, "Over-estimation of the return": over}}
 
     @torch.no_grad()
@@ -85,14 +107,49 @@ class TargetStatistics(Probe):
     def on_evaluation(self, agent: RLModule, episodes: Sequence[Episode]) -> None:
         """Log how far the values at the first states lie above what the episodes gave."""
         first = [episode.first_observation for episode in episodes if episode.first_observation is not None]
-        if len(first) < len(episodes) or not first:
+        last = [episode.last_observation for episode in episodes if episode.last_observation is not None]
+        if not episodes or min(len(first), len(last)) < len(episodes):
             return
-        returns = [discounted_return(episode.rewards, agent.data.discount) for episode in episodes]
-        values = self._values(agent, torch.stack(first).to(agent.device))
-        agent.log_scalars({"target/overestimation": values.mean() - sum(returns) / len(returns)})
+        generator = probe_generator(agent, f"entropy/{agent.env_frames}")
+        bonuses = [self._bonuses(agent, episode, generator) for episode in episodes]
+        returns = [_return(agent, episode, bonus) for episode, bonus in zip(episodes, bonuses, strict=True)]
+        values = self._values(agent, torch.stack(first).to(agent.device)).tolist()
+        ends = self._values(agent, torch.stack(last).to(agent.device)).tolist()
+        tails = [
+            0.0 if episode.terminated else agent.data.discount**episode.env_steps * (end + (bonus or [0.0])[-1])
+            for episode, end, bonus in zip(episodes, ends, bonuses, strict=True)
+        ]
+        over = sum(values) - sum(returns)
+        agent.log_scalars(
+            {"target/overestimation": over / len(episodes), "target/missing_tail": sum(tails) / len(episodes)}
+        )
 
     def _values(self, agent: RLModule, observations: Tensor) -> Tensor:
         with evaluation_mode(agent):
             action = agent.act(observations, explore=False)
             batch = TensorDict({agent.observation_key: observations, "action": action}, batch_size=len(observations))
             return agent.forward_all(batch)[self.module].min(dim=1).values
+
+    def _bonuses(self, agent: RLModule, episode: Episode, generator: torch.Generator) -> list[float] | None:
+        """Return what the values count beside the reward at the states 0 to T of an episode, or None for nothing.
+
+        The n-step targets of the values count it at the states that they bootstrap from: n, 2n, ...; 0 elsewhere.
+        """
+        assert episode.last_observation is not None
+        states = torch.stack([*episode.observations, episode.last_observation]).to(agent.device)
+        with evaluation_mode(agent):
+            found = agent.value_bonus(states, generator)
+        if found is None:
+            return None
+        if len(found) != episode.env_steps + 1:
+            raise UserError(
+                f"TargetStatistics: the values of {type(agent).__name__} count an entropy, which is not known at the "
+                f"images of evaluation episodes; observe states, or leave the probe out"
+            )
+        n_step = agent.data.n_step
+        return [value if t and t % n_step == 0 else 0.0 for t, value in enumerate(found.tolist())]
+
+
+def _return(agent: RLModule, episode: Episode, bonuses: Sequence[float] | None) -> float:
+    extra = [0.0] * episode.env_steps if bonuses is None else bonuses[: episode.env_steps]
+    return discounted_return([r + b for r, b in zip(episode.rewards, extra, strict=True)], agent.data.discount)

@@ -27,9 +27,13 @@ class WeightNorm(WeightProbe):
 
     Args:
         every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name.
+        modules: Modules by dotted name; None for all networks of the agent.
         per_layer: Whether to log every layer as well.
     """
+
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module, and one for its layers."""
+        return self.tags_of("weight_norm")
 
     def charts(self) -> Layout:
         """Return a chart of all modules."""

@@ -32,6 +32,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="class names in callbacks, e.g. SRank DormantUnits (a wrong name lists them); default: all",
     )
+    parser.add_argument(
+        "--modules",
+        nargs="+",
+        metavar="NAME",
+        help="modules by dotted name, e.g. actor critic.Q1 (a wrong name lists them); default: those of the run's "
+        "probes, and all that the agent has for the others",
+    )
     parser.add_argument("--layers", action="store_true", help="print every layer too, not only whole modules")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, layers included, as JSON")
     parser.add_argument(
@@ -58,7 +65,10 @@ def run(args: Sequence[str]) -> None:
     from plasticity_rl.offline import measure_checkpoint
 
     paths = options.compare or [options.checkpoint]
-    found = [measure_checkpoint(path, options.probes, rollout_frames=options.rollout_frames) for path in paths]
+    found = [
+        measure_checkpoint(path, options.probes, modules=options.modules, rollout_frames=options.rollout_frames)
+        for path in paths
+    ]
     for name, measurement in zip("AB" if options.compare else [""], found, strict=True):
         print(heading(measurement, name))
     print()

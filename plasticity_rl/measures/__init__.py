@@ -11,6 +11,7 @@ from plasticity_rl.measures.activations import (
 )
 from plasticity_rl.measures.checks import NotFiniteError
 from plasticity_rl.measures.curvature import Eigenvalue, top_eigenvalue
+from plasticity_rl.measures.density import SpectralDensity, spectral_density
 from plasticity_rl.measures.dormancy import (
     any_input_rate,
     dormancy_scores,
@@ -27,10 +28,12 @@ from plasticity_rl.measures.kernels import (
     Interference,
     condition_number,
     cosine_similarities,
+    covariance_spectrum,
     gram_matrix,
     interference,
 )
 from plasticity_rl.measures.modules import measure_module
+from plasticity_rl.measures.norms import mean_norm, saturated_share
 from plasticity_rl.measures.spectra import (
     Spectrum,
     approximate_rank,
@@ -42,18 +45,20 @@ from plasticity_rl.measures.spectra import (
 )
 from plasticity_rl.measures.utility import debiased, outgoing_magnitude
 from plasticity_rl.measures.values import discounted_return, mean_absolute, mean_absolute_difference, spread
-from plasticity_rl.measures.weights import distance, l0_norm, l1_norm, l2_norm
+from plasticity_rl.measures.weights import distance, l0_norm, l1_norm, l2_norm, relative_change
 
 __all__ = [
     "Eigenvalue",
     "Interference",
     "NotFiniteError",
+    "SpectralDensity",
     "Spectrum",
     "active_and_total",
     "any_input_rate",
     "approximate_rank",
     "condition_number",
     "cosine_similarities",
+    "covariance_spectrum",
     "debiased",
     "discounted_return",
     "distance",
@@ -72,6 +77,7 @@ __all__ = [
     "loss_after_training",
     "mean_absolute",
     "mean_absolute_difference",
+    "mean_norm",
     "mean_rate",
     "measure_module",
     "nan_unless_finite",
@@ -79,7 +85,10 @@ __all__ = [
     "overlap_coefficient",
     "pooled_fraction",
     "random_targets",
+    "relative_change",
+    "saturated_share",
     "share_above",
+    "spectral_density",
     "spectrum",
     "spread",
     "srank",

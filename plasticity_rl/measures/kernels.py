@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from plasticity_rl.measures.checks import refuse_not_finite
+from plasticity_rl.measures.spectra import Spectrum
 
 _COLUMNS_AT_ONCE = 1 << 20
 
@@ -80,6 +81,27 @@ def interference(gram: Tensor) -> Interference:
         len(negative) / len(cosines),
         float(negative.mean()) if len(negative) else 0.0,
     )
+
+
+def covariance_spectrum(gram: Tensor) -> Spectrum:
+    """Return the eigenvalues of the covariance ``1/n sum_i (g_i - g)(g_i - g)^T`` of n vectors with mean g.
+
+    Those of the ``(p, p)`` matrix that are not zero, and n - 1 at most; the sum is the mean squared distance from g.
+
+    Args:
+        gram: ``(n, n)`` Gram matrix ``<g_i, g_j>`` of the vectors.
+
+    Returns:
+        Eigenvalues, descending, >= 0, as a ``Spectrum`` of which the ranks can be taken.
+
+    Raises:
+        ValueError: When the matrix is not square or holds NaN or infinity.
+    """
+    n = len(_kernel(gram))
+    centre = torch.eye(n, dtype=torch.float64) - 1.0 / n
+    values = torch.linalg.eigvalsh(centre @ gram.cpu().double() @ centre / n).flip(0)
+    rounding = n * torch.finfo(torch.float64).eps * float(gram.abs().max())
+    return Spectrum(torch.where(values > rounding, values, torch.zeros_like(values)), n)
 
 
 def condition_number(kernel: Tensor) -> float:

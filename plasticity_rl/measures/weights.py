@@ -67,6 +67,19 @@ def distance(tensors: Iterable[Tensor], origins: Iterable[Tensor]) -> Tensor:
     return l2_norm(differences)
 
 
+def relative_change(tensors: Iterable[Tensor], origins: Iterable[Tensor]) -> Tensor:
+    """Distance over the norm of the origin, ``||x - o|| / ||o||``; 0 where nothing moved, infinite from zero.
+
+    Arguments and errors as in :func:`distance`.
+
+    Source:
+        Lyle et al. 2024 (arXiv 2407.01800), effective learning rate of scale-invariant layers.
+    """
+    origins = list(origins)
+    moved, size = distance(tensors, origins), l2_norm(origins)
+    return torch.where(moved > 0, moved / size.to(moved.device), torch.zeros_like(moved))
+
+
 def _combined(tensors: Iterable[Tensor], order: int) -> Tensor:
     """Norm of all entries from the norms of the tensors: no copy in float64, and nothing leaves the device before."""
     tensors = list(map(_plain, tensors))

@@ -7,7 +7,8 @@ import math
 
 import pytest
 import torch
-from helpers import fit_tiny, weights_hash
+from helpers import fit_tiny, tiny_agent, tiny_data, weights_hash
+from tensordict import TensorDict
 
 from callbacks import RandomTargetFit
 from plasticity_rl.callback import RLCallback
@@ -99,3 +100,28 @@ def test_frozen_modules_give_nan(tmp_path):
     probe = RandomTargetFit(every_n_updates=1, modules=["encoder"], num_steps=1, batch_size=4)
     latest = fit_tiny(tmp_path, callbacks=[Freeze(), probe], max_frames=44).latest
     assert all(math.isnan(float(latest[f"{TAG}/encoder/{name}"])) for name in ("loss", "fresh_loss", "gap"))
+
+
+def test_the_default_budget_leaves_a_fresh_network_half_way_and_tells_a_worn_one_apart(tmp_path):
+    """At the size of ``configs/quickstart.yaml``; a worn network has three units in four dead.
+
+    Images differ as those of a task do: by where a small thing is on one background.
+    """
+    data, sizes = tiny_data(image_size=48), {"num_channels": 8, "hidden_dim": 128, "feature_dim": 50}
+    torch.manual_seed(2)
+    agent = tiny_agent(data, **sizes)
+    with torch.no_grad():
+        for layer in (*(head[i] for head in (agent.critic.Q1, agent.critic.Q2) for i in (0, 2)),):
+            layer.bias[: 3 * len(layer.bias) // 4] = -1000.0
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, data.obs_shape, generator=generator, dtype=torch.uint8).repeat(128, 1, 1, 1)
+    for image, (y, x) in zip(pixels, torch.randint(42, (128, 2), generator=generator).tolist(), strict=True):
+        image[:, y : y + 6, x : x + 6] = 255
+    action = torch.rand(128, data.action_dim, generator=generator) * 2 - 1
+    batch = TensorDict({"pixels": pixels, "action": action}, batch_size=128)
+    agent.probe_batch = lambda size: batch[:size]
+    probe = RandomTargetFit()
+    probe.resolve(agent)
+    found = {tag.rpartition("/")[2]: value for tag, value in probe.measure(agent, batch, TensorDict({})).items()}
+    assert 0.25 < found["fresh_loss"] < 0.75, "of a first loss of 1"
+    assert found["gap"] > 0.1

@@ -1,0 +1,89 @@
+"""Norms of the features and of the pre-activations of every module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from plasticity_rl.layer_inputs import seen_by_layers
+from plasticity_rl.layers import LEARNS
+from plasticity_rl.measures import mean_norm
+from plasticity_rl.probes import ActivationProbe, or_nan, tags_by_module
+from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import ONE, Layout
+
+
+class FeatureNorm(ActivationProbe):
+    """Mean Euclidean norm of the features, and of what the hidden activations are given.
+
+    Features are the outputs of a module's last hidden activation layer that learns, flattened; pre-activations the inputs of its
+    hidden activation layers (behind a norm, where there is one). Mean over the transitions of a batch of the replay
+    without augmentation, after the update's step. Feature maps are one vector each, so their norm grows with the image.
+
+    Mutates: nothing.
+    Logs: ``feature_norm/<module>``, ``preactivation_norm/<module>`` (of the last hidden layer) and, with ``per_layer``,
+        ``preactivation_norm/<module>/<layer>``, all >= 0; NaN while activations are not finite.
+    Reference: Lyle et al. 2024 (arXiv 2402.18762): growing features and pre-activations whose distribution shifts are
+        two of the mechanisms of plasticity loss there.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name, each with a hidden activation layer; None for all that have one, every value
+            head by itself.
+        per_layer: Whether to log the pre-activations of every layer as well.
+        batch_size: Transitions in the probe batch.
+    """
+
+    reads = frozenset({"units", "features"})
+    example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3, "batch_size": 20}
+
+    def __init__(
+        self,
+        *,
+        every_n_updates: int = 1000,
+        modules: Sequence[str] | None = None,
+        per_layer: bool = True,
+        batch_size: int = 256,
+    ) -> None:
+        super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
+        self.per_layer = per_layer
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the modules that have hidden units, every value head by itself."""
+        return agent.feature_networks()
+
+    def tags(self) -> frozenset[str]:
+        """Return two tags for each module, and one for its layers."""
+        features = tags_by_module(["feature_norm"], self.modules, layers=False)
+        return features | tags_by_module(["preactivation_norm"], self.modules, layers=self.per_layer)
+
+    def charts(self) -> Layout:
+        """Return a chart of the features and one of the pre-activations."""
+        return {"Norms": {"Features": [f"feature_norm/{ONE}"], "Pre-activations": [f"preactivation_norm/{ONE}"]}}
+
+    def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
+        """Return the norms of every module, from one forward pass."""
+        layers = {name: agent.activation_layers(name) for name in self.modules}
+        wanted = {f"{name}/{path}": layer for name, own in layers.items() for path, layer in own.items()}
+        seen = agent.once_per_update(
+            ("seen by layers", tuple(wanted), self.batch_size), lambda: seen_by_layers(agent, wanted, self.batch_size)
+        )
+        scalars: dict[str, Any] = {}
+        for name, own in layers.items():
+            ran = [path for path in own if f"{name}/{path}" in seen]
+            last = [path for path in agent.activation_layers(name, LEARNS) if path in ran][-1]
+            scalars |= self._of_module(name, {path: seen[f"{name}/{path}"] for path in ran}, last)
+        return scalars
+
+    def _of_module(self, name: str, seen: Mapping[str, tuple[Tensor, Tensor]], last: str) -> dict[str, Any]:
+        given, features = seen[last]
+        scalars = {
+            f"feature_norm/{name}": or_nan(mean_norm, features),
+            f"preactivation_norm/{name}": or_nan(mean_norm, given),
+        }
+        for path, (values, _) in seen.items() if self.per_layer else ():
+            scalars[f"preactivation_norm/{name}/{path}"] = or_nan(mean_norm, values)
+        return scalars

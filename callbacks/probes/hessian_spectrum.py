@@ -1,0 +1,102 @@
+"""Spectrum and effective rank of a loss's Hessian."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from tensordict import TensorDictBase
+
+from plasticity_rl.errors import UserError
+from plasticity_rl.gradient_probes import LossProbe, hessian_product, probe_generator, trained_parameters
+from plasticity_rl.limits import refuse_above
+from plasticity_rl.measures import SpectralDensity, spectral_density
+from plasticity_rl.probes import or_nan
+from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import ONE, Layout
+
+NAMES = ("largest", "smallest", "trace", "negative_share", "effective_rank", "srank")
+
+
+class HessianSpectrum(LossProbe):
+    """Ends, sign and effective rank of the spectrum of the Hessian of a loss by the weights of ``modules``.
+
+    By stochastic Lanczos quadrature on Hessian-vector products, from random vectors under a seed of the update, on a
+    batch of the replay, without augmentation and without the terms of regularizers, after the update's step. Targets
+    of the value count as constants. The two ends are eigenvalues found by Lanczos' method; trace, negative share and
+    both ranks are integrals over the estimated density of all eigenvalues, most of which lie near zero. All vectors of
+    one start are held at once: ``num_steps`` times the size of the modules.
+
+    Mutates: nothing.
+    Logs: ``hessian_spectrum/<modules>/largest``, ``hessian_spectrum/<modules>/smallest`` (most negative),
+        ``hessian_spectrum/<modules>/trace``, ``hessian_spectrum/<modules>/negative_share`` in [0, 1],
+        ``hessian_spectrum/<modules>/effective_rank`` (exponential of the entropy of the magnitudes) and
+        ``hessian_spectrum/<modules>/srank`` (number of magnitudes that make up 99 % of their sum), both up to the
+        number of weights; NaN while the loss is not finite or all modules are frozen. Modules are joined by ``+``.
+    Reference: Ghorbani et al. 2019 (arXiv 1901.10159), the density; Lewandowski et al. 2023 (arXiv 2312.00246), loss of
+        rank of the Hessian as the explanation of loss of plasticity.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name; None for those that the loss trains.
+        loss: One of the agent's losses; None for that of the values.
+        num_steps: Hessian-vector products for each vector; each costs about two gradients of the batch.
+        num_vectors: Random vectors to average over.
+        batch_size: Transitions in the probe batch.
+
+    Raises:
+        UserError: When a number is not positive.
+    """
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 7, "num_steps": 2, "batch_size": 3}
+
+    def __init__(
+        self,
+        *,
+        every_n_updates: int = 50_000,
+        modules: Sequence[str] | None = None,
+        loss: str | None = None,
+        num_steps: int = 30,
+        num_vectors: int = 1,
+        batch_size: int = 128,
+    ) -> None:
+        super().__init__(every_n_updates=every_n_updates, modules=modules, loss=loss, batch_size=batch_size)
+        for name, value in {"num_steps": num_steps, "num_vectors": num_vectors}.items():
+            if value < 1:
+                raise UserError(f"HessianSpectrum.{name}={value} must be a whole number >= 1")
+            refuse_above(f"HessianSpectrum.{name}", value, 1000, "the run waits for all of it; default 30 and 1")
+        self.num_steps, self.num_vectors = num_steps, num_vectors
+
+    def tags(self) -> frozenset[str]:
+        """Return what :meth:`measure` writes."""
+        return frozenset(f"hessian_spectrum/{self.joined_modules}/{name}" for name in NAMES)
+
+    def charts(self) -> Layout:
+        """Return a chart of the ends and one of the ranks."""
+        ends = [f"hessian_spectrum/{ONE}/(largest|smallest)"]
+        ranks = [f"hessian_spectrum/{ONE}/(effective_rank|srank)"]
+        return {"Learning dynamics": {"Curvature: ends of the spectrum": ends, "Ranks of the Hessian": ranks}}
+
+    def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
+        """Return the summaries of the spectrum."""
+        density = or_nan(self._density, agent)
+        values = [math.nan] * len(NAMES)
+        if isinstance(density, SpectralDensity):
+            ends = [float(density.nodes[-1]), float(density.nodes[0])]
+            values = [*ends, density.trace, density.negative_share, density.effective_rank, density.srank()]
+        return {f"hessian_spectrum/{self.joined_modules}/{name}": v for name, v in zip(NAMES, values, strict=True)}
+
+    def _density(self, agent: RLModule) -> SpectralDensity | None:
+        parameters = list(trained_parameters(agent, self.modules).values())
+        if not parameters:
+            return None
+        batch, noise = agent.probe_batch(self.batch_size), probe_generator(agent, "noise")
+        product = hessian_product(agent, self.loss, batch, parameters, noise)
+        size, dtype = sum(p.numel() for p in parameters), parameters[0].dtype
+        generator = probe_generator(agent, "hessian_spectrum")
+        starts = (
+            torch.randn(size, generator=generator, device=agent.device, dtype=dtype) for _ in range(self.num_vectors)
+        )
+        return spectral_density(product, starts, self.num_steps)

@@ -1,0 +1,97 @@
+"""Share of tanh outputs that are saturated, in the trunks and in the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+from tensordict import TensorDictBase
+from torch import nn
+
+from plasticity_rl.callback import as_agent
+from plasticity_rl.errors import UserError
+from plasticity_rl.gradient_probes import BatchProbe
+from plasticity_rl.layer_inputs import seen_by_layers
+from plasticity_rl.measures import saturated_share
+from plasticity_rl.probes import or_nan
+from plasticity_rl.rl_module import RLModule
+from plasticity_rl.tensorboard_layout import ONE, Layout
+
+
+class TanhSaturation(BatchProbe):
+    """Share of tanh outputs whose magnitude is above ``threshold``: of tanh layers, and of the policy's actions.
+
+    What lies before a saturated tanh gets next to no gradient: at most ``1 - threshold^2`` of what arrives, a tenth at
+    the default. Actions are the policy's mean (``tanh`` of it where the policy is squashed), without noise. On a batch
+    of the replay without augmentation, after the update's step; a share weighs all transitions and outputs alike.
+
+    Mutates: nothing.
+    Logs: ``tanh_saturation/<module>/<layer>`` for every tanh layer, and ``policy_saturation/<module>`` for the module
+        that puts out actions, in [0, 1]; NaN while outputs are not finite.
+    Reference: Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks",
+        section 3, saturation of tanh layers.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name, each with a tanh layer or the one that puts out actions; None for all of them.
+        threshold: In (0, 1).
+        batch_size: Transitions in the probe batch.
+
+    Raises:
+        UserError: When ``threshold`` is out of range.
+    """
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3, "batch_size": 20}
+
+    def __init__(
+        self,
+        *,
+        every_n_updates: int = 1000,
+        modules: Sequence[str] | None = None,
+        threshold: float = 0.95,
+        batch_size: int = 256,
+    ) -> None:
+        super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
+        if not 0 < threshold < 1:
+            raise UserError(f"TanhSaturation.threshold={threshold} must be in (0, 1); default 0.95")
+        self.threshold = threshold
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the modules that have a tanh, or put out actions."""
+        return [name for name in agent.networks() if name == agent.policy_module or _tanh_layers(agent, name)]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse modules in which nothing can saturate."""
+        super().setup(trainer, pl_module, stage)
+        agent = as_agent(pl_module)
+        for name in self.modules:
+            if name != agent.policy_module and not _tanh_layers(agent, name):
+                raise UserError(f"TanhSaturation.modules: {name!r} has no tanh layer and puts out no actions")
+
+    def tags(self) -> frozenset[str]:
+        """Return what each module may write."""
+        kinds = ("tanh_saturation/{}", "tanh_saturation/{}/*", "policy_saturation/{}")
+        return frozenset(kind.format(name) for kind in kinds for name in self.modules)
+
+    def charts(self) -> Layout:
+        """Return a chart of trunks and policy."""
+        tags = [f"tanh_saturation/{ONE}/{ONE}", f"policy_saturation/{ONE}"]
+        return {"Linear units, and units without gradient": {"Saturated tanh outputs": tags}}
+
+    def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
+        """Return the shares."""
+        layers = {f"{name}/{path}": layer for name in self.modules for path, layer in _tanh_layers(agent, name).items()}
+        seen = seen_by_layers(agent, layers, self.batch_size)
+        scalars = {
+            f"tanh_saturation/{key}": or_nan(saturated_share, output, self.threshold)
+            for key, (_, output) in seen.items()
+        }
+        if agent.policy_module in self.modules:
+            actions = agent.probe_outputs(self.batch_size)[agent.policy_module]
+            scalars[f"policy_saturation/{agent.policy_module}"] = or_nan(saturated_share, actions, self.threshold)
+        return scalars
+
+
+def _tanh_layers(agent: RLModule, name: str) -> dict[str, nn.Module]:
+    return {path or "output": m for path, m in agent.submodules(name).items() if isinstance(m, nn.Tanh)}
