@@ -19,9 +19,10 @@ from plasticity_rl.tensorboard_layout import ONE, Layout
 class FeatureNorm(ActivationProbe):
     """Mean Euclidean norm of the features, and of what the hidden activations are given.
 
-    Features are the outputs of a module's last hidden activation layer that learns, flattened; pre-activations the inputs of its
-    hidden activation layers (behind a norm, where there is one). Mean over the transitions of a batch of the replay
-    without augmentation, after the update's step. Feature maps are one vector each, so their norm grows with the image.
+    Features are the outputs of a module's last hidden activation layer that learns, flattened; pre-activations the
+    inputs of its hidden activation layers (behind a norm, where there is one). Mean over the transitions of a batch of
+    the replay without augmentation, after the update's step. Feature maps are one vector each, so their norm grows with
+    the image.
 
     Mutates: nothing.
     Logs: ``feature_norm/<module>``, ``preactivation_norm/<module>`` (of the last hidden layer) and, with ``per_layer``,
