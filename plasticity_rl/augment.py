@@ -284,7 +284,7 @@ class CutMix(KorniaAugmentation):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # self.kornia says that it is missing
             found = importlib.metadata.version("kornia")
             if found.startswith("0.8."):
-                raise UserError(f"CutMix needs kornia 0.9, hence Python 3.11; kornia {found} is installed: try MixUp")
+                raise UserError(f"CutMix needs kornia 0.9, hence Python 3.11, and {found} is installed: try MixUp")
         # ``use_correct_lambda`` concerns labels, of which there are none; without it kornia 0.9 warns.
         return self.kornia(
             "RandomCutMixV2", cut_size=self.cut_size, p=self.p, data_keys=["input"], use_correct_lambda=True

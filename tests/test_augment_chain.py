@@ -275,5 +275,5 @@ def test_torchvision_by_class_path(tmp_path: Path):
 
 def test_cut_mix_names_the_kornia_that_it_needs(monkeypatch):
     monkeypatch.setattr(metadata, "version", {"kornia": "0.8.2"}.get)
-    with pytest.raises(UserError, match="CutMix needs kornia 0.9, hence Python 3.11, and kornia 0.8.2 is installed"):
+    with pytest.raises(UserError, match="CutMix needs kornia 0.9, hence Python 3.11, and 0.8.2 is installed"):
         AugmentationChain([CutMix()], SHAPE)
