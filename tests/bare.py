@@ -80,14 +80,14 @@ class BareAgent(DrQV2):
         seen = {"pixels": batch["pixels"], "next_pixels": batch["next", "pixels"], "features": features}
         return self.loss_terms(loss, batch, **seen)
 
-    def heads(self) -> list[InjectableHead]:
+    def injectable_heads(self) -> list[InjectableHead]:
         """Return the heads of the critic that plasticity is injected into, those of the target too."""
         found = [self.critic.Q1, self.critic.Q2, self.critic_target.Q1, self.critic_target.Q2]
         return [head for head in found if isinstance(head, InjectableHead)]
 
     def inject(self) -> None:
         """Inject plasticity into the critic."""
-        for head in self.heads():
+        for head in self.injectable_heads():
             head.inject()
 
 
@@ -104,7 +104,7 @@ class Opaque(nn.Module):
 
 def hide_what_does_not_count(agent: BareAgent) -> None:
     """Replace the subtracted halves by opaque functions, and take away the pairs that wait."""
-    for head in agent.heads():
+    for head in agent.injectable_heads():
         del head.injected[head.num_injections :]
         for pair in head.injected:
             pair["removed"] = Opaque(pair["removed"])

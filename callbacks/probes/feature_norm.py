@@ -25,7 +25,7 @@ class FeatureNorm(ActivationProbe):
     the image.
 
     Mutates: nothing.
-    Logs: ``feature_norm/<module>``, ``preactivation_norm/<module>`` (of the last hidden layer) and, with ``per_layer``,
+    Logs: ``feature_norm/<module>``, ``preactivation_norm/<module>`` (of that layer) and, with ``per_layer``,
         ``preactivation_norm/<module>/<layer>``, all >= 0; NaN while activations are not finite.
     Reference: Lyle et al. 2024 (arXiv 2402.18762): growing features and pre-activations whose distribution shifts are
         two of the mechanisms of plasticity loss there.
@@ -38,7 +38,7 @@ class FeatureNorm(ActivationProbe):
         batch_size: Transitions in the probe batch.
     """
 
-    reads = frozenset({"units", "features"})
+    reads = frozenset({"features"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3, "batch_size": 20}
 
     def __init__(

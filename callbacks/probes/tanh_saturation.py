@@ -42,6 +42,7 @@ class TanhSaturation(BatchProbe):
         UserError: When ``threshold`` is out of range.
     """
 
+    reads = frozenset({"outputs"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3, "batch_size": 20}
 
     def __init__(
