@@ -10,8 +10,9 @@ import argparse
 from pathlib import Path
 
 from plasticity_rl.study import Study
-from plasticity_rl.study_report import make_report, read_scores
+from plasticity_rl.study_report import make_report
 from plasticity_rl.study_runner import Runner
+from plasticity_rl.study_scores import read_scores
 from plasticity_rl.study_tables import markdown
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -33,6 +34,7 @@ def main() -> None:
         seeds=(1, 2),
         factors={"replay_ratio": {"usual": (), "high": ("model.replay_ratio=2",)}},
         max_return=1000.0,
+        baseline="usual",
     )
     Runner(study.max_frames, num_workers=2).run_all(study.runs())
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from plasticity_rl.errors import UserError
 from plasticity_rl.run_data import Curve, Event, Run
-from plasticity_rl.statistics import Floats, bootstrap_band, iqm
+from plasticity_rl.statistics import FEW_SEEDS, Floats, interval, iqm, iqm_of
 
 NOT_PART_OF_AN_ARM = ("data.seed", "data.replay_dir", "data.storage", "data.max_frames", "model.seed")
 """Options in which the runs of one arm may differ: seeds, where the replay lies, how long the run is."""
@@ -119,9 +119,10 @@ class Band:
     Attributes:
         frames: float64 ``(points,)``, the common grid.
         iqm: Interquartile mean over runs, ``(points,)``.
-        low: Lower end of the bootstrap band, ``(points,)``; equal to ``iqm`` for a single run.
+        low: Lower end of the 95 % interval, ``(points,)``; NaN where there is none, as for a single run.
         high: Upper end.
-        num_runs: Runs that have the curve.
+        num_runs: Runs that have the curve; over several tasks those of the task with the fewest.
+        rows: The runs themselves on the grid, ``(runs, points)``; drawn in place of a band of few seeds.
     """
 
     frames: Floats
@@ -129,10 +130,16 @@ class Band:
     low: Floats
     high: Floats
     num_runs: int
+    rows: Floats
+
+    @property
+    def is_drawn_as_band(self) -> bool:
+        """Whether there are seeds enough for a band."""
+        return self.num_runs >= FEW_SEEDS
 
 
-def aggregate(curves: Sequence[Curve], *, max_points: int = 100, seed: int = 0) -> Band | None:
-    """Bring the curves of several runs onto one grid, and reduce them to IQM and bootstrap band.
+def aggregate(curves: Sequence[Curve], *, max_points: int = 100) -> Band | None:
+    """Bring the curves of several runs onto one grid, and reduce them to IQM and its interval at every point.
 
     The grid spans the frames that all runs have. A curve with more than ``max_points`` points there is first averaged
     in as many bins of equal width; then it is interpolated linearly on the grid.
@@ -140,7 +147,6 @@ def aggregate(curves: Sequence[Curve], *, max_points: int = 100, seed: int = 0) 
     Args:
         curves: Same tag, one for each run; empty ones do not count.
         max_points: Most points of the result, at least 2.
-        seed: Seed of the bootstrap.
 
     Returns:
         The band, or None when no curve has a point or they have no frames in common.
@@ -158,8 +164,8 @@ def aggregate(curves: Sequence[Curve], *, max_points: int = 100, seed: int = 0) 
         grid = (edges[:-1] + edges[1:]) / 2
         curves = [in_bins(curve, edges) for curve in curves]
     rows = np.stack([np.interp(grid, curve.frames, curve.values) for curve in curves])
-    low, high = bootstrap_band(rows, seed=seed)
-    return Band(grid, iqm(rows), low, high, len(curves))
+    low, high = interval(iqm_of, [rows.T])
+    return Band(grid, iqm(rows), low, high, len(curves), rows)
 
 
 def in_bins(curve: Curve, edges: Floats) -> Curve:

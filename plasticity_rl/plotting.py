@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import matplotlib as mpl
+import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -50,7 +52,8 @@ def draw(arms: Sequence[Arm], *, max_points: int = 100) -> Figure:
 
     One arm gets two panels, its return and the FAU of all its modules. Several arms get a panel for the return and one
     for each module, a colour for each arm. Several tasks get a row each. Of several seeds the interquartile mean is
-    drawn, with its 95 % bootstrap band; of a single one also the return of the training episodes.
+    drawn, from five on with the band of its 95 % intervals, below that beside thin lines for the seeds; of a single one
+    also the return of the training episodes.
 
     Args:
         arms: From :func:`plasticity_rl.arms.arms_of`.
@@ -124,10 +127,10 @@ def _draw_row(
         for index, arm in arms:
             if panel == "fau":
                 for number, module in enumerate(modules):
-                    _line(axis, band_of(arm, f"fau/{module}", max_points), look(number))
+                    draw_line(axis, band_of(arm, f"fau/{module}", max_points), look(number), points=False)
             else:
                 style = {"color": "black"} if "fau" in panels else look(index)  # there, colours are modules
-                _line(axis, band_of(arm, panel, max_points), style, points=panel == "eval/return")
+                draw_line(axis, band_of(arm, panel, max_points), style, points=panel == "eval/return")
         axis.xaxis.set_major_formatter(FuncFormatter(show_frames))
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axis.set_ylabel("fraction of active units" if panel == "fau" else panel.replace("fau/", "active units, "))
@@ -143,13 +146,25 @@ def _draw_row(
         _events(axis, [(colours[index], arm) for index, arm in arms], labels=axis in (row[0], *row[1:2]))
 
 
-def _line(axis: Axes, band: Band | None, style: dict[str, Any], *, points: bool = False) -> None:
+def draw_line(axis: Axes, band: Band | None, style: dict[str, Any], *, points: bool = True) -> None:
+    """Draw the runs of an arm in one tag: their IQM, and its band; of few runs no band but the runs, as thin lines.
+
+    Args:
+        axis: Where.
+        band: The runs; None draws nothing.
+        style: Colour, and kind of line.
+        points: Whether a short curve shows its points.
+    """
     if band is None:
         return
     marker: dict[str, Any] = {"marker": "o", "markersize": 3} if points and len(band.frames) <= 25 else {}
     axis.plot(band.frames, band.iqm, linewidth=1.6, zorder=3, **marker, **style)
-    if band.num_runs > 1:
+    if band.is_drawn_as_band:
         axis.fill_between(band.frames, band.low, band.high, color=style["color"], alpha=0.18, linewidth=0, zorder=2)
+    elif band.num_runs > 1:
+        runs = [np.column_stack([band.frames, row]) for row in band.rows]
+        axis.add_collection(LineCollection(runs, colors=style["color"], alpha=0.45, linewidth=0.7, zorder=2))
+        axis.autoscale_view()
 
 
 def _limits(returns: Axes, fau_axes: Sequence[Axes]) -> None:

@@ -18,14 +18,17 @@ import yaml
 
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.packaged import find_config, find_study, no_config, no_study
+from plasticity_rl.study_endpoints import AREA, Endpoint, read_endpoint
 
 REQUIRED = ("base", "max_frames", "tasks", "seeds", "factors")
-OPTIONAL = ("name", "folder", "shares", "max_return", "measures")
+OPTIONAL = ("name", "folder", "shares", "max_return", "measures", "baseline", "primary", "secondary")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """What the names of studies, factors and levels consist of: they are names of folders."""
 TASK, SEED, FOLDER = "{task}", "{seed}", "{folder}"
 """Stand for the run's task and seed and the study's folder: ``configs/task/{task}.yaml``, or the path of another run of
 the study, ``{folder}/{task}/failed/seed{seed}``, which then comes first."""
+WORDS = {True: "on", False: "off"}
+"""YAML reads a level called ``on`` or ``off`` as a truth value."""
 SET_BY_THE_STUDY = ("seed_everything", "max_frames", "data.task", "trainer.default_root_dir", "ckpt_path")
 
 
@@ -73,6 +76,9 @@ class Study:
         shared: Folders of the runs of other studies, by their arguments: a run equal to one of them is that run.
         max_return: Highest return there is, for the optimality gap; None when it is not known.
         measures: Curves to report besides return and FAU, e.g. ``dormant/critic/tau_0.025``.
+        baseline: Arm that all others are compared with, levels joined by ``+``; None: the first level of every factor.
+        primary: Endpoint of the comparisons from which verdicts come.
+        secondary: Further endpoints that get p values.
     """
 
     name: str
@@ -85,6 +91,25 @@ class Study:
     shared: Mapping[tuple[str, ...], Path] = field(default_factory=dict)
     max_return: float | None = None
     measures: tuple[str, ...] = ()
+    baseline: str | None = None
+    primary: Endpoint = AREA
+    secondary: tuple[Endpoint, ...] = ()
+
+    @property
+    def arms(self) -> list[dict[str, str]]:
+        """Level by factor, of every arm."""
+        return [dict(zip(self.factors, levels, strict=True)) for levels in itertools.product(*self.factors.values())]
+
+    @property
+    def base_levels(self) -> dict[str, str]:
+        """Level by factor, of the baseline."""
+        return next((levels for levels in self.arms if "+".join(levels.values()) == self.baseline), self.arms[0])
+
+    @property
+    def num_comparisons(self) -> int:
+        """How many comparisons a report draws verdicts from: arms with the baseline, interactions of two factors."""
+        others = [len(levels) - 1 for levels in self.factors.values()]
+        return len(self.arms) - 1 + (others[0] * others[1] if len(others) == 2 else 0)
 
     def runs(self) -> list[StudyRun]:
         """Return all runs; seeds are the outermost loop, so that a study that is cut short has whole seeds."""
@@ -172,18 +197,40 @@ def _study(content: Any, path: Path, reading: tuple[Path, ...]) -> Study:
         raise UserError(f"factors={content['factors']!r} must give each factor its levels")
     name = _named(content.get("name", path.stem), "name")
     tasks = tuple(_named(task, "tasks") for task in _distinct(content["tasks"], "tasks"))
+    max_frames = _whole(content["max_frames"], "max_frames", least=1)
+    factors = {_named(name, "factors"): _levels(levels, name, tasks) for name, levels in content["factors"].items()}
     return Study(
         name=name,
         folder=Path(content.get("folder", Path("runs") / name)),
         base=_items(content["base"], "base", tasks),
-        max_frames=_whole(content["max_frames"], "max_frames", least=1),
+        max_frames=max_frames,
         tasks=tasks,
         seeds=tuple(_whole(seed, "seeds", least=0) for seed in _distinct(content["seeds"], "seeds")),
-        factors={_named(name, "factors"): _levels(levels, name, tasks) for name, levels in content["factors"].items()},
+        factors=factors,
         shared=_shared(content.get("shares") or [], reading),
         max_return=_above_zero(content.get("max_return"), "max_return"),
         measures=tuple(_tag(tag) for tag in _distinct(content.get("measures") or [], "measures")),
+        baseline=_baseline(content.get("baseline"), factors),
+        primary=read_endpoint(content["primary"], "primary", max_frames) if "primary" in content else AREA,
+        secondary=tuple(
+            read_endpoint(one, "secondary", max_frames)
+            for one in _distinct(content.get("secondary") or [], "secondary")
+        ),
     )
+
+
+def _baseline(name: Any, factors: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the arm of that name, with or without blanks around ``+``; the first one unless there is a name."""
+    arms = ["+".join(levels) for levels in itertools.product(*factors.values())]
+    if name is None:
+        return arms[0]
+    words = WORDS[name] if isinstance(name, bool) else str(name)
+    found = "+".join(part.strip() for part in words.split("+"))
+    if found not in arms:
+        raise UserError(
+            f"baseline: no arm {name!r}.{suggestion(found, arms)} The first is {arms[0]}, levels joined by +"
+        )
+    return found
 
 
 def _shared(files: Any, reading: tuple[Path, ...]) -> dict[tuple[str, ...], Path]:
@@ -202,9 +249,7 @@ def _levels(levels: Any, factor: str, tasks: Sequence[str]) -> dict[str, tuple[s
     if not isinstance(levels, Mapping) or not levels:
         raise UserError(f"factors.{factor}={levels!r} must give each level a list: files of YAML, and name=value")
     where = f"factors.{factor}"
-    # YAML reads a level called `on` or `off` as a truth value.
-    words = {True: "on", False: "off"}
-    named = {words[level] if isinstance(level, bool) else level: items for level, items in levels.items()}
+    named = {WORDS[level] if isinstance(level, bool) else level: items for level, items in levels.items()}
     return {_named(level, where): _items(items, f"{where}.{level}", tasks) for level, items in named.items()}
 
 

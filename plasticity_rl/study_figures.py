@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -13,10 +12,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from plasticity_rl.arms import Band, aggregate
-from plasticity_rl.plotting import STYLE, look, show_frames
-from plasticity_rl.statistics import Floats
-from plasticity_rl.study_report import RETURN, Report, Score, Section, is_fau
-from plasticity_rl.study_statistics import Estimate, estimate, iqm_of, performance_profile
+from plasticity_rl.plotting import STYLE, draw_line, look, show_frames
+from plasticity_rl.statistics import FEW_SEEDS, Floats, interval, iqm_of
+from plasticity_rl.study_endpoints import FINAL_RETURN, RETURN
+from plasticity_rl.study_report import Report, Section, title_of
+from plasticity_rl.study_scores import Score, table_of
+from plasticity_rl.study_statistics import Estimate, performance_profile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +27,7 @@ PANELS = 5
 POINTS = 50
 """Points of a line over several tasks, and thresholds of a profile."""
 RETURN_COLUMNS = ("IQM", "median", "mean", "optimality gap", "area under curve", "P(better)")
+DIFFERENCE = "difference"
 BAND: dict[str, Any] = {"alpha": 0.18, "linewidth": 0}
 
 
@@ -36,31 +38,32 @@ def figures(report: Report) -> dict[str, tuple[Figure, str]]:
             "curves": (
                 draw_curves(report),
                 "Sample efficiency, fraction of active units of every module, and further curves of the study, against "
-                "env frames: interquartile mean over seeds with its 95 % bootstrap band.",
+                f"env frames: interquartile mean over seeds; from {FEW_SEEDS} seeds on with the band of its 95 % "
+                "intervals, below that with a thin line for every seed.",
             ),
             "scores": (
                 draw_scores(report),
-                "Aggregates of the final return, area under the curve, and the probability that a run beats one of the "
-                "first arm, with 95 % bootstrap intervals.",
+                "Aggregates of the final return, area under the curve, the probability that a run beats one of the "
+                "baseline, and the difference from the baseline in the primary endpoint over pairs of runs with the "
+                "same seed, with 95 % intervals where there are any.",
             ),
             "profiles": (
                 draw_profiles(report),
-                "Performance profiles: share of runs whose final return is above a threshold, and 95 % bands.",
+                "Performance profiles: share of runs whose final return is above a threshold, and 95 % bands (score "
+                "intervals).",
             ),
         }
 
 
 def draw_curves(report: Report) -> Figure:
     """Draw a block of panels for each task, and the return over all tasks where there are several."""
-    tags = [RETURN, *sorted({tag for score in report.scores for tag in score.final if is_fau(tag)})]
-    tags += [tag for tag in report.study.measures if any(tag in score.final for score in report.scores)]
-    blocks = [(section, tags if len(section.tasks) == 1 else [RETURN]) for section in report.sections]
+    blocks = [(section, report.tags if len(section.tasks) == 1 else [RETURN]) for section in report.sections]
     figure, grid = _grid(report, [len(panels) for _, panels in blocks])
     for (section, panels), axes in zip(blocks, grid, strict=True):
         for axis, tag in zip(axes, panels, strict=True):
             for index, arm in enumerate(report.arms):
                 ours = [score for score in report.scores if score.arm == arm and score.run.task in section.tasks]
-                _line(axis, curve_of(ours, section.tasks, tag), index)
+                draw_line(axis, curve_of(ours, section.tasks, tag), look(index))
             axis.xaxis.set_major_formatter(FuncFormatter(show_frames))
             axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
             axis.set_xlabel("env frames")
@@ -72,8 +75,12 @@ def draw_curves(report: Report) -> Figure:
 
 
 def curve_of(scores: Sequence[Score], tasks: Sequence[str], tag: str) -> Band | None:
-    """Return one curve of the runs of an arm; over several tasks the bootstrap resamples the seeds of each task."""
-    curves = [[s.data.curves[tag] for s in scores if s.run.task == task and tag in s.data.curves] for task in tasks]
+    """Return one curve of the runs of an arm; over several tasks every task weighs the same.
+
+    Runs whose curve is missing or not finite are left out. Returns None when a task has no run.
+    """
+    found = [[(s.curve(tag)) for s in scores if s.run.task == task] for task in tasks]
+    curves = [[curve for curve in several if curve is not None] for several in found]
     if not all(curves):
         return None
     if len(tasks) == 1:
@@ -82,8 +89,10 @@ def curve_of(scores: Sequence[Score], tasks: Sequence[str], tag: str) -> Band | 
     first, last = max(curve.frames[0] for curve in every), min(curve.frames[-1] for curve in every)
     frames = np.linspace(first, last, POINTS)
     rows = [np.stack([np.interp(frames, curve.frames, curve.values) for curve in several]) for several in curves]
-    points = [estimate(iqm_of, [[row[:, at] for row in rows]]) for at in range(POINTS)]
-    return Band(frames, *_ends(points), len(every))
+    by_point = [row.T for row in rows]
+    fewest = min(len(row) for row in rows)
+    # Runs of several tasks side by side say nothing: below five seeds there is the line alone.
+    return Band(frames, iqm_of(by_point), *interval(iqm_of, by_point), fewest, np.empty((0, POINTS)))
 
 
 def _ends(points: Sequence[Estimate]) -> tuple[Floats, Floats, Floats]:
@@ -96,29 +105,41 @@ def _ends(points: Sequence[Estimate]) -> tuple[Floats, Floats, Floats]:
 
 def draw_scores(report: Report) -> Figure:
     """Draw a row for each section: a panel for each aggregate, a point with its interval for each arm."""
-    names = [name for name in RETURN_COLUMNS if any(c.name == name for s in report.sections for c in s.columns)]
+    tables = [_panels(report, section) for section in report.sections]
+    names = [name for name in (*RETURN_COLUMNS, DIFFERENCE) if any(name in table for table in tables)]
     rows, arms = len(report.sections), report.arms
     size = (1.4 + 1.9 * len(names), 0.7 + rows * (0.45 + 0.22 * len(arms)))
     figure = Figure(figsize=size, layout="constrained")
     grid: Any = figure.subplots(rows, len(names), sharey=True, squeeze=False)
-    for section, axes in zip(report.sections, grid, strict=True):
+    for section, table, axes in zip(report.sections, tables, grid, strict=True):
         for axis, name in zip(axes, names, strict=True):
-            values = next((column.values for column in section.columns if column.name == name), {})
+            values = table.get(name, {})
             for index, arm in enumerate(arms):
                 if arm in values:
                     one, colour = values[arm], look(index)["color"]
-                    axis.plot([one.low, one.high], [index, index], color=colour, linewidth=5, alpha=0.35)
+                    if one.has_interval:
+                        axis.plot([one.low, one.high], [index, index], color=colour, linewidth=5, alpha=0.35)
                     axis.plot(one.value, index, marker="o", markersize=4, color=colour)
-            axis.set_title(name, fontsize=9)
+            axis.set_title(f"{title_of(report.study.primary)}\n- baseline" if name == DIFFERENCE else name, fontsize=9)
             axis.grid(axis="x", color="0.9")
             axis.grid(visible=False, axis="y")
             if name == "P(better)":
                 axis.axvline(0.5, color="0.6", linewidth=0.8, linestyle="--")
                 axis.set_xlim(-0.05, 1.05)
+            if name == DIFFERENCE:
+                axis.axvline(0, color="0.6", linewidth=0.8, linestyle="--")
         axes[0].set_yticks(range(len(arms)), arms)
         axes[0].set_ylim(len(arms) - 0.5, -0.5)
         axes[0].set_ylabel(section.title if rows > 1 else "")
     return figure
+
+
+def _panels(report: Report, section: Section) -> dict[str, dict[str, Estimate]]:
+    """Return name -> estimate by arm."""
+    primary = title_of(report.study.primary)
+    found = {column.name: column.values for column in section.columns}
+    differences = next((column.values for column in section.differences if column.name == primary), None)
+    return found if differences is None else {**found, DIFFERENCE: differences}
 
 
 def draw_profiles(report: Report) -> Figure:
@@ -130,9 +151,8 @@ def draw_profiles(report: Report) -> Figure:
 
 
 def _profiles(axis: Axes, report: Report, section: Section) -> None:
-    finals = partial(_finals, report, section.tasks)
-    arms = {arm: finals(arm) for arm in section.seeds}
-    highest = max(value.max() for scores in arms.values() for value in scores)
+    arms = table_of(report.scores, section.tasks, FINAL_RETURN)
+    highest = max((value.max() for scores in arms.values() for value in scores), default=1.0)
     thresholds = np.linspace(0.0, max(highest, 1e-9), POINTS)
     for index, arm in enumerate(report.arms):
         if arm in arms:
@@ -143,11 +163,6 @@ def _profiles(axis: Axes, report: Report, section: Section) -> None:
     axis.set_xlabel("threshold of the final return")
     axis.set_ylabel("share of runs above")
     axis.set_title(section.title, loc="left", fontsize=9)
-
-
-def _finals(report: Report, tasks: Sequence[str], arm: str) -> list[Floats]:
-    ours = [score for score in report.scores if score.arm == arm]
-    return [np.array([s.final[RETURN] for s in ours if s.run.task == task]) for task in tasks]
 
 
 def _grid(report: Report, blocks: Sequence[int]) -> tuple[Figure, list[list[Axes]]]:
@@ -166,12 +181,3 @@ def _grid(report: Report, blocks: Sequence[int]) -> tuple[Figure, list[list[Axes
     handles = [Line2D([], [], label=arm, **look(index)) for index, arm in enumerate(report.arms)]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns + 1), frameon=False)
     return figure, found
-
-
-def _line(axis: Axes, band: Band | None, index: int) -> None:
-    if band is None:
-        return
-    marker: dict[str, Any] = {"marker": "o", "markersize": 3} if len(band.frames) <= 25 else {}
-    axis.plot(band.frames, band.iqm, linewidth=1.6, zorder=3, **marker, **look(index))
-    if band.num_runs > 1:
-        axis.fill_between(band.frames, band.low, band.high, color=look(index)["color"], zorder=2, **BAND)

@@ -1,105 +1,16 @@
-"""What came out of a study: scores of its runs, and the numbers of its report, arm by arm."""
+"""The numbers of a study's report: scores of arms, their differences from the baseline, and verdicts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 
-import numpy as np
-
-from plasticity_rl.run_data import Curve, Run, read_run
-from plasticity_rl.statistics import Floats
-from plasticity_rl.study import Study, StudyRun, state_of
-from plasticity_rl.study_statistics import (
-    Estimate,
-    Scores,
-    Statistic,
-    estimate,
-    interaction,
-    iqm_difference,
-    iqm_of,
-    mean_of,
-    median_of,
-    optimality_gap,
-    probability_of_improvement,
-)
-
-RETURN = "eval/return"
-AREA = "area"
-"""Of the return's curve over its frames: not a tag, but scored like one."""
-LAST_SHARE = 0.1
-"""Of the frames of a run: evaluations in it are averaged for the final score, for a single one is noisy."""
-FEW_SEEDS = 5
-
-
-@dataclass(frozen=True)
-class Score:
-    """A finished run in numbers.
-
-    Attributes:
-        run: The run.
-        data: Its curves.
-        final: Mean of a curve over the last tenth of the frames, by tag: ``eval/return``, ``fau/<module>``, and what
-            the study measures besides; ``area`` is the mean of ``eval/return`` over all frames.
-    """
-
-    run: StudyRun
-    data: Run = field(compare=False)
-    final: dict[str, float]
-
-    @property
-    def arm(self) -> str:
-        """Levels of the factors in one line."""
-        return " + ".join(self.run.levels.values())
-
-
-def read_scores(study: Study) -> tuple[list[Score], list[StudyRun]]:
-    """Return the scores of all runs that are finished, and the runs that are not."""
-    runs = study.runs()
-    finished = [run for run in runs if state_of(run, study.max_frames) == "finished"]
-    return [score_of(run, study.measures) for run in finished], [run for run in runs if run not in finished]
-
-
-def score_of(run: StudyRun, measures: Sequence[str] = ()) -> Score:
-    """Read the curves of a finished run."""
-    data = read_run(run.folder)
-    tags = [tag for tag in data.curves if is_fau(tag)] + [tag for tag in measures if tag in data.curves]
-    final = {tag: final_value(data.curves[tag]) for tag in dict.fromkeys([RETURN, *tags])}
-    return Score(run, data, {**final, AREA: mean_value(data.curves[RETURN])})
-
-
-def is_fau(tag: str) -> bool:
-    """Whether a curve is the fraction of active units of a module."""
-    return tag.startswith("fau/") and tag.count("/") == 1
-
-
-def final_value(curve: Curve) -> float:
-    """Return the mean of the points in the last tenth of the frames, of which the last point is one."""
-    return float(curve.values[curve.frames >= (1 - LAST_SHARE) * curve.frames[-1]].mean())
-
-
-def mean_value(curve: Curve) -> float:
-    """Return the area under a curve by trapezoids, over its frames; of one point, that point."""
-    widths = np.diff(curve.frames)
-    if not widths.sum():
-        return float(curve.values[-1])
-    return float((widths * (curve.values[1:] + curve.values[:-1]) / 2).sum() / widths.sum())
-
-
-def table_of(scores: Sequence[Score], tasks: Sequence[str], tag: str) -> dict[str, list[Floats]]:
-    """Return arm -> final scores by task, of the arms that have some on every one of ``tasks``."""
-    table: dict[str, list[Floats]] = {}
-    for arm in dict.fromkeys(score.arm for score in scores):
-        values = [
-            [s.final[tag] for s in scores if s.arm == arm and s.run.task == task and tag in s.final] for task in tasks
-        ]
-        if all(values):
-            table[arm] = [np.array(one) for one in values]
-    return table
-
-
-# ---- the numbers -----------------------------------------------------------------------------------------------------
+from plasticity_rl.statistics import FEW_SEEDS, Statistic, iqm_of, mean_of
+from plasticity_rl.study import Study, StudyRun
+from plasticity_rl.study_comparisons import Comparison, Values, compare, corrected
+from plasticity_rl.study_endpoints import AREA, FINAL_RETURN, RETURN, Endpoint
+from plasticity_rl.study_scores import Score, curve_tags, endpoints_of, is_fau, table_of, values_of
+from plasticity_rl.study_statistics import Estimate, estimate, median_of, missed, probability_of_improvement
 
 
 @dataclass(frozen=True)
@@ -110,40 +21,49 @@ class Column:
         name: What it is.
         digits: Behind the point.
         values: Estimate by arm; an arm without one is missing.
+        sign: Whether a + is written.
+        bare: Whether it never has an interval.
     """
 
     name: str
     digits: int
     values: dict[str, Estimate]
+    sign: bool = False
+    bare: bool = False
 
     def cell(self, arm: str) -> str:
         """Return the number with its interval, or nothing."""
-        return f"{self.values[arm]:.{self.digits}f}" if arm in self.values else ""
+        if arm not in self.values:
+            return ""
+        number = self.values[arm].value if self.bare else self.values[arm]
+        return f"{number:{'+' if self.sign else ''}.{self.digits}f}"
 
 
 @dataclass(frozen=True)
 class Interaction:
-    """How the effect of the second factor depends on the first.
+    """How the effect of the second factor on an endpoint depends on the first.
 
     Attributes:
+        endpoint: The endpoint.
         first: Factor, and two of its levels.
         second: Factor, and two of its levels.
         effects: Of the second level instead of the first of ``second``, at both levels of ``first``.
         difference: The second effect minus the first.
     """
 
+    endpoint: Endpoint
     first: tuple[str, str, str]
     second: tuple[str, str, str]
-    effects: tuple[Estimate, Estimate]
-    difference: Estimate
+    effects: tuple[Comparison, Comparison]
+    difference: Comparison
 
     def __str__(self) -> str:
         (factor, a, b), (other, none, some) = self.first, self.second
-        one, two = self.effects
+        one, two, both = (each.difference for each in (*self.effects, self.difference))
+        form = f"+.{self.endpoint.digits}f"
         return (
-            f"Effect of {other} = {some} instead of {none} on the final return (IQM): {one:+.1f} with {factor} = {a}, "
-            f"{two:+.1f} with {factor} = {b}. Interaction (the second minus the first): {self.difference:+.1f}, "
-            f"{verdict(self.difference)}."
+            f"Effect of {other} = {some} instead of {none} on {self.endpoint.name}: {one:{form}} with {factor} = {a}, "
+            f"{two:{form}} with {factor} = {b}. Interaction (the second minus the first): {both:{form}}."
         )
 
 
@@ -154,15 +74,17 @@ class Section:
     Attributes:
         title: Name of the task, or ``all tasks``.
         tasks: Its tasks.
-        seeds: Number of runs on each task, by arm.
+        seeds: Number of runs on each task, by arm that has one on every task.
         columns: Numbers of the arms.
-        interactions: Of the levels of two factors, with the first level of each as the base.
+        differences: Differences of the other arms from the baseline, a column for each endpoint.
+        interactions: On the primary endpoint, of the levels of two factors with those of the baseline.
     """
 
     title: str
     tasks: tuple[str, ...]
     seeds: dict[str, list[int]]
     columns: list[Column]
+    differences: list[Column]
     interactions: list[Interaction]
 
 
@@ -172,20 +94,32 @@ class Report:
 
     Attributes:
         study: The study.
+        baseline: The arm that all others are compared with.
         scores: Of its finished runs, at least one.
         missing: Its other runs.
         sections: One for each task, and one for all where there are several.
+        families: Comparisons over all tasks by endpoint. Those on the primary one come first, corrected for their
+            number; those on all secondary ones together are corrected for theirs.
+        notes: What is not in the tables or not balanced; one line each.
     """
 
     study: Study
+    baseline: str
     scores: list[Score]
     missing: list[StudyRun]
     sections: list[Section]
+    families: dict[Endpoint, list[Comparison]]
+    notes: list[str]
 
     @property
     def arms(self) -> list[str]:
         """Arms in the order of the study, of which a run is finished."""
         return list(dict.fromkeys(score.arm for score in self.scores))
+
+    @property
+    def tags(self) -> list[str]:
+        """Curves to draw."""
+        return curve_tags(self.scores, self.study.measures)
 
     @property
     def fewest_seeds(self) -> int:
@@ -205,7 +139,12 @@ def make_report(study: Study, scores: list[Score], missing: list[StudyRun]) -> R
     scores = sorted(scores, key=lambda score: _order(study, score))
     groups = [(task, (task,)) for task in study.tasks] + ([("all tasks", study.tasks)] * (len(study.tasks) > 1))
     sections = [_section(study, scores, title, tasks) for title, tasks in groups]
-    return Report(study, scores, missing, sections)
+    families = _families(study, scores)
+    return Report(study, _baseline(study), scores, missing, sections, families, _notes(study, scores))
+
+
+def _baseline(study: Study) -> str:
+    return " + ".join(study.base_levels.values())
 
 
 def _order(study: Study, score: Score) -> tuple[list[int], int, int]:
@@ -213,58 +152,139 @@ def _order(study: Study, score: Score) -> tuple[list[int], int, int]:
     return places, study.tasks.index(score.run.task), score.run.seed
 
 
+# ---- tables of a section ---------------------------------------------------------------------------------------------
+
+
 def _section(study: Study, scores: Sequence[Score], title: str, tasks: tuple[str, ...]) -> Section:
-    returns = table_of(scores, tasks, RETURN)
-    seeds = {arm: [len(one) for one in own] for arm, own in returns.items()}
-    return Section(title, tasks, seeds, _columns(study, scores, tasks), _interactions(study, returns))
+    arms = dict.fromkeys(score.arm for score in scores)
+    counts = {arm: [sum(s.arm == arm and s.run.task == task for s in scores) for task in tasks] for arm in arms}
+    seeds = {arm: numbers for arm, numbers in counts.items() if all(numbers)}
+    columns, differences = _columns(study, scores, tasks), _differences(study, scores, tasks)
+    return Section(title, tasks, seeds, columns, differences, _interactions(study, scores, tasks, study.primary))
 
 
 def _columns(study: Study, scores: Sequence[Score], tasks: Sequence[str]) -> list[Column]:
-    returns = table_of(scores, tasks, RETURN)
-    columns = [
-        _column("IQM", 1, iqm_of, returns),
-        _column("median", 1, median_of, returns),
-        _column("mean", 1, mean_of, returns),
-    ]
+    returns = table_of(scores, tasks, FINAL_RETURN)
+    medians = {arm: Estimate(float(median_of(own)), float("nan"), float("nan")) for arm, own in returns.items()}
+    columns = [_column("IQM", 1, iqm_of, returns), Column("median", 1, medians, bare=True)]
+    columns.append(_column("mean", 1, mean_of, returns))
     if study.max_return is not None:
-        columns.append(_column("optimality gap", 1, partial(optimality_gap, target=study.max_return), returns))
+        gaps = {arm: missed(own, study.max_return) for arm, own in returns.items()}
+        columns.append(_column("optimality gap", 1, mean_of, gaps))
     columns.append(_column("area under curve", 1, mean_of, table_of(scores, tasks, AREA)))
-    first = next(iter(returns), None)
-    others = {arm: own for arm, own in returns.items() if arm != first}
-    for name, digits, statistic in (
-        ("IQM - first arm", 1, iqm_difference),
-        ("P(better)", 2, probability_of_improvement),
-    ):
-        values = {arm: estimate(statistic, [returns[first], own]) for arm, own in others.items()} if first else {}
-        columns.append(Column(name, digits, values))
-    tags = sorted({tag for score in scores for tag in score.final if is_fau(tag)})
-    columns += [_column(f"FAU {tag.removeprefix('fau/')}", 3, iqm_of, table_of(scores, tasks, tag)) for tag in tags]
-    columns += [_column(tag, 3, iqm_of, table_of(scores, tasks, tag)) for tag in study.measures]
+    base = returns.get(_baseline(study))
+    better = {arm: probability_of_improvement(base, own) for arm, own in returns.items()} if base else {}
+    columns.append(Column("P(better)", 2, {arm: p for arm, p in better.items() if arm != _baseline(study)}))
+    for endpoint in _all_endpoints(study, scores):
+        if endpoint not in (FINAL_RETURN, AREA):
+            columns.append(_column(title_of(endpoint), endpoint.digits, iqm_of, table_of(scores, tasks, endpoint)))
     return [column for column in columns if column.values]
 
 
-def _column(name: str, digits: int, statistic: Statistic, table: dict[str, list[Floats]]) -> Column:
-    return Column(name, digits, {arm: estimate(statistic, [own]) for arm, own in table.items()})
+def _column(name: str, digits: int, statistic: Statistic, table: dict) -> Column:
+    return Column(name, digits, {arm: estimate(statistic, own) for arm, own in table.items()})
 
 
-def _interactions(study: Study, returns: dict[str, list[Floats]]) -> list[Interaction]:
+def _all_endpoints(study: Study, scores: Sequence[Score]) -> list[Endpoint]:
+    return endpoints_of(study, {tag for score in scores for tag in score.data.curves})
+
+
+def title_of(endpoint: Endpoint) -> str:
+    """Return the head of a column: short for what is in every report."""
+    if endpoint == AREA:
+        return "area under curve"
+    if endpoint.of == "final" and endpoint.at is None:
+        if endpoint.tag == RETURN:
+            return "final return"
+        return f"FAU {endpoint.tag.removeprefix('fau/')}" if is_fau(endpoint.tag) else endpoint.tag
+    return endpoint.name
+
+
+def _differences(study: Study, scores: Sequence[Score], tasks: Sequence[str]) -> list[Column]:
+    columns = []
+    for endpoint in _all_endpoints(study, scores):
+        found = _with_baseline(study, scores, tasks, endpoint)
+        values = {one.name: one.difference for one in found}
+        columns.append(Column(title_of(endpoint), endpoint.digits, values, sign=True))
+    return [column for column in columns if column.values]
+
+
+def _with_baseline(study: Study, scores: Sequence[Score], tasks: Sequence[str], endpoint: Endpoint) -> list[Comparison]:
+    base = _baseline(study)
+    others = [arm for arm in dict.fromkeys(score.arm for score in scores) if arm != base]
+    old = values_of(scores, base, endpoint)
+    found = [compare(arm, [values_of(scores, arm, endpoint)], [old], tasks) for arm in others]
+    return [one for one in found if one is not None]
+
+
+def _interactions(study: Study, scores: Sequence[Score], tasks: Sequence[str], endpoint: Endpoint) -> list[Interaction]:
     if len(study.factors) != 2:
         return []
-    (first, (a, *others)), (second, (none, *interventions)) = study.factors.items()
+    (first, levels), (second, interventions) = study.factors.items()
+    a, none = study.base_levels.values()
     found = []
-    for b in others:
-        for some in interventions:
-            names = [f"{one} + {two}" for one in (a, b) for two in (none, some)]
-            if all(name in returns for name in names):
-                arms: list[Scores] = [returns[name] for name in names]
-                effects = (estimate(iqm_difference, arms[:2]), estimate(iqm_difference, arms[2:]))
-                both = estimate(interaction, arms)
-                found.append(Interaction((first, a, b), (second, none, some), effects, both))
+    for b in (level for level in levels if level != a):
+        for some in (level for level in interventions if level != none):
+            old, new, other_old, other_new = _on_common_seeds(
+                [values_of(scores, f"{one} + {two}", endpoint) for one in (a, b) for two in (none, some)]
+            )
+            name = f"interaction of {first} = {b} and {second} = {some}"
+            both = compare(name, [other_new, old], [other_old, new], tasks)
+            effects = compare(some, [new], [old], tasks), compare(some, [other_new], [other_old], tasks)
+            if both and effects[0] and effects[1]:
+                effects = (effects[0], effects[1])
+                found.append(Interaction(endpoint, (first, a, b), (second, none, some), effects, both))
     return found
 
 
-def verdict(effect: Estimate) -> str:
-    """Say on which side of 0 an interval lies."""
-    if effect.low > 0:
-        return "above 0"
-    return "below 0" if effect.high < 0 else "undecided: the interval holds 0"
+def _on_common_seeds(arms: Sequence[Values]) -> list[Values]:
+    """Keep the seeds that all arms have, so that two effects differ by their interaction."""
+    common = {task: set(seeds).intersection(*(arm.get(task, {}) for arm in arms)) for task, seeds in arms[0].items()}
+    return [
+        {task: {seed: arm[task][seed] for seed in sorted(seeds)} for task, seeds in common.items() if seeds}
+        for arm in arms
+    ]
+
+
+# ---- verdicts, and what to know --------------------------------------------------------------------------------------
+
+
+def _families(study: Study, scores: Sequence[Score]) -> dict[Endpoint, list[Comparison]]:
+    found = {endpoint: _comparisons(study, scores, endpoint) for endpoint in (study.primary, *study.secondary)}
+    secondary = iter(corrected([one for endpoint in study.secondary for one in found[endpoint]]))
+    families = {endpoint: [next(secondary) for _ in found[endpoint]] for endpoint in study.secondary}
+    return {study.primary: corrected(found[study.primary]), **families}
+
+
+def _comparisons(study: Study, scores: Sequence[Score], endpoint: Endpoint) -> list[Comparison]:
+    interactions = _interactions(study, scores, study.tasks, endpoint)
+    return [*_with_baseline(study, scores, study.tasks, endpoint), *(one.difference for one in interactions)]
+
+
+def _notes(study: Study, scores: Sequence[Score]) -> list[str]:
+    lines = []
+    base, arms = _baseline(study), dict.fromkeys(score.arm for score in scores)
+    runs = {(score.arm, score.run.task) for score in scores}
+    if base not in arms:
+        lines.append(f"The baseline {base} has no finished run: nothing is compared.")
+    for arm in arms:
+        gone = [task for task in study.tasks if (arm, task) not in runs]
+        if gone:
+            what = "nothing is compared there" if arm == base else "it is not in the table of all tasks"
+            lines.append(f"{'The baseline ' * (arm == base)}{arm} has no finished run on {', '.join(gone)}: {what}.")
+        counts = {task: sum(s.arm == arm and s.run.task == task for s in scores) for task in study.tasks}
+        if len({number for number in counts.values() if number}) > 1:
+            listed = ", ".join(f"{number} on {task}" for task, number in counts.items() if number)
+            lines.append(f"Unbalanced: seeds of {arm} are {listed}; every task weighs the same.")
+    lines += [f"Left out of its rows: {problem}." for score in scores for problem in score.problems]
+    return lines
+
+
+def few_seeds(report: Report) -> str:
+    """Return a warning, or nothing from five seeds on."""
+    if report.fewest_seeds >= FEW_SEEDS:
+        return ""
+    seeds = f"{report.fewest_seeds} seed{'s' * (report.fewest_seeds > 1)}"
+    return f"Only {seeds} in some arms: no verdict below {FEW_SEEDS}" + (
+        ", and no interval of one." if report.fewest_seeds == 1 else ", and intervals are wide."
+    )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 
-from plasticity_rl.study_report import FEW_SEEDS, RETURN, Report, Section
+from plasticity_rl.study_comparisons import MOST_EXACT, Comparison, pairs_needed
+from plasticity_rl.study_endpoints import RETURN, Endpoint
+from plasticity_rl.study_report import Report, Section, few_seeds
 
 SPECIAL = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 PAGE = """<!DOCTYPE html>
@@ -33,13 +36,39 @@ th:first-child, td:first-child {{ text-align: left; }}
 """
 
 
-def rows_of(section: Section) -> list[list[str]]:
-    """Return the head and a line for each arm."""
+Rows = list[list[str]]
+"""The head, and a line for each arm or comparison."""
+
+
+def rows_of(section: Section) -> Rows:
+    """Return the scores of the arms of a section."""
     head = ["arm", "seeds", *(column.name for column in section.columns)]
     lines = [
-        [arm, " + ".join(map(str, seeds)), *(column.cell(arm) for column in section.columns)]
-        for arm, seeds in section.seeds.items()
+        [arm, _seeds(seeds), *(column.cell(arm) for column in section.columns)] for arm, seeds in section.seeds.items()
     ]
+    return [head, *lines]
+
+
+def _seeds(numbers: Sequence[int]) -> str:
+    return " + ".join(map(str, numbers)) + " (unbalanced)" * (len(set(numbers)) > 1)
+
+
+def differences_of(section: Section, baseline: str) -> Rows:
+    """Return the differences of the other arms from the baseline in a section; nothing where there are none."""
+    arms = dict.fromkeys(arm for column in section.differences for arm in column.values)
+    head = [f"minus {baseline}", *(column.name for column in section.differences)]
+    return [head, *([arm, *(column.cell(arm) for column in section.differences)] for arm in arms)] if arms else []
+
+
+def comparisons_of(family: Sequence[Comparison], endpoint: Endpoint, *, verdicts: bool) -> Rows:
+    """Return the comparisons on an endpoint with their p values, and verdicts of the corrected ones."""
+    head = ["comparison", "pairs", "correlation", "difference", "p", "p (Holm)", *(["verdict"] * verdicts)]
+    lines = []
+    for one in family:
+        pairs = " + ".join(map(str, one.pairs)) + (f" (not on {', '.join(one.without)})" if one.without else "")
+        together = "" if math.isnan(one.correlation) else f"{one.correlation:.2f}"
+        numbers = [f"{one.difference:+.{endpoint.digits}f}", f"{one.p:.2g}", f"{one.p_holm:.2g}"]
+        lines.append([one.name, pairs, together, *numbers, *([one.verdict] * verdicts)])
     return [head, *lines]
 
 
@@ -51,22 +80,61 @@ def explanation(report: Report) -> str:
         f"{len(report.scores)} runs of {report.study.max_frames:,} env frames. Columns up to the gap are of the final "
         f"return ({RETURN}, mean of the evaluations in the last tenth of the frames): interquartile mean (IQM), "
         f"median, mean{gap}. Area under curve: mean return over all frames. P(better): probability that a run beats "
-        "one of the first arm on the same task. FAU (fraction of active units) and further curves: IQM over seeds of "
-        "the last tenth of the frames. In brackets the 95 % interval of a bootstrap that resamples seeds within arm "
-        "and task."
+        "one of the baseline on the same task. FAU (fraction of active units) and further curves: IQM over seeds of "
+        "the last tenth of the frames. Every task weighs the same, however many of its seeds are finished. In brackets "
+        "95 % intervals for other seeds, not for other tasks: t intervals, of P(better) a score interval; [none] where "
+        "there is one seed, or all are equal. Differences from the baseline are means over pairs of runs with the same "
+        "seed; their intervals are not corrected for their number."
+    )
+
+
+def how_compared(report: Report) -> str:
+    """Say what the p values are, and what they can say at most."""
+    family = report.families[report.study.primary]
+    most = max((sum(one.pairs) for one in family), default=0)
+    text = (
+        f"Differences from the baseline {report.baseline} in the primary endpoint, {report.study.primary.name}: runs "
+        "with the same seed are pairs, correlation is theirs over seeds. p: two-sided permutation test by sign flips "
+        f"of the pairs of all tasks, exact up to {MOST_EXACT} pairs; p (Holm): corrected for the "
+        f"{len(family)} comparison{'s' * (len(family) != 1)} here. Verdicts are those of p (Holm) at 0.05."
+    )
+    if not family:
+        return text
+    smallest = max(one.smallest_p for one in family)
+    needed = pairs_needed(len(family))
+    return text + (
+        f" The smallest p (Holm) possible is {smallest:.2g}; a verdict on {len(family)} needs {needed} pairs over all "
+        f"tasks, here are {most}." + (" So no verdict is possible." if most < needed else "")
     )
 
 
 def warnings(report: Report) -> list[str]:
-    """Return what a reader must know first: few seeds, runs that are missing."""
-    lines = []
-    if report.fewest_seeds < FEW_SEEDS:
-        lines.append(
-            f"Only {report.fewest_seeds} seeds in some arms: below {FEW_SEEDS} an interval is rough and too narrow."
-        )
+    """Return what a reader must know first: few seeds, runs and curves that are missing, arms that are not balanced."""
+    lines = [few_seeds(report)] if few_seeds(report) else []
     if report.missing:
         lines.append(f"Not finished, left out: {', '.join(run.name for run in report.missing)}.")
-    return lines
+    return lines + report.notes
+
+
+def blocks(report: Report) -> list[tuple[str, list[tuple[str, Rows]], list[str]]]:
+    """Return the parts of the report: title, tables each with a sentence before it, and sentences at the end."""
+    primary, *secondary = report.families
+    tables = [(how_compared(report), comparisons_of(report.families[primary], primary, verdicts=True))]
+    if secondary:
+        number = sum(len(report.families[endpoint]) for endpoint in secondary)
+        tables += [
+            (
+                f"Secondary endpoint: {endpoint.name}. p (Holm) is corrected for all {number} secondary comparisons.",
+                comparisons_of(report.families[endpoint], endpoint, verdicts=False),
+            )
+            for endpoint in secondary
+        ]
+    parts: list[tuple[str, list[tuple[str, Rows]], list[str]]] = [("Comparisons", tables, [])]
+    for section in report.sections:
+        differences = differences_of(section, report.baseline)
+        shown = [("", rows_of(section))] + ([("", differences)] if differences else [])
+        parts.append((section.title, shown, [str(one) for one in section.interactions]))
+    return parts
 
 
 def markdown(report: Report, figures: Sequence[str] = ()) -> str:
@@ -79,36 +147,40 @@ def markdown(report: Report, figures: Sequence[str] = ()) -> str:
     lines = [f"# {report.study.name}", "", explanation(report)]
     for warning in warnings(report):
         lines += ["", f"**{warning}**"]
-    for section in report.sections:
-        head, *body = rows_of(section)
-        lines += ["", f"## {section.title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        lines += [f"| {' | '.join(row)} |" for row in body]
-        for interaction in section.interactions:
-            lines += ["", str(interaction)]
+    for title, tables, sentences in blocks(report):
+        lines += ["", f"## {title}"]
+        for before, (head, *body) in tables:
+            lines += ["", before] if before else []
+            lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+            lines += [f"| {' | '.join(row)} |" for row in body]
+        for sentence in sentences:
+            lines += ["", sentence]
     for name in figures:
         lines += ["", f"![{name.partition('.')[0]}]({name})"]
     return "\n".join(lines) + "\n"
 
 
 def latex(report: Report) -> str:
-    """Return one ``tabular`` for each section, with booktabs' rules; intervals are subscripts."""
-    blocks = []
-    for section in report.sections:
-        head, *body = rows_of(section)
-        lines = [
-            f"% {report.study.name}, {section.title}",
-            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-            r"\toprule",
-        ]
-        lines += [" & ".join(map(_escaped, head)) + r" \\", r"\midrule"]
-        lines += [" & ".join([_escaped(row[0]), *map(_number, row[1:])]) + r" \\" for row in body]
-        blocks.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]))
-    return "\n\n".join(blocks) + "\n"
+    """Return one ``tabular`` for each table, with booktabs' rules; intervals are subscripts."""
+    written = []
+    for title, tables, _ in blocks(report):
+        for _, (head, *body) in tables:
+            lines = [
+                f"% {report.study.name}, {title}",
+                rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+                r"\toprule",
+            ]
+            lines += [" & ".join(map(_escaped, head)) + r" \\", r"\midrule"]
+            lines += [" & ".join([_escaped(row[0]), *map(_number, row[1:])]) + r" \\" for row in body]
+            written.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]))
+    return "\n\n".join(written) + "\n"
 
 
 def _number(cell: str) -> str:
     value, _, interval = cell.partition(" [")
-    return f"${value}_{{[{interval}}}$" if interval else cell
+    if interval == "none]":
+        return f"${value}$"
+    return f"${value}_{{[{interval}}}$" if interval else _escaped(cell)
 
 
 def _escaped(text: str) -> str:
@@ -130,9 +202,11 @@ def page(report: Report, drawings: Mapping[str, tuple[str, str]]) -> str:
             f'<figure><div class="wide">{svg[svg.index("<svg") :]}</div>'
             f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         )
-    for section in report.sections:
-        parts += [f"<h2>{html.escape(section.title)}</h2>", f'<div class="wide">{_html_table(rows_of(section))}</div>']
-        parts += [f"<p>{html.escape(str(one))}</p>" for one in section.interactions]
+    for title, tables, sentences in blocks(report):
+        parts.append(f"<h2>{html.escape(title)}</h2>")
+        for before, rows in tables:
+            parts += [f"<p>{html.escape(before)}</p>"] * bool(before) + [f'<div class="wide">{_html_table(rows)}</div>']
+        parts += [f"<p>{html.escape(one)}</p>" for one in sentences]
     return PAGE.format(title=html.escape(report.study.name), body="\n".join(parts))
 
 

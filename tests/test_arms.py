@@ -97,10 +97,12 @@ def test_seeds_on_the_same_frames_need_no_interpolation():
     assert band is not None
     assert band.frames.tolist() == [0, 100]
     assert band.iqm.tolist() == [1.0, 20.0]
-    # Draws of both, one, or the other: 0, 1, 2 with probabilities 1/4, 1/2, 1/4.
-    assert band.low.tolist() == [0.0, 10.0]
-    assert band.high.tolist() == [2.0, 30.0]
+    # Deviations sqrt(2) and 10 sqrt(2), over sqrt(2): 1 and 10, times the quantile of 1 degree of freedom, 12.7.
+    assert band.low.tolist() == pytest.approx([1 - 12.7, 20 - 127.0], rel=0.05)
+    assert band.high.tolist() == pytest.approx([1 + 12.7, 20 + 127.0], rel=0.05)
     assert band.num_runs == 2
+    assert not band.is_drawn_as_band
+    assert band.rows.tolist() == [[0.0, 10.0], [2.0, 30.0]]
 
 
 def test_seeds_on_other_frames_are_interpolated_where_both_have_data():
@@ -118,7 +120,7 @@ def test_a_long_curve_is_averaged_in_bins_and_a_short_one_is_not():
     assert band is not None
     assert len(band.frames) == 10
     assert band.iqm == pytest.approx([0.5] * 10, abs=0.01)
-    assert band.low.tolist() == band.high.tolist() == band.iqm.tolist()
+    assert np.isnan([band.low, band.high]).all(), "one run has no interval"
     short = curve({0: 0.0, 500: 1.0, 999: 0.0})
     assert in_bins(short, np.linspace(0, 999, 11)) is short
 

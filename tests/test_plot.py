@@ -14,7 +14,7 @@ from run_folders import entry, write_config, write_run
 
 pytest.importorskip("matplotlib")
 
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 
 from plasticity_rl.arms import arms_of
 from plasticity_rl.plotting import COLOURS, LINES, draw, look, show_frames
@@ -66,12 +66,27 @@ def test_several_arms_get_a_panel_for_the_return_and_one_for_each_module(folders
     assert lines(figure.axes[0]) == [(frames, [0.0, 15.0, 30.0], COLOURS[0]), (frames, [0.0, 30.0, 60.0], COLOURS[1])]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["no intervention, 2 seeds", "Reset, 2 seeds"]
-    bands = [collection for collection in figure.axes[0].collections if isinstance(collection, PolyCollection)]
+    assert not any(isinstance(collection, PolyCollection) for collection in figure.axes[0].collections), (
+        "no band of two"
+    )
+    seeds = [found for found in figure.axes[0].collections if isinstance(found, LineCollection) and found.get_alpha()]
+    assert [[path[:, 1].tolist() for path in found.get_segments()] for found in seeds] == [
+        [[0.0, 10.0, 20.0], [0.0, 20.0, 40.0]],
+        [[0.0, 30.0, 60.0]] * 2,
+    ]
     assert words(figure.axes[0]) == [(1000, "reset")]
     assert figure.axes[0].get_ylim()[0] == 0
-    assert len(bands) == 2
     one, two = (axis.get_ylim() for axis in figure.axes[1:])
     assert one == two
+
+
+def test_five_seeds_get_a_band(tmp_path):
+    runs = [read_run(write_run(tmp_path / str(seed), curves(10.0 * seed), seed=seed)) for seed in range(1, 6)]
+    axis = draw(arms_of(runs)).axes[0]
+    (band,) = [found for found in axis.collections if isinstance(found, PolyCollection)]
+    heights = band.get_paths()[0].vertices[:, 1]
+    # 20 to 100 at the last frame: IQM 60, and an interval of about 2.78 * 31.6 / sqrt(5) = 39 on both sides
+    assert heights.max() == pytest.approx(60 + 44, abs=8)
 
 
 def test_one_run_gets_all_modules_in_one_panel_and_its_training_episodes(folders):
@@ -163,6 +178,7 @@ def test_the_page_needs_no_network_and_has_the_last_values(folders, tmp_path):
     assert "<svg" in text
     assert not re.search(r"(?:src|href)=\"(?!#)(?!data:)", text.replace("xlink:href", "href"))
     rows = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", text)]
+    assert re.fullmatch(r"30\.0 \[-9\d\.\d, 15\d\.\d\]", rows[1][4]), "two seeds: 30 +- 12.7 * 10"
     assert rows == [
         ["task", "arm", "seeds", "env frames", "return", "FAU, encoder", "FAU, critic"],
         [
@@ -170,11 +186,11 @@ def test_the_page_needs_no_network_and_has_the_last_values(folders, tmp_path):
             "no intervention",
             "1, 2",
             "2,000",
-            "30.0 [20.0, 40.0]",
-            "0.400 [0.400, 0.400]",
-            "0.300 [0.300, 0.300]",
+            rows[1][4],
+            "0.400",
+            "0.300",
         ],
-        ["tiny", "Reset", "1, 2", "2,000", "60.0 [60.0, 60.0]", "0.400 [0.400, 0.400]", "0.300 [0.300, 0.300]"],
+        ["tiny", "Reset", "1, 2", "2,000", "60.0", "0.400", "0.300"],
     ]
 
 
@@ -186,7 +202,7 @@ def test_the_same_runs_give_the_same_file(folders, tmp_path):
 
 def test_the_help_reads_well():
     text = " ".join(call("plot", "--help").out.split())
-    assert "95 % bootstrap band" in text
+    assert "band of its 95 % intervals" in text
     assert "(default: figure.png)" in text
 
 

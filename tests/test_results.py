@@ -47,3 +47,14 @@ def test_every_study_that_is_named_exists():
     assert named
     for name in named:
         assert (REPOSITORY / "configs" / "studies" / name).is_file() or (REPOSITORY / "configs" / name).is_file()
+
+
+def test_three_seeds_have_no_verdict_and_an_artefact_is_no_result():
+    """Percentile intervals of three seeds, and units that counted a frozen random head."""
+    table = [line for line in TEXT.splitlines() if line.startswith("| `mini/")]
+    assert len(table) == 8
+    assert all(line.split("|")[3].strip().startswith("**none**: three seeds") for line in table)
+    for line in TEXT.splitlines():
+        if re.search(r"\+0\.127|[Cc]onfirmed", line):
+            assert re.search("withdrawn|artefact", line), line
+    assert not re.search(r"0\.379|0\.375 \[0\.368|0\.495|0\.412", TEXT)

@@ -1,4 +1,4 @@
-"""Interquartile mean and bootstrap band, against numbers worked out by hand and a slow second way."""
+"""Interquartile mean and intervals, against numbers worked out by hand and a slow second way."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from plasticity_rl.statistics import bootstrap_band, iqm
+from plasticity_rl.statistics import interval, iqm, iqm_of, mean_of
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,6 @@ def test_iqm_by_hand(values, expected):
 
 @pytest.mark.parametrize("count", [4, 8, 12, 20])
 def test_iqm_is_the_trimmed_mean_of_a_multiple_of_four(count):
-    stats = pytest.importorskip("scipy.stats")
     values = np.random.default_rng(count).normal(size=(count, 3))
     assert iqm(values) == pytest.approx(stats.trim_mean(values, 0.25, axis=0))
 
@@ -53,54 +53,85 @@ def test_iqm_of_nothing_is_refused():
         iqm([])
 
 
-def test_the_band_equals_the_distribution_of_all_resamples():
-    """Three runs have 27 equally likely resamples, with the IQM 0 once, 0.5, 2 and 2.5 three times each, ..."""
-    runs = np.array([[0.0], [3.0], [12.0]])
-    every = sorted(float(iqm([runs[i, 0] for i in draw])) for draw in itertools.product(range(3), repeat=3))
-    # 30 % and 70 % of 27 are 8.1 and 18.9: well inside the steps 8 to 10 and 18 to 20 of the list.
-    assert every[7:10] == pytest.approx([2.5] * 3)  # 0, 3, 3
-    assert every[17:20] == pytest.approx([4.5] * 3)  # 3, 3, 12
-    low, high = bootstrap_band(runs, confidence=0.4, num_resamples=20_000)
-    assert (low[0], high[0]) == (pytest.approx(2.5), pytest.approx(4.5))
+def test_iqm_with_weights_by_hand():
+    """Masses 1/4, 1/2, 1/4: the middle half is the second value alone. Only ratios count, and order does not."""
+    assert iqm([0.0, 3.0, 12.0], weights=[1, 2, 1]) == 3.0
+    assert iqm([12.0, 0.0, 3.0], weights=[1, 1, 2]) == 3.0
+    # Sixths: 0 has 3, 6 has 2, 9 has 1. Between 1.5 and 4.5 of them lie 1.5 of 0 and 1.5 of 6.
+    assert iqm([0.0, 6.0, 9.0], weights=[3, 2, 1]) == pytest.approx(3.0)
+    values = np.random.default_rng(0).normal(size=7)
+    assert iqm(values, weights=np.full(7, 0.3)) == pytest.approx(iqm(values))
 
 
-def test_a_run_keeps_its_curve():
-    """Two mirrored runs: drawn as a whole, their IQMs at the two points always add up to the same."""
-    low, high = bootstrap_band([[0.0, 1.0], [1.0, 0.0]], confidence=0.9)
-    assert low.tolist() == [0.0, 0.0]
-    assert high.tolist() == [1.0, 1.0]
-    together, _ = bootstrap_band([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0]], confidence=0.9)
-    assert together[2] == 1.0
+def test_every_task_has_the_same_mass_in_the_iqm():
+    """One run at 0 and four at 8: of five runs the middle would be 8; of two tasks it is half and half."""
+    assert iqm_of([np.array([0.0]), np.full(4, 8.0)]) == pytest.approx(4.0)
+    assert mean_of([np.array([0.0]), np.full(4, 8.0)]) == 4.0
+    both = [np.array([0.0, 2.0]), np.array([4.0, 10.0])]
+    assert iqm_of(both) == iqm(np.concatenate(both)), "equal numbers of seeds: the usual IQM"
 
 
-def test_the_band_of_one_run_has_no_width_and_that_of_equal_runs_neither():
-    for runs in ([[1.0, 2.0]], [[1.0, 2.0]] * 5):
-        low, high = bootstrap_band(runs)
-        assert low.tolist() == high.tolist() == [1.0, 2.0]
+# ---- intervals -------------------------------------------------------------------------------------------------------
 
 
-def test_the_band_narrows_with_more_runs():
-    """By the square root: 16 times the runs of the same spread, a quarter of the width."""
-    values = np.random.default_rng(0).normal(size=(8, 1))
-    (few_low, few_high), (low, high) = bootstrap_band(values), bootstrap_band(np.tile(values, (16, 1)))
-    assert high - low < (few_high - few_low) / 2
+def test_the_interval_of_a_mean_is_students():
+    values = np.random.default_rng(1).normal(size=5)
+    theirs = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    assert interval(mean_of, [values], confidence=0.9) == pytest.approx((theirs.low, theirs.high))
 
 
-def test_the_same_seed_gives_the_same_band_whatever_the_global_generator():
-    values = np.random.default_rng(0).normal(size=(6, 4))
+def test_the_interval_over_tasks_is_welchs():
+    """The mean of two tasks is half of the sum; Welch's difference has the same error and degrees of freedom."""
+    one, two = np.random.default_rng(1).normal(size=4), np.random.default_rng(2).normal(size=7) * 3
+    theirs = stats.ttest_ind(one, -two, equal_var=False).confidence_interval()
+    assert interval(mean_of, [one, two]) == pytest.approx((theirs.low / 2, theirs.high / 2))
+
+
+def test_the_bootstrapped_error_of_a_mean_is_the_usual_one():
+    values = np.random.default_rng(3).normal(size=6)
+    theirs = stats.ttest_1samp(values, 0).confidence_interval()
+    ours = interval(lambda scores: mean_of(scores), [values], num_resamples=50_000)
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.02)
+
+
+def test_the_error_of_the_iqm_is_that_of_all_resamples():
+    """Three runs have 27 equally likely resamples; the variance of their IQMs, times 3/2, with 2 degrees of freedom."""
+    runs = np.array([0.0, 3.0, 12.0])
+    every = [float(iqm(draw)) for draw in itertools.product(runs, repeat=3)]
+    half = stats.t.ppf(0.975, 2) * np.sqrt(np.var(every) * 1.5)
+    low, high = interval(iqm_of, [runs], num_resamples=50_000)
+    assert (low, high) == (pytest.approx(4.0 - half, rel=0.02), pytest.approx(4.0 + half, rel=0.02))
+
+
+def test_points_of_a_curve_are_reduced_one_by_one():
+    rows = np.random.default_rng(4).normal(size=(3, 5))
+    low, high = interval(iqm_of, [rows])
+    for point in range(3):
+        one = interval(iqm_of, [rows[point]])
+        assert (low[point], high[point]) == pytest.approx(one)
+
+
+def test_there_is_none_of_one_seed_and_none_of_equal_ones():
+    for scores in (
+        [np.array([1.0])],
+        [np.ones(5)],
+        [np.arange(3.0), np.array([1.0])],
+        [np.full(4, 0.1), np.full(3, 0.3)],
+    ):
+        for statistic in (iqm_of, mean_of):
+            assert np.isnan(interval(statistic, scores)).all()
+
+
+def test_the_same_seed_gives_the_same_interval_whatever_the_global_generator():
+    values = [np.random.default_rng(0).normal(size=6)]
     np.random.seed(1)
-    one = bootstrap_band(values, num_resamples=500)
+    one = interval(iqm_of, values, num_resamples=500)
     np.random.seed(2)
-    two = bootstrap_band(values, num_resamples=500)
-    other = bootstrap_band(values, num_resamples=500, seed=1)
-    assert np.array_equal(one, two)
-    assert not np.array_equal(one, other)
+    two = interval(iqm_of, values, num_resamples=500)
+    assert one == two
+    assert one != interval(iqm_of, values, num_resamples=500, seed=1)
 
 
-def test_wrong_shapes_are_refused():
-    with pytest.raises(ValueError, match="runs, points"):
-        bootstrap_band([1.0, 2.0])
-    with pytest.raises(ValueError, match="at least one run"):
-        bootstrap_band(np.zeros((0, 3)))
-    with pytest.raises(ValueError, match="confidence"):
-        bootstrap_band([[1.0]], confidence=1.0)
+def test_a_share_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="confidence=1"):
+        interval(mean_of, [np.arange(3.0)], confidence=1)

@@ -11,8 +11,10 @@ from cli_runs import REPOSITORY, call, printed_config
 
 import callbacks
 from plasticity_rl import UserError
+from plasticity_rl.commands.study import what_it_cannot_say
 from plasticity_rl.envs import task_names
 from plasticity_rl.study import count_states, needed_by, read_study, state_of
+from plasticity_rl.study_endpoints import Endpoint
 
 SMALL = {
     "base": ["base.yaml", "tasks/{task}.yaml", "model.lr=0.001"],
@@ -68,6 +70,44 @@ def test_levels_called_on_and_off(here):
     assert list(read_study(here / "small.yaml").factors["redo"]) == ["on", "off"]
 
 
+def test_the_baseline(here):
+    """The first level of every factor unless the file names another arm, as in a folder or as in a report."""
+    assert read_study(written(here)).baseline == "with+none"
+    for name in ("without+often", "without + often"):
+        study = read_study(written(here, baseline=name))
+        assert study.base_levels == {"augmentation": "without", "reset": "often"}
+    factors = {"redo": {"off": [], "on": ["reset.yaml"]}}
+    (here / "small.yaml").write_text(
+        yaml.safe_dump({**SMALL, "factors": factors}).replace("'on'", "on") + "baseline: on\n"
+    )
+    assert read_study(here / "small.yaml").base_levels == {"redo": "on"}
+
+
+def test_endpoints_are_read(here):
+    study = read_study(written(here))
+    assert (study.primary, study.secondary) == (Endpoint("eval/return", "area"), ())
+    study = read_study(
+        written(here, primary={"tag": "fau/critic", "of": "last_third"}, secondary=[{"tag": "eval/return", "at": 50}])
+    )
+    assert (study.primary, study.secondary) == (Endpoint("fau/critic", "last_third"), (Endpoint("eval/return", at=50),))
+
+
+def test_the_number_of_comparisons(here):
+    """Three arms with the baseline, and one interaction; of one factor no interaction."""
+    assert read_study(written(here)).num_comparisons == 4
+    one = {"arm": {"a": [], "b": ["reset.yaml"], "c": ["model.augment=false"]}}
+    assert read_study(written(here, factors=one)).num_comparisons == 2
+
+
+def test_a_run_says_what_its_report_cannot_say(here):
+    """2 tasks with 2 seeds are 4 pairs; 0.05 / 4 needs 2 ** -7 of 8 pairs."""
+    assert what_it_cannot_say(read_study(written(here))) == [
+        "2 seeds per arm; the report draws no verdict below 5",
+        "2 seeds on 2 tasks are 4 pairs of runs; a verdict on 4 comparisons by an exact test needs 8",
+    ]
+    assert what_it_cannot_say(read_study(written(here, seeds=[1, 2, 3, 4, 5]))) == []
+
+
 def test_states(here):
     study = read_study(written(here, folder=str(here / "out")))
     finished, longer, stopped, *_ = runs = study.runs()
@@ -104,6 +144,16 @@ def test_states(here):
         ({"factors": {"redo": {"on": ["model.lr"]}}}, r"factors\.redo\.on: 'model\.lr' must be"),
         ({"measures": "srank/critic"}, "measures='srank/critic' must be a list"),
         ({"measures": [1]}, "measures: 1 must be the name of a curve"),
+        (
+            {"baseline": "with+nona"},
+            r"baseline: no arm 'with\+nona'\. Did you mean with\+none.* The first is with\+none",
+        ),
+        ({"baseline": ["with"]}, r"baseline: no arm \['with'\]"),
+        ({"primary": "area"}, "primary: 'area' must name a curve"),
+        ({"primary": {"tag": "eval/return", "of": "end"}}, "primary: of='end' must be one of area, last_third, final"),
+        ({"primary": {"tag": "fau/critic", "at": 101}}, "primary: at=101 must be .* up to max_frames=100"),
+        ({"secondary": {"tag": "a"}}, "secondary={'tag': 'a'} must be a list"),
+        ({"secondary": [{"tag": "a"}, {"tga": "a"}]}, "secondary: {'tga': 'a'} must name a curve"),
         ({"max_return": 0}, "max_return: 0 must be a number > 0"),
         ({"shares": ["none.yaml"]}, r"none\.yaml: no such file"),
         ({"shares": "first.yaml"}, r"shares='first\.yaml' must be a list"),
@@ -184,6 +234,16 @@ def test_every_arm_of_the_studies_is_a_run_that_fit_accepts(path, monkeypatch):
             getattr(callbacks, entry["class_path"].removeprefix("callbacks."))(**entry["init_args"])
     assert set(study.tasks) <= set(task_names())
     assert len(study.seeds) >= (3 if path.parent.name == "mini" else 5)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_study_names_its_baseline_and_endpoints(path, monkeypatch):
+    """And outside of mini/ its seeds are enough for a verdict on all of its comparisons."""
+    monkeypatch.chdir(REPOSITORY)
+    content = yaml.safe_load(path.read_text())
+    assert {"baseline", "primary", "secondary"} <= set(content)
+    if path.parent.name != "mini":
+        assert what_it_cannot_say(read_study(path.relative_to(REPOSITORY))) == []
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")

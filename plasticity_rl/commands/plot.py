@@ -6,6 +6,7 @@ import argparse
 import html
 import importlib.util
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
 <body>
 {svg}
 {table}
-<p>Last point of every curve: interquartile mean over seeds, in brackets its 95 % bootstrap interval.</p>
+<p>Last point of every curve: interquartile mean over seeds, in brackets its 95 % interval where there is one.</p>
 </body>
 </html>
 """
@@ -47,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         prog="plasticity-rl plot",
         description="Draw return and fraction of active units of runs against env frames, with the events of "
         "interventions as vertical lines. Runs that differ in the seed alone are drawn as one line: interquartile "
-        "mean with its 95 % bootstrap band.",
+        "mean, from five seeds on with the band of its 95 % intervals, below that with a thin line for every seed.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folder")
     parser.add_argument(
@@ -129,7 +130,7 @@ def table(arms: Sequence[Arm]) -> str:
         returns = bands["eval/return"]
         frames = "" if returns is None else f"{returns.frames[-1]:,.0f}"
         cells = [
-            "" if band is None else _value(band.iqm[-1], band.low[-1], band.high[-1], band.num_runs, tag)
+            "" if band is None else _value(band.iqm[-1], band.low[-1], band.high[-1], tag)
             for tag, band in bands.items()
         ]
         lines.append([arm.task, arm.label, ", ".join(str(run.seed) for run in arm.runs), frames, *cells])
@@ -141,7 +142,7 @@ def table(arms: Sequence[Arm]) -> str:
     )
 
 
-def _value(iqm: float, low: float, high: float, num_runs: int, tag: str) -> str:
+def _value(iqm: float, low: float, high: float, tag: str) -> str:
     digits = 1 if tag.endswith("return") else 3
-    interval = f" [{low:.{digits}f}, {high:.{digits}f}]" if num_runs > 1 else ""
+    interval = f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low) else ""
     return f"{iqm:.{digits}f}{interval}"

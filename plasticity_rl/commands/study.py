@@ -18,8 +18,6 @@ from plasticity_rl.study_runner import Launch, Runner
 if TYPE_CHECKING:
     from plasticity_rl.study_report import Report
 
-FEW_SEEDS = 5
-
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
@@ -102,8 +100,8 @@ def run_all(study: Study, path: Path, num_workers: int, launch: Launch | None = 
         f"{study.name}: {len(runs)} runs of {study.max_frames:,} frames in {study.folder}, "
         + ", ".join(f"{number} {state}" for state, number in counts.items())
     )
-    if len(study.seeds) < FEW_SEEDS:
-        print(f"note: {len(study.seeds)} seeds per arm; intervals are rough below {FEW_SEEDS}")
+    for line in what_it_cannot_say(study):
+        print(f"note: {line}")
     print(f"TensorBoard: tensorboard --logdir {study.folder}", flush=True)
     table = LiveTable(study.name, len(runs) - counts.get("finished", 0), num_workers)
     runner = Runner(study.max_frames, num_workers, launch, say=table.say, show=table.show)
@@ -122,13 +120,31 @@ def run_all(study: Study, path: Path, num_workers: int, launch: Launch | None = 
         )
 
 
+def what_it_cannot_say(study: Study) -> list[str]:
+    """Return why a study cannot end with a verdict, if so: better known before the runs than after them."""
+    from plasticity_rl.statistics import FEW_SEEDS
+    from plasticity_rl.study_comparisons import pairs_needed
+
+    lines = []
+    if len(study.seeds) < FEW_SEEDS:
+        lines.append(f"{len(study.seeds)} seeds per arm; the report draws no verdict below {FEW_SEEDS}")
+    pairs, needed = len(study.seeds) * len(study.tasks), pairs_needed(study.num_comparisons)
+    if study.num_comparisons and pairs < needed:
+        lines.append(
+            f"{len(study.seeds)} seeds on {len(study.tasks)} tasks are {pairs} pairs of runs; a verdict on "
+            f"{study.num_comparisons} comparisons by an exact test needs {needed}"
+        )
+    return lines
+
+
 def write_report(study: Study, out: Path) -> None:
     """Write ``report.md``, ``report.tex`` and, where matplotlib is installed, ``index.html`` and figures into ``out``.
 
     Raises:
         UserError: When no run is finished, or ``out`` cannot be written.
     """
-    from plasticity_rl.study_report import make_report, read_scores
+    from plasticity_rl.study_report import make_report
+    from plasticity_rl.study_scores import read_scores
     from plasticity_rl.study_tables import latex, markdown
 
     scores, missing = read_scores(study)
