@@ -58,7 +58,7 @@ fingerprint: $(VENV)/.installed ## hashes of five trained configurations (minute
 	@$(BIN)/python -m benchmarks.fingerprint $(ARGS)
 
 versions: $(VENV)/.installed-dev ## write what is installed to docs/versions/pythonX.Y.txt, for pip install -c; after a green CI
-	@file=docs/versions/python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt && { \
+	@mkdir -p docs/versions && file=docs/versions/python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt && { \
 	echo "# What CI passed with, taken as pip offered it; by make versions. To install just this: pip install -c $$file -e ."; \
 	$(BIN)/python -m pip freeze --exclude-editable; } >"$$file" && echo "$$file"
 
