@@ -27,7 +27,7 @@ else
 INSTALL = uv pip install --python "$(BIN)/python" $(PIP_ARGS)
 endif
 
-.PHONY: help quickstart test test-slow check fmt smoke fingerprint
+.PHONY: help quickstart test test-slow check fmt smoke fingerprint versions
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,11 @@ smoke: $(VENV)/.installed ## a run of about a minute in a temporary folder: does
 
 fingerprint: $(VENV)/.installed ## hashes of five trained configurations (minutes); ARGS="--out FILE" before a change, "--compare FILE" after
 	@$(BIN)/python -m benchmarks.fingerprint $(ARGS)
+
+versions: $(VENV)/.installed-dev ## write what is installed to docs/versions/pythonX.Y.txt, for pip install -c; after a green CI
+	@mkdir -p docs/versions && file=docs/versions/python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt && { \
+	echo "# What CI passed with, taken as pip offered it; by make versions. To install just this: pip install -c $$file -e ."; \
+	$(BIN)/python -m pip freeze --exclude-editable; } >"$$file" && echo "$$file"
 
 # The stamps are newer than pyproject.toml when what it asks for is installed.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
