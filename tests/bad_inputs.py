@@ -124,7 +124,7 @@ FILES = {
     "null for an argument": callback(
         "L2Init", "coefficient: null", r"L2Init\.coefficient: null is no value; leave it out"
     ),
-    "null for a module": callback("CURL", "encoder: null", r"CURL\.encoder: null is no value; leave it out"),
+    "null for an encoder": callback("CURL", "encoder: null", r"CURL\.encoder: null is no value; leave it out"),
     "text for a switch": config("model: {augment: maybe}", r"model\.augment: expected bool or null, got maybe"),
     "unknown reference": config("data: {capacity: '${fit.data.bach}'}", r"'fit\.data\.bach' not found"),
     "relative reference": config("data: {capacity: '${data.n_step}'}", r"keys are absolute .*\$\{fit\.data"),
