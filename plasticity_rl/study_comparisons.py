@@ -148,7 +148,7 @@ def smallest_p(num_pairs: int) -> float:
 
 def pairs_needed(num_comparisons: int) -> int:
     """Return how many pairs a study needs, over all its tasks, for a verdict on so many comparisons."""
-    return math.ceil(1 + math.log2(num_comparisons / LEVEL))
+    return math.ceil(1 + math.log2(num_comparisons / LEVEL)) if num_comparisons else 0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

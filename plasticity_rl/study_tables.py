@@ -129,7 +129,9 @@ def blocks(report: Report) -> list[tuple[str, list[tuple[str, Rows]], list[str]]
             )
             for endpoint in secondary
         ]
-    parts: list[tuple[str, list[tuple[str, Rows]], list[str]]] = [("Comparisons", tables, [])]
+    parts: list[tuple[str, list[tuple[str, Rows]], list[str]]] = []
+    if len(report.study.arms) > 1:
+        parts.append(("Comparisons", tables, []))
     for section in report.sections:
         differences = differences_of(section, report.baseline)
         shown = [("", rows_of(section))] + ([("", differences)] if differences else [])

@@ -229,6 +229,13 @@ def test_a_task_without_the_baseline_is_left_out_and_said(tmp_path):
     assert "P(better)" not in tables(text, "run")[0][0]
 
 
+def test_a_study_of_one_arm_compares_nothing(tmp_path):
+    path = study_of(tmp_path, lambda run: {"eval/return": flat(run.seed)}, arms=("only",))
+    text = report_of(path, tmp_path / "out")
+    assert "## Comparisons" not in text
+    assert [len(rows) for rows in tables(text, "walk")] == [1]
+
+
 # ---- 7: differences of everything, and endpoints ---------------------------------------------------------------------
 
 

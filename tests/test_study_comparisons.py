@@ -85,7 +85,7 @@ def test_one_pair_says_nothing():
 
 def test_pairs_needed():
     """2 / 2 ** 6 is 0.031, 2 / 2 ** 5 is 0.0625; four times 2 / 2 ** 8 is 0.031."""
-    assert [pairs_needed(number) for number in (1, 2, 3, 4, 8)] == [6, 7, 7, 8, 9]
+    assert [pairs_needed(number) for number in (0, 1, 2, 3, 4, 8)] == [0, 6, 7, 7, 8, 9]
     for number in range(1, 20):
         assert number * smallest_p(pairs_needed(number)) <= LEVEL < number * smallest_p(pairs_needed(number) - 1)
 

@@ -129,7 +129,7 @@ def what_it_cannot_say(study: Study) -> list[str]:
     if len(study.seeds) < FEW_SEEDS:
         lines.append(f"{len(study.seeds)} seeds per arm; the report draws no verdict below {FEW_SEEDS}")
     pairs, needed = len(study.seeds) * len(study.tasks), pairs_needed(study.num_comparisons)
-    if study.num_comparisons and pairs < needed:
+    if pairs < needed:
         lines.append(
             f"{len(study.seeds)} seeds on {len(study.tasks)} tasks are {pairs} pairs of runs; a verdict on "
             f"{study.num_comparisons} comparisons by an exact test needs {needed}"
