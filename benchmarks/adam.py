@@ -15,7 +15,7 @@ from benchmarks.inside import random_batch
 from benchmarks.overhead import DIMENSIONS
 from benchmarks.report import machine, print_rates, rate_rows
 from plasticity_rl import DrQV2
-from plasticity_rl.heap import keep_freed_memory
+from plasticity_rl.machine.malloc import keep_freed_memory
 
 QUICKSTART = {"image_size": 48, "batch_size": 64, "hidden_dim": 128, "num_channels": 8}
 SIZES = {**DIMENSIONS, "quickstart": QUICKSTART}

@@ -91,7 +91,7 @@ def training(size: dict[str, int], replay_ratio: float, own_update: bool, thread
     from tensordict import TensorDict
 
     from plasticity_rl import DrQV2
-    from plasticity_rl.heap import keep_freed_memory
+    from plasticity_rl.machine.malloc import keep_freed_memory
 
     keep_freed_memory()  # like the number of threads it is a setting of the process, and no part of the loop
     torch.set_num_threads(threads)

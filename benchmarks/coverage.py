@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from plasticity_rl.statistics import Floats, Scores, Statistic, interval, iqm_of, mean_of
-from plasticity_rl.study_comparisons import holm, sign_flip_p
+from plasticity_rl.results.statistics import Floats, Scores, Statistic, interval, iqm_of, mean_of
+from plasticity_rl.study.comparisons import holm, sign_flip_p
 
 SEEDS = (3, 5, 10)
 SCALES = (1.0, 2.0, 4.0)

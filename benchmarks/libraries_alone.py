@@ -10,8 +10,8 @@ from torchrl.data import LazyTensorStorage, ReplayBuffer
 
 from benchmarks.blank_env import ACTION_DIM, make_env
 from benchmarks.child import Gate
-from plasticity_rl.heap import keep_freed_memory
-from plasticity_rl.ticks import Ticks
+from plasticity_rl.data.ticks import Ticks
+from plasticity_rl.machine.malloc import keep_freed_memory
 
 WARM_UP_STEPS = 500
 

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import ours, reference
-from plasticity_rl import heap
+from plasticity_rl.machine import malloc
 
-KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(heap.LARGEST_KEPT_BYTES), "MALLOC_TRIM_THRESHOLD_": str(heap.NEVER)}
-"""What ``plasticity_rl.heap`` sets in our processes, as variables of the environment."""
+KEEP_FREED_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(malloc.LARGEST_KEPT_BYTES),
+    "MALLOC_TRIM_THRESHOLD_": str(malloc.NEVER),
+}
+"""What ``plasticity_rl.machine.malloc`` sets in our processes, as variables of the environment."""
 
 
 @dataclass

@@ -28,8 +28,8 @@ import yaml
 
 import callbacks
 from plasticity_rl import DrQV2, Probe, RLDataModule, make_trainer
-from plasticity_rl.trainer import run_logger
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.run.trainer import run_logger
+from plasticity_rl.run.video import EvalVideo
 
 TARGETS = {"all_default_probes": 0.03, "training_batch_fau": 0.01}
 """Largest shares of the update time that we accept."""

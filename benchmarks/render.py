@@ -36,7 +36,7 @@ def run(options: Options) -> dict[str, Any]:
 
 def environments(path: str | None, task: str, image_size: int) -> None:
     """Contestant: the environments side by side, stepped with the same random actions."""
-    from plasticity_rl.rendering import prepare
+    from plasticity_rl.machine.rendering import prepare
 
     prepare()  # before dm_control is imported; one process has one backend, so this one is everybody's
     import numpy as np

@@ -95,7 +95,7 @@ def replays(sizes: list[int]) -> None:
     import torch
     from tensordict import TensorDict
 
-    from plasticity_rl.replay import FrameReplay
+    from plasticity_rl.replay.buffer import FrameReplay
 
     frame = (3, REPLAY_IMAGE_SIZE, REPLAY_IMAGE_SIZE)
     pixels = torch.randint(0, 256, (501, *frame), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -135,7 +135,7 @@ def environments(task: str, counts: list[int], image_size: int) -> None:
     import torch
 
     from plasticity_rl import make_env
-    from plasticity_rl.collector import StepCollector
+    from plasticity_rl.data.collector import StepCollector
 
     def collector(count: int) -> StepCollector:
         env = make_env(task, seed=1, num_envs=count, image_size=image_size)

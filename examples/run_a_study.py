@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from plasticity_rl.study import Study
-from plasticity_rl.study_report import make_report
-from plasticity_rl.study_runner import Runner
-from plasticity_rl.study_scores import read_scores
-from plasticity_rl.study_tables import markdown
+from plasticity_rl.study.report import make_report
+from plasticity_rl.study.runner import Runner
+from plasticity_rl.study.scores import read_scores
+from plasticity_rl.study.spec import Study
+from plasticity_rl.study.tables import markdown
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

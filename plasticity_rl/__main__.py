@@ -27,7 +27,7 @@ COMMANDS = {
 LIGHT = ("doctor", "list", "init")
 """Commands that import and check nothing before they run: something may be broken, or they only read files."""
 OWN_MODULE = ("probe", "plot", "study")
-"""Commands with a module of their own in ``plasticity_rl/commands`` too; the others are LightningCLI's."""
+"""Commands with a module of their own in ``plasticity_rl/cli/commands`` too; the others are LightningCLI's."""
 OUT_OF_MEMORY = ("CUDA out of memory", "DefaultCPUAllocator: can't allocate memory", "not enough memory: you tried")
 """What torch says when a device, or the system, has no room; its class on the CPU is RuntimeError."""
 FILES_BY_NAME = ("fit", "validate", "doctor")
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         return _fail(f"no command {args[0]!r}; there are {', '.join(COMMANDS)}.{suggestion(args[0], COMMANDS)}")
     os.environ.setdefault("RL_LOGGING_LEVEL", "ERROR")  # TorchRL reads it at import; its INFO lines break the bar
-    from plasticity_rl.threads import start_with_one
+    from plasticity_rl.machine.cores import start_with_one
 
     start_with_one()
     asks = any(arg in ("-h", "--help") or arg.startswith("--print_config") for arg in args)
@@ -84,21 +84,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             args = with_found_configs(args)  # here and nowhere else: from now on every --config is a file that exists
         if args[0] in LIGHT:
-            return importlib.import_module(f"plasticity_rl.commands.{args[0]}").run(args[1:]) or 0
+            return importlib.import_module(f"plasticity_rl.cli.commands.{args[0]}").run(args[1:]) or 0
         _check_machine(warn=args[0] == "fit" and not asks)
         # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
-        from plasticity_rl.arguments import setting, with_run_config
-        from plasticity_rl.cli_checks import check_config_files
-        from plasticity_rl.rendering import check_rendering, configure_backend
+        from plasticity_rl.cli.checks import check_config_files
+        from plasticity_rl.cli.early import setting, with_run_config
+        from plasticity_rl.machine.rendering import check_rendering, configure_backend
 
         check_config_files(args)  # a slip in a file need not wait for the imports
         configure_backend()
         if args[0] not in DRAWS_NOTHING and not asks and setting(with_run_config(args), "data.observation") != "state":
             check_rendering()
         if args[0] in OWN_MODULE:
-            importlib.import_module(f"plasticity_rl.commands.{args[0]}").run(args[1:])
+            importlib.import_module(f"plasticity_rl.cli.commands.{args[0]}").run(args[1:])
         else:
-            from plasticity_rl.cli import run
+            from plasticity_rl.cli.app import run
 
             run(args)
     except UserError as error:
@@ -122,7 +122,7 @@ def _check_machine(warn: bool) -> None:
     Raises:
         UserError: When the command would import a release that steals credentials.
     """
-    from plasticity_rl.health import SECURITY, problems, quick_findings
+    from plasticity_rl.machine.health import SECURITY, problems, quick_findings
 
     for finding in problems(quick_findings()):
         if finding.check == SECURITY:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from tensorboard.summary.writer import event_file_writer
 
-from plasticity_rl.rendering import load_triton
+from plasticity_rl.machine.rendering import load_triton
 
 load_triton()  # before any test imports dm_control by itself
 torch.set_num_threads(1)
@@ -39,7 +39,7 @@ RUN_ALL_EXAMPLES = {
 @pytest.fixture(scope="session", autouse=True)
 def weights_in_the_cache(tmp_path_factory) -> Iterator[None]:
     """Torch's cache of downloads with random weights where those of ImageNet would be: tests use no network."""
-    from plasticity_rl.resnet import resnet
+    from plasticity_rl.nn.resnet import resnet
 
     home = tmp_path_factory.mktemp("torch_home")
     folder = home / "hub" / "checkpoints"

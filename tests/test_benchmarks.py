@@ -22,7 +22,7 @@ from cli_runs import REPOSITORY
 
 from plasticity_rl import DrQV2
 
-PRELOADED = ["benchmarks.inside", "plasticity_rl.cli", "callbacks"]
+PRELOADED = ["benchmarks.inside", "plasticity_rl.cli.app", "callbacks"]
 
 
 @pytest.fixture(autouse=True)

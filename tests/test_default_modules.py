@@ -6,8 +6,8 @@ import inspect
 
 import lightning.pytorch as pl
 import pytest
+from callback_examples import INTERVENTIONS, PROBES, names
 from helpers import TINY_TRAINER, fit_tiny, tiny_agent, tiny_data, tiny_sac
-from test_laws import INTERVENTIONS, PROBES, names
 from tiny_agent import TinyAgent
 
 import callbacks

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from callback_examples import EXPORTED, INTERVENTIONS, example, examples, names
 from helpers import fit_tiny, tiny_sac, weights_hash
 from pretend_gpu import GPU, Misplaced, OnGPU, pretend_gpu, trainer_options
 from run_state import differences, run_state
-from test_laws import EXPORTED, INTERVENTIONS, example, examples, names
 
 from plasticity_rl import Intervention, Probe
 from plasticity_rl.augment import RandomConv

@@ -36,7 +36,7 @@ from callbacks import (
 )
 from plasticity_rl import UserError
 from plasticity_rl.measures import effective_rank, spectrum
-from plasticity_rl.weight_transforms import weight_in_use
+from plasticity_rl.nn.weight_transforms import weight_in_use
 
 # ---- an injected head
 
@@ -312,7 +312,7 @@ def test_a_trigger_on_another_module_is_not_refused():
 
 
 def test_a_trigger_on_activations_that_the_agent_has_from_the_start_is_refused():
-    from plasticity_rl.hidden_activations import CReLU as Activation
+    from plasticity_rl.nn.activations import CReLU as Activation
 
     agent = BareAgent()
     agent.critic.Q1[1], agent.critic.Q1[2] = Activation(), nn.Linear(24, 12)

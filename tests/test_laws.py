@@ -6,7 +6,6 @@ acts within a few updates) and, of an intervention, its ``inert_arguments``.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 import itertools
@@ -16,7 +15,8 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import TINY_TRAINER, fit_tiny, tiny_agent, tiny_data
+from callback_examples import EXPORTED, INTERVENTIONS, PROBES, compatible, example, examples, names
+from helpers import TINY_TRAINER, fit_tiny, tiny_data
 from run_state import (
     DieAt,
     Killed,
@@ -37,46 +37,15 @@ from run_state import (
 from tiny_agent import TinyAgent
 
 import callbacks
-from plasticity_rl import Intervention, Probe, RLDataModule, RLModule, ScheduledIntervention, UserError, make_trainer
-from plasticity_rl.callback import FAMILIES, Mutation, RLCallback
-from plasticity_rl.evaluation import Episode
+from plasticity_rl import Intervention, RLDataModule, RLModule, ScheduledIntervention, UserError, make_trainer
+from plasticity_rl.callback import Mutation, RLCallback
+from plasticity_rl.callback.bases import FAMILIES
+from plasticity_rl.data.evaluation import Episode
 from plasticity_rl.rng import global_rng_state
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.run.video import EvalVideo
 
-EXPORTED: list[type[RLCallback]] = [getattr(callbacks, name) for name in sorted(callbacks.__all__)]
-PROBES = [cls for cls in EXPORTED if issubclass(cls, Probe)]
-INTERVENTIONS = [cls for cls in EXPORTED if issubclass(cls, Intervention)]
 QUICK_PAIRS = 60
 """Pairs of callbacks tried in the quick suite; beyond that number the rest of them are marked slow."""
-
-
-def names(classes: Sequence[type]) -> list[str]:
-    return [cls.__name__ for cls in classes]
-
-
-def example(cls: type[RLCallback]) -> RLCallback:
-    return cls(**cls.example_arguments)
-
-
-@functools.cache
-def untouched_agent() -> RLModule:
-    return tiny_agent(tiny_data(max_frames=200))
-
-
-def compatible(one: type[RLCallback], two: type[RLCallback]) -> bool:
-    pair = [example(cls) for cls in (one, two)]
-    if not all(isinstance(callback, Intervention) for callback in pair):
-        return True
-    return all(a.conflict_with(untouched_agent(), b) is None for a, b in (pair, pair[::-1]))
-
-
-def examples() -> list[RLCallback]:
-    """One of each, as many as go together."""
-    chosen: list[type[RLCallback]] = []
-    for cls in EXPORTED:
-        if all(compatible(cls, other) for other in chosen):
-            chosen.append(cls)
-    return [example(cls) for cls in chosen]
 
 
 def rescheduled(cls: type[RLCallback], frame: int) -> RLCallback:

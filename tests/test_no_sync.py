@@ -12,7 +12,7 @@ from no_sync import Waits, no_waiting
 import callbacks
 from callbacks import FractionActiveUnits
 from plasticity_rl import SAC, DrQV2, Probe
-from plasticity_rl import logging as rl_logging
+from plasticity_rl import scalars as rl_logging
 
 PROBES = [cls for name in callbacks.__all__ if issubclass(cls := getattr(callbacks, name), Probe)]
 SHORT: dict[str, Any] = {"max_frames": 70, "trainer_options": {"enable_checkpointing": False, "log_every_n_steps": 99}}

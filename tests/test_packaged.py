@@ -9,7 +9,7 @@ import yaml
 from cli_runs import REPOSITORY, call, printed_config, run_without_torch
 
 from plasticity_rl import UserError
-from plasticity_rl.commands import doctor
+from plasticity_rl.cli.commands import doctor
 from plasticity_rl.packaged import (
     config_names,
     find_config,
@@ -18,7 +18,7 @@ from plasticity_rl.packaged import (
     study_names,
     with_found_configs,
 )
-from plasticity_rl.study import read_study
+from plasticity_rl.study.spec import read_study
 
 CONFIGS = REPOSITORY / "configs"
 

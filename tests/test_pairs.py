@@ -19,11 +19,11 @@ from built import some_batch
 import callbacks
 from callbacks import ChurnReduction, PlasticityInjection, RandomPruning, SpectralNorm
 from plasticity_rl import Intervention, Probe
+from plasticity_rl.agents.jumps import watched
 from plasticity_rl.callback import Regularizer, RLCallback
-from plasticity_rl.declarations import READS, WRITES
-from plasticity_rl.jumps import watched
-from plasticity_rl.units import unit_activity
-from plasticity_rl.weight_transforms import FixedMask
+from plasticity_rl.callback.declarations import READS, WRITES
+from plasticity_rl.nn.units import unit_activity
+from plasticity_rl.nn.weight_transforms import FixedMask
 
 EXPORTED: list[type[RLCallback]] = [getattr(callbacks, name) for name in sorted(callbacks.__all__)]
 
@@ -47,8 +47,8 @@ def given(cls: type[RLCallback], **arguments) -> RLCallback:
 
 @pytest.mark.parametrize("cls", that())
 def test_every_callback_declares_what_it_reads_and_writes(cls):
-    assert cls.reads is not None, "declare reads: see plasticity_rl.declarations.READS"
-    assert cls.writes is not None, "declare writes: see plasticity_rl.declarations.WRITES"
+    assert cls.reads is not None, "declare reads: see plasticity_rl.callback.declarations.READS"
+    assert cls.writes is not None, "declare writes: see plasticity_rl.callback.declarations.WRITES"
     assert cls.reads <= READS.keys()
     assert cls.writes <= WRITES.keys()
     if issubclass(cls, Probe):
@@ -243,7 +243,7 @@ def test_what_has_no_effect_is_not_penalised(write, cls):
 
 
 def _everything(agent: BareAgent):
-    from plasticity_rl.jumps import Jump, live_tensors
+    from plasticity_rl.agents.jumps import Jump, live_tensors
 
     elements = {name: torch.ones_like(p, dtype=torch.bool) for name, p in agent.named_parameters()}
     return Jump("test", live_tensors(agent), elements)

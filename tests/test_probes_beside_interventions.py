@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from callback_examples import INTERVENTIONS, PROBES, example, examples, names
 from helpers import fit_tiny
 from run_state import differences, run_state
-from test_laws import INTERVENTIONS, PROBES, example, examples, names
 
 from plasticity_rl import Intervention
 from plasticity_rl.callback import RLCallback

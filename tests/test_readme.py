@@ -25,8 +25,8 @@ from helpers import tiny_agent, tiny_data
 import callbacks
 from plasticity_rl import Intervention
 from plasticity_rl.__main__ import COMMANDS
-from plasticity_rl.arguments import setting
-from plasticity_rl.tensorboard_layout import layout
+from plasticity_rl.callback.charts import layout
+from plasticity_rl.cli.early import setting
 
 pytestmark = pytest.mark.xdist_group("readme")  # its runs are made once
 TEXT = (REPOSITORY / "README.md").read_text()
@@ -187,7 +187,7 @@ def written_tags(tmp_path_factory) -> set[str]:
     folder, tags = tmp_path_factory.mktemp("tags"), set()
     for index, names in enumerate(compatible_groups()):
         entries = [(f"callbacks.{name}", dict(getattr(callbacks, name).example_arguments)) for name in names]
-        entries.append(("plasticity_rl.histograms.Histograms", {"batch_size": 8}))
+        entries.append(("plasticity_rl.Histograms", {"batch_size": 8}))
         fragment = append_callbacks(folder / f"{index}.yaml", entries)
         fit_tiny_cli(folder / str(index), "--config", fragment, "--model.replay_ratio=1", max_frames=200)
         tags |= _tags(folder / str(index))

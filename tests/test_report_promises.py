@@ -14,9 +14,9 @@ import yaml
 from cli_runs import call
 from run_folders import write_run
 
-from plasticity_rl.arms import aggregate
-from plasticity_rl.run_data import Curve
-from plasticity_rl.study import StudyRun, read_study
+from plasticity_rl.results.arms import aggregate
+from plasticity_rl.results.runs import Curve
+from plasticity_rl.study.spec import StudyRun, read_study
 
 Curves = Mapping[str, Mapping[int, float]]
 

@@ -17,8 +17,16 @@ TESTS = Path(__file__).parent
 
 
 def start(folder: Path, storage: str, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "ignore", str(TESTS / "resume_run.py"), str(folder), storage, str(kill_at)]
-    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        str(TESTS / "support" / "resume_run.py"),
+        str(folder),
+        storage,
+        str(kill_at),
+    ]
+    paths = [str(TESTS / "support"), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=550, env=environment)
 

@@ -15,7 +15,7 @@ from tiny_agent import TinyAgent
 import callbacks
 from plasticity_rl import Intervention, Probe, make_trainer
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.run.video import EvalVideo
 
 THEIR_NAMES = {
     "encoder": "torso",

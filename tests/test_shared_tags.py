@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from callback_examples import EXPORTED, PROBES, example, names
 from helpers import fit_tiny, tiny_agent, tiny_data
-from test_laws import EXPORTED, PROBES, example, names
 
 import callbacks
 from plasticity_rl import UserError

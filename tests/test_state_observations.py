@@ -14,8 +14,8 @@ from torch import nn
 import callbacks
 from plasticity_rl import DrQV2, RLDataModule, UserError, make_env
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.replay import FrameReplay, replay_bytes
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.replay.buffer import FrameReplay, replay_bytes
+from plasticity_rl.run.video import EvalVideo
 
 STATE = {"data_options": {"observation": "state"}}
 
@@ -125,7 +125,7 @@ def test_several_envs_act_on_rows_of_states():
     seen = []
     data = tiny_data(observation="state", num_envs=3, eval_every_n_frames=60)
     env = data._make_env("tiny", seed=0, num_envs=3)
-    from plasticity_rl.collector import StepCollector
+    from plasticity_rl.data.collector import StepCollector
 
     def policy(states: torch.Tensor) -> torch.Tensor:
         seen.append(states.clone())
@@ -283,7 +283,9 @@ def test_an_unknown_observation_is_refused():
 
 def test_real_states_train_without_rendering(tmp_path, monkeypatch):
     """Cartpole from states, 60 updates; that anything is drawn would raise."""
-    monkeypatch.setattr("plasticity_rl.dmc.DMCEnv._prepare_drawing", lambda self: pytest.fail("something was drawn"))
+    monkeypatch.setattr(
+        "plasticity_rl.envs.dmc.DMCEnv._prepare_drawing", lambda self: pytest.fail("something was drawn")
+    )
     data = {"env": make_env, "task": "cartpole_swingup", "observation": "state", "action_repeat": 8}
     agent = fit_tiny(
         tmp_path,

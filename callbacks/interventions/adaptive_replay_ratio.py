@@ -11,12 +11,13 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.active_units import ActiveUnitCounter
-from plasticity_rl.callback import Intervention, Mutation, as_agent
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback import Intervention, Mutation
+from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.callback.unit_activity import ActiveUnitCounter
 from plasticity_rl.errors import UserError
-from plasticity_rl.layers import LEARNS
 from plasticity_rl.measures import pooled_fraction
-from plasticity_rl.rl_module import RLModule
+from plasticity_rl.nn.layers import LEARNS
 from plasticity_rl.schedules import exact_ratio
 
 AVERAGES = ("episode", "window")

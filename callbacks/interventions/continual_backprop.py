@@ -9,22 +9,23 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from plasticity_rl.callback import Mutation, as_agent
-from plasticity_rl.errors import UserError
-from plasticity_rl.jumps import Jump
-from plasticity_rl.measures import outgoing_magnitude
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.surgery import absorb_units
-from plasticity_rl.unit_interventions import (
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.jumps import Jump
+from plasticity_rl.callback import Mutation
+from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.callback.unit_interventions import (
     FreshUnits,
     RecordingUnitIntervention,
     detach_readers,
     mask_of,
     put_units,
 )
-from plasticity_rl.unit_utility import UnitUtility
-from plasticity_rl.units import UnitLayer
-from plasticity_rl.weight_transforms import weight_in_use
+from plasticity_rl.callback.unit_utility import UnitUtility
+from plasticity_rl.errors import UserError
+from plasticity_rl.measures import outgoing_magnitude
+from plasticity_rl.nn.units import UnitLayer
+from plasticity_rl.nn.weight_transforms import weight_in_use
+from plasticity_rl.surgery import absorb_units
 
 
 class ContinualBackprop(RecordingUnitIntervention):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from plasticity_rl.architecture import Architecture, put, resize_units
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.architecture import Architecture, put, resize_units
 from plasticity_rl.errors import UserError
-from plasticity_rl.hidden_activations import CReLU as CReLUActivation
-from plasticity_rl.rl_module import RLModule
+from plasticity_rl.nn.activations import CReLU as CReLUActivation
 
 KEEP = ("units", "inputs")
 

@@ -11,11 +11,12 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from plasticity_rl.augment import random_shift, refuse_large_shift
-from plasticity_rl.callback import Regularizer, as_agent
-from plasticity_rl.contrastive import BilinearProduct, Embedding, info_nce, move_towards
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.augment.transforms import random_shift, refuse_large_shift
+from plasticity_rl.callback import Regularizer
+from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.callback.contrastive import BilinearProduct, Embedding, info_nce, move_towards
 from plasticity_rl.errors import UserError
-from plasticity_rl.rl_module import RLModule
 
 
 class CURL(Regularizer):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from plasticity_rl.architecture import Architecture, put, resize_units
-from plasticity_rl.hidden_activations import SinCos
-from plasticity_rl.rl_module import RLModule
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.architecture import Architecture, put, resize_units
+from plasticity_rl.nn.activations import SinCos
 
 
 class DeepFourierFeatures(Architecture):

@@ -9,19 +9,20 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
-from plasticity_rl.activations import evaluation_mode
-from plasticity_rl.callback import Mutation, ScheduledIntervention, as_agent
-from plasticity_rl.errors import UserError
-from plasticity_rl.layers import LEARNS, linear_parameters
-from plasticity_rl.measures.dormancy import dormancy_scores
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.soft_reset import (
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback import Mutation, ScheduledIntervention
+from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.callback.soft_reset import (
     Moved,
     clear_optimizer_state,
     move_towards_fresh,
     moved_parameters,
     online_and_target,
 )
+from plasticity_rl.errors import UserError
+from plasticity_rl.measures.dormancy import dormancy_scores
+from plasticity_rl.nn.hooks import evaluation_mode
+from plasticity_rl.nn.layers import LEARNS, linear_parameters
 
 
 class DormantRatioPerturbation(ScheduledIntervention):

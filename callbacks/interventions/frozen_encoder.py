@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from plasticity_rl.frozen_encoder import FrozenEncoderIntervention
-from plasticity_rl.resnet import imagenet_weights, load_weights, read_weights, resnet
+from plasticity_rl.callback.frozen_encoder import FrozenEncoderIntervention
+from plasticity_rl.nn.resnet import imagenet_weights, load_weights, read_weights, resnet
 
 
 class FrozenEncoder(FrozenEncoderIntervention):

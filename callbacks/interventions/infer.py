@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
-from plasticity_rl.active_units import TrainingActivations
-from plasticity_rl.callback import Regularizer, as_agent
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback import Regularizer
+from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.callback.shadow import Twin, network_tensors
+from plasticity_rl.callback.unit_activity import TrainingActivations
+from plasticity_rl.data.limits import refuse_above
 from plasticity_rl.errors import UserError
-from plasticity_rl.layers import LEARNS
-from plasticity_rl.limits import refuse_above
 from plasticity_rl.losses import feature_regression
-from plasticity_rl.rl_module import RLModule
+from plasticity_rl.nn.layers import LEARNS
 from plasticity_rl.rng import derive_seed
-from plasticity_rl.twin import Twin, network_tensors
 
 
 class AuxiliaryHeads(nn.ModuleDict):

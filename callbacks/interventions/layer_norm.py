@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from plasticity_rl.architecture import Architecture, layers_without_norm, put_norm
-from plasticity_rl.rl_module import RLModule
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.architecture import Architecture, layers_without_norm, put_norm
 
 
 class LayerNorm(Architecture):

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from plasticity_rl.architecture import place_generator, with_twin
+from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback import Intervention, Mutation, ScheduledIntervention
+from plasticity_rl.callback.architecture import place_generator, with_twin
 from plasticity_rl.errors import UserError
-from plasticity_rl.injection import make_injectable
-from plasticity_rl.layers import WEIGHT_LAYERS
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.units import chains
+from plasticity_rl.nn.layers import WEIGHT_LAYERS
+from plasticity_rl.nn.units import chains
+from plasticity_rl.surgery.injection import make_injectable
 
 
 class PlasticityInjection(ScheduledIntervention):

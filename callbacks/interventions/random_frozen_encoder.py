@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from plasticity_rl.frozen_encoder import FrozenEncoderIntervention
-from plasticity_rl.resnet import resnet
+from plasticity_rl.callback.frozen_encoder import FrozenEncoderIntervention
+from plasticity_rl.nn.resnet import resnet
 
 
 class RandomFrozenEncoder(FrozenEncoderIntervention):

@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from plasticity_rl.architecture import Architecture, place_generator, with_twin
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.architecture import Architecture, place_generator, with_twin
 from plasticity_rl.errors import UserError
-from plasticity_rl.layers import weight_layers
-from plasticity_rl.rl_module import RLModule
+from plasticity_rl.nn.layers import weight_layers
+from plasticity_rl.nn.weight_transforms import FixedMask, add_transform
 from plasticity_rl.surgery import erdos_renyi_densities, random_mask
-from plasticity_rl.weight_transforms import FixedMask, add_transform
 
 DISTRIBUTIONS = ("erdos_renyi", "uniform")
 

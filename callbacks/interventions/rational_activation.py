@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from plasticity_rl.architecture import Architecture, put
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.architecture import Architecture, put
 from plasticity_rl.errors import UserError
-from plasticity_rl.hidden_activations import RATIONAL_COEFFICIENTS, Rational, RationalInit
-from plasticity_rl.rl_module import RLModule
+from plasticity_rl.nn.activations import RATIONAL_COEFFICIENTS, Rational, RationalInit
 
 
 class RationalActivation(Architecture):

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from plasticity_rl.dormant_units import DormantUnitIntervention
-from plasticity_rl.rl_module import RLModule
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.dormant_units import DormantUnitIntervention
+from plasticity_rl.callback.unit_interventions import clear_makers, detach_readers, note_renewed
+from plasticity_rl.nn.units import UnitLayer
 from plasticity_rl.surgery import copy_units, redraw_units
-from plasticity_rl.unit_interventions import clear_makers, detach_readers, note_renewed
-from plasticity_rl.units import UnitLayer
 
 
 class ReDo(DormantUnitIntervention):

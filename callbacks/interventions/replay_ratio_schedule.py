@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback import Mutation, ScheduledIntervention
 from plasticity_rl.errors import UserError
-from plasticity_rl.rl_module import RLModule
 from plasticity_rl.schedules import exact_ratio
 
 

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback import Mutation, ScheduledIntervention
+from plasticity_rl.callback.soft_reset import clear_optimizer_state
 from plasticity_rl.errors import UserError
-from plasticity_rl.layers import layers_from_output
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.soft_reset import clear_optimizer_state
+from plasticity_rl.nn.layers import layers_from_output
 from plasticity_rl.surgery import copy_parameters, reinitialize
 
 

@@ -9,19 +9,19 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from plasticity_rl.callback import as_agent
-from plasticity_rl.errors import UserError
-from plasticity_rl.jumps import Jump
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.schedules import Events
-from plasticity_rl.unit_interventions import (
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.jumps import Jump
+from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.callback.unit_interventions import (
     FreshUnits,
     RecordingUnitIntervention,
     detach_readers,
     mask_of,
     put_units,
 )
-from plasticity_rl.unit_silence import SilenceRecord
+from plasticity_rl.callback.unit_silence import SilenceRecord
+from plasticity_rl.errors import UserError
+from plasticity_rl.schedules import Events
 
 
 class SelfNormalizedReset(RecordingUnitIntervention):

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback import Mutation, ScheduledIntervention
-from plasticity_rl.errors import UserError
-from plasticity_rl.layers import parameters_outside_norms
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.soft_reset import (
+from plasticity_rl.callback.soft_reset import (
     Moved,
     clear_optimizer_state,
     move_towards_fresh,
     moved_parameters,
     online_and_target,
 )
+from plasticity_rl.errors import UserError
+from plasticity_rl.nn.layers import parameters_outside_norms
 
 
 class ShrinkAndPerturb(ScheduledIntervention):

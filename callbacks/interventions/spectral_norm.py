@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from plasticity_rl.architecture import Architecture, place_generator, with_twin
-from plasticity_rl.jumps import Jump
-from plasticity_rl.layers import weight_layers
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.weight_transforms import SpectralNormalization, add_transform
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.jumps import Jump
+from plasticity_rl.callback.architecture import Architecture, place_generator, with_twin
+from plasticity_rl.nn.layers import weight_layers
+from plasticity_rl.nn.weight_transforms import SpectralNormalization, add_transform
 
 
 class SpectralNorm(Architecture):

@@ -11,14 +11,15 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plasticity_rl.callback import Regularizer, as_agent
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.jumps import Jump
+from plasticity_rl.callback import Regularizer
+from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.errors import UserError
-from plasticity_rl.jumps import Jump
-from plasticity_rl.layers import EVERYWHERE, LEARNS, Part, weight_layers
 from plasticity_rl.losses import largest_singular_value, spectral_penalty
-from plasticity_rl.rl_module import RLModule
+from plasticity_rl.nn.layers import EVERYWHERE, LEARNS, Part, weight_layers
+from plasticity_rl.nn.weight_transforms import weight_in_use
 from plasticity_rl.rng import derive_seed
-from plasticity_rl.weight_transforms import weight_in_use
 
 FIRST_ITERATIONS = 10
 """Power iterations before training starts, and on fresh weights; one per update follows."""

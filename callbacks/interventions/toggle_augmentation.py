@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback import Mutation, ScheduledIntervention
-from plasticity_rl.rl_module import RLModule
 
 
 class ToggleAugmentation(ScheduledIntervention):

@@ -9,11 +9,12 @@ import lightning.pytorch as pl
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.callback import Regularizer, as_agent
-from plasticity_rl.layers import LEARNS, weight_layers
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback import Regularizer
+from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.losses import squared_norm
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.weight_transforms import weight_in_use
+from plasticity_rl.nn.layers import LEARNS, weight_layers
+from plasticity_rl.nn.weight_transforms import weight_in_use
 
 
 class WeightDecay(Regularizer):

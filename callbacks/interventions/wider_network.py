@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from plasticity_rl.architecture import Architecture, resize_units
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.architecture import Architecture, resize_units
+from plasticity_rl.data.limits import refuse_above
 from plasticity_rl.errors import UserError
-from plasticity_rl.limits import refuse_above
-from plasticity_rl.rl_module import RLModule
 
 
 class WiderNetwork(Architecture):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from plasticity_rl.callback.module_probes import RankProbe
 from plasticity_rl.measures import Spectrum, approximate_rank
-from plasticity_rl.probes import RankProbe
 
 
 class ApproximateRank(RankProbe):

@@ -10,14 +10,14 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.activations import evaluation_mode
-from plasticity_rl.callback import as_agent
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.gradient_probes import BatchProbe
+from plasticity_rl.callback.module_probes import or_nan
 from plasticity_rl.errors import UserError
-from plasticity_rl.gradient_probes import BatchProbe
 from plasticity_rl.measures import mean_absolute_difference
-from plasticity_rl.probes import or_nan
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.tensorboard_layout import ONE, Layout
+from plasticity_rl.nn.hooks import evaluation_mode
 
 
 class Churn(BatchProbe):

@@ -6,9 +6,9 @@ from typing import Any
 
 from tensordict import TensorDictBase
 
-from plasticity_rl.probes import WeightDistanceProbe
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.tensorboard_layout import ONE, Layout
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.module_probes import WeightDistanceProbe
 
 
 class DistanceFromInit(WeightDistanceProbe):

@@ -11,11 +11,11 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.charts import EVENTS, ONE, Layout
+from plasticity_rl.callback.module_probes import ActivationProbe, numbers_of_module
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import NotFiniteError, dormancy_scores, overlap_coefficient
-from plasticity_rl.probes import ActivationProbe, numbers_of_module
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.tensorboard_layout import EVENTS, ONE, Layout
 
 
 class DormantUnits(ActivationProbe):

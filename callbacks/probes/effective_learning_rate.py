@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.layers import EVERYWHERE, LEARNS
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.module_probes import WeightProbe
 from plasticity_rl.measures import relative_change
-from plasticity_rl.probes import WeightProbe
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.tensorboard_layout import ONE, Layout
+from plasticity_rl.nn.layers import EVERYWHERE, LEARNS
 
 
 class EffectiveLearningRate(WeightProbe):

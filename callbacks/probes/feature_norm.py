@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.layer_inputs import seen_by_layers
-from plasticity_rl.layers import LEARNS
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.layer_inputs import seen_by_layers
+from plasticity_rl.callback.module_probes import ActivationProbe, or_nan, tags_by_module
 from plasticity_rl.measures import mean_norm
-from plasticity_rl.probes import ActivationProbe, or_nan, tags_by_module
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.tensorboard_layout import ONE, Layout
+from plasticity_rl.nn.layers import LEARNS
 
 
 class FeatureNorm(ActivationProbe):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from plasticity_rl.callback.module_probes import RankProbe
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import Spectrum, feature_rank
-from plasticity_rl.probes import RankProbe
 
 
 class FeatureRank(RankProbe):

@@ -10,13 +10,14 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.active_units import TrainingActivations
-from plasticity_rl.callback import Probe, as_agent
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback import Probe
+from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.callback.charts import EVENTS, ONE, Layout, by_module
+from plasticity_rl.callback.module_probes import numbers_of_module, tags_by_module
+from plasticity_rl.callback.unit_activity import TrainingActivations
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import active_and_total, nan_unless_finite, pooled_fraction, share_above, unit_rates
-from plasticity_rl.probes import numbers_of_module, tags_by_module
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.tensorboard_layout import EVENTS, ONE, Layout, by_module
 
 DEFINITIONS = ("element_rate", "any_input", "mean_rate")
 BATCHES = ("training", "probe")

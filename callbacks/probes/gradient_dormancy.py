@@ -11,14 +11,14 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.callback import as_agent
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.gradient_probes import activation_gradients, probe_generator, refuse_without
+from plasticity_rl.callback.module_probes import ActivationProbe, numbers_of_module
 from plasticity_rl.errors import UserError
-from plasticity_rl.gradient_probes import activation_gradients, probe_generator, refuse_without
-from plasticity_rl.layers import LEARNS
 from plasticity_rl.measures import NotFiniteError, gradient_dormancy_scores
-from plasticity_rl.probes import ActivationProbe, numbers_of_module
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.tensorboard_layout import ONE, Layout
+from plasticity_rl.nn.layers import LEARNS
 
 
 class GradientDormancy(ActivationProbe):

@@ -8,11 +8,11 @@ from typing import Any
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from plasticity_rl.layers import COMPUTES
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.module_probes import WeightProbe
 from plasticity_rl.measures import l0_norm, l1_norm, l2_norm
-from plasticity_rl.probes import WeightProbe
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.tensorboard_layout import ONE, Layout
+from plasticity_rl.nn.layers import COMPUTES
 
 NORMS: dict[str, Callable[[Iterable[Tensor]], Tensor]] = {"l0": l0_norm, "l1": l1_norm, "l2": l2_norm}
 

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from tensordict import TensorDictBase
 
-from plasticity_rl.gradient_probes import LossProbe, per_sample_gradients, probe_generator, trained_parameters
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.gradient_probes import LossProbe, per_sample_gradients, probe_generator, trained_parameters
+from plasticity_rl.callback.module_probes import or_nan
 from plasticity_rl.measures import Spectrum, covariance_spectrum, effective_rank, gram_matrix, srank
-from plasticity_rl.probes import or_nan
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.tensorboard_layout import ONE, Layout
 
 NAMES = ("trace", "largest_share", "effective_rank", "srank")
 

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import torch
 from tensordict import TensorDictBase
 
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.gradient_probes import LossProbe, hessian_product, probe_generator, trained_parameters
+from plasticity_rl.callback.module_probes import or_nan
+from plasticity_rl.data.limits import refuse_above
 from plasticity_rl.errors import UserError
-from plasticity_rl.gradient_probes import LossProbe, hessian_product, probe_generator, trained_parameters
-from plasticity_rl.limits import refuse_above
 from plasticity_rl.measures import SpectralDensity, spectral_density
-from plasticity_rl.probes import or_nan
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.tensorboard_layout import ONE, Layout
 
 NAMES = ("largest", "smallest", "trace", "negative_share", "effective_rank", "srank")
 

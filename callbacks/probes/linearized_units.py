@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from tensordict import TensorDictBase
 
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.module_probes import ActivationProbe, numbers_of_module, or_nan, tags_by_module
 from plasticity_rl.measures import linearized_rate
-from plasticity_rl.probes import ActivationProbe, numbers_of_module, or_nan, tags_by_module
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.tensorboard_layout import ONE, Layout
 
 
 class LinearizedUnits(ActivationProbe):

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.gradient_probes import OutputProbe, per_sample_gradients, trained_parameters
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.gradient_probes import OutputProbe, per_sample_gradients, trained_parameters
+from plasticity_rl.callback.module_probes import or_nan
 from plasticity_rl.measures import condition_number, effective_rank, gram_matrix, srank
-from plasticity_rl.probes import or_nan
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.tensorboard_layout import ONE, Layout
 
 
 class NTKRank(OutputProbe):

@@ -11,17 +11,17 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.activations import evaluation_mode
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.gradient_probes import OutputProbe, trained_parameters
+from plasticity_rl.callback.module_probes import or_nan
+from plasticity_rl.data.limits import refuse_above
 from plasticity_rl.errors import UserError
-from plasticity_rl.gradient_probes import OutputProbe, trained_parameters
-from plasticity_rl.layers import LEARNS
-from plasticity_rl.limits import refuse_above
 from plasticity_rl.measures import loss_after_training, random_targets
-from plasticity_rl.probes import or_nan
-from plasticity_rl.rl_module import RLModule
+from plasticity_rl.nn.hooks import evaluation_mode
+from plasticity_rl.nn.layers import LEARNS
 from plasticity_rl.rng import derive_seed
 from plasticity_rl.surgery import reinitialize
-from plasticity_rl.tensorboard_layout import ONE, Layout
 
 
 class RandomTargetFit(OutputProbe):

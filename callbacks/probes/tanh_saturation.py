@@ -9,14 +9,14 @@ import lightning.pytorch as pl
 from tensordict import TensorDictBase
 from torch import nn
 
-from plasticity_rl.callback import as_agent
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.gradient_probes import BatchProbe
+from plasticity_rl.callback.layer_inputs import seen_by_layers
+from plasticity_rl.callback.module_probes import or_nan
 from plasticity_rl.errors import UserError
-from plasticity_rl.gradient_probes import BatchProbe
-from plasticity_rl.layer_inputs import seen_by_layers
 from plasticity_rl.measures import saturated_share
-from plasticity_rl.probes import or_nan
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.tensorboard_layout import ONE, Layout
 
 
 class TanhSaturation(BatchProbe):

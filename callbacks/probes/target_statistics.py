@@ -10,15 +10,16 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.activations import evaluation_mode
-from plasticity_rl.callback import Probe, as_agent
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback import Probe
+from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.callback.charts import Layout
+from plasticity_rl.callback.gradient_probes import probe_generator, refuse_without
+from plasticity_rl.callback.module_probes import or_nan
+from plasticity_rl.data.evaluation import Episode
 from plasticity_rl.errors import UserError
-from plasticity_rl.evaluation import Episode
-from plasticity_rl.gradient_probes import probe_generator, refuse_without
 from plasticity_rl.measures import discounted_return, mean_absolute, mean_absolute_difference, spread
-from plasticity_rl.probes import or_nan
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.tensorboard_layout import Layout
+from plasticity_rl.nn.hooks import evaluation_mode
 
 
 class TargetStatistics(Probe):

@@ -8,10 +8,10 @@ from typing import Any
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.module_probes import WeightProbe
 from plasticity_rl.measures import l2_norm
-from plasticity_rl.probes import WeightProbe
-from plasticity_rl.rl_module import RLModule
-from plasticity_rl.tensorboard_layout import ONE, Layout
 
 
 class WeightNorm(WeightProbe):

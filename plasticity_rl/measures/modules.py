@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plasticity_rl.activations import HiddenActivation, evaluation_mode
-from plasticity_rl.layers import FIRST, LEARNS, submodules
 from plasticity_rl.measures.activations import active_and_total, pooled_fraction
 from plasticity_rl.measures.checks import refuse_not_finite
 from plasticity_rl.measures.dormancy import dormant_mask, linearized_rate
@@ -23,7 +21,9 @@ from plasticity_rl.measures.spectra import (
     stable_rank,
 )
 from plasticity_rl.measures.weights import l2_norm
-from plasticity_rl.weight_transforms import parameters_in_use
+from plasticity_rl.nn.hooks import HiddenActivation, evaluation_mode
+from plasticity_rl.nn.layers import FIRST, LEARNS, submodules
+from plasticity_rl.nn.weight_transforms import parameters_in_use
 
 RANKS: dict[str, Callable[[Spectrum], float]] = {
     "srank": srank,

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection
 import torch
 from torch import nn
 
-from plasticity_rl.activations import HiddenActivation
-from plasticity_rl.layers import EVERYWHERE, NORM_LAYERS, Part, submodules
-from plasticity_rl.weight_transforms import prune_again
+from plasticity_rl.nn.hooks import HiddenActivation
+from plasticity_rl.nn.layers import EVERYWHERE, NORM_LAYERS, Part, submodules
+from plasticity_rl.nn.weight_transforms import prune_again
 
 LayerInit = Callable[[nn.Module, "torch.Generator | None"], None]
 """Initialises one layer in place, drawing from the generator."""
@@ -29,7 +29,7 @@ def reinitialize(
         module: Edited in place; its parameter tensors keep their identity.
         init_layer: The agent's own initialisation of one layer.
         generator: CPU generator.
-        parts: Parts of it that are meant, see :func:`plasticity_rl.layers.submodules`.
+        parts: Parts of it that are meant, see :func:`plasticity_rl.nn.layers.submodules`.
     """
     for layer in submodules(module, parts=parts).values():
         own = dict(layer.named_parameters(recurse=False))

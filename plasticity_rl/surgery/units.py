@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from plasticity_rl.nn.weight_transforms import prune_again, weight_in_use
 from plasticity_rl.surgery.reinit import LayerInit, reinitialize
-from plasticity_rl.weight_transforms import prune_again, weight_in_use
 
 
 def unit_rows(parameter: Tensor, units: Tensor) -> Tensor:

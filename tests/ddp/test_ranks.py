@@ -32,7 +32,7 @@ OF_A_RANK = {"replay", "generators", "checkpoint", "callbacks", "metrics"}
 
 def start(*command: str | Path, seconds: int = 800) -> subprocess.CompletedProcess[str]:
     """Run a command of two ranks to its end; it starts the second one itself."""
-    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    paths = [str(TESTS / "support"), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
     environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE", "PL_GLOBAL_SEED")}
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-W", "ignore", *map(str, command)]
@@ -40,7 +40,7 @@ def start(*command: str | Path, seconds: int = 800) -> subprocess.CompletedProce
 
 
 def job(folder: Path, part: str, *words: str, seconds: int = 800) -> list[dict[str, Any]]:
-    process = start(TESTS / "rank_job.py", folder, part, *words, seconds=seconds)
+    process = start(TESTS / "support" / "rank_job.py", folder, part, *words, seconds=seconds)
     assert process.returncode == 0, process.stderr[-3000:]
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 

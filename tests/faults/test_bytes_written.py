@@ -10,7 +10,7 @@ from helpers import fit_tiny
 from tensordict import TensorDict
 
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.replay import FrameReplay
+from plasticity_rl.replay.buffer import FrameReplay
 
 FRAME = (3, 84, 84)
 RECORD = 3 * 84 * 84 + 4 + 4 + 4 + 8 + 1

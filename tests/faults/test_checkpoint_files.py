@@ -16,8 +16,8 @@ from cli_runs import TINY, call, fit_tiny_cli, tree
 from helpers import fit_tiny
 from run_state import differences, fingerprint
 
-from plasticity_rl import UserError, checkpoint_io
-from plasticity_rl.checkpoint_io import DRAFT, AtomicCheckpointIO, read_checkpoint, replace_durably
+from plasticity_rl import UserError, checkpoint_files
+from plasticity_rl.checkpoint_files import DRAFT, AtomicCheckpointIO, read_checkpoint, replace_durably
 from plasticity_rl.errors import RunFailure
 
 
@@ -36,7 +36,7 @@ def content(finished) -> bytes:
 def test_a_checkpoint_notes_the_versions_of_the_packages(finished):
     written_by = read_checkpoint(finished / "checkpoints" / "last.ckpt")["written_by"]
     assert written_by["torch"] == torch.__version__.split("+")[0] or written_by["torch"] in torch.__version__
-    assert set(written_by) == set(checkpoint_io.PACKAGES)
+    assert set(written_by) == set(checkpoint_files.PACKAGES)
 
 
 # ---- damage ----------------------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def test_another_version_of_a_library_is_named(finished, tmp_path):
     checkpoint["written_by"] |= {"torch": "1.0", "mujoco": "2.0"}
     path = tmp_path / "old.ckpt"
     torch.save(checkpoint, path)
-    torch_now, mujoco_now = (checkpoint_io.versions()[name] for name in ("torch", "mujoco"))
+    torch_now, mujoco_now = (checkpoint_files.versions()[name] for name in ("torch", "mujoco"))
     expected = rf"written with torch 1.0 \(now {torch_now[:5]}.*\), mujoco 2.0 \(now {mujoco_now}\): a resumed run may"
     with pytest.warns(UserWarning, match=expected):
         AtomicCheckpointIO().load_checkpoint(path)
@@ -180,7 +180,7 @@ def test_a_write_that_fails_leaves_the_old_file(call_that_fails, tmp_path, monke
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    target = checkpoint_io if call_that_fails == "open" else checkpoint_io.os
+    target = checkpoint_files if call_that_fails == "open" else checkpoint_files.os
     monkeypatch.setattr(target, call_that_fails, full, raising=False)
     with pytest.raises(
         RunFailure, match=r"cannot be written \(No space left on device\); .*last.ckpt is still the one"

@@ -73,7 +73,7 @@ def test_the_command_line_ends_with_one_line_and_code_1(small_disk):
     """In a process of its own, since TensorBoard writes in a thread."""
     full = ["--trainer.callbacks+=fault_callbacks.FillDisk", f"--trainer.callbacks.folder={small_disk}"]
     full += ["--trainer.callbacks.frame=110", f"--trainer.default_root_dir={small_disk}/run", "--max_frames=400"]
-    paths = os.pathsep.join(filter(None, [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]))
+    paths = os.pathsep.join(filter(None, [str(TESTS / "support"), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]))
     process = subprocess.run(
         [sys.executable, "-m", "plasticity_rl", "fit", *TINY, *full],
         capture_output=True,

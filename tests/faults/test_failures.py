@@ -15,7 +15,7 @@ from tensordict import TensorDict
 
 from plasticity_rl import make_trainer
 from plasticity_rl.errors import RunFailure
-from plasticity_rl.nan_guard import DetectNaN
+from plasticity_rl.run.nan_guard import DetectNaN
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def no_room(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu", "python"])
 def test_too_little_memory_is_one_line(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr("plasticity_rl.agent.DrQV2.act", lambda *args, **options: no_room(kind))
+    monkeypatch.setattr("plasticity_rl.agents.drqv2.agent.DrQV2.act", lambda *args, **options: no_room(kind))
     result = call("fit", *TINY, "--max_frames=200", f"--trainer.default_root_dir={tmp_path}")
     assert result.code == 1
     assert result.err.startswith("error: out of memory (")
@@ -170,6 +170,6 @@ def test_too_little_memory_is_one_line(kind, tmp_path, monkeypatch):
 
 
 def test_an_error_of_the_policy_is_not_blamed_on_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setattr("plasticity_rl.agent.DrQV2.act", lambda *args, **options: 1 / 0)
+    monkeypatch.setattr("plasticity_rl.agents.drqv2.agent.DrQV2.act", lambda *args, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fit_tiny(tmp_path)

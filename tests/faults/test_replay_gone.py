@@ -14,7 +14,7 @@ from run_state import DieAt, Killed, differences, run_state
 
 from plasticity_rl import UserError
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.replay_files import RecordFiles, RecordLayout
+from plasticity_rl.replay.files import RecordFiles, RecordLayout
 
 
 @pytest.fixture

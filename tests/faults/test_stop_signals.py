@@ -17,8 +17,8 @@ from run_state import callback_states, differences, run_state
 from callbacks import FractionActiveUnits, Reset
 from plasticity_rl import make_trainer
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.run_folder import requeued_checkpoint
-from plasticity_rl.stop_signals import StopRun
+from plasticity_rl.run.folder import requeued_checkpoint
+from plasticity_rl.run.stop_signals import StopRun
 
 RUN = {"max_frames": 150, "data_options": {"eval_every_n_frames": 60, "capacity": 50, "num_eval_episodes": 2}}
 """Updates from frame 40 on; evaluations of two episodes at 60, 120 and 150; the ring goes round."""

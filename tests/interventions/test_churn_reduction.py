@@ -12,10 +12,10 @@ from torch import Tensor
 from callbacks import ChurnReduction, FractionActiveUnits, Reset
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.replay import FrameReplay
+from plasticity_rl.callback.shadow import network_tensors
+from plasticity_rl.replay.buffer import FrameReplay
 from plasticity_rl.rng import derive_seed
-from plasticity_rl.twin import network_tensors
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.run.video import EvalVideo
 
 
 class Look(RLCallback):

@@ -15,9 +15,9 @@ from torch import Tensor
 from callbacks import ContinualBackprop, PruneDormant, Reset
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
+from plasticity_rl.callback.unit_interventions import FreshUnits
 from plasticity_rl.rng import NamedGenerators
-from plasticity_rl.unit_interventions import FreshUnits
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.run.video import EvalVideo
 
 UNIT_LAYERS = 4 + 2 + 4
 """Convolutions of the encoder, hidden layers of the actor, hidden layers of both heads of the critic."""

@@ -8,7 +8,7 @@ from built import assert_learns, assert_target_is_a_twin, changed, drqv2, shapes
 
 from callbacks import CReLU, PruneDormant
 from plasticity_rl import UserError
-from plasticity_rl.unit_interventions import detach_readers
+from plasticity_rl.callback.unit_interventions import detach_readers
 
 
 def test_keeping_the_units_doubles_the_fan_in():

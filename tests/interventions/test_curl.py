@@ -14,9 +14,9 @@ from tiny_agent import TinyAgent
 
 from callbacks import CURL, Reset
 from plasticity_rl import UserError, make_trainer
-from plasticity_rl.augment import random_shift
+from plasticity_rl.augment.transforms import random_shift
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.run.video import EvalVideo
 
 SHORT = {"max_frames": 90, "data_options": {"eval_every_n_frames": 90}}
 TAG = "intervention/curl/encoder+critic.trunk/loss"

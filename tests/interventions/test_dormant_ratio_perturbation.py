@@ -14,7 +14,7 @@ from torch import nn
 from callbacks import DormantRatioPerturbation, SpectralNorm
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.run.video import EvalVideo
 
 
 def slow_ratio(agent, observed: str, tau: float) -> float:

@@ -26,9 +26,9 @@ from callbacks import (
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.augment import RandomConv
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.frozen_encoder import hands_on_centred_pixels
-from plasticity_rl.resnet import resnet
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.callback.frozen_encoder import hands_on_centred_pixels
+from plasticity_rl.nn.resnet import resnet
+from plasticity_rl.run.video import EvalVideo
 
 SMALL = {"layer": "layer1", "feature_dim": 16}
 SHORT = {"max_frames": 90, "data_options": {"eval_every_n_frames": 90}}

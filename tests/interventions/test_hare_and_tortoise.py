@@ -13,7 +13,7 @@ from tiny_agent import TinyAgent
 from callbacks import HareAndTortoise, Reset
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.run.video import EvalVideo
 
 
 class Look(RLCallback):

@@ -14,7 +14,7 @@ from callbacks import InFeR, Reset
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.losses import feature_regression
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.run.video import EvalVideo
 
 
 def test_feature_regression_by_hand():

@@ -12,7 +12,7 @@ from tiny_agent import TinyAgent
 
 from callbacks import OptimizerReset
 from plasticity_rl import UserError, make_trainer
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.run.video import EvalVideo
 
 
 def slots(agent) -> dict[str, dict[str, torch.Tensor]]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from callbacks import DeepFourierFeatures, LayerNorm, RationalActivation, Reset, WiderNetwork
 from plasticity_rl import UserError
-from plasticity_rl.hidden_activations import Rational, SinCos
+from plasticity_rl.nn.activations import Rational, SinCos
 
 
 def test_fourier_features_halve_the_units_and_keep_what_is_read():

@@ -10,8 +10,8 @@ from tiny_agent import TinyAgent
 from callbacks import L2Init, PruneDormant, ReDo, Reset
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.units import unit_activity
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.nn.units import unit_activity
+from plasticity_rl.run.video import EvalVideo
 
 
 class Kill(RLCallback):

@@ -15,7 +15,7 @@ from torch import Tensor
 from callbacks import PruneDormant, Reset, SelfNormalizedReset
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.run.video import EvalVideo
 
 
 def weights(agent) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from callbacks import L2Init, ShrinkAndPerturb
 from plasticity_rl import UserError, make_trainer
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.run.video import EvalVideo
 
 
 def weights_of(agent) -> dict[str, torch.Tensor]:

@@ -153,7 +153,7 @@ def test_other_data_is_refused_by_name(options: dict, message: str, tmp_path: Pa
 
 def test_other_action_dimensions_are_refused(tmp_path: Path, monkeypatch):
     donor(tmp_path / "donor")
-    from plasticity_rl.data import RLDataModule
+    from plasticity_rl.data.module import RLDataModule
 
     build = RLDataModule.__init__
 

@@ -14,9 +14,9 @@ from torch import nn
 
 from callbacks import ParsevalRegularization, Reset, ShrinkAndPerturb, SpectralRegularization, WeightDecay
 from plasticity_rl import UserError, make_trainer
+from plasticity_rl.agents.jumps import Jump
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.jumps import Jump
-from plasticity_rl.video import EvalVideo
+from plasticity_rl.run.video import EvalVideo
 
 KINDS = [WeightDecay, SpectralRegularization, ParsevalRegularization]
 OUTPUTS = ("actor.policy.4", "critic.Q1.4", "critic.Q2.4")

@@ -9,8 +9,8 @@ from helpers import fit_tiny
 
 from callbacks import GradientDormancy
 from plasticity_rl import losses
+from plasticity_rl.agents.drqv2.networks import noisy_action
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.networks import noisy_action
 from plasticity_rl.rng import derive_seed
 
 TAUS = (0.0, 0.5, 0.9)

@@ -11,8 +11,8 @@ from helpers import fit_tiny
 
 from callbacks import GradientNorm
 from plasticity_rl import losses
+from plasticity_rl.agents.drqv2.networks import noisy_action
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.networks import noisy_action
 
 
 class Recompute(RLCallback):

@@ -8,8 +8,8 @@ from helpers import fit_tiny
 
 from callbacks import EffectiveRank, SRank
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.callback_checks import idle_schedules
-from plasticity_rl.feature_batches import automatic_batch_size, feature_shape
+from plasticity_rl.callback.feature_batches import automatic_batch_size, feature_shape
+from plasticity_rl.run.callback_checks import idle_schedules
 
 WIDE = {"max_frames": 44, "agent_options": {"hidden_dim": 1024}, "data_options": {"capacity": 5000}}
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import fit_tiny
 
-import plasticity_rl.probes
+import plasticity_rl.callback.module_probes
 from callbacks import ApproximateRank, EffectiveRank, FeatureRank, SRank, StableRank
 from plasticity_rl.callback import RLCallback
 
@@ -71,8 +71,10 @@ def test_both_readings_of_the_feature_rank_side_by_side(tmp_path):
 
 def test_one_decomposition_per_module_and_update_serves_all(tmp_path, monkeypatch):
     calls = []
-    original = plasticity_rl.probes.spectrum
-    monkeypatch.setattr(plasticity_rl.probes, "spectrum", lambda features: calls.append(1) or original(features))
+    original = plasticity_rl.callback.module_probes.spectrum
+    monkeypatch.setattr(
+        plasticity_rl.callback.module_probes, "spectrum", lambda features: calls.append(1) or original(features)
+    )
     agent = fit_tiny(tmp_path, callbacks=probes(modules=["encoder", "actor"], batch_size=8), max_frames=80)
     assert len(calls) == 2 * agent.num_updates > 10
 

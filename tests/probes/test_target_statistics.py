@@ -12,9 +12,9 @@ from helpers import fit_tiny, tiny_data, tiny_sac
 
 from callbacks import TargetStatistics
 from plasticity_rl import SAC
+from plasticity_rl.agents.drqv2.networks import noisy_action
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.evaluation import Episode
-from plasticity_rl.networks import noisy_action
+from plasticity_rl.data.evaluation import Episode
 from plasticity_rl.rng import derive_seed
 
 AT_EVALUATIONS = ("target/overestimation", "target/missing_tail")

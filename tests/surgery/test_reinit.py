@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from plasticity_rl.networks import Actor, Critic, Encoder, init_weights
+from plasticity_rl.agents.drqv2.networks import Actor, Critic, Encoder, init_weights
 from plasticity_rl.surgery import copy_parameters, reinitialize
 
 

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from plasticity_rl.networks import Actor, Critic, Encoder, init_weights
+from plasticity_rl.agents.drqv2.networks import Actor, Critic, Encoder, init_weights
 from plasticity_rl.surgery import draw_fresh, reinitialize, shrink_and_perturb
 
 

@@ -1,0 +1,311 @@
+"""DrQ-v2 (Yarats et al. 2021, arXiv 2107.09645) as a LightningModule."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from types import MappingProxyType
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from plasticity_rl import losses
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.drqv2.networks import Actor, Critic, count_parameters, encoder_for, init_weights, noisy_action
+from plasticity_rl.augment.chain import AugmentationChain
+from plasticity_rl.augment.transforms import RandomShift, refuse_large_shift
+from plasticity_rl.data.limits import MAX_LR, refuse_large_networks
+from plasticity_rl.errors import UserError
+from plasticity_rl.nn.compiled import Compiled, Run, plain
+from plasticity_rl.nn.units import Reader
+from plasticity_rl.schedules import parse_schedule
+
+
+class DrQV2(RLModule):
+    """DrQ-v2: off-policy actor-critic from pixels, encoder trained by the critic's loss only.
+
+    From states (``--data.observation state``) it is the same agent without encoder and augmentation: the trunks of
+    actor and critic (Linear, LayerNorm, Tanh) read the state, so that everything behind them is the published network.
+
+    Outside a Trainer, ``update`` is one gradient update on a batch of your own::
+
+        agent = DrQV2(obs_shape=(9, 84, 84), action_dim=6)
+        metrics = agent.update(batch)  # TensorDict with pixels, action, reward, discount, ("next", "pixels")
+
+    Differences from the published agent are listed in the README.
+
+    Args:
+        obs_shape: ``(channels, height, width)`` of the stacked uint8 frames, or ``(n,)`` of a float32 state; the
+            command line fills it in.
+        action_dim: Number of action dimensions, each in [-1, 1]; the command line fills it in.
+        lr: Learning rate of the three Adam optimizers.
+        feature_dim: Width of the trunk's output.
+        hidden_dim: Width of the hidden layers of actor and critic.
+        num_channels: Channels of every convolution of the encoder; not used for states.
+        critic_target_tau: Step of the target network's moving average per update, in (0, 1].
+        stddev_schedule: Standard deviation of the exploration noise: a number, ``linear(start,end,duration)`` or
+            ``step_linear(...)``; durations in env steps (agent decisions), as published.
+        stddev_clip: Largest absolute noise on actions inside the losses.
+        augment: Whether updates see augmented images; None is true for pixels, and false for states, which are never
+            augmented.
+        random_shift_pad: Largest shift in pixels of the published augmentation.
+        augmentations: Augmentations in order, instead of the published random shift alone: the kinds of
+            ``plasticity_rl.augment``, and transforms of kornia or ``torchvision.transforms.v2`` by class path. Not
+            part of a checkpoint's hyperparameters; a resumed run takes them from its config.
+        replay_ratio: Gradient updates per env step (agent decision), > 0; any rational is exact.
+        num_seed_frames: Env frames of uniform random actions before the first update.
+        compile: Backend of ``torch.compile`` for the networks of an update, e.g. ``inductor``, which needs a C++
+            compiler on a CPU; None does not compile. Float32 results differ in rounding.
+        seed: Seed of every random number drawn while training; the command line links it to ``seed_everything``. The
+            initial weights come from torch's default generator (``seed_everything``), as published.
+    """
+
+    module_names: tuple[str, ...] = ("encoder", "actor", "critic")
+    optimizer_names: tuple[str, ...] = ("encoder", "actor", "critic")
+    loss_optimizers = MappingProxyType({"critic": ("encoder", "critic"), "actor": ("actor",)})
+    value_heads = ("critic.Q1", "critic.Q2")
+    precisions = ("32-true", "bf16-mixed")
+
+    def __init__(
+        self,
+        obs_shape: tuple[int, ...],
+        action_dim: int,
+        *,
+        lr: float = 1e-4,
+        feature_dim: int = 50,
+        hidden_dim: int = 1024,
+        num_channels: int = 32,
+        critic_target_tau: float = 0.01,
+        stddev_schedule: str | float = "linear(1.0,0.1,500000)",
+        stddev_clip: float = 0.3,
+        augment: bool | None = None,
+        random_shift_pad: int = 4,
+        augmentations: list[nn.Module] | None = None,
+        replay_ratio: float = 0.5,
+        num_seed_frames: int = 4000,
+        compile: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(replay_ratio=replay_ratio, num_seed_frames=num_seed_frames, seed=seed)
+        self.save_hyperparameters(ignore=["augmentations"])  # modules: a checkpoint holds tensors and plain data only
+        widths = {"feature_dim": feature_dim, "hidden_dim": hidden_dim, "num_channels": num_channels}
+        for name, value in {"random_shift_pad": random_shift_pad, "num_seed_frames": num_seed_frames}.items():
+            if value < 0:
+                raise UserError(f"model.{name}={value} must be a whole number >= 0")
+        if not 0 < lr <= MAX_LR:
+            raise UserError(f"model.lr={lr} must be > 0 and at most {MAX_LR:g}; published: 0.0001")
+        if not stddev_clip >= 0:
+            raise UserError(f"model.stddev_clip={stddev_clip} must be >= 0; published: 0.3")
+        if not 0 < critic_target_tau <= 1:
+            raise UserError(f"model.critic_target_tau={critic_target_tau} must be in (0, 1]; published: 0.01")
+        self.lr = lr
+        self.stddev_schedule = parse_schedule(stddev_schedule, option="model.stddev_schedule")
+        if min(self.stddev_schedule(0), self.stddev_schedule(2**60)) < 0:
+            raise UserError(
+                f"model.stddev_schedule={stddev_schedule!r} gives a negative standard deviation; use values >= 0"
+            )
+        self.stddev_clip = stddev_clip
+        self.action_dim = action_dim
+        self._refuse_widths(obs_shape, widths)
+        self.encoder = encoder_for(obs_shape, num_channels)
+        if len(obs_shape) == 1:  # states: there is nothing to encode
+            self.observation_key = "state"
+            self.module_names = self.optimizer_names = ("actor", "critic")
+            self.loss_optimizers = MappingProxyType({"critic": ("critic",), "actor": ("actor",)})
+        self.augment = self.observation_key == "pixels" if augment is None else augment
+        self.random_shift_pad = random_shift_pad
+        if augmentations is not None and self.observation_key != "pixels":
+            raise UserError("model.augmentations: states are not augmented, only images; leave it out")
+        refuse_large_shift(random_shift_pad, obs_shape, "model.random_shift_pad")
+        published = [RandomShift(random_shift_pad)] if self.observation_key == "pixels" else []
+        self.augmentations = AugmentationChain(published if augmentations is None else augmentations, obs_shape)
+        self.actor = Actor(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
+        self.critic = Critic(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self._run: Run = plain if compile is None else Compiled(compile)
+        self._move_target = get_ema_multi_avg_fn(1.0 - critic_target_tau)
+
+    def _refuse_widths(self, obs_shape: tuple[int, ...], widths: dict[str, int]) -> None:
+        """Refuse networks of no width, and those that no memory can hold, before they are built."""
+        for name, value in widths.items():
+            if value < 1:
+                raise UserError(f"model.{name}={value} must be a whole number >= 1")
+        count = count_parameters(obs_shape, self.action_dim, **widths)
+        refuse_large_networks(sum(count.values()), count["critic"], widths, "50, 1024, 32 for images of 84 pixels")
+
+    @property
+    def augment(self) -> bool:
+        """Whether updates see augmented images."""
+        return self._augment
+
+    @augment.setter
+    def augment(self, value: bool) -> None:
+        if value and self.observation_key != "pixels":
+            raise UserError("augment=True: states are not augmented, only images; use --model.augment false")
+        self._augment = value
+
+    @property
+    def stddev(self) -> float:
+        """Standard deviation of the exploration noise at the current env step."""
+        return self.stddev_schedule(self.env_steps)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return one Adam each for encoder (if there is one to train), actor and critic."""
+        return [self.adam(name) for name in self.optimizer_names]
+
+    def training_step(self, tick: int, batch_idx: int = 0) -> None:
+        """One env step of every env, then as many gradient updates as the replay ratio has earned."""
+        self.restore_global_rng()
+        data = self.data
+        step = data.collector.step()
+        data.replay.write(step)
+        self.advance_clocks(data.num_envs, data.action_repeat)
+        self.dispatch("on_env_step", step)
+        for episode_return, env_steps in data.finished_episodes(step):
+            self.log_scalars({"train/return": episode_return, "train/episode_steps": env_steps})
+            self.dispatch("on_episode_end", episode_return, env_steps)
+        self.begin_next_step()
+
+        while self.update_credit >= 1 and data.can_sample:
+            self.update_credit -= 1
+            self.dispatch("on_update_start")
+            batch = self.next_batch()
+            self.metrics = self.update(batch)
+            self.num_updates += 1
+            self.dispatch("on_update_end", batch, self.metrics)
+        self.log_progress(self.metrics)
+        self.stop_when_done()
+
+    def update(self, batch: TensorDictBase) -> TensorDict:
+        """Do one gradient update: critic and encoder, then actor, then the target's moving average.
+
+        Args:
+            batch: ``[B]`` with ``pixels`` and ``("next", "pixels")`` uint8 ``(B, C, H, W)`` (or ``state``, float32
+                ``(B, n)``), ``action`` ``(B, A)``, n-step ``reward`` and ``discount`` ``(B, 1)`` or ``(B,)``; ``next``
+                is n steps later.
+
+        Returns:
+            Detached scalars by log tag. Nothing is read back from a GPU.
+        """
+        key = self.observation_key
+        observation, next_observation = batch[key], batch["next", key]
+        if self.augment:
+            observation, next_observation = (self.augmentations(x, self.rng) for x in (observation, next_observation))
+        noise = self.rng.get_own("update_noise", observation.device)
+        run = self._run
+        features = run(self.encoder, observation)
+        target = self._target(batch, next_observation, noise, run)
+
+        q1, q2 = run(self.critic, features, batch["action"])
+        seen = {key: observation, f"next_{key}": next_observation, "features": features}
+        critic_terms = self.loss_terms("critic", batch, **seen)
+        critic_loss = self.with_terms("critic", losses.critic_loss(q1, q2, target), critic_terms)
+        self.minimize(critic_loss, *self.loss_optimizers["critic"])
+
+        features = features.detach()
+        actor_terms = self.loss_terms("actor", batch, **{**seen, "features": features})
+        actor_loss = self.with_terms("actor", self._actor_loss(features, noise, run), actor_terms)
+        self.minimize(actor_loss, *self.loss_optimizers["actor"])
+
+        self._move_target(list(self.critic_target.parameters()), list(self.critic.parameters()), None)
+        metrics = {
+            "loss/critic": critic_loss,
+            "loss/actor": actor_loss,
+            "q/q1": q1.mean(),
+            "q/q2": q2.mean(),
+            "q/target": target.mean(),
+            "q/reward": batch["reward"].mean(),
+            **{f"{tag}/loss": term for tag, term in (critic_terms | actor_terms).items()},
+        }
+        return TensorDict({tag: value.detach() for tag, value in metrics.items()}, batch_size=[])
+
+    def _noisy(self, mean: Tensor, generator: torch.Generator) -> Tensor:
+        return noisy_action(mean, self.stddev, self.stddev_clip, generator)
+
+    @torch.no_grad()
+    def _target(
+        self, batch: TensorDictBase, next_observation: Tensor, generator: torch.Generator, run: Run = plain
+    ) -> Tensor:
+        # As columns, whatever came in: a flat reward would broadcast with the (B, 1) values to (B, B) without a word.
+        reward, discount = batch["reward"].view(-1, 1), batch["discount"].view(-1, 1)
+        features = run(self.encoder, next_observation)
+        action = self._noisy(run(self.actor, features), generator)
+        return losses.td_target(reward, discount, *run(self.critic_target, features, action))
+
+    def _actor_loss(self, features: Tensor, generator: torch.Generator, run: Run = plain) -> Tensor:
+        action = self._noisy(run(self.actor, features), generator)
+        return losses.actor_loss(*run(self.critic, features, action))
+
+    def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return the ``critic`` or ``actor`` loss of :meth:`update` on ``batch``, not augmented and without terms."""
+        features = self.encoder(batch[self.observation_key])
+        if loss == "actor":
+            return self._actor_loss(features.detach(), generator)
+        q1, q2 = self.critic(features, batch["action"])
+        return losses.critic_loss(q1, q2, self.td_targets(batch, generator))
+
+    def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Return the clipped double-Q targets ``(B, 1)`` of :meth:`update` on ``batch``, not augmented."""
+        return self._target(batch, batch["next", self.observation_key], generator)
+
+    @torch.no_grad()
+    def act(self, observations: Tensor, *, explore: bool) -> Tensor:
+        """Return actions ``(batch, action_dim)`` for observations, on their device; uniform in the seed phase."""
+        generator = self.rng.get(f"explore/rank{self._rank}", self.device)
+        if explore and self.env_frames < self.num_seed_frames:
+            shape = (len(observations), self.action_dim)
+            return (torch.rand(shape, generator=generator, device=self.device) * 2.0 - 1.0).to(observations.device)
+        action = self.actor(self.encoder(observations.to(self.device)))
+        if explore:
+            action = noisy_action(action, self.stddev, None, generator)
+        return action.to(observations.device)
+
+    @property
+    def _rank(self) -> int:
+        return self.global_rank if self._trainer is not None else 0
+
+    def module(self, name: str) -> nn.Module:
+        """Return a module by dotted name, e.g. ``critic`` or ``critic.Q1``.
+
+        Raises:
+            UserError: When there is none; the message lists what exists.
+        """
+        if name.split(".")[0] == "encoder" and "encoder" not in self.module_names:
+            raise UserError(f"no module {name!r}: states need no encoder; name modules of {list(self.module_names)}")
+        return super().module(name)
+
+    def target_of(self, name: str) -> nn.Module | None:
+        """Return the target critic's twin of ``critic`` or one of its submodules; encoder and actor have none."""
+        top, _, sub = name.partition(".")
+        return self.critic_target.get_submodule(sub) if top == "critic" else None
+
+    def encode(self, observations: Tensor) -> Tensor:
+        """Return the encoder's features ``(batch, repr_dim)``; of states the states themselves."""
+        return self.encoder(observations)
+
+    def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
+        """Run encoder, actor and critic once on observations and ``action``, neither augmented nor with noise.
+
+        Returns:
+            ``encoder`` ``(B, repr_dim)``, ``actor`` (mean action) ``(B, action_dim)``, ``critic`` (both values)
+            ``(B, 2)``; from states no ``encoder``.
+        """
+        features = self.encoder(batch[self.observation_key])
+        values = self.critic(features, batch["action"])
+        outputs = {"encoder": features, "actor": self.actor(features), "critic": torch.cat(values, -1)}
+        return {name: outputs[name] for name in self.module_names}
+
+    def output_readers(self, name: str) -> Sequence[Reader]:
+        """Return the trunks of actor, critic and target critic for the encoder; the others end in no hidden units."""
+        first = [net.trunk.get_submodule("0") for net in (self.actor, self.critic, self.critic_target)]
+        return [Reader(layer, layer.get_parameter("weight").shape[1]) for layer in first] if name == "encoder" else ()
+
+    def init_layer(self, layer: nn.Module, generator: torch.Generator | None = None) -> None:
+        """Initialise one layer as published: orthogonal weights, zero biases."""
+        init_weights(layer, generator)
+
+    def settings(self) -> dict[str, float]:
+        """Return replay ratio, exploration noise and augmentation flag, by log tag."""
+        return {**super().settings(), "schedule/stddev": self.stddev, "schedule/augment": float(self.augment)}

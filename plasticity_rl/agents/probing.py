@@ -1,0 +1,82 @@
+"""What the probes of one update share: a batch of the replay, and one forward pass on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from plasticity_rl.agents.access import ModuleAccess
+from plasticity_rl.nn.hooks import Pass, record_pass
+from plasticity_rl.rng import NamedGenerators, derive_seed
+
+if TYPE_CHECKING:
+    from plasticity_rl.data.module import RLDataModule
+
+
+class SharedMeasurements(ModuleAccess):
+    """The part of the agent protocol by which probes look at the networks without paying for it one by one."""
+
+    rng: NamedGenerators
+    num_updates: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._once_per_update: dict[Hashable, Any] | None = None
+
+    @property
+    def data(self) -> RLDataModule:
+        """The attached data module: env, collector and replay."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def probe_batch(self, batch_size: int = 256) -> TensorDictBase:
+        """Return a batch of the replay for probes, never augmented: the same one for every probe of an update.
+
+        It depends on seed, update and replay contents only, and takes no number from the run's generators.
+
+        Args:
+            batch_size: Number of transitions, drawn with replacement.
+
+        Returns:
+            TensorDict ``[batch_size]`` with the keys of a training batch, on the agent's device. Do not write into it.
+        """
+        generator = torch.Generator().manual_seed(derive_seed(self.rng.seed, f"probe/{self.num_updates}"))
+        draw = lambda: self.data.replay.peek(batch_size, generator).to(self.device)  # noqa: E731
+        return self.once_per_update(("probe_batch", batch_size), draw)
+
+    def probe_activations(self, name: str, batch_size: int = 256) -> dict[str, Tensor]:
+        """Return a module's hidden activations on the probe batch, from one forward pass shared by all probes.
+
+        Args:
+            name: Module by dotted name.
+            batch_size: Size of the probe batch.
+
+        Returns:
+            Tensors by layer, in the order of ``activation_layers``. Do not write into them.
+        """
+        recorded = self._probe_pass(batch_size).activations
+        layers = self.activation_layers(name).items()
+        return {layer_name: recorded[layer] for layer_name, layer in layers if layer in recorded}  # some may be idle
+
+    def probe_outputs(self, batch_size: int = 256) -> dict[str, Tensor]:
+        """Return what :meth:`forward_all` gives on the probe batch, from that same pass. Do not write into it."""
+        return self._probe_pass(batch_size).outputs
+
+    def _probe_pass(self, batch_size: int) -> Pass:
+        record = lambda: record_pass(self, self.probe_batch(batch_size))  # type: ignore[arg-type]  # noqa: E731
+        return self.once_per_update(("pass", batch_size), record)
+
+    def once_per_update(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """Return ``compute()``, evaluated once for all probes that measure at the end of this update, then dropped.
+
+        Elsewhere (interventions act one after the other, on weights that the one before may have changed) it is
+        evaluated at every call.
+        """
+        if self._once_per_update is None:
+            return compute()
+        if key not in self._once_per_update:
+            self._once_per_update[key] = compute()
+        return self._once_per_update[key]

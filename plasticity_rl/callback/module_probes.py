@@ -1,0 +1,345 @@
+"""Bases of probes that look at hidden units, at their rank, or at weights module by module.
+
+After an injection of plasticity, which changes no output: a number that describes a module (shares of its units, the
+norm of its weights) goes on being that of the layers it had from the start, and the added heads have one of their own,
+``<module>/added``; a number about learning (ranks, gradients) is that of what learns now, the added head; every layer
+has its own. What is subtracted or waits counts nowhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import lightning.pytorch as pl
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.bases import Probe, as_agent
+from plasticity_rl.callback.charts import Layout, by_module
+from plasticity_rl.callback.feature_batches import LEAST, automatic_batch_size, feature_shape, last_features
+from plasticity_rl.errors import UserError
+from plasticity_rl.measures import NotFiniteError, Spectrum, distance, spectrum
+from plasticity_rl.nn.layers import ADDED, COMPUTES, EVERYWHERE, FIRST, Part
+from plasticity_rl.nn.weight_transforms import parameters_in_use
+
+T = TypeVar("T")
+
+
+class ModuleProbe(Probe):
+    """A probe of chosen modules.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name; None for those of the agent that there is something to see of.
+    """
+
+    modules: list[str]
+
+    def __init__(self, *, every_n_updates: int, modules: Sequence[str] | None) -> None:
+        super().__init__(every_n_updates=every_n_updates)
+        self.modules = [] if modules is None else list(modules)
+        self.leave_open(modules=modules)
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the modules to look at where none are named."""
+        return agent.networks()
+
+    def default_for(self, argument: str, agent: RLModule) -> Any:
+        """Return the agent's modules."""
+        return self.default_modules(agent) if argument == "modules" else super().default_for(argument, agent)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse unknown modules before training."""
+        self.resolve(as_agent(pl_module))
+        if not self.modules:
+            raise UserError(f"{type(self).__name__}.modules is empty; name at least one module")
+        for name in self.modules:
+            as_agent(pl_module).module(name)
+
+
+class ActivationProbe(ModuleProbe):
+    """A probe of the hidden activations of chosen modules on the shared probe batch.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name, each with a hidden ReLU layer; None for all that have one.
+        batch_size: Transitions in the probe batch.
+
+    Raises:
+        UserError: When the batch size is not positive.
+    """
+
+    reads = frozenset({"units"})
+
+    def __init__(self, *, every_n_updates: int, modules: Sequence[str] | None, batch_size: int) -> None:
+        super().__init__(every_n_updates=every_n_updates, modules=modules)
+        if batch_size < 1:
+            raise UserError(f"{type(self).__name__}.batch_size={batch_size} must be a whole number >= 1")
+        self.batch_size = batch_size
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the modules that have hidden units."""
+        return agent.networks_with_units()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse unknown modules, and those without hidden units, before training."""
+        super().setup(trainer, pl_module, stage)
+        for name in self.modules:
+            if not as_agent(pl_module).activation_layers(name):
+                raise UserError(f"{type(self).__name__}.modules: {name!r} has no hidden ReLU layer")
+
+
+class RankProbe(ActivationProbe):
+    """A rank of the features of chosen modules, logged as ``rank/<name>/<module>``.
+
+    Features are the outputs of a module's last hidden activation layer that learns, flattened, on the probe batch:
+    after an injection of plasticity that of the added head. Of a module with several heads that is the last head's;
+    name a head, as the default does.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name, each with a hidden ReLU layer; None for all that have one, every value head by
+            itself.
+        batch_size: Transitions in the probe batch; no rank can exceed it. None takes four for every unit of the layer,
+            at least 256 (see :func:`automatic_batch_size`).
+    """
+
+    reads = frozenset({"features"})
+    batch_size: int | None  # type: ignore[assignment]
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 4, "batch_size": 20}
+
+    def __init__(
+        self,
+        *,
+        every_n_updates: int = 1000,
+        modules: Sequence[str] | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        checked = LEAST if batch_size is None else batch_size
+        super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=checked)
+        self.batch_size = batch_size
+
+    def default_modules(self, agent: RLModule) -> list[str]:
+        """Return the modules that have hidden units, every value head by itself."""
+        return agent.feature_networks()
+
+    @property
+    def tag(self) -> str:
+        """First part of the tags."""
+        return f"rank/{self.name}"
+
+    def charts(self) -> Layout:
+        """Return a chart for each module, which all ranks share."""
+        return by_module(self.modules, "Ranks of the features", f"{self.tag}/{{}}")
+
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module."""
+        return frozenset(f"{self.tag}/{name}" for name in self.modules)
+
+    def notes(self, agent: RLModule) -> list[str]:
+        """Return one line for every module of which the batch shows less than the layer has units."""
+        if self.batch_size is None:
+            return []
+        shapes = {name: feature_shape(agent, name) for name in self.modules}
+        return [
+            f"{type(self).__name__}.batch_size={self.batch_size}: no rank of {name}, whose last hidden layer has "
+            f"{shape[1]} units, can come out above {self.batch_size}, so that a collapse to there stays hidden; leave "
+            f"it open (null) for {automatic_batch_size(shape, agent.data.capacity)} transitions"
+            for name, shape in shapes.items()
+            if len(shape) == 2 and self.batch_size < min(shape[1], agent.data.capacity)
+        ]
+
+    def rank(self, features: Spectrum) -> float:
+        """Return the rank of the features with this spectrum."""
+        raise NotImplementedError
+
+    def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
+        """Return the rank of every module."""
+
+        def rank(name: str) -> float:
+            return self.rank(feature_spectrum(agent, name, self.batch_size))
+
+        return {f"{self.tag}/{name}": or_nan(rank, name) for name in self.modules}
+
+
+def feature_spectrum(agent: RLModule, name: str, batch_size: int | None) -> Spectrum:
+    """Return the spectrum of a module's features on the probe batch, computed once for all probes of an update.
+
+    Args:
+        agent: Attached to a Trainer and a replay.
+        name: Module by dotted name.
+        batch_size: Transitions, or None for as many as the layer's width asks for.
+
+    Raises:
+        NotFiniteError: When the features hold NaN or infinity.
+    """
+
+    def compute() -> Spectrum:
+        return spectrum(last_features(agent, name, batch_size))
+
+    return agent.once_per_update(("spectrum", name, batch_size), compute)
+
+
+def or_nan(measure: Callable[..., Any], *args: Any) -> Any:
+    """Return ``measure(*args)``, or NaN where it is not defined: a probe must not end a run that has diverged."""
+    try:
+        return measure(*args)
+    except NotFiniteError:
+        return math.nan
+
+
+def numbers_of_module(
+    agent: RLModule, name: str, by_layer: Mapping[str, T], parts: Collection[Part] = FIRST
+) -> dict[str, dict[str, T]]:
+    """Sort what was measured of a module's layers into the numbers of the module.
+
+    Args:
+        agent: Asked for the parts that the layers play.
+        name: Module by dotted name.
+        by_layer: What was measured, by dotted name in the module.
+        parts: Parts that the number of the module is made of.
+
+    Returns:
+        End of the tag -> layers: ``""``, and after an injection, unless they are among ``parts``, ``/added``.
+    """
+    which: dict[str, Collection[Part]] = {"": parts}
+    if "added" not in parts:
+        which["/added"] = ADDED
+    inside = {suffix: agent.submodules(name, some) for suffix, some in which.items()}
+    return {
+        suffix: {path: value for path, value in by_layer.items() if path in paths}
+        for suffix, paths in inside.items()
+        if paths or not suffix
+    }
+
+
+def tags_by_module(tags: Iterable[str], modules: Iterable[str], *, layers: bool) -> frozenset[str]:
+    """Return ``<tag>/<module>`` for all tags and modules, and below it ``added`` or, with ``layers``, ``*``."""
+    own = [f"{tag}/{name}" for tag in tags for name in modules]
+    return frozenset([*own, *(f"{tag}/{'*' if layers else 'added'}" for tag in own)])
+
+
+class WeightProbe(ModuleProbe):
+    """A norm over the weights in use of chosen modules, logged for every module and every layer.
+
+    Weights in use: of a layer with pruned weights, or a spectral norm, those that it computes with.
+
+    Attributes:
+        parts: Parts that the number of a module is made of.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name; None for all networks of the agent.
+        per_layer: Whether to log every layer as well.
+    """
+
+    reads = frozenset({"weights"})
+    parts: ClassVar[tuple[Part, ...]] = FIRST
+
+    def __init__(
+        self,
+        *,
+        every_n_updates: int = 1000,
+        modules: Sequence[str] | None = None,
+        per_layer: bool = True,
+    ) -> None:
+        super().__init__(every_n_updates=every_n_updates, modules=modules)
+        self.per_layer = per_layer
+
+    def tags_of(self, *tags: str) -> frozenset[str]:
+        """Return what :meth:`scalars` writes under these tags."""
+        return tags_by_module(tags, self.modules, layers=self.per_layer)
+
+    def weights_of(self, layer: nn.Module) -> Mapping[str, Tensor]:
+        """Return what counts of a layer, by name: its parameters as it computes with them."""
+        return parameters_in_use(layer)
+
+    def by_layer(self, agent: RLModule, name: str, parts: Collection[Part] = COMPUTES) -> dict[str, dict[str, Tensor]]:
+        """Return the weights of every layer of a module that has any: path -> dotted name in the agent -> tensor."""
+        found = {}
+        for path, layer in agent.submodules(name, parts).items():
+            own = self.weights_of(layer)
+            if own:
+                found[path] = {f"{name}.{path}.{key}".replace("..", "."): value for key, value in own.items()}
+        return found
+
+    def scalars(self, tag: str, agent: RLModule, size: Callable[[Mapping[str, Tensor]], Tensor]) -> dict[str, Any]:
+        """Return ``size`` of every module's and layer's weights (by name in the agent) under ``<tag>/...``."""
+        values: dict[str, Any] = {}
+        for name in self.modules:
+            layers = self.by_layer(agent, name)
+            for suffix, some in numbers_of_module(agent, name, layers, self.parts).items():
+                joined = {key: value for own in some.values() for key, value in own.items()}
+                values[f"{tag}/{name}{suffix}"] = or_nan(size, joined)
+            for path, own in layers.items() if self.per_layer else ():
+                if path:
+                    values[f"{tag}/{name}/{path}"] = or_nan(size, own)
+        return values
+
+
+class WeightDistanceProbe(WeightProbe):
+    """Euclidean distance of the weights in use of chosen modules from a copy, which is part of the checkpoint.
+
+    It does not follow when weights jump (:class:`plasticity_rl.agents.jumps.Jump`): the jump is part of the distance.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+        modules: Modules by dotted name; None for all networks of the agent.
+        per_layer: Whether to log every layer as well.
+    """
+
+    reads = frozenset({"weights", "origin"})
+    parts = COMPUTES  # what is frozen has moved, what is added starts at distance 0
+
+    def __init__(
+        self,
+        *,
+        every_n_updates: int = 1000,
+        modules: Sequence[str] | None = None,
+        per_layer: bool = True,
+    ) -> None:
+        super().__init__(every_n_updates=every_n_updates, modules=modules, per_layer=per_layer)
+        self._origin: dict[str, Tensor] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse unknown modules, and forget the weights of an earlier run."""
+        super().setup(trainer, pl_module, stage)
+        self._origin = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Copy the weights, unless a checkpoint held the copy; after ``setup``, in which networks may still change."""
+        if not self._origin:
+            self.copy_weights(as_agent(pl_module))
+        # A checkpoint is read to the CPU; comparing there would fetch all weights from a GPU at every measurement.
+        self._origin = {name: origin.to(pl_module.device) for name, origin in self._origin.items()}
+
+    def copy_weights(self, agent: RLModule) -> None:
+        """Measure from the present weights from now on, also those of heads in waiting."""
+        for name in self.modules:
+            for own in self.by_layer(agent, name, EVERYWHERE).values():
+                self._origin |= {key: value.detach().clone() for key, value in own.items()}
+
+    def tags(self) -> frozenset[str]:
+        """Return one tag for each module, and one for its layers."""
+        return self.tags_of(self.name)
+
+    def distances(self, tag: str, agent: RLModule) -> dict[str, Any]:
+        """Return the distances of every module and layer under ``<tag>/...``."""
+
+        def from_origin(weights: Mapping[str, Tensor]) -> Tensor:
+            return distance(weights.values(), [self._origin[name] for name in weights])
+
+        return self.scalars(tag, agent, from_origin)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the events seen and the copied weights."""
+        return {**super().state_dict(), "origin": {name: origin.cpu() for name, origin in self._origin.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        super().load_state_dict(state_dict)
+        self._origin = dict(state_dict["origin"])

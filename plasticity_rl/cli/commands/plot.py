@@ -1,0 +1,148 @@
+"""``plasticity-rl plot RUN [RUN ...] --out figure.png``: a figure of finished or running runs."""
+
+from __future__ import annotations
+
+import argparse
+import html
+import importlib.util
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plasticity_rl.cli.commands.arguments import OneLineArguments, whole_number
+from plasticity_rl.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from plasticity_rl.results.arms import Arm
+
+FORMATS = ("png", "svg", "pdf", "html")
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font-family: sans-serif; margin: 2em auto; max-width: 72em; color: #222; }}
+svg {{ width: 100%; height: auto; }}
+table {{ border-collapse: collapse; margin-top: 1.5em; }}
+th, td {{ padding: 0.3em 0.9em; text-align: right; border-bottom: 1px solid #ddd; }}
+th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
+</style>
+</head>
+<body>
+{svg}
+{table}
+<p>Last point of every curve: interquartile mean over seeds, in brackets its 95 % interval where there is one.</p>
+</body>
+</html>
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = OneLineArguments(
+        prog="plasticity-rl plot",
+        description="Draw return and fraction of active units of runs against env frames, with the events of "
+        "interventions as vertical lines. Runs that differ in the seed alone are drawn as one line: interquartile "
+        "mean, from five seeds on with the band of its 95 % intervals, below that with a thin line for every seed.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folder")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        default=Path("figure.png"),
+        help="file: .png, .svg, .pdf or .html (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max_points",
+        metavar="N",
+        type=whole_number(2),
+        default=100,
+        help="most points of a line; longer curves are averaged in as many bins (default: %(default)s)",
+    )
+    return parser
+
+
+def run(args: Sequence[str]) -> None:
+    """Parse ``args`` (without the subcommand), and write the figure.
+
+    Raises:
+        UserError: When the input is wrong or matplotlib is missing.
+    """
+    options = parser().parse_args(args)
+    if options.out.suffix[1:] not in FORMATS:
+        raise UserError(f"--out {options.out}: the file must end in one of {', '.join('.' + name for name in FORMATS)}")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("plot needs matplotlib, which is not installed: pip install 'plasticity-rl[plot]'")
+    from plasticity_rl.results.arms import arms_of
+    from plasticity_rl.results.plots import draw
+    from plasticity_rl.results.runs import read_run
+
+    arms = arms_of([read_run(folder) for folder in dict.fromkeys(options.runs)])
+    save(draw(arms, max_points=options.max_points), arms, options.out)
+    for arm in arms:
+        print(f"{arm.task}: {arm.label}, seeds {', '.join(str(run.seed) for run in arm.runs)}")
+    print(f"Figure: {options.out}")
+
+
+def save(figure: Figure, arms: Sequence[Arm], path: Path) -> None:
+    """Write a figure in the format that ``path`` ends in; a page in HTML holds it as SVG, above a table.
+
+    Raises:
+        UserError: When the file cannot be written.
+    """
+    from plasticity_rl.results.plots import write
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".html":
+            path.write_text(page(figure, arms), encoding="utf-8")
+        else:
+            write(figure, path, path.suffix[1:])
+    except OSError as error:
+        raise UserError(f"--out {path} cannot be written ({error.strerror})") from error
+
+
+def page(figure: Figure, arms: Sequence[Arm]) -> str:
+    """Return a page that needs no network: the figure, and the last values of every arm as a table."""
+    from plasticity_rl.results.plots import write
+
+    drawing = io.StringIO()
+    write(figure, drawing, "svg")
+    svg = drawing.getvalue()
+    title = "plasticity_rl: " + ", ".join(dict.fromkeys(arm.task for arm in arms))
+    return PAGE.format(title=html.escape(title), svg=svg[svg.index("<svg") :], table=table(arms))
+
+
+def table(arms: Sequence[Arm]) -> str:
+    """Return the last values of every arm as an HTML table."""
+    from plasticity_rl.results.plots import band_of, fau_modules
+
+    tags = {"eval/return": "return", **{f"fau/{module}": f"FAU, {module}" for module in fau_modules(arms)}}
+    lines = [["task", "arm", "seeds", "env frames", *tags.values()]]
+    for arm in arms:
+        bands = {tag: band_of(arm, tag) for tag in tags}
+        returns = bands["eval/return"]
+        frames = "" if returns is None else f"{returns.frames[-1]:,.0f}"
+        cells = [
+            "" if band is None else _value(band.iqm[-1], band.low[-1], band.high[-1], tag)
+            for tag, band in bands.items()
+        ]
+        lines.append([arm.task, arm.label, ", ".join(str(run.seed) for run in arm.runs), frames, *cells])
+    head, *body = [[html.escape(cell) for cell in line] for line in lines]
+    rows = ["".join(f"<td>{cell}</td>" for cell in line) for line in body]
+    return "\n".join(
+        ["<table>", f"<tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>", *(f"<tr>{r}</tr>" for r in rows)]
+        + ["</table>"]
+    )
+
+
+def _value(iqm: float, low: float, high: float, tag: str) -> str:
+    digits = 1 if tag.endswith("return") else 3
+    interval = f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low) else ""
+    return f"{iqm:.{digits}f}{interval}"

@@ -1,0 +1,193 @@
+"""``plasticity-rl study``: run all arms, tasks and seeds of a factorial study, and report what came out."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plasticity_rl.cli.commands.arguments import OneLineArguments, share, whole_number
+from plasticity_rl.errors import RunFailure, UserError
+from plasticity_rl.machine.health import available_cores
+from plasticity_rl.study.progress import LiveTable
+from plasticity_rl.study.runner import Launch, Runner
+from plasticity_rl.study.spec import Study, command, count_states, read_study, state_of
+
+if TYPE_CHECKING:
+    from plasticity_rl.study.report import Report
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = OneLineArguments(
+        prog="plasticity-rl study",
+        description="A study: every combination of the levels of its factors, on every task, with every seed. "
+        "run skips what is finished, and goes on with what was stopped or killed from its last checkpoint.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    run = actions.add_parser("run", help="run what is not finished", prog="plasticity-rl study run")
+    run.add_argument("study", type=Path, metavar="STUDY.yaml", help="a file, or one of list studies")
+    run.add_argument("--workers", type=whole_number(1), help="runs at a time (default: 1; on a cluster, what it holds)")
+    run.add_argument("--dry-run", action="store_true", help="print the command of every run, and run nothing")
+    cluster = run.add_argument_group("on a Ray cluster, which needs the extra [cluster]")
+    cluster.add_argument("--ray-address", metavar="ADDRESS", help="e.g. auto, or local for one on this machine")
+    cluster.add_argument("--cpus-per-run", type=share(1), metavar="N", help="CPUs that a run holds (default: 1)")
+    cluster.add_argument("--gpus-per-run", type=share(0), metavar="N", help="0.25: four runs on a GPU (default: 0)")
+    status = actions.add_parser("status", help="print which runs are finished", prog="plasticity-rl study status")
+    status.add_argument("study", type=Path, metavar="STUDY.yaml")
+    report = actions.add_parser("report", help="write what came out", prog="plasticity-rl study report")
+    report.add_argument("study", type=Path, metavar="STUDY.yaml")
+    report.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for report.md, report.tex, index.html and figures",
+    )
+    return parser
+
+
+def run(args: Sequence[str]) -> None:
+    """Parse ``args`` (without the subcommand) and do it.
+
+    Raises:
+        UserError: When the study cannot be run as it is written.
+        RunFailure: When runs of it failed; the others were run all the same.
+    """
+    options = parser().parse_args(args)
+    study = read_study(options.study)
+    if options.action == "status":
+        print_status(study)
+    elif options.action == "report":
+        write_report(study, options.out)
+    elif options.dry_run:
+        for one in study.runs():
+            if (state := state_of(one, study.max_frames)) != "finished":
+                print(command(one, resume=state == "stopped"))
+    elif options.ray_address is not None:
+        run_on_ray(study, options)
+    elif options.cpus_per_run is not None or options.gpus_per_run is not None:
+        raise UserError("--cpus-per-run and --gpus-per-run go with --ray-address; on this machine use --workers")
+    else:
+        run_all(study, options.study, min(options.workers or 1, available_cores()))
+
+
+def run_on_ray(study: Study, options: argparse.Namespace) -> None:
+    """Run everything that is not finished, on a Ray cluster.
+
+    Raises:
+        UserError: When Ray is not installed, or the cluster is not there or too small.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UserError("--ray-address needs Ray, which is not installed: pip install 'plasticity-rl[cluster]'")
+    from plasticity_rl.study.ray import RayLaunch
+
+    cpus = 1.0 if options.cpus_per_run is None else options.cpus_per_run
+    launch = RayLaunch(options.ray_address, cpus, options.gpus_per_run or 0.0)
+    try:
+        run_all(study, options.study, min(options.workers or launch.num_places, launch.num_places), launch)
+    finally:
+        launch.close()
+
+
+def run_all(study: Study, path: Path, num_workers: int, launch: Launch | None = None) -> None:
+    """Run everything that is not finished, so many at a time."""
+    runs = study.runs()
+    counts = count_states(runs, study.max_frames)
+    print(
+        f"{study.name}: {len(runs)} runs of {study.max_frames:,} frames in {study.folder}, "
+        + ", ".join(f"{number} {state}" for state, number in counts.items())
+    )
+    for line in what_it_cannot_say(study):
+        print(f"note: {line}")
+    print(f"TensorBoard: tensorboard --logdir {study.folder}", flush=True)
+    table = LiveTable(study.name, len(runs) - counts.get("finished", 0), num_workers)
+    runner = Runner(study.max_frames, num_workers, launch, say=table.say, show=table.show)
+    try:
+        runner.run_all(runs)
+    except KeyboardInterrupt:
+        table.say(f"Stopped: go on with plasticity-rl study run {path}")
+        raise
+    finally:
+        table.close()
+    if runner.failed:
+        names = ", ".join(one.name for one, _ in runner.failed)
+        raise RunFailure(
+            f"{len(runner.failed)} of {len(runs)} runs failed ({names}); their log.txt says why, and "
+            f"plasticity-rl study run {path} tries them again"
+        )
+
+
+def what_it_cannot_say(study: Study) -> list[str]:
+    """Return why a study cannot end with a verdict, if so: better known before the runs than after them."""
+    from plasticity_rl.results.statistics import FEW_SEEDS
+    from plasticity_rl.study.comparisons import pairs_needed
+
+    lines = []
+    if len(study.seeds) < FEW_SEEDS:
+        lines.append(f"{len(study.seeds)} seeds per arm; the report draws no verdict below {FEW_SEEDS}")
+    pairs, needed = len(study.seeds) * len(study.tasks), pairs_needed(study.num_comparisons)
+    if pairs < needed:
+        lines.append(
+            f"{len(study.seeds)} seeds on {len(study.tasks)} tasks are {pairs} pairs of runs; a verdict on "
+            f"{study.num_comparisons} comparisons by an exact test needs {needed}"
+        )
+    return lines
+
+
+def write_report(study: Study, out: Path) -> None:
+    """Write ``report.md``, ``report.tex`` and, where matplotlib is installed, ``index.html`` and figures into ``out``.
+
+    Raises:
+        UserError: When no run is finished, or ``out`` cannot be written.
+    """
+    from plasticity_rl.study.report import make_report
+    from plasticity_rl.study.scores import read_scores
+    from plasticity_rl.study.tables import latex, markdown
+
+    scores, missing = read_scores(study)
+    if not scores:
+        raise UserError(f"no run of {study.name} is finished in {study.folder}: plasticity-rl study run first")
+    report = make_report(study, scores, missing)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if importlib.util.find_spec("matplotlib") is None:
+            print("note: no figures and no page without matplotlib: pip install 'plasticity-rl[plot]'")
+            names = []
+        else:
+            names = write_figures(report, out)
+        text = markdown(report, names)
+        (out / "report.md").write_text(text, encoding="utf-8")
+        (out / "report.tex").write_text(latex(report), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror})") from error
+    print(text)
+    print(f"Report: {out / ('index.html' if names else 'report.md')}")
+
+
+def write_figures(report: Report, out: Path) -> list[str]:
+    """Write every figure as PNG and SVG, and the page that holds them; return the names of the PNG files."""
+    from plasticity_rl.results.plots import write
+    from plasticity_rl.study.figures import figures
+    from plasticity_rl.study.tables import page
+
+    drawings = {}
+    for name, (figure, caption) in figures(report).items():
+        for file_format in ("png", "svg"):
+            write(figure, out / f"{name}.{file_format}", file_format)
+        drawings[name] = ((out / f"{name}.svg").read_text(encoding="utf-8"), caption)
+    (out / "index.html").write_text(page(report, drawings), encoding="utf-8")
+    return [f"{name}.png" for name in drawings]
+
+
+def print_status(study: Study) -> None:
+    """Print a table: task and arm, and the state of every seed."""
+    cells: dict[tuple[str, str], list[str]] = {}
+    for one in study.runs():
+        cells.setdefault((one.task, one.arm), []).append(state_of(one, study.max_frames))
+    width = [max(len(key[column]) for key in cells) for column in (0, 1)]
+    print(f"{'task':{width[0]}}  {'arm':{width[1]}}  " + "  ".join(f"{f'seed{seed}':8}" for seed in study.seeds))
+    for (task, arm), states in cells.items():
+        print(f"{task:{width[0]}}  {arm:{width[1]}}  " + "  ".join(f"{state:8}" for state in states))

@@ -1,0 +1,129 @@
+"""Turn the parser's long error reports into the one line that says what is wrong and what would be right."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Collection
+
+from plasticity_rl.cli.checks import refuse_nulls
+from plasticity_rl.errors import UserError, suggestion
+
+UNION = "Does not validate against any of the Union subtypes"
+
+
+def one_line(message: str, options: Collection[str] = ()) -> str:
+    """Condense a report of jsonargparse.
+
+    Args:
+        message: The parser's message, many lines for a value that could have several types.
+        options: Option strings the parser knows (``--model.lr``, or ``--modules`` inside a class), for suggestions.
+
+    Returns:
+        One line: the key, what was given, what was expected, and near names.
+    """
+    key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    prefix = f"{key}: " if key else ""
+    if match := re.search(r"unrecognized arguments: (\S+)", message):
+        given = match[1].split("=")[0]
+        hint = (
+            near_options(given, options)
+            if given[0] == "-"
+            else " Write options as --name=value: --data.task=walker_run"
+        )
+        return f"unrecognized arguments: {given}.{hint}"
+    if match := re.search(r"ambiguous option: (\S+) could match", message):
+        given = match[1].split("=")[0]
+        return f"unrecognized arguments: {given}.{near_options(given, options)}"
+    if match := re.search(r"does not accept option '([^']+)'", message):
+        return f"there is no option {match[1]!r}.{near_options('--' + match[1], options)}"
+    if match := re.search(r"Problem with given class_path '([^']+)':\s*\n?\s*(.+)", message):
+        return f"{prefix}no class {match[1]!r} ({match[2].strip()}).{_near_classes(key, match[1])}"
+    if match := re.search(r"Expected a dot import path string: (\S+)", message):
+        return f"{prefix}no class {match[1]!r}; write its path, package.Name.{_near_classes(key, match[1])}"
+    if match := re.search(r"^Option '([^']+)' is not accepted", message):
+        names = sorted(
+            name.lstrip("-") for name in options if not name.startswith(("-h", "--help")) and name[-1] != "+"
+        )
+        if not names:  # the base class: it has none
+            return f"the entry with {match[1]!r} has no class_path, e.g. class_path: callbacks.Reset"
+        return f"there is no option {match[1]!r}.{suggestion(match[1], names) or f' There are {names}.'}"
+    if UNION in message:
+        return prefix + _from_union(message)
+    if match := re.search(r"expects a function or a callable class: (.+)", message):
+        return prefix + _plain(match[1])
+    text = re.sub(r'Parser key "[^"]+":|Call to compute_fn of link .* failed:', "", message)
+    return prefix + _plain(" ".join(text.split()))
+
+
+def near_options(given: str, options: Collection[str]) -> str:
+    """Suggest options near ``given``: of its group first, else list the group; else of all.
+
+    Args:
+        given: An option that does not exist, e.g. ``--model.learning_rate``.
+        options: Option strings that the parser knows.
+    """
+    known = [name for name in options if not name.endswith(("+", ".help"))]
+    group, _, name = given.rpartition(".")
+    in_group = sorted(option for option in known if group and option.rpartition(".")[0] == group)
+    if not in_group:
+        return suggestion(given, known)
+    near = suggestion(name, [option.rpartition(".")[2] for option in in_group])
+    return re.sub(r"(\w+)([,?])", rf"{group}.\1\2", near) or f" There are {', '.join(in_group)}."
+
+
+def _from_union(message: str) -> str:
+    """Pick the alternatives of the innermost union that say something: its expected types, or another's reason."""
+    errors = message.rsplit("Errors:", 1)[-1].splitlines()
+    reasons = [line.strip()[2:] for line in errors if line.strip().startswith("- ")]
+    given = re.search(r"Given value: (.*)", "\n".join(errors))
+    telling = [r for r in reasons if not r.startswith(("Expected a", "Not a valid subclass", "a class path", "a dict"))]
+    if telling and "'NoneType'" in telling[0] and given and (nulls := _nulls_in(given[1])):
+        return nulls
+    if telling:
+        classes = re.findall(r"class_path'?[=:] ?'[\w.]*?(\w+)'", given[1] if given else "")
+        named = len(classes) != 1 or telling[0].startswith(f"{classes[0]}.")
+        return ("" if named else f"{classes[0]}: ") + _plain(telling[0])
+    expected = [_plain(r.removeprefix("Expected a ")) for r in reasons if r.startswith("Expected a ")]
+    return f"expected {' or '.join(expected)}, got {given[1] if given else 'something else'}"
+
+
+def _nulls_in(given: str) -> str:
+    """Say which argument of the classes in a report is null and must not be; a constructor fails on it anyhow."""
+    for entry in given.split("class_path")[1:]:
+        if not (path := re.match(r"'?[=:] ?'([\w.]+)\.(\w+)'", entry)):
+            continue
+        cls = getattr(importlib.import_module(path[1]), path[2])
+        try:
+            refuse_nulls(dict.fromkeys(re.findall(r"(\w+)'?[=:] ?None", entry)), cls, f"{path[2]}.")
+        except UserError as error:
+            return str(error)
+    return ""
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", text).replace("NoneType", "null")
+    text = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", text).replace("Expected a one", "Expected one")
+    return re.sub(r"^Expected (?:a )?(.+)\. Got value: ", r"expected \1, got ", text)
+
+
+def _classes_of(module_name: str) -> list[str]:
+    """Return what a module exports, or else the public classes that it defines."""
+    module = importlib.import_module(module_name)
+    own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
+    return getattr(
+        module, "__all__", [name for name in own if isinstance(getattr(module, name), type) and name[0] != "_"]
+    )
+
+
+def _near_classes(key: str, class_path: str) -> str:
+    """Suggest classes of the module that was named, or callbacks where callbacks are expected."""
+    module_name, _, name = class_path.rpartition(".")
+    try:
+        names = _classes_of(module_name)
+    except (ImportError, ValueError):
+        if "callbacks" not in key:
+            return ""
+        module_name, names = "callbacks", _classes_of("callbacks")
+    near = suggestion(name, names) or f" There are {', '.join(names)}."
+    return re.sub(r"(\w+)([,?.])", rf"{module_name}.\1\2", near)

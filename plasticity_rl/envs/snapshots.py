@@ -1,0 +1,272 @@
+"""Exact snapshots of environments: stepping on after a load is bit-identical to never having stopped.
+
+A snapshot holds tensors and plain Python only, so it passes ``torch.load(weights_only=True)``. MuJoCo needs:
+
+- the integration state (positions, velocities, warm start, controls, time ...), not only positions and velocities;
+- every model array that differs from a freshly built model, because many tasks move their target by editing the model;
+- the task's own variables and random generator, the episode's step count;
+- the buffers of the TorchRL transforms above, such as a half-filled frame stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch.nn.parameter import UninitializedBuffer
+
+from plasticity_rl.errors import UserError
+from plasticity_rl.machine.rendering import free_contexts, prepare, rendering_errors
+
+prepare()
+with rendering_errors():  # TorchRL imports mujoco as well, which already fails on a wrong MUJOCO_GL
+    import mujoco
+    from torchrl.envs import EnvBase, SerialEnv, TransformedEnv
+
+_INTEGRATION = int(mujoco.mjtState.mjSTATE_INTEGRATION)
+# Arrays which the GPU holds a copy of: drawing after a change needs a new upload.
+_UPLOADED = ("hfield_", "mesh_", "skin_", "tex_")
+
+
+@runtime_checkable
+class Simulator(Protocol):
+    """A base environment that can save and restore itself exactly."""
+
+    def simulator_state(self) -> dict[str, Any]:
+        """Return everything that decides the future, as tensors and plain Python."""
+
+    def load_simulator_state(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`simulator_state` returned, also when it comes from another process."""
+
+
+def env_state_dict(env: EnvBase) -> dict[str, Any]:
+    """Return an exact snapshot of ``env``, at any step of an episode.
+
+    Args:
+        env: a base environment with the :class:`Simulator` methods, with any nesting of TransformedEnv and SerialEnv.
+
+    Returns:
+        Nested dict of tensors and plain Python, independent of later steps. About 5 to 10 KB per dm_control
+        environment, plus the frame stack.
+
+    Raises:
+        UserError: for an environment that cannot be saved exactly.
+    """
+    # TransformedEnv and SerialEnv forward unknown attributes to what they wrap, so they come before the protocol.
+    if isinstance(env, TransformedEnv):
+        return {"transform": _transform_state(env.transform), "base": env_state_dict(env.base_env)}
+    if isinstance(env, SerialEnv):
+        return {"envs": [env_state_dict(e) for e in workers(env)]}
+    return {"simulator": _simulator(env).simulator_state()}
+
+
+def load_env_state_dict(env: EnvBase, state: Mapping[str, Any]) -> None:
+    """Restore a snapshot of :func:`env_state_dict` into an environment built with the same arguments (any seed).
+
+    Args:
+        env: the environment to overwrite; it need not have been reset.
+        state: the snapshot; it is not modified and may be loaded again.
+
+    Raises:
+        UserError: when the snapshot is of another task, number of environments, frame stack or image size.
+    """
+    if isinstance(env, TransformedEnv):
+        _expect(state, "transform", env)
+        load_env_state_dict(env.base_env, state["base"])
+        _load_transform_state(env.transform, state["transform"])
+    elif isinstance(env, SerialEnv):
+        _expect(state, "envs", env)
+        saved_envs, envs = state["envs"], workers(env)
+        if len(envs) != len(saved_envs):
+            raise UserError(f"The snapshot holds {len(saved_envs)} environments, this run has num_envs={len(envs)}.")
+        for worker, saved in zip(envs, saved_envs, strict=True):
+            load_env_state_dict(worker, saved)
+    else:
+        _expect(state, "simulator", env)
+        _simulator(env).load_simulator_state(state["simulator"])
+
+
+def _simulator(env: EnvBase) -> Simulator:
+    if not isinstance(env, Simulator):
+        raise UserError(
+            f"{type(env).__name__} cannot be saved exactly: it needs simulator_state() and load_simulator_state(state)."
+        )
+    return env
+
+
+def _expect(state: Mapping[str, Any], key: str, env: EnvBase) -> None:
+    if key not in state:
+        raise UserError(f"The snapshot holds {list(state)}, but {type(env).__name__} needs {key!r}: other num_envs?")
+
+
+def workers(env: SerialEnv) -> list[EnvBase]:
+    """Return the environments inside, after starting them (TorchRL starts them at the first reset)."""
+    if env.is_closed:
+        env.start()
+    return env._envs
+
+
+# --- transforms
+
+
+def _buffers(transform: torch.nn.Module) -> dict[str, tuple[torch.nn.Module, str, torch.Tensor]]:
+    """Map full buffer names to (owner, name in the owner, value)."""
+    return {
+        f"{path}.{name}".lstrip("."): (module, name, value)
+        for path, module in transform.named_modules()
+        for name, value in module.named_buffers(recurse=False)
+    }
+
+
+def _transform_state(transform: torch.nn.Module) -> dict[str, torch.Tensor | None]:
+    """Copy all buffers; None stands for one that no reset has filled yet."""
+    return {
+        key: None if isinstance(value, UninitializedBuffer) else value.detach().cpu().clone()
+        for key, (_, _, value) in _buffers(transform).items()
+    }
+
+
+def _load_transform_state(transform: torch.nn.Module, state: Mapping[str, torch.Tensor | None]) -> None:
+    buffers = _buffers(transform)
+    if set(buffers) != set(state):
+        raise UserError(f"The snapshot has the transform buffers {sorted(state)}, the environment {sorted(buffers)}.")
+    for key, (module, name, old) in buffers.items():
+        new = state[key]
+        if new is None:
+            module._buffers[name] = UninitializedBuffer()
+            continue
+        if not isinstance(old, UninitializedBuffer) and old.shape != new.shape:
+            raise UserError(
+                f"The snapshot's {key} has shape {tuple(new.shape)}, the environment's {tuple(old.shape)}: "
+                "use the frame_stack and image_size of the saved run."
+            )
+        module._buffers[name] = new.clone()
+
+
+# --- dm_control
+
+
+def model_arrays(physics: Any) -> dict[str, np.ndarray]:
+    """Return writable views of all arrays of a dm_control physics' MuJoCo model, by name."""
+    model = physics.model.ptr
+    names = (name for name in dir(model) if not name.startswith("_"))
+    return {name: value for name in names if isinstance(value := getattr(model, name), np.ndarray)}
+
+
+def dm_env_state(env: Any, pristine: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Snapshot a dm_control environment, of the suite or of composer.
+
+    Args:
+        env: ``dm_control.rl.control.Environment`` or ``dm_control.composer.Environment``.
+        pristine: arrays of a model of the same task as built, before any reset; the same in every process.
+
+    Returns:
+        Tensors and plain Python.
+    """
+    physics = env.physics
+    changed = {
+        name: torch.from_numpy(value.copy())
+        for name, value in model_arrays(physics).items()
+        if not np.array_equal(value, pristine[name], equal_nan=value.dtype.kind == "f")
+    }
+    return {
+        "physics": torch.from_numpy(physics.get_state(_INTEGRATION)),
+        "model": changed,
+        "task": _encode_attributes(env.task),
+        "episode": _encode_attributes(env, only=("_step_count", "_reset_next_step", "_random_state")),
+    }
+
+
+def load_dm_env_state(env: Any, state: Mapping[str, Any], pristine: Mapping[str, np.ndarray]) -> None:
+    """Restore :func:`dm_env_state` into an environment of the same task.
+
+    Args:
+        env: the environment to overwrite. One of composer must have gone through the reset that began the saved
+            episode, because that builds the model.
+        state: a snapshot.
+        pristine: as for :func:`dm_env_state`.
+
+    Raises:
+        UserError: when the snapshot's model has other sizes than the environment's.
+    """
+    physics = env.physics
+    size = mujoco.mj_stateSize(physics.model.ptr, _INTEGRATION)
+    if size != len(state["physics"]):
+        raise UserError(f"The snapshot's physics has {len(state['physics'])} numbers, this environment's {size}.")
+    _load_model(physics, state["model"], pristine)
+    _decode_attributes(env.task, state["task"])
+    _decode_attributes(env, state["episode"])
+    # The forward pass recomputes what is derived from the state, but also moves the warm start: so set once more.
+    saved = state["physics"].numpy()
+    physics.set_state(saved, _INTEGRATION)
+    with physics.suppress_physics_errors():
+        physics.forward()
+    physics.set_state(saved, _INTEGRATION)
+
+
+def _load_model(physics: Any, changed: Mapping[str, torch.Tensor], pristine: Mapping[str, np.ndarray]) -> None:
+    upload = False
+    for name, array in model_arrays(physics).items():
+        value = changed[name].numpy() if name in changed else pristine[name]
+        if array.shape != value.shape:
+            raise UserError(f"The snapshot's {name} has shape {value.shape}, this environment's {array.shape}.")
+        if not np.array_equal(array, value, equal_nan=array.dtype.kind == "f"):
+            array[...] = value
+            upload = upload or name.startswith(_UPLOADED)
+    if upload:
+        free_contexts(physics)
+
+
+def _encode_attributes(owner: Any, only: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Encode the attributes that plain data can express; the others (entities, observables) do not change."""
+    encoded = {}
+    for name, value in vars(owner).items():
+        if not only or name in only:
+            with_kind = encode(value)
+            if with_kind is not None:
+                encoded[name] = with_kind
+    return encoded
+
+
+def _decode_attributes(owner: Any, encoded: Mapping[str, Any]) -> None:
+    for name, value in encoded.items():  # some tasks add attributes at their first reset, so owner may lack them yet
+        setattr(owner, name, decode(value))
+
+
+def encode(value: Any) -> dict[str, Any] | None:
+    """Return ``{kind: value}`` in tensors and plain Python, or None for what has no such form."""
+    if isinstance(value, np.random.RandomState):
+        name, keys, position, has_gauss, cached = value.get_state(legacy=True)
+        # As int64, because PyTorch has only few operations on uint32.
+        return {"random": [name, torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, cached]}
+    if isinstance(value, np.generic):
+        return {"scalar": torch.from_numpy(np.array(value))} if value.dtype.kind in "biuf" else None
+    if isinstance(value, np.ndarray):
+        return {"array": torch.from_numpy(value.copy())} if value.dtype.kind in "biuf" else None
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"plain": value}
+    if isinstance(value, list | tuple):
+        items = [encode(item) for item in value]
+        # A named tuple is not rebuilt from its items alone; those found in tasks are constants.
+        is_plain = type(value) in (list, tuple) and None not in items
+        return {type(value).__name__: items} if is_plain else None
+    return None
+
+
+def decode(encoded: Mapping[str, Any]) -> Any:
+    """Return what :func:`encode` was given."""
+    ((kind, value),) = encoded.items()
+    if kind == "random":
+        generator = np.random.RandomState()
+        generator.set_state((value[0], value[1].numpy().astype(np.uint32), *value[2:]))
+        return generator
+    if kind == "scalar":
+        return value.numpy()[()]
+    if kind == "array":
+        return value.numpy().copy()
+    if kind in ("list", "tuple"):
+        items = [decode(item) for item in value]
+        return items if kind == "list" else tuple(items)
+    return value

@@ -1,0 +1,18 @@
+"""Class paths of revisions before the packages, which the ``config.yaml`` of older runs holds."""
+
+from __future__ import annotations
+
+FORMER = {
+    "plasticity_rl.checkpoint.BestCheckpoint": "plasticity_rl.run.checkpoints.BestCheckpoint",
+    "plasticity_rl.checkpoint.LastCheckpoint": "plasticity_rl.run.checkpoints.LastCheckpoint",
+    "plasticity_rl.histograms.Histograms": "plasticity_rl.Histograms",
+    "plasticity_rl.nan_guard.DetectNaN": "plasticity_rl.run.nan_guard.DetectNaN",
+    "plasticity_rl.progress.FrameProgressBar": "plasticity_rl.run.progress.FrameProgressBar",
+    "plasticity_rl.video.EvalVideo": "plasticity_rl.EvalVideo",
+}
+"""Former class path -> today's. Checkpoints hold no names of modules: they are tensors and plain data."""
+
+
+def todays_name(class_path: str) -> str:
+    """Return where a class is found today that an older configuration names."""
+    return FORMER.get(class_path, class_path)

@@ -1,0 +1,396 @@
+"""Replay buffer that stores every frame once and rebuilds frame stacks and n-step returns when sampling.
+
+Collected steps become records in the layout of dm_env: record t holds frame t, the action taken there, the reward and
+discount of the transition that leaves it, and its position in the episode. One more record per episode holds the last
+frame. A batch of n-step transitions is then a set of windows of consecutive records: 21 KB per step at 84x84 instead of
+127 KB for stored observation pairs, and the frame stack and n can change between runs. State vectors are stored the
+same way, as frames of one dimension.
+
+The parts are TorchRL's own extension points:
+
+* storage: :class:`~plasticity_rl.replay.storage.FrameStorage`;
+* writer: :class:`~plasticity_rl.replay.writer.LaneWriter`, one ring per environment (``RoundRobinWriter`` has a single
+  cursor);
+* sampler: :class:`~plasticity_rl.replay.sampler.WindowSampler` (``SliceSampler`` cannot draw windows clamped at the
+  reset frame, and ``Sequence`` units mask incomplete windows instead of redrawing them);
+* transform: :class:`FoldNStep` (``MultiStepTransform`` freezes n and the discount into the data when writing).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import ReplayBuffer
+from torchrl.envs.transforms import Transform
+
+from plasticity_rl.errors import UserError
+from plasticity_rl.machine.capacity import check_fits
+from plasticity_rl.replay.files import OBSERVATION_DTYPES, RecordFiles, RecordLayout, replay_bytes
+from plasticity_rl.replay.sampler import NoDumps, WindowSampler
+from plasticity_rl.replay.storage import FrameStorage
+from plasticity_rl.replay.writer import LaneWriter
+
+__all__ = ["FoldNStep", "FrameReplay", "LaneWriter", "WindowSampler", "check_fits", "replay_bytes"]
+
+
+class FoldNStep(Transform):
+    r"""Folds the n rewards and discounts of each window into one.
+
+    With rewards :math:`r_k` and environment discounts :math:`d_k` (0 after a true termination, else 1),
+
+    .. math:: R = \sum_{k<n} r_k \prod_{j<k} \gamma d_j, \qquad D = \prod_{k<n} \gamma d_k,
+
+    so that the target is :math:`R + D\,Q(s_{t+n}, \cdot)`. The order of the float32 operations is DrQ-v2's.
+
+    Args:
+        discount: :math:`\gamma`, in [0, 1].
+    """
+
+    def __init__(self, discount: float) -> None:
+        super().__init__(in_keys=[], out_keys=[])
+        self.discount = discount
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Replace ``reward`` and ``discount`` [B, n] by their folded values [B, 1]."""
+        if tensordict.get("next", None) is None:
+            return tensordict  # raw records, read as replay[index]
+        rewards, discounts = tensordict.get("reward"), tensordict.get("discount")
+        reward, discount = torch.zeros_like(rewards[:, :1]), torch.ones_like(rewards[:, :1])
+        for k in range(rewards.shape[1]):
+            reward += discount * rewards[:, k : k + 1]
+            discount *= discounts[:, k : k + 1] * self.discount
+        return tensordict.set("reward", reward).set("discount", discount)
+
+
+class FrameReplay(NoDumps, ReplayBuffer):
+    """Replay of pixels or states with frame stacks and n-step returns built when sampling.
+
+    ``sample()`` returns a TensorDict [batch_size] with ``pixels`` uint8 or ``state`` float32 (obs_shape), ``action``
+    float32 (action_dim), ``reward`` and ``discount`` float32 [1] (see :class:`FoldNStep`) and, under ``next``, the
+    observation n steps later, uniformly over all complete windows of all lanes, the open episodes included.
+
+    **The observations of a batch of the configured size stay valid until the second next** ``sample()``: two buffers
+    take turns. Clone what must live longer. Batches of another size, and those of :meth:`peek`, are fresh tensors.
+
+    To checkpoint, call :meth:`flush` and store :meth:`state_dict` (a few KB; the data stays in ``folder``). With
+    ``slack`` at least the number of records per lane written between two checkpoints (terminal records included),
+    the last checkpoint can always be resumed exactly, also after the process was killed. After a power failure the
+    same holds for the last checkpoint; checks on older ones may miss what the disk never received.
+
+    Args:
+        obs_shape: Observation shape (channels x frame_stack, height, width), or (n x frame_stack,) of a state.
+        action_dim: Number of action dimensions.
+        capacity: Records that can be sampled, over all lanes: one per transition plus one per episode.
+        frame_stack: Frames per observation.
+        n_step: Transitions per sampled window. May differ when resuming.
+        discount: Discount per transition, in [0, 1]. May differ when resuming.
+        batch_size: Windows per ``sample()``. May differ when resuming.
+        num_lanes: Number of environments; each has its own ring.
+        storage: ``"ram"`` keeps records in memory and copies new ones to ``folder`` on :meth:`flush`; ``"memmap"``
+            works in ``folder`` directly. The files are the same, so a run can be resumed with the other setting.
+        folder: Where the records persist; never deleted, and untouched until the first write (memmap) or flush (ram).
+            None: memory only, no resume.
+        slack: Extra records per lane, see above.
+        seed: Seed of the sampling generator.
+        observation: ``pixels`` (uint8) or ``state`` (float32): the key of the observation in steps and batches.
+
+    Raises:
+        UserError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        obs_shape: tuple[int, ...],
+        action_dim: int,
+        capacity: int,
+        frame_stack: int = 3,
+        n_step: int = 3,
+        discount: float = 0.99,
+        batch_size: int = 256,
+        num_lanes: int = 1,
+        storage: Literal["ram", "memmap"] = "ram",
+        folder: str | os.PathLike[str] | None = None,
+        slack: int = 0,
+        seed: int = 0,
+        observation: Literal["pixels", "state"] = "pixels",
+    ) -> None:
+        at_least = {"action_dim": 1, "frame_stack": 1, "n_step": 1, "batch_size": 1, "num_lanes": 1, "slack": 0}
+        given = {"action_dim": action_dim, "frame_stack": frame_stack, "n_step": n_step, "batch_size": batch_size}
+        given |= {"num_lanes": num_lanes, "slack": slack}
+        _check_arguments(given, at_least, obs_shape, capacity, discount, storage, folder, observation)
+        frame_shape = (obs_shape[0] // frame_stack, *obs_shape[1:])
+        layout = RecordLayout(frame_shape, action_dim, num_lanes, -(-capacity // num_lanes), slack, observation)
+        self._obs_shape = tuple(obs_shape)
+        self._lanes = torch.arange(num_lanes)
+        self._records = FrameStorage(
+            layout,
+            None if folder is None else RecordFiles(folder, layout),
+            in_ram=storage == "ram",
+            buffered_batch=batch_size,
+        )
+        self._windows = WindowSampler(frame_stack, n_step)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch")
+        self._ahead: Future[TensorDictBase] | None = None
+        self._enqueued: torch.cuda.Event | None = None  # all that a GPU had been given when a batch was last begun
+        super().__init__(
+            storage=self._records,
+            sampler=self._windows,
+            writer=LaneWriter(num_lanes),
+            transform=FoldNStep(discount),
+            collate_fn=_identity,
+            batch_size=batch_size,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    @property
+    def written(self) -> Tensor:
+        """int64 [num_lanes], records written per lane since the run began, overwritten ones included."""
+        return self._records.written.clone()
+
+    @property
+    def lane_length(self) -> int:
+        """Records of one environment that can be sampled."""
+        return self._records.layout.lane_length
+
+    @property
+    def num_transitions(self) -> int:
+        """Transitions in the replay (live records that are not the last frame of an episode)."""
+        return self._records.num_transitions
+
+    @property
+    def has_window(self) -> bool:
+        """Whether ``sample()`` would succeed."""
+        return self._windows.can_sample(self._records, 1)
+
+    @property
+    def num_windows(self) -> int:
+        """Number of different windows that ``sample()`` draws from. Time linear in the live records."""
+        return len(self._windows.complete_anchors(self._records)[0])
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the full replay, in memory or on disk."""
+        return self._records.layout.size_bytes()
+
+    def write(self, step: TensorDictBase) -> None:
+        """Append one collected step of every environment.
+
+        The first step of a lane, and the one after a done, starts an episode: its observation must be the reset
+        observation.
+
+        Args:
+            step: Batch of ``num_lanes`` elements (any shape) with the observation (obs_shape) and the next one
+                under their key, e.g. ``pixels`` and ``("next", "pixels")``, ``action`` and, of shape [1],
+                ``("next", "reward")``, ``("next", "discount")`` (0 after a true termination, else 1) and
+                ``("next", "done")``.
+
+        Raises:
+            ValueError: If dtype, shape or number of lanes of the observation differ from the constructor's.
+        """
+        key = self._records.layout.observation
+        done = step.get(("next", "done")).reshape(-1).cpu()
+        columns = {
+            key: self._newest_frame(step.get(key)),
+            "action": step.get("action").reshape(len(self._lanes), self._records.layout.action_dim),
+            "reward": step.get(("next", "reward")).reshape(-1),
+            "discount": step.get(("next", "discount")).reshape(-1),
+        }
+        self._append(columns, self._lanes, terminal=False)
+        if done.any():
+            self._append_last(self._newest_frame(step.get(("next", key))), self._lanes[done])
+
+    def cut_episodes(self, observations: Tensor) -> None:
+        """End the open episodes here: a time limit as far as the data goes. The next step of a lane starts an episode.
+
+        Args:
+            observations: [num_lanes, *obs_shape] in any batch shape, what the last steps led to. Those of lanes whose
+                episode has just ended are not used.
+        """
+        open_lanes = self._lanes[self.writer.position > 0]
+        if len(open_lanes):
+            self._append_last(self._newest_frame(observations), open_lanes)
+
+    def append_episode(self, lane: int, records: TensorDictBase) -> None:
+        """Append a whole recorded episode to a lane that has no open one.
+
+        Args:
+            lane: Index of the lane.
+            records: [T] records of another replay in order, last frame included, as ``DonorReplay.episodes`` gives.
+        """
+        assert not int(self.writer.position[lane]), "the lane is in the middle of an episode"
+        self._records.append(lane, records)
+        self._windows._empty()
+
+    def _append_last(self, observations: Tensor, lanes: Tensor) -> None:
+        """Append the frames ``observations[lanes]`` that end episodes: nothing is done there."""
+        zeros = {"action": torch.zeros(len(lanes), self._records.layout.action_dim)}
+        zeros |= {name: torch.zeros(len(lanes)) for name in ("reward", "discount")}
+        self._append({self._records.layout.observation: observations[lanes], **zeros}, lanes, terminal=True)
+
+    def sample_ahead(self) -> None:
+        """Begin in a thread what the next ``sample()`` returns; nothing must be written before it.
+
+        The numbers are those of a ``sample()`` without it.
+        """
+        assert self._ahead is None, "a batch was begun already"
+        self._let_copies_end()
+        self._ahead = self._thread.submit(super().sample)
+
+    def sample(self, batch_size: int | None = None, return_info: bool = False) -> Any:
+        """Return a batch, see above; the one that :meth:`sample_ahead` began, if it did."""
+        if self._ahead is None:
+            self._let_copies_end()
+            return super().sample(batch_size, return_info)
+        ahead, self._ahead = self._ahead, None
+        return ahead.result()
+
+    def peek(self, batch_size: int, generator: torch.Generator) -> TensorDictBase:
+        """Return a batch like ``sample()``, drawn with ``generator``: the run's own sequence of batches is unchanged.
+
+        Args:
+            batch_size: Number of windows.
+            generator: Source of all random numbers.
+
+        Returns:
+            TensorDict [batch_size] of fresh tensors.
+
+        Raises:
+            RuntimeError: If there is no complete window yet.
+        """
+        windows = self._windows.draw(self._records, batch_size, generator)
+        return self.transform(self._records.read(windows, reuse=False))
+
+    def first_records(self, num_transitions: int) -> Tensor:
+        """Return where the first transitions end, for :meth:`sample_first`.
+
+        Args:
+            num_transitions: The first so many over all lanes, which take turns.
+
+        Returns:
+            int64 [num_lanes], numbers of records; the frame after a lane's last transition lies before its number.
+
+        Raises:
+            UserError: If some of them are not there, or hold no complete n-step window.
+        """
+        lanes = len(self._lanes)
+        shares = [num_transitions // lanes + (lane < num_transitions % lanes) for lane in range(lanes)]
+        ends = torch.tensor([self._records.end_of_first(lane, share) for lane, share in enumerate(shares)])
+        if not len(self._windows.complete_anchors(self._records, ends)[0]):
+            raise UserError(f"the first {num_transitions} transitions hold no {self._windows.n_step}-step window")
+        return ends
+
+    def sample_first(self, ends: Tensor, generator: torch.Generator) -> TensorDictBase:
+        """Return a batch like ``sample()`` of the first transitions only; its pixels stay valid as long.
+
+        Args:
+            ends: What :meth:`first_records` returned.
+            generator: Source of all random numbers.
+        """
+        batch_size = self._records.buffered_batch
+        windows = self._windows.draw(self._records, batch_size, generator, ends)
+        if reuse := self._ahead is None:
+            self._let_copies_end()
+        return self.transform(self._records.read(windows, reuse=reuse))
+
+    def _let_copies_end(self) -> None:
+        """Wait until a GPU has read the buffers that are written next: those of the batch before the last.
+
+        Copying a batch to a GPU returns before the copy is done, and many updates can be waiting in front of it. The
+        batch before the last was copied before the last was begun.
+        """
+        if torch.cuda.is_initialized():
+            if self._enqueued is not None:
+                self._enqueued.synchronize()
+            self._enqueued = torch.cuda.current_stream().record_event()
+
+    def flush(self) -> int:
+        """Bring all records to the disk: those written since the last flush, never the whole replay.
+
+        Returns:
+            The number of records that were new.
+
+        Raises:
+            UserError: If the folder holds the replay of another run.
+        """
+        return self._records.flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return cursors, positions and generator (tensors and plain data, a few KB), after flushing if needed."""
+        return {
+            "storage": self._records.state_dict(),
+            "writer": self.writer.state_dict(),
+            "sampler": self._windows.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any], *, empty: bool = False) -> None:
+        """Go back to a checkpoint: everything written and sampled from here on is as if it had never stopped.
+
+        Args:
+            state_dict: What :meth:`state_dict` returned, in this process or another.
+            empty: Go on with no records, in the middle of the open episodes.
+
+        Raises:
+            UserError: If there is no folder, or it does not hold (or no longer holds) the data of the checkpoint.
+        """
+        if not empty:
+            self._records.load_state_dict(state_dict["storage"])
+        self.writer.load_state_dict(state_dict["writer"])
+        self._windows.load_state_dict(state_dict["sampler"])
+
+    def _newest_frame(self, stack: Tensor) -> Tensor:
+        expected, layout = (len(self._lanes), *self._obs_shape), self._records.layout
+        fits = stack.shape[-len(self._obs_shape) :] == self._obs_shape and stack.numel() == math.prod(expected)
+        if stack.dtype != layout.dtype or not fits:
+            raise ValueError(
+                f"write() needs {str(layout.dtype).removeprefix('torch.')} {layout.observation} of {expected[0]} lanes "
+                f"with shape {self._obs_shape}, got {stack.dtype} {tuple(stack.shape)}."
+            )
+        return stack.reshape(expected)[:, -layout.frame_shape[0] :]
+
+    def _append(self, columns: dict[str, Tensor], lanes: Tensor, *, terminal: bool) -> None:
+        flags = {"lane": lanes, "terminal": torch.full(lanes.shape, terminal)}
+        self.extend(TensorDict({**columns, **flags}, batch_size=lanes.shape))
+
+
+def _check_arguments(
+    given: dict[str, int],
+    at_least: dict[str, int],
+    obs_shape: tuple[int, ...],
+    capacity: int,
+    discount: float,
+    storage: str,
+    folder: str | os.PathLike[str] | None,
+    observation: str,
+) -> None:
+    for name, value in given.items():
+        if value < at_least[name]:
+            raise UserError(f"{name} must be at least {at_least[name]}, got {value}.")
+    stack, window = given["frame_stack"], given["frame_stack"] + given["n_step"]
+    if observation not in OBSERVATION_DTYPES:
+        raise UserError(f"observation must be one of {list(OBSERVATION_DTYPES)}, got {observation!r}.")
+    wanted = ("channels", "height", "width") if observation == "pixels" else ("numbers",)
+    if len(obs_shape) != len(wanted) or obs_shape[0] % stack:
+        shape = ", ".join([f"{wanted[0]} x {stack} stacked frames", *wanted[1:]])
+        raise UserError(f"obs_shape of {observation} must be ({shape}), got {tuple(obs_shape)}.")
+    if capacity < given["num_lanes"] * window:
+        raise UserError(
+            f"--data.capacity must be at least {given['num_lanes'] * window} ({given['num_lanes']} environments x "
+            f"({stack} stacked frames + {given['n_step']} steps)), got {capacity}."
+        )
+    if not 0.0 <= discount <= 1.0:
+        raise UserError(f"discount must be in [0, 1], got {discount}.")
+    if storage not in ("ram", "memmap"):
+        raise UserError(f"--data.storage must be ram or memmap, got {storage!r}.")
+    if storage == "memmap" and folder is None:
+        raise UserError("--data.storage memmap needs a folder for its files.")
+
+
+def _identity(batch: TensorDictBase) -> TensorDictBase:
+    return batch

@@ -1,0 +1,308 @@
+"""TorchRL storage of single frames in one ring per environment."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data.replay_buffers.storages import Storage
+
+from plasticity_rl.errors import UserError
+from plasticity_rl.replay.files import RecordFiles, RecordLayout
+
+_CLAIM_AHEAD = 100
+"""Records of a lane whose disk space is taken at a time: 2 MB of frames of 84 x 84 pixels."""
+
+
+class FrameWindows(NamedTuple):
+    """Slots (int64) of the records that make up a batch of B n-step transitions, for N stacked frames.
+
+    Attributes:
+        frames: [B, N], the frames of the observation, oldest first.
+        next_frames: [B, N], the frames of the observation n steps later.
+        steps: [B, n], the n transitions between them.
+    """
+
+    frames: Tensor
+    next_frames: Tensor
+    steps: Tensor
+
+
+class FrameStorage(Storage):
+    """Records of single frames, in memory or memory-mapped, with exact resume from files.
+
+    Each environment (lane) owns contiguous slots that it fills as a ring. Records are addressed by lane and *number*:
+    how many records the lane had written before. The newest ``lane_length`` numbers of a lane are live.
+
+    Why not ``LazyTensorStorage`` / ``LazyMemmapStorage``: they read with advanced indexing, about ten times slower than
+    ``index_select`` into a reused buffer for image rows; they know one ring only; and they cannot re-open their files.
+
+    Args:
+        layout: Shape and size of the records.
+        files: Where to persist them; None for memory only.
+        in_ram: Keep the records in memory and copy new ones to ``files`` on :meth:`flush`; otherwise work in ``files``.
+        buffered_batch: Batch size whose observations are read into two alternating reused buffers.
+    """
+
+    def __init__(self, layout: RecordLayout, files: RecordFiles | None, *, in_ram: bool, buffered_batch: int) -> None:
+        super().__init__(layout.slots)
+        self.layout = layout
+        self.files = files
+        self.in_ram = in_ram
+        self.buffered_batch = buffered_batch
+        self.written = torch.zeros(layout.num_lanes, dtype=torch.int64)
+        """int64 [num_lanes], records written so far per lane, overwritten ones included."""
+        self._start = self.written.clone()  # numbers before this were dropped by empty()
+        self._flushed = self.written.clone()  # ram: numbers before this are in the files
+        self._run = secrets.token_hex(8)  # independent of every seeded generator
+        self._session = 0
+        self._claimed = self.written.clone()  # memory-mapped: numbers before this have their disk space
+        self._fork: Tensor | None = None  # after a resume, until the first write: where that write will start
+        # Reserved now, so that a replay the system cannot hold is refused before training; pages come when written.
+        self._columns: dict[str, Tensor] = _plain(layout.allocate()) if in_ram else {}
+        self._buffers: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def oldest(self) -> Tensor:
+        """int64 [num_lanes], number of each lane's oldest live record."""
+        return torch.maximum(self._start, self.written - self.layout.lane_length)
+
+    @property
+    def step(self) -> Tensor:
+        """int64 [slots], position in its episode of the record in each slot (meaningless where never written)."""
+        return self._columns["step"]
+
+    @property
+    def num_transitions(self) -> int:
+        """Live records that are transitions, i.e. not the last frame of an episode."""
+        live = self._spans(self.oldest, self.written)
+        return len(self) - sum(int(self._columns["terminal"][span].count_nonzero()) for span in live)
+
+    def end_of_first(self, lane: int, num_transitions: int) -> int:
+        """Return the number after the record that follows a lane's first so many transitions.
+
+        Raises:
+            UserError: If the lane has not that many, or has dropped its first.
+        """
+        if int(self.oldest[lane]):
+            raise UserError(
+                f"the first {num_transitions} transitions of environment {lane} are no longer in the replay: raise "
+                f"--data.capacity (now {self.layout.num_lanes * self.layout.lane_length})"
+            )
+        written = int(self.written[lane])
+        first = lane * self.layout.lane_slots
+        terminal = self._columns["terminal"][first : first + written] if written else torch.zeros(0, dtype=torch.bool)
+        numbers = (~terminal).nonzero().squeeze(1)
+        if len(numbers) < num_transitions:
+            raise UserError(f"environment {lane} has {len(numbers)} transitions in the replay, not {num_transitions}")
+        return min(int(numbers[num_transitions - 1]) + 2, written) if num_transitions else 0
+
+    def slot(self, lane: Tensor, number: Tensor) -> Tensor:
+        """Return the slot of each record, given int64 tensors of broadcastable shapes."""
+        return lane * self.layout.lane_slots + number % self.layout.lane_slots
+
+    def reserve(self, lanes: Tensor) -> Tensor:
+        """Advance the rings of ``lanes`` (int64 [M], each at most once) and return the slots [M] to be filled."""
+        self._prepare_writing()
+        slots = self.slot(lanes, self.written[lanes])
+        self._advance(lanes, 1)
+        return slots
+
+    def _advance(self, lanes: Tensor, num_records: int) -> None:
+        """Count records that are about to be stored, once the files have room for them."""
+        written = self.written.clone()
+        written[lanes] += num_records
+        if not self.in_ram:
+            files = self._require_files()
+            if bool((written > self._claimed).any()):
+                end = written + _CLAIM_AHEAD
+                first = torch.maximum(self._claimed, end - self.layout.lane_slots)
+                files.claim_disk(list(self._spans(first, end)))
+                self._claimed = end
+            files.raise_high_water(written)
+        self.written.copy_(written)
+
+    def append(self, lane: int, records: TensorDictBase) -> None:
+        """Store ``records`` ([T], at most a whole ring) behind the newest of a lane."""
+        self._prepare_writing()
+        first = int(self.written[lane])
+        self._advance(torch.tensor([lane]), len(records))
+        self.set(self.slot(torch.tensor(lane), torch.arange(first, first + len(records))), records)
+
+    def set(self, cursor: Any, data: TensorDictBase, *, set_cursor: bool = True) -> None:
+        """Store records ``data`` ([M]) in the slots ``cursor`` (int64 [M], from :meth:`reserve`)."""
+        for name, column in self._columns.items():
+            column.index_copy_(0, cursor, data.get(name).to(column.device, column.dtype))
+
+    def get(self, index: Any) -> TensorDict:
+        """Return windows, for :class:`FrameWindows`, or the raw records in these slots, for any other index."""
+        if isinstance(index, FrameWindows):
+            return self.read(index, reuse=len(index.steps) == self.buffered_batch)
+        records = {name: column[index] for name, column in self._columns.items()}
+        return TensorDict(records, batch_size=records["step"].shape)
+
+    def read(self, windows: FrameWindows, *, reuse: bool) -> TensorDict:
+        """Gather a batch of windows.
+
+        Args:
+            windows: Which slots to read.
+            reuse: Read the observations into a buffer that is written again by the second next call with ``reuse``.
+                Fresh tensors of this size would cost more in page faults than the reading itself.
+
+        Returns:
+            Observation and next observation [B, N*channels, ...] under their key, e.g. ``pixels``, ``action`` float32
+            [B, action_dim] of the first transition, and ``reward`` and ``discount`` float32 [B, n] of all of them.
+        """
+        batch, n_step = windows.steps.shape
+        out, next_out = self._take_buffers(windows) if reuse else self._new_buffers(windows, pin=False)
+        steps = windows.steps.reshape(-1)
+        columns, key = self._columns, self.layout.observation
+        return TensorDict(
+            {
+                key: self._stack(windows.frames, out),
+                "action": columns["action"].index_select(0, windows.steps[:, 0]),
+                "reward": columns["reward"].index_select(0, steps).view(batch, n_step),
+                "discount": columns["discount"].index_select(0, steps).view(batch, n_step),
+                "next": TensorDict({key: self._stack(windows.next_frames, next_out)}, batch_size=[batch]),
+            },
+            batch_size=[batch],
+        )
+
+    def flush(self) -> int:
+        """Bring everything written so far to the disk; without files do nothing.
+
+        Returns:
+            The number of records written since the last flush (in memory mode: copied to the files).
+        """
+        if self.files is None or torch.equal(self.written, self._flushed):
+            return 0
+        first = torch.maximum(self._flushed, self.written - self.layout.lane_slots)
+        if self.in_ram:
+            disk = self._claim_files()
+            spans = list(self._spans(first, self.written))
+            self.files.claim_disk(spans)
+            self.files.raise_high_water(self.written)
+            for span in spans:
+                for name, column in self._columns.items():
+                    disk[name][span].copy_(column[span])
+        self.files.sync()
+        self._flushed = self.written.clone()
+        return int((self.written - first).sum())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the cursors and the identity of the files, after flushing what is not on disk yet."""
+        self.flush()
+        return {
+            "layout": self.layout.describe(),
+            "run": self._run,
+            "session": self._session,
+            "written": self.written.clone(),
+            "start": self._start.clone(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Open the files again and go back to the checkpoint.
+
+        Raises:
+            UserError: If there is no folder, or it does not hold what the checkpoint needs.
+        """
+        if self.files is None:
+            raise UserError(
+                "The replay was kept in memory only (no folder), so this checkpoint cannot be resumed with its replay. "
+                "Give the replay a folder before starting a run that is to be resumed."
+            )
+        self.layout.require_equal(state_dict["layout"], "checkpoint")
+        written, start = state_dict["written"].clone(), state_dict["start"].clone()
+        oldest = torch.maximum(start, written - self.layout.lane_length)
+        records = self.files.open(state_dict["run"], state_dict["session"], written, oldest)
+        self.written, self._start, self._flushed, self._claimed = written, start, written.clone(), written.clone()
+        self._run, self._session = state_dict["run"], state_dict["session"]
+        self._columns, self._fork = {}, None
+        if records is None:
+            return
+        self._fork = written.clone()
+        disk = self._columns = _plain(records)
+        if self.in_ram:
+            self._columns = _plain(self.layout.allocate())
+            for span in self._spans(self.oldest, written):
+                for name, column in self._columns.items():
+                    column[span].copy_(disk[name][span])
+
+    def contains(self, item: Any) -> bool:
+        """Return whether slot ``item`` holds a live record."""
+        return any(span.start <= int(item) < span.stop for span in self._spans(self.oldest, self.written))
+
+    def __len__(self) -> int:
+        """Return the number of live records over all lanes."""
+        return int((self.written - self.oldest).sum())
+
+    def __repr__(self) -> str:
+        """Return the layout and the number of live records, without reading any."""
+        return f"{type(self).__name__}({self.layout}, in_ram={self.in_ram}, live={len(self)})"
+
+    def _empty(self) -> None:
+        self._start = self.written.clone()
+
+    def _prepare_writing(self) -> None:
+        if not self.in_ram:
+            disk = self._claim_files()
+            self._columns = self._columns or disk
+        elif not self._columns:
+            self._columns = _plain(self.layout.allocate())
+
+    def _claim_files(self) -> dict[str, Tensor]:
+        """Create the files, or take over those of the resumed run, before the first change; return their columns."""
+        files = self._require_files()
+        if files.records is None:
+            files.create(self._run)
+        elif self._fork is not None:
+            files.fork(self._fork)
+        elif not self.in_ram:
+            return self._columns  # every later write: skip building the dictionary
+        self._fork, self._session = None, files.session
+        assert files.records is not None
+        return _plain(files.records)
+
+    def _require_files(self) -> RecordFiles:
+        assert self.files is not None, "memory-mapped storage without files"
+        return self.files
+
+    def _spans(self, first: Tensor, end: Tensor) -> Iterator[slice]:
+        """Yield the slots of the numbers ``first <= number < end`` of every lane, as slices."""
+        size = self.layout.lane_slots
+        for lane, (low, high) in enumerate(zip(first.tolist(), end.tolist(), strict=True)):
+            base, begin, count = lane * size, low % size, high - low
+            head = min(count, size - begin)
+            if head:
+                yield slice(base + begin, base + begin + head)
+            if count > head:
+                yield slice(base, base + count - head)
+
+    def _stack(self, slots: Tensor, out: Tensor) -> Tensor:
+        """Read the frames in ``slots`` [B, N] into ``out`` and return them as [B, N*channels, ...]."""
+        channels, *rest = self.layout.frame_shape
+        frames = self._columns[self.layout.observation].view(self.layout.slots, -1)
+        torch.index_select(frames, 0, slots.reshape(-1), out=out)
+        return out.view(len(slots), slots.shape[1] * channels, *rest)
+
+    def _take_buffers(self, windows: FrameWindows) -> tuple[Tensor, Tensor]:
+        if not self._buffers:
+            # Two pairs, so that a batch survives one further sample(); FrameReplay waits for copies to a GPU.
+            self._buffers = [self._new_buffers(windows, pin=torch.cuda.is_available()) for _ in range(2)]
+        self._buffers.reverse()
+        return self._buffers[0]
+
+    def _new_buffers(self, windows: FrameWindows, *, pin: bool) -> tuple[Tensor, Tensor]:
+        rows, row_size = windows.frames.numel(), math.prod(self.layout.frame_shape)
+        new = [torch.empty(rows, row_size, dtype=self.layout.dtype, pin_memory=pin) for _ in range(2)]
+        return new[0], new[1]
+
+
+def _plain(records: TensorDictBase) -> dict[str, Tensor]:
+    """Return the columns as plain tensors: the memory-mapped subclass pays a dispatch on every operation."""
+    return {str(name): column.as_subclass(Tensor) for name, column in records.items()}

@@ -1,0 +1,184 @@
+"""Arms of an experiment: runs that differ in the seed alone, and their curves brought together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from plasticity_rl.errors import UserError
+from plasticity_rl.results.runs import Curve, Event, Run
+from plasticity_rl.results.statistics import FEW_SEEDS, Floats, interval, iqm, iqm_of
+
+NOT_PART_OF_AN_ARM = ("data.seed", "data.replay_dir", "data.storage", "data.max_frames", "model.seed")
+"""Options in which the runs of one arm may differ: seeds, where the replay lies, how long the run is."""
+
+
+@dataclass
+class Arm:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        task: Name of the task.
+        label: What sets it apart from the other arms of the task.
+        runs: Its runs, by seed.
+    """
+
+    task: str
+    label: str
+    runs: list[Run] = field(default_factory=list)
+
+    def events(self) -> list[Event]:
+        """Return the events of all runs, one for each frame and name."""
+        first: dict[tuple[int, str], Event] = {}
+        for event in (event for run in self.runs for event in run.events):
+            first.setdefault((event.frame, event.name), event)
+        return sorted(first.values(), key=lambda event: (event.frame, event.name))
+
+
+def arms_of(runs: Sequence[Run]) -> list[Arm]:
+    """Group runs by task, interventions, and every other option of agent and data but the seed.
+
+    The label of an arm names its interventions, with arguments only where arms of the task share the names, and
+    options only where they differ.
+
+    Raises:
+        UserError: When an arm holds the same seed twice: a run cannot count double.
+    """
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.task, repr(sorted(_settings(run).items()))), []).append(run)
+    arms = []
+    for (task, _), members in groups.items():
+        members.sort(key=lambda run: run.seed)
+        for one, two in zip(members, members[1:], strict=False):
+            if one.seed == two.seed:
+                raise UserError(
+                    f"{one.folder} and {two.folder} are one experiment with the same seed {one.seed}; leave one out"
+                )
+        others = [other[0] for (name, _), other in groups.items() if name == task and other is not members]
+        arms.append(Arm(task, _label(members[0], others), members))
+    return arms
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Everything an arm is defined by, flat: options by dotted key, interventions with their arguments."""
+    options = {group: run.config.get(group) or {} for group in ("data", "model")}
+    flat = {key: value for key, value in flatten(options, ".").items() if key not in NOT_PART_OF_AN_ARM}
+    interventions = sorted(repr(entry) for entry in run.interventions)
+    return {**flat, "interventions": interventions}
+
+
+def flatten(tree: Mapping[str, Any], separator: str, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested dicts by joined key."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, separator, name + separator) if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def _label(run: Run, others: Sequence[Run]) -> str:
+    """Name a run among others of its task, in as few words as tell it apart."""
+    ours = _settings(run)
+    words = " + ".join(name for name, _ in run.interventions) or "no intervention"
+    names = sorted(name for name, _ in run.interventions)
+    twins = [other for other in others if sorted(name for name, _ in other.interventions) == names]
+    if any(_settings(other)["interventions"] != ours["interventions"] for other in twins):
+        words = " + ".join(_with_arguments(name, own, twins) for name, own in run.interventions) or words
+    theirs = [_settings(other) for other in others]
+    differing = {
+        key: value
+        for key, value in ours.items()
+        if key != "interventions" and any(other.get(key) != value for other in theirs)
+    }
+    options = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in differing.items())
+    return f"{words} ({options})" if options else words
+
+
+def _with_arguments(name: str, own: Mapping[str, Any], others: Sequence[Run]) -> str:
+    """Name an intervention with those arguments that other runs give it another value of."""
+    theirs = [arguments for other in others for other_name, arguments in other.interventions if other_name == name]
+    shown = [f"{key}={_short(value)}" for key, value in own.items() if any(a.get(key) != value for a in theirs)]
+    return f"{name}({', '.join(shown)})" if shown else name
+
+
+def _short(value: Any) -> str:
+    return f"[{', '.join(map(_short, value))}]" if isinstance(value, (list, tuple)) else str(value)
+
+
+# ---- seeds together --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Band:
+    """A curve of several runs.
+
+    Attributes:
+        frames: float64 ``(points,)``, the common grid.
+        iqm: Interquartile mean over runs, ``(points,)``.
+        low: Lower end of the 95 % interval, ``(points,)``; NaN where there is none, as for a single run.
+        high: Upper end.
+        num_runs: Runs that have the curve; over several tasks those of the task with the fewest.
+        rows: The runs themselves on the grid, ``(runs, points)``; drawn in place of a band of few seeds.
+    """
+
+    frames: Floats
+    iqm: Floats
+    low: Floats
+    high: Floats
+    num_runs: int
+    rows: Floats
+
+    @property
+    def is_drawn_as_band(self) -> bool:
+        """Whether there are seeds enough for a band."""
+        return self.num_runs >= FEW_SEEDS
+
+
+def aggregate(curves: Sequence[Curve], *, max_points: int = 100) -> Band | None:
+    """Bring the curves of several runs onto one grid, and reduce them to IQM and its interval at every point.
+
+    The grid spans the frames that all runs have. A curve with more than ``max_points`` points there is first averaged
+    in as many bins of equal width; then it is interpolated linearly on the grid.
+
+    Args:
+        curves: Same tag, one for each run; empty ones do not count.
+        max_points: Most points of the result, at least 2.
+
+    Returns:
+        The band, or None when no curve has a point or they have no frames in common.
+    """
+    curves = [curve for curve in curves if len(curve.frames)]
+    if not curves:
+        return None
+    first, last = max(curve.frames[0] for curve in curves), min(curve.frames[-1] for curve in curves)
+    if first > last:
+        return None
+    frames = np.unique(np.concatenate([curve.frames for curve in curves]))
+    grid = frames[(frames >= first) & (frames <= last)].astype(np.float64)
+    if len(grid) > max_points:
+        edges = np.linspace(first, last, max_points + 1)
+        grid = (edges[:-1] + edges[1:]) / 2
+        curves = [in_bins(curve, edges) for curve in curves]
+    rows = np.stack([np.interp(grid, curve.frames, curve.values) for curve in curves])
+    low, high = interval(iqm_of, [rows.T])
+    return Band(grid, iqm(rows), low, high, len(curves), rows)
+
+
+def in_bins(curve: Curve, edges: Floats) -> Curve:
+    """Replace the points between each two ``edges`` by their mean, at their mean frame; bins without points vanish.
+
+    A curve with no more points than bins stays as it is.
+    """
+    inside = (curve.frames >= edges[0]) & (curve.frames <= edges[-1])
+    if np.count_nonzero(inside) < len(edges):
+        return curve
+    frames, values = curve.frames[inside], curve.values[inside]
+    index = np.clip(np.searchsorted(edges, frames, side="right") - 1, 0, len(edges) - 2)
+    counts = np.bincount(index, minlength=len(edges) - 1)
+    filled = counts > 0
+    means = [np.bincount(index, weights, len(edges) - 1)[filled] / counts[filled] for weights in (frames, values)]
+    return Curve(means[0], means[1])

@@ -1,0 +1,170 @@
+"""Read run folders back: configuration, curves and intervention events.
+
+Everything comes from ``config.yaml`` and the TensorBoard event files, so it works on a run that is still going on, was
+killed, or was copied from another machine.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+from plasticity_rl.errors import UserError
+from plasticity_rl.former_names import todays_name
+from plasticity_rl.results.statistics import Floats
+
+EVENT_PREFIX = "intervention/"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A scalar over env frames, in order, one value a frame.
+
+    Attributes:
+        frames: ``(points,)``, whole numbers unless the points were averaged.
+        values: float64 ``(points,)``.
+    """
+
+    frames: NDArray[Any]
+    values: Floats
+
+
+@dataclass(frozen=True)
+class Event:
+    """An intervention acted.
+
+    Attributes:
+        frame: Env frame.
+        name: Intervention in snake case, e.g. ``reset``.
+        text: What it did.
+    """
+
+    frame: int
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as data; curves are read from the event files when they are first asked for.
+
+    Attributes:
+        folder: The run folder.
+        config: What ``config.yaml`` holds.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return str(self.config["data"]["task"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return int(self.config["seed_everything"])
+
+    @property
+    def interventions(self) -> list[tuple[str, dict[str, Any]]]:
+        """Class name and arguments of every intervention, in the order of the config; probes are left out."""
+        entries = self.config.get("trainer", {}).get("callbacks") or []
+        entries = entries if isinstance(entries, list) else [entries]
+        return [
+            (entry["class_path"].rpartition(".")[2], dict(entry.get("init_args") or {}))
+            for entry in entries
+            if not _only_watches(entry["class_path"])
+        ]
+
+    @cached_property
+    def _accumulator(self) -> EventAccumulator:
+        sizes = {"scalars": 0, "tensors": 0, "images": 1, "histograms": 1, "compressedHistograms": 1, "audio": 1}
+        return EventAccumulator(str(self.folder), size_guidance=sizes).Reload()
+
+    @cached_property
+    def curves(self) -> dict[str, Curve]:
+        """Every scalar by tag."""
+        tags = self._accumulator.Tags()["scalars"]
+        return {tag: as_curve((point.step, point.value) for point in self._accumulator.Scalars(tag)) for tag in tags}
+
+    @cached_property
+    def events(self) -> list[Event]:
+        """Every event of an intervention, by frame."""
+        found = []
+        suffix = "/text_summary"
+        for tag in self._accumulator.Tags()["tensors"]:
+            if tag.startswith(EVENT_PREFIX) and tag.endswith(suffix):
+                name = tag.removeprefix(EVENT_PREFIX).removesuffix(suffix)
+                for point in self._accumulator.Tensors(tag):
+                    text = tensor_util.make_ndarray(point.tensor_proto).item().decode()
+                    found.append(Event(point.step, name, text))
+        return sorted(set(found), key=lambda event: (event.frame, event.name, event.text))
+
+
+def as_curve(points: Iterable[tuple[int, float]]) -> Curve:
+    """Return points in the order of writing as a curve.
+
+    A run that was killed has written points after its last checkpoint; the resumed run writes them again. So a point
+    that goes back in frames replaces all that were written at its frame or later.
+    """
+    frames: list[int] = []
+    values: list[float] = []
+    for frame, value in points:
+        while frames and frames[-1] >= frame:
+            frames.pop()
+            values.pop()
+        frames.append(frame)
+        values.append(value)
+    return Curve(np.array(frames, dtype=np.int64), np.array(values, dtype=np.float64))
+
+
+def read_run(folder: str | Path) -> Run:
+    """Open a run folder.
+
+    Raises:
+        UserError: When it is not the folder of a run, or nothing was logged there.
+    """
+    folder = Path(folder)
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a run folder: it holds no config.yaml (a run made by `fit` does)")
+    try:
+        config = yaml.safe_load(path.read_text())
+        run = Run(folder, config)
+        assert run.task
+        assert run.seed >= 0
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"{path} is not the configuration of a run of plasticity_rl") from error
+    if not any(folder.glob("events.out.tfevents.*")):
+        raise UserError(f"{folder} holds no TensorBoard events; was the run started with another --trainer.logger?")
+    return run
+
+
+def _only_watches(class_path: str) -> bool:
+    """Whether a callback is none that could change learning: a probe, or a callback of Lightning or of our own core.
+
+    What cannot be imported here counts as an intervention: rather two arms than two experiments in one curve.
+    """
+    from plasticity_rl.callback.bases import Intervention, Probe, RLCallback
+
+    module, _, name = todays_name(class_path).rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    if issubclass(cls, RLCallback):
+        return issubclass(cls, Probe) or (
+            not issubclass(cls, Intervention) and cls.__module__.startswith("plasticity_rl.")
+        )
+    return module.startswith("lightning.")

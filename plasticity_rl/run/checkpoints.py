@@ -1,0 +1,125 @@
+"""When checkpoints are written: at the start, after every evaluation, at best returns, and when asked to stop."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
+
+from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.run.stop_signals import StopRun, StopSignals
+
+AFTER_EVALUATION: dict[str, Any] = {
+    "auto_insert_metric_name": False,
+    "every_n_epochs": 1,  # an epoch ends with an evaluation
+    "save_on_train_epoch_end": True,
+    "enable_version_counter": False,
+}
+INSIDE_FIRST_EPISODE = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+"""Lightning's progress of an evaluation whose first episode is being played: it resumes with that episode."""
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps ``last.ckpt``, the newest state, from frame 0 on: a run killed at any moment can go on.
+
+    A callback of its own, because ``save_last`` of a checkpoint with a monitor follows new bests only, and because
+    Lightning skips a save while no optimizer has stepped, as in the seed phase. Asked to stop (Ctrl-C, SIGTERM, a
+    requeue by SLURM), it also saves between two env steps, or between two episodes of an evaluation, which the resumed
+    run then plays again from its first episode.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(filename="last", **AFTER_EVALUATION)
+        self._signals = StopSignals()
+        self._stops_in_evaluation = False
+
+    @property
+    def path(self) -> Path:
+        """Where it saves."""
+        assert self.dirpath is not None
+        return Path(self.dirpath) / "last.ckpt"
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the untrained agent of a new run, and listen to signals from now on."""
+        super().on_train_start(trainer, pl_module)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if as_agent(pl_module).env_frames == 0:
+            self._save(trainer)
+        self._signals.install(trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Stop here if asked to, unless an evaluation follows: Lightning would leave it out when resuming."""
+        if not trainer.is_last_batch and not trainer.should_stop:
+            self._stop_if_asked(trainer)
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Stop before the next episode if asked to."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._stops_in_evaluation = True
+            try:
+                self._stop_if_asked(trainer)
+            finally:
+                self._stops_in_evaluation = False
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save after the evaluation, in the seed phase too."""
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._save(trainer)
+            self._stop_if_asked(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note that the evaluation which is being stopped has to be played again."""
+        if self._stops_in_evaluation:
+            progress = {"total": INSIDE_FIRST_EPISODE, "current": INSIDE_FIRST_EPISODE, "is_last_batch": False}
+            checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = progress
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the signals back."""
+        self._signals.restore()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._signals.restore()
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        self.best_model_path = str(self.path)  # what Lightning calls the file of a checkpoint without a monitor
+        trainer.save_checkpoint(self.path)
+
+    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        signum = self._signals.agreed(trainer)
+        if not signum:
+            return
+        self._save(trainer)
+        self._signals.requeue(signum)
+        _say(f"Stopped by {signal.Signals(signum).name} {where_it_stands(trainer)}")
+        raise StopRun(signum)
+
+
+def where_it_stands(trainer: pl.Trainer) -> str:
+    """Say at which frame a run is and how it can go on, for the one line that a run leaves when it ends early."""
+    frames = as_agent(trainer.lightning_module).env_frames
+    paths = [c.path for c in trainer.callbacks if isinstance(c, LastCheckpoint) and c.dirpath]  # type: ignore[attr-defined]
+    last = [path for path in paths if path.is_file()]
+    return f"at env frame {frames}; " + (
+        f"the last checkpoint is {last[0]}: go on with --ckpt_path last" if last else "there is no checkpoint"
+    )
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the checkpoint of the highest evaluation return, named after its env frame."""
+
+    def __init__(self) -> None:
+        super().__init__(filename="best_{env_frames:.0f}_frames", monitor="eval/return", mode="max", **AFTER_EVALUATION)

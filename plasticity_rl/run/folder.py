@@ -1,0 +1,210 @@
+"""What a run leaves behind: versions and git revision, and a summary at the end. Never overwrites another run."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import IO
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
+
+from plasticity_rl.callback.bases import as_agent, in_order
+from plasticity_rl.checkpoint_files import versions
+from plasticity_rl.errors import UserError
+from plasticity_rl.run.callback_checks import idle_schedules
+
+
+def refuse_unwritable(folder: Path, what: str, option: str) -> None:
+    """Raise UserError when nothing can be written at ``folder``, which need not exist and is not made.
+
+    Args:
+        folder: Where something is to be written.
+        what: What it is, for the message.
+        option: Option that names another.
+    """
+    here = folder.absolute()
+    try:
+        with tempfile.TemporaryFile(dir=next(path for path in (here, *here.parents) if path.exists())):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{what} {folder} cannot be written ({error.strerror}): choose another with {option}"
+        ) from error
+
+
+def refuse_other_run(run_dir: Path, *, resuming: bool) -> None:
+    """Raise UserError when ``run_dir`` cannot be written, or holds a run that this one would overwrite."""
+    refuse_unwritable(run_dir, "the run folder", "--trainer.default_root_dir")
+    if not resuming and any((run_dir / name).exists() for name in ("checkpoints", "replay", "starts.yaml")):
+        raise already_holds_a_run(run_dir)
+
+
+def already_holds_a_run(run_dir: Path) -> UserError:
+    """Return what is said about a run folder that a new run may not have."""
+    return UserError(
+        f"the run folder {run_dir} already holds a run: continue it with --ckpt_path last, "
+        "or choose another with --trainer.default_root_dir"
+    )
+
+
+def requeued_checkpoint(run_dir: Path) -> str | None:
+    """Return the newest checkpoint of a run that SLURM has requeued and starts again with the same command, or None.
+
+    Lightning by itself would take ``hpc_ckpt_<n>.ckpt``, also when the run got further afterwards.
+    """
+    requeued = list(run_dir.glob("hpc_ckpt_*.ckpt"))
+    if not requeued or not SLURMEnvironment.detect():
+        return None
+    saved = [*requeued, *run_dir.glob("checkpoints/last.ckpt")]
+    return str(max(saved, key=lambda path: path.stat().st_mtime_ns))
+
+
+def git_revision(folder: Path) -> str:
+    """Return the commit of the checkout that ``folder`` lies in, with ``+changes`` if files differ; or ``unknown``."""
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return git("rev-parse", "HEAD").strip() + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def describe_start(env_frames: int) -> dict[str, object]:
+    """Return what is needed to repeat this start: command, versions, git revision, machine."""
+    return {
+        "started": _now(),
+        "at_env_frames": env_frames,
+        "command": " ".join(sys.argv),
+        "git_revision": git_revision(Path(__file__).parent),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "mujoco_gl": os.environ.get("MUJOCO_GL", ""),
+        "versions": dict(versions()),
+    }
+
+
+def claim(starts: Path) -> IO[str]:
+    """Open the list of a run's starts to append to it, and lock it: a folder belongs to one process at a time.
+
+    The system gives the lock back when the file is closed or the process ends, however that happens.
+
+    Raises:
+        UserError: When another process holds it.
+    """
+    file = starts.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UserError(
+            f"another process is training in the run folder {starts.parent}: stop it first, "
+            "or choose another folder with --trainer.default_root_dir"
+        ) from error
+    except OSError:  # a network file system without locks
+        pass
+    return file
+
+
+class RunFolder(pl.Callback):
+    """Appends every start of a run to ``starts.yaml``, and prints where to look, and a summary at the end."""
+
+    _started = False
+    _claimed: IO[str] | None = None
+
+    @rank_zero_only
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a folder in which another process is training, before anything in it is touched."""
+        starts = Path(trainer.default_root_dir) / "starts.yaml"
+        if stage == "fit" and starts.exists() and os.access(starts, os.W_OK):
+            self._claimed = claim(starts)
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a folder that holds another run."""
+        refuse_other_run(Path(trainer.default_root_dir), resuming=trainer.ckpt_path is not None)
+
+    @rank_zero_only
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note this start, once nobody has refused it."""
+        run_dir = Path(trainer.default_root_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        resumed = self._claimed is not None
+        self._claimed = self._claimed or claim(run_dir / "starts.yaml")
+        if not resumed and self._claimed.tell() > 0:  # another run came and went since on_fit_start
+            raise already_holds_a_run(run_dir)
+        self._claimed.write(OmegaConf.to_yaml(OmegaConf.create([describe_start(as_agent(pl_module).env_frames)])))
+        self._claimed.flush()
+        self._started = True
+        callbacks, agent = trainer.callbacks, as_agent(pl_module)  # type: ignore[attr-defined]
+        for note in [*idle_schedules(callbacks, agent), *(n for c in in_order(callbacks) for n in c.notes(agent))]:
+            print(f"warning: {note}", file=sys.stderr)
+        _print_where_to_look(trainer)
+        data = as_agent(pl_module).data
+        where = "memory, and as much on disk" if data.storage == "ram" else "disk"
+        print(f"Replay:      {data.replay_size_bytes / 1e9:.2f} GB{data.times_ranks} of {where} once it is full")
+
+    @rank_zero_only
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Keep the traceback of a run that failed: the command line prints a single line."""
+        self._release()
+        run_dir = Path(trainer.default_root_dir)
+        if isinstance(exception, Exception) and not isinstance(exception, UserError) and self._started:
+            with contextlib.suppress(OSError):  # a full disk may be what failed
+                (run_dir / "error.txt").write_text("".join(traceback.format_exception(exception)))
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let others have the folder."""
+        self._release()
+
+    def _release(self) -> None:
+        if self._claimed is not None:
+            self._claimed.close()
+            self._claimed = None
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note how far the run came; print return before and after, the folder, and how to look at it."""
+        agent = as_agent(pl_module)
+        end = {"env_frames": agent.env_frames, "num_updates": agent.num_updates, "finished": _now()}
+        (Path(trainer.default_root_dir) / "finished.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(end)))
+        print()
+        if agent.eval_returns:
+            (first_frame, first), (last_frame, last) = agent.eval_returns[0], agent.eval_returns[-1]
+            print(f"Return before training: {first:8.1f}  (frame {first_frame:,})")
+            print(f"Return after training:  {last:8.1f}  (frame {last_frame:,})")
+        _print_where_to_look(trainer)
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the result of ``validate``."""
+        if trainer.state.fn != TrainerFn.VALIDATING:
+            return
+        agent = as_agent(pl_module)
+        (frame, mean), std = agent.eval_returns[-1], float(agent.latest["eval/return_std"])
+        print(f"Return: {mean:.3f} +- {std:.3f} over {agent.data.num_eval_episodes} episodes  (frame {frame:,})")
+
+
+def _print_where_to_look(trainer: pl.Trainer) -> None:
+    print(f"Run folder:  {trainer.default_root_dir}")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            print(f"TensorBoard: tensorboard --logdir {Path(logger.log_dir)}", flush=True)

@@ -1,0 +1,111 @@
+"""What TensorBoard shows beside curves: the layout of its charts, the hyperparameters, the zeros between events."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch.utils.tensorboard.summary import hparams
+
+from plasticity_rl import scalars
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.bases import RLCallback, ScheduledIntervention, as_agent
+from plasticity_rl.callback.charts import layout, summary
+from plasticity_rl.run.description import first_columns, hyperparameters
+
+
+class RunMonitor(RLCallback):
+    """Part of every run; other loggers than TensorBoard's get hyperparameters and zeros too.
+
+    Hyperparameters are written at the start, their metrics after every evaluation, at the end and on an error: a run
+    that was killed keeps those of its last evaluation. TensorBoard takes the columns of its table from the first run
+    that it finds, and shows those first that tell runs apart (``first_columns``).
+
+    Mutates: nothing.
+    Logs: ``hparam/best_return``, ``hparam/last_return`` (evaluations) and ``hparam/fau_<module>`` (the last value);
+        ``intervention/<name>`` = 0 where a scheduled intervention, or one that has acted before, does not act.
+    """
+
+    def __init__(self) -> None:
+        self._written_at = -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the layout and the hyperparameters; of a resumed run again, its events lie in a file of their own."""
+        agent = as_agent(pl_module)
+        self._written_at = agent.env_frames if agent.eval_returns else -1
+        if not trainer.is_global_zero:
+            return
+        chosen = hyperparameters(agent, trainer.callbacks)  # type: ignore[attr-defined]
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars(summary(layout(trainer.callbacks)))  # type: ignore[attr-defined]
+                experiment, start, _ = hparams(chosen, dict.fromkeys(_metric_names(agent), 0.0))
+                show_first(experiment, first_columns(trainer.callbacks))  # type: ignore[attr-defined]
+                writer = logger.experiment._get_file_writer()
+                writer.add_summary(experiment, agent.env_frames)
+                writer.add_summary(start, agent.env_frames)
+            else:
+                logger.log_hyperparams(chosen)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Every ``trainer.log_every_n_steps`` env steps, write 0 for every event that does not happen now."""
+        agent = as_agent(pl_module)
+        tick = agent.data.env_steps_per_tick
+        interval = max(trainer.log_every_n_steps, 1) * tick  # type: ignore[attr-defined]
+        if agent.env_steps // interval == (agent.env_steps - tick) // interval:
+            return
+        scheduled = [c.name for c in trainer.callbacks if isinstance(c, ScheduledIntervention)]  # type: ignore[attr-defined]
+        names = dict.fromkeys([*scheduled, *agent.last_events])
+        quiet = [name for name in names if agent.last_events.get(name) != agent.env_frames]
+        scalars.log_scalars(trainer.loggers, {f"intervention/{name}": 0.0 for name in quiet}, agent.env_frames)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the metrics, and bring everything logged so far to the disk: a checkpoint follows."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._write_metrics(trainer.loggers, as_agent(pl_module))
+            for logger in trainer.loggers:
+                logger.save()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the last metrics, and that the run has come to its end."""
+        self._write_metrics(trainer.loggers, as_agent(pl_module))
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                *_, end = hparams({}, {})
+                logger.experiment._get_file_writer().add_summary(end, as_agent(pl_module).env_frames)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Write the metrics of a run that failed or was interrupted while it trained."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._write_metrics(trainer.loggers, as_agent(pl_module))
+
+    def _write_metrics(self, loggers: list[Logger], agent: RLModule) -> None:
+        if agent.env_frames == self._written_at or not agent.eval_returns:
+            return
+        self._written_at = agent.env_frames
+        returns = [value for _, value in agent.eval_returns if not math.isnan(value)]
+        values = {
+            "hparam/best_return": max(returns, default=math.nan),
+            "hparam/last_return": agent.eval_returns[-1][1],
+            **{f"hparam/fau_{name}": agent.latest.get(f"fau/{name}") for name in agent.module_names},
+        }
+        scalars.log_scalars(loggers, {tag: v for tag, v in values.items() if v is not None}, agent.env_frames)
+
+
+def show_first(experiment: Summary, names: Sequence[str]) -> None:
+    """Mark hyperparameters as those that differ between runs: TensorBoard sorts them first, and shows the first few."""
+    metadata = experiment.value[0].metadata.plugin_data
+    data = HParamsPluginData.FromString(metadata.content)
+    for info in data.experiment.hparam_infos:
+        info.differs = info.name in names
+    metadata.content = data.SerializeToString()
+
+
+def _metric_names(agent: RLModule) -> list[str]:
+    return ["hparam/best_return", "hparam/last_return", *(f"hparam/fau_{name}" for name in agent.module_names)]

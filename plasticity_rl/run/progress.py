@@ -1,0 +1,78 @@
+"""A progress bar over env frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks.progress import ProgressBar
+from tqdm import tqdm
+
+from plasticity_rl.callback.bases import as_agent
+
+
+class FrameProgressBar(ProgressBar):
+    """Shows env frames, frames per second, time left, updates and their rate, last evaluation, last FAU of the critic.
+
+    Args:
+        refresh_seconds: Least time between two redraws.
+    """
+
+    def __init__(self, refresh_seconds: float = 0.5) -> None:
+        super().__init__()
+        self.refresh_seconds = refresh_seconds
+        self._bar: tqdm | None = None
+        self._enabled = True
+
+    def disable(self) -> None:
+        """Called by Lightning on ranks other than 0."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show the bar."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar at the current frame."""
+        agent = as_agent(pl_module)
+        self._bar = tqdm(
+            total=agent.data.max_frames,
+            initial=agent.env_frames,
+            desc=agent.data.task,
+            unit="frame",
+            unit_scale=True,
+            dynamic_ncols=True,
+            mininterval=self.refresh_seconds,
+            disable=not self._enabled,
+        )
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Advance by the frames of one tick."""
+        agent, bar = as_agent(pl_module), self._bar
+        if bar is not None and bar.update(agent.data.frames_per_tick):
+            bar.set_postfix(self._postfix(trainer, pl_module), refresh=False)
+
+    def _postfix(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
+        agent = as_agent(pl_module)
+        shown = {"updates": f"{agent.num_updates:,}"}
+        if "speed/updates_per_second" in agent.latest:
+            shown["updates/s"] = f"{agent.latest['speed/updates_per_second']:.3g}"
+        if agent.eval_returns:
+            shown["return"] = f"{agent.eval_returns[-1][1]:.0f}"
+        if "fau/critic" in agent.latest:
+            shown["critic FAU"] = f"{agent.latest['fau/critic']:.2f}"
+        return shown
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that the error stands on a line of its own."""
+        self.on_train_end(trainer, pl_module)
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print above the bar."""
+        tqdm.write(" ".join(map(str, args)))

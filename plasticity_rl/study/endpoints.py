@@ -1,0 +1,105 @@
+"""Endpoints: which number of which curve a study compares its arms by, fixed in its file before anyone looks.
+
+The evaluation at the last frame is the noisiest number of a run; the area under the return curve uses all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plasticity_rl.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from plasticity_rl.results.runs import Curve
+
+RETURN = "eval/return"
+OF = {"area": "area under {}", "last_third": "{}, last third", "final": "{}, last tenth"}
+"""What is taken of a curve, and how it is called."""
+SHARES = {"last_third": 1 / 3, "final": 0.1}
+"""Of the frames of a run, whose points are averaged."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A number of a run.
+
+    Attributes:
+        tag: Name of the curve, as in TensorBoard.
+        of: ``area`` (mean over all frames), ``last_third`` or ``final`` (mean of the points in the last tenth).
+        at: Env frame at which the curve is read instead, between two points on the line through them.
+    """
+
+    tag: str
+    of: str = "area"
+    at: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in a report."""
+        return f"{self.tag} at frame {self.at:,}" if self.at is not None else OF[self.of].format(self.tag)
+
+    @property
+    def digits(self) -> int:
+        """Digits behind the point: returns go to 1000, shares to 1."""
+        return 1 if self.tag.endswith("return") else 3
+
+    def value(self, curve: Curve) -> float | None:
+        """Return the number, or None when the curve does not reach the frame."""
+        if self.at is not None:
+            inside = curve.frames[0] <= self.at <= curve.frames[-1]
+            return float(np.interp(self.at, curve.frames, curve.values)) if inside else None
+        return mean_value(curve) if self.of == "area" else last_value(curve, SHARES[self.of])
+
+
+FINAL_RETURN = Endpoint(RETURN, "final")
+AREA = Endpoint(RETURN)
+"""The primary endpoint of a study that names none."""
+
+
+def last_value(curve: Curve, share: float) -> float:
+    """Return the mean of the points in the last ``share`` of the frames, of which the last point is one."""
+    return float(curve.values[curve.frames >= (1 - share) * curve.frames[-1]].mean())
+
+
+def mean_value(curve: Curve) -> float:
+    """Return the area under a curve by trapezoids, over its frames; of one point, that point."""
+    widths = np.diff(curve.frames)
+    if not widths.sum():
+        return float(curve.values[-1])
+    return float((widths * (curve.values[1:] + curve.values[:-1]) / 2).sum() / widths.sum())
+
+
+def read_endpoint(content: Any, where: str, max_frames: int) -> Endpoint:
+    """Return the endpoint that an entry of a study file means.
+
+    Args:
+        content: ``{tag: eval/return, of: area}``, or ``{tag: fau/critic, at: FRAME}``.
+        where: Name of the entry, for errors.
+        max_frames: Env frames of the study.
+
+    Raises:
+        UserError: When it means none; one line that names the entry.
+    """
+    if not isinstance(content, Mapping) or not isinstance(content.get("tag"), str):
+        raise UserError(
+            f"{where}: {content!r} must name a curve, as in TensorBoard, and what of it: {{tag: {RETURN}, of: area}}"
+        )
+    for key in content:
+        if key not in ("tag", "of", "at"):
+            near = suggestion(str(key), ("tag", "of", "at"))
+            raise UserError(f"{where}: no entry {key!r}; an endpoint has tag, and of or at.{near}")
+    if "at" in content:
+        at = content["at"]
+        if "of" in content or not isinstance(at, int) or isinstance(at, bool) or not 0 <= at <= max_frames:
+            raise UserError(
+                f"{where}: at={at!r} must be a whole number of env frames up to max_frames={max_frames}, without of"
+            )
+        return Endpoint(content["tag"], at=at)
+    of = content.get("of", "area")
+    if not isinstance(of, str) or of not in OF:
+        raise UserError(f"{where}: of={of!r} must be one of {', '.join(OF)}.{suggestion(str(of), OF)}")
+    return Endpoint(content["tag"], of)

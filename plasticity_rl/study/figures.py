@@ -1,0 +1,183 @@
+"""Figures of a study: curves of all arms, aggregate scores with their intervals, and performance profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from plasticity_rl.results.arms import Band, aggregate
+from plasticity_rl.results.plots import STYLE, draw_line, look, show_frames
+from plasticity_rl.results.statistics import FEW_SEEDS, Floats, interval, iqm_of
+from plasticity_rl.study.endpoints import FINAL_RETURN, RETURN
+from plasticity_rl.study.report import Report, Section, title_of
+from plasticity_rl.study.scores import Score, table_of
+from plasticity_rl.study.statistics import Estimate, performance_profile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PANELS = 5
+"""Panels beside each other at most."""
+POINTS = 50
+"""Points of a line over several tasks, and thresholds of a profile."""
+RETURN_COLUMNS = ("IQM", "median", "mean", "optimality gap", "area under curve", "P(better)")
+DIFFERENCE = "difference"
+BAND: dict[str, Any] = {"alpha": 0.18, "linewidth": 0}
+
+
+def figures(report: Report) -> dict[str, tuple[Figure, str]]:
+    """Return name -> figure and what it shows."""
+    with mpl.rc_context(STYLE):
+        return {
+            "curves": (
+                draw_curves(report),
+                "Sample efficiency, fraction of active units of every module, and further curves of the study, against "
+                f"env frames: interquartile mean over seeds; from {FEW_SEEDS} seeds on with the band of its 95 % "
+                "intervals, below that with a thin line for every seed.",
+            ),
+            "scores": (
+                draw_scores(report),
+                "Aggregates of the final return, area under the curve, the probability that a run beats one of the "
+                "baseline, and the difference from the baseline in the primary endpoint over pairs of runs with the "
+                "same seed, with 95 % intervals where there are any.",
+            ),
+            "profiles": (
+                draw_profiles(report),
+                "Performance profiles: share of runs whose final return is above a threshold, and 95 % bands (score "
+                "intervals).",
+            ),
+        }
+
+
+def draw_curves(report: Report) -> Figure:
+    """Draw a block of panels for each task, and the return over all tasks where there are several."""
+    blocks = [(section, report.tags if len(section.tasks) == 1 else [RETURN]) for section in report.sections]
+    figure, grid = _grid(report, [len(panels) for _, panels in blocks])
+    for (section, panels), axes in zip(blocks, grid, strict=True):
+        for axis, tag in zip(axes, panels, strict=True):
+            for index, arm in enumerate(report.arms):
+                ours = [score for score in report.scores if score.arm == arm and score.run.task in section.tasks]
+                draw_line(axis, curve_of(ours, section.tasks, tag), look(index))
+            axis.xaxis.set_major_formatter(FuncFormatter(show_frames))
+            axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+            axis.set_xlabel("env frames")
+            axis.set_ylabel("return (IQM)" if tag == RETURN else tag.replace("fau/", "active units, "))
+            if tag == RETURN and axis.dataLim.y0 >= 0:
+                axis.set_ylim(bottom=0)
+        axes[0].set_title(section.title, loc="left", fontsize=9)
+    return figure
+
+
+def curve_of(scores: Sequence[Score], tasks: Sequence[str], tag: str) -> Band | None:
+    """Return one curve of the runs of an arm; over several tasks every task weighs the same.
+
+    Runs whose curve is missing or not finite are left out. Returns None when a task has no run.
+    """
+    found = [[(s.curve(tag)) for s in scores if s.run.task == task] for task in tasks]
+    curves = [[curve for curve in several if curve is not None] for several in found]
+    if not all(curves):
+        return None
+    if len(tasks) == 1:
+        return aggregate(curves[0])
+    every = [curve for several in curves for curve in several]
+    first, last = max(curve.frames[0] for curve in every), min(curve.frames[-1] for curve in every)
+    frames = np.linspace(first, last, POINTS)
+    rows = [np.stack([np.interp(frames, curve.frames, curve.values) for curve in several]) for several in curves]
+    by_point = [row.T for row in rows]
+    fewest = min(len(row) for row in rows)
+    # Runs of several tasks side by side say nothing: below five seeds there is the line alone.
+    return Band(frames, iqm_of(by_point), *interval(iqm_of, by_point), fewest, np.empty((0, POINTS)))
+
+
+def _ends(points: Sequence[Estimate]) -> tuple[Floats, Floats, Floats]:
+    return (
+        np.array([point.value for point in points]),
+        np.array([point.low for point in points]),
+        np.array([point.high for point in points]),
+    )
+
+
+def draw_scores(report: Report) -> Figure:
+    """Draw a row for each section: a panel for each aggregate, a point with its interval for each arm."""
+    tables = [_panels(report, section) for section in report.sections]
+    names = [name for name in (*RETURN_COLUMNS, DIFFERENCE) if any(name in table for table in tables)]
+    rows, arms = len(report.sections), report.arms
+    size = (1.4 + 1.9 * len(names), 0.7 + rows * (0.45 + 0.22 * len(arms)))
+    figure = Figure(figsize=size, layout="constrained")
+    grid: Any = figure.subplots(rows, len(names), sharey=True, squeeze=False)
+    for section, table, axes in zip(report.sections, tables, grid, strict=True):
+        for axis, name in zip(axes, names, strict=True):
+            values = table.get(name, {})
+            for index, arm in enumerate(arms):
+                if arm in values:
+                    one, colour = values[arm], look(index)["color"]
+                    if one.has_interval:
+                        axis.plot([one.low, one.high], [index, index], color=colour, linewidth=5, alpha=0.35)
+                    axis.plot(one.value, index, marker="o", markersize=4, color=colour)
+            axis.set_title(f"{title_of(report.study.primary)}\n- baseline" if name == DIFFERENCE else name, fontsize=9)
+            axis.grid(axis="x", color="0.9")
+            axis.grid(visible=False, axis="y")
+            if name == "P(better)":
+                axis.axvline(0.5, color="0.6", linewidth=0.8, linestyle="--")
+                axis.set_xlim(-0.05, 1.05)
+            if name == DIFFERENCE:
+                axis.axvline(0, color="0.6", linewidth=0.8, linestyle="--")
+        axes[0].set_yticks(range(len(arms)), arms)
+        axes[0].set_ylim(len(arms) - 0.5, -0.5)
+        axes[0].set_ylabel(section.title if rows > 1 else "")
+    return figure
+
+
+def _panels(report: Report, section: Section) -> dict[str, dict[str, Estimate]]:
+    """Return name -> estimate by arm."""
+    primary = title_of(report.study.primary)
+    found = {column.name: column.values for column in section.columns}
+    differences = next((column.values for column in section.differences if column.name == primary), None)
+    return found if differences is None else {**found, DIFFERENCE: differences}
+
+
+def draw_profiles(report: Report) -> Figure:
+    """Draw a panel for each section."""
+    figure, grid = _grid(report, [len(report.sections)])
+    for axis, section in zip(grid[0], report.sections, strict=True):
+        _profiles(axis, report, section)
+    return figure
+
+
+def _profiles(axis: Axes, report: Report, section: Section) -> None:
+    arms = table_of(report.scores, section.tasks, FINAL_RETURN)
+    highest = max((value.max() for scores in arms.values() for value in scores), default=1.0)
+    thresholds = np.linspace(0.0, max(highest, 1e-9), POINTS)
+    for index, arm in enumerate(report.arms):
+        if arm in arms:
+            value, low, high = _ends(performance_profile(arms[arm], thresholds))
+            axis.step(thresholds, value, where="post", linewidth=1.6, **look(index))
+            axis.fill_between(thresholds, low, high, step="post", color=look(index)["color"], **BAND)
+    axis.set_ylim(-0.02, 1.02)
+    axis.set_xlabel("threshold of the final return")
+    axis.set_ylabel("share of runs above")
+    axis.set_title(section.title, loc="left", fontsize=9)
+
+
+def _grid(report: Report, blocks: Sequence[int]) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure with the legend of the arms, and so many axes for each block; blocks start on a new line."""
+    columns = min(PANELS, max(blocks))
+    lines = [-(-number // columns) for number in blocks]
+    figure = Figure(figsize=(max(2.7 * columns, 4.5), 0.5 + 2.3 * sum(lines)), layout="constrained")
+    axes: Any = figure.subplots(sum(lines), columns, squeeze=False)
+    found, top = [], 0
+    for number, height in zip(blocks, lines, strict=True):
+        block = axes[top : top + height].ravel()
+        for spare in block[number:]:
+            spare.remove()
+        found.append(list(block[:number]))
+        top += height
+    handles = [Line2D([], [], label=arm, **look(index)) for index, arm in enumerate(report.arms)]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns + 1), frameon=False)
+    return figure, found

@@ -1,0 +1,144 @@
+"""Start the runs of a study on a Ray cluster; imported only for ``--ray-address``.
+
+An actor holds the place of a run in the cluster and starts the same process there as on this machine. Ray counts CPUs
+and GPUs, in fractions too, so that several seeds share one GPU. The machines must see the same folder under the same
+path, and have the package installed. Looked at first: Ray Tune and Ray Jobs; both bring folders, retries and logs of
+their own beside the run folders.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import ray
+from ray.exceptions import RayError
+
+from plasticity_rl.errors import UserError
+
+FAILED = 1
+"""Exit code of a run whose actor or machine was lost."""
+INHERITED = ("PYTHONPATH", "OMP_NUM_THREADS", "MUJOCO_GL")
+"""Variables that the user set here and a run elsewhere needs too."""
+
+
+class Place:
+    """What runs in the cluster: one process, which can be asked to stop from a second thread."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen | None = None
+
+    def ready(self) -> None:
+        """Return once there are resources."""
+
+    def run(self, arguments: Sequence[str], log: str, folder: str, variables: dict[str, str]) -> int:
+        """Train, with output to the file ``log``; return the exit code."""
+        with Path(log).open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "plasticity_rl", "fit", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=folder,
+                env={**os.environ, **variables},
+            )
+            return self._process.wait()
+
+    def stop(self) -> None:
+        """Ask the process to save and end."""
+        if self._process is not None:
+            self._process.terminate()
+
+
+class RayJob:
+    """A run in the cluster, as :class:`plasticity_rl.study.runner.Job`."""
+
+    def __init__(self, place: Any, arguments: Sequence[str], log: str, variables: dict[str, str]) -> None:
+        self._place = place
+        self._ready = place.ready.remote()
+        self._result = place.run.remote(list(arguments), log, str(Path.cwd()), variables)
+        self._log = log
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it goes on."""
+        if self._code is None and ray.wait([self._result], timeout=0)[0]:
+            self._code = self._collect()
+        return self._code
+
+    def _collect(self) -> int:
+        try:
+            return int(ray.get(self._result))
+        except RayError as error:
+            with Path(self._log).open("a") as log:
+                log.write(f"error: lost in the cluster: {str(error).splitlines()[0]}\n")
+            return FAILED
+        finally:
+            ray.kill(self._place)  # gives its resources back
+
+    def terminate(self) -> None:
+        """Ask it to save and end; one that still waits for resources ends at once."""
+        if ray.wait([self._ready], timeout=0)[0]:
+            self._place.stop.remote()
+        else:
+            self.kill()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code, or raise ``subprocess.TimeoutExpired``."""
+        if self._code is None and not ray.wait([self._result], timeout=timeout)[0]:
+            raise subprocess.TimeoutExpired("plasticity-rl fit", timeout or 0)
+        code = self.poll()
+        assert code is not None
+        return code
+
+    def kill(self) -> None:
+        """Give its place back; a process in it ends with the actor."""
+        ray.kill(self._place)
+
+
+class RayLaunch:
+    """Starts runs in a cluster, each with so many CPUs and GPUs.
+
+    Args:
+        address: Of the cluster, e.g. ``auto`` on one of its machines; ``local`` starts one on this machine.
+        cpus_per_run: CPUs that a run holds, and its threads.
+        gpus_per_run: GPUs that a run holds; 0.25 lets four runs share one.
+
+    Raises:
+        UserError: When there is no such cluster, or no room for a single run in it.
+    """
+
+    def __init__(self, address: str, cpus_per_run: float, gpus_per_run: float) -> None:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"--ray-address {address}: no connection ({reason}); `ray status` shows a cluster"
+            ) from error
+        needs = {"CPU": cpus_per_run, "GPU": gpus_per_run}
+        has = {name: float(ray.cluster_resources().get(name, 0.0)) for name in needs}
+        self.num_places = min(int(has[name] / need + 1e-9) for name, need in needs.items() if need > 0)
+        if self.num_places < 1:
+            ray.shutdown()
+            raise UserError(
+                f"no room for a run of {cpus_per_run:g} CPUs and {gpus_per_run:g} GPUs: the cluster has {has['CPU']:g} "
+                f"and {has['GPU']:g}; ask for less with --cpus-per-run and --gpus-per-run"
+            )
+        self._place = ray.remote(Place).options(num_cpus=cpus_per_run, num_gpus=gpus_per_run, max_concurrency=3)
+        self._variables = {"OMP_NUM_THREADS": str(max(1, int(cpus_per_run)))}
+        self._variables |= {name: os.environ[name] for name in INHERITED if name in os.environ}
+
+    def __call__(self, arguments: Sequence[str], log: IO[bytes]) -> RayJob:
+        """Queue a run; it starts when there are resources."""
+        return RayJob(self._place.remote(), arguments, str(Path(log.name).resolve()), self._variables)
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
+        ray.shutdown()

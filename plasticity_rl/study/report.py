@@ -1,0 +1,290 @@
+"""The numbers of a study's report: scores of arms, their differences from the baseline, and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from plasticity_rl.results.statistics import FEW_SEEDS, Statistic, iqm_of, mean_of
+from plasticity_rl.study.comparisons import Comparison, Values, compare, corrected
+from plasticity_rl.study.endpoints import AREA, FINAL_RETURN, RETURN, Endpoint
+from plasticity_rl.study.scores import Score, curve_tags, endpoints_of, is_fau, table_of, values_of
+from plasticity_rl.study.spec import Study, StudyRun
+from plasticity_rl.study.statistics import Estimate, estimate, median_of, missed, probability_of_improvement
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number of every arm.
+
+    Attributes:
+        name: What it is.
+        digits: Behind the point.
+        values: Estimate by arm; an arm without one is missing.
+        sign: Whether a + is written.
+        bare: Whether it never has an interval.
+    """
+
+    name: str
+    digits: int
+    values: dict[str, Estimate]
+    sign: bool = False
+    bare: bool = False
+
+    def cell(self, arm: str) -> str:
+        """Return the number with its interval, or nothing."""
+        if arm not in self.values:
+            return ""
+        number = self.values[arm].value if self.bare else self.values[arm]
+        return f"{number:{'+' if self.sign else ''}.{self.digits}f}"
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """How the effect of the second factor on an endpoint depends on the first.
+
+    Attributes:
+        endpoint: The endpoint.
+        first: Factor, and two of its levels.
+        second: Factor, and two of its levels.
+        effects: Of the second level instead of the first of ``second``, at both levels of ``first``.
+        difference: The second effect minus the first.
+    """
+
+    endpoint: Endpoint
+    first: tuple[str, str, str]
+    second: tuple[str, str, str]
+    effects: tuple[Comparison, Comparison]
+    difference: Comparison
+
+    def __str__(self) -> str:
+        (factor, a, b), (other, none, some) = self.first, self.second
+        one, two, both = (each.difference for each in (*self.effects, self.difference))
+        form = f"+.{self.endpoint.digits}f"
+        return (
+            f"Effect of {other} = {some} instead of {none} on {self.endpoint.name}: {one:{form}} with {factor} = {a}, "
+            f"{two:{form}} with {factor} = {b}. Interaction (the second minus the first): {both:{form}}."
+        )
+
+
+@dataclass(frozen=True)
+class Section:
+    """What is said about one task, or about all together.
+
+    Attributes:
+        title: Name of the task, or ``all tasks``.
+        tasks: Its tasks.
+        seeds: Number of runs on each task, by arm that has one on every task.
+        columns: Numbers of the arms.
+        differences: Differences of the other arms from the baseline, a column for each endpoint.
+        interactions: On the primary endpoint, of the levels of two factors with those of the baseline.
+    """
+
+    title: str
+    tasks: tuple[str, ...]
+    seeds: dict[str, list[int]]
+    columns: list[Column]
+    differences: list[Column]
+    interactions: list[Interaction]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All there is to print or draw.
+
+    Attributes:
+        study: The study.
+        baseline: The arm that all others are compared with.
+        scores: Of its finished runs, at least one.
+        missing: Its other runs.
+        sections: One for each task, and one for all where there are several.
+        families: Comparisons over all tasks by endpoint. Those on the primary one come first, corrected for their
+            number; those on all secondary ones together are corrected for theirs.
+        notes: What is not in the tables or not balanced; one line each.
+    """
+
+    study: Study
+    baseline: str
+    scores: list[Score]
+    missing: list[StudyRun]
+    sections: list[Section]
+    families: dict[Endpoint, list[Comparison]]
+    notes: list[str]
+
+    @property
+    def arms(self) -> list[str]:
+        """Arms in the order of the study, of which a run is finished."""
+        return list(dict.fromkeys(score.arm for score in self.scores))
+
+    @property
+    def tags(self) -> list[str]:
+        """Curves to draw."""
+        return curve_tags(self.scores, self.study.measures)
+
+    @property
+    def fewest_seeds(self) -> int:
+        """Finished runs of the arm that has the fewest on a task."""
+        keys = [(score.arm, score.run.task) for score in self.scores]
+        return min(keys.count(key) for key in keys)
+
+
+def make_report(study: Study, scores: list[Score], missing: list[StudyRun]) -> Report:
+    """Compute everything with a fixed seed: the same runs give the same report.
+
+    Args:
+        study: The study.
+        scores: Of its finished runs, at least one.
+        missing: Its other runs.
+    """
+    scores = sorted(scores, key=lambda score: _order(study, score))
+    groups = [(task, (task,)) for task in study.tasks] + ([("all tasks", study.tasks)] * (len(study.tasks) > 1))
+    sections = [_section(study, scores, title, tasks) for title, tasks in groups]
+    families = _families(study, scores)
+    return Report(study, _baseline(study), scores, missing, sections, families, _notes(study, scores))
+
+
+def _baseline(study: Study) -> str:
+    return " + ".join(study.base_levels.values())
+
+
+def _order(study: Study, score: Score) -> tuple[list[int], int, int]:
+    places = [list(levels).index(score.run.levels[factor]) for factor, levels in study.factors.items()]
+    return places, study.tasks.index(score.run.task), score.run.seed
+
+
+# ---- tables of a section ---------------------------------------------------------------------------------------------
+
+
+def _section(study: Study, scores: Sequence[Score], title: str, tasks: tuple[str, ...]) -> Section:
+    arms = dict.fromkeys(score.arm for score in scores)
+    counts = {arm: [sum(s.arm == arm and s.run.task == task for s in scores) for task in tasks] for arm in arms}
+    seeds = {arm: numbers for arm, numbers in counts.items() if all(numbers)}
+    columns, differences = _columns(study, scores, tasks), _differences(study, scores, tasks)
+    return Section(title, tasks, seeds, columns, differences, _interactions(study, scores, tasks, study.primary))
+
+
+def _columns(study: Study, scores: Sequence[Score], tasks: Sequence[str]) -> list[Column]:
+    returns = table_of(scores, tasks, FINAL_RETURN)
+    medians = {arm: Estimate(float(median_of(own)), float("nan"), float("nan")) for arm, own in returns.items()}
+    columns = [_column("IQM", 1, iqm_of, returns), Column("median", 1, medians, bare=True)]
+    columns.append(_column("mean", 1, mean_of, returns))
+    if study.max_return is not None:
+        gaps = {arm: missed(own, study.max_return) for arm, own in returns.items()}
+        columns.append(_column("optimality gap", 1, mean_of, gaps))
+    columns.append(_column("area under curve", 1, mean_of, table_of(scores, tasks, AREA)))
+    base = returns.get(_baseline(study))
+    better = {arm: probability_of_improvement(base, own) for arm, own in returns.items()} if base else {}
+    columns.append(Column("P(better)", 2, {arm: p for arm, p in better.items() if arm != _baseline(study)}))
+    for endpoint in _all_endpoints(study, scores):
+        if endpoint not in (FINAL_RETURN, AREA):
+            columns.append(_column(title_of(endpoint), endpoint.digits, iqm_of, table_of(scores, tasks, endpoint)))
+    return [column for column in columns if column.values]
+
+
+def _column(name: str, digits: int, statistic: Statistic, table: dict) -> Column:
+    return Column(name, digits, {arm: estimate(statistic, own) for arm, own in table.items()})
+
+
+def _all_endpoints(study: Study, scores: Sequence[Score]) -> list[Endpoint]:
+    return endpoints_of(study, {tag for score in scores for tag in score.data.curves})
+
+
+def title_of(endpoint: Endpoint) -> str:
+    """Return the head of a column: short for what is in every report."""
+    if endpoint == AREA:
+        return "area under curve"
+    if endpoint.of == "final" and endpoint.at is None:
+        if endpoint.tag == RETURN:
+            return "final return"
+        return f"FAU {endpoint.tag.removeprefix('fau/')}" if is_fau(endpoint.tag) else endpoint.tag
+    return endpoint.name
+
+
+def _differences(study: Study, scores: Sequence[Score], tasks: Sequence[str]) -> list[Column]:
+    columns = []
+    for endpoint in _all_endpoints(study, scores):
+        found = _with_baseline(study, scores, tasks, endpoint)
+        values = {one.name: one.difference for one in found}
+        columns.append(Column(title_of(endpoint), endpoint.digits, values, sign=True))
+    return [column for column in columns if column.values]
+
+
+def _with_baseline(study: Study, scores: Sequence[Score], tasks: Sequence[str], endpoint: Endpoint) -> list[Comparison]:
+    base = _baseline(study)
+    others = [arm for arm in dict.fromkeys(score.arm for score in scores) if arm != base]
+    old = values_of(scores, base, endpoint)
+    found = [compare(arm, [values_of(scores, arm, endpoint)], [old], tasks) for arm in others]
+    return [one for one in found if one is not None]
+
+
+def _interactions(study: Study, scores: Sequence[Score], tasks: Sequence[str], endpoint: Endpoint) -> list[Interaction]:
+    if len(study.factors) != 2:
+        return []
+    (first, levels), (second, interventions) = study.factors.items()
+    a, none = study.base_levels.values()
+    found = []
+    for b in (level for level in levels if level != a):
+        for some in (level for level in interventions if level != none):
+            old, new, other_old, other_new = _on_common_seeds(
+                [values_of(scores, f"{one} + {two}", endpoint) for one in (a, b) for two in (none, some)]
+            )
+            name = f"interaction of {first} = {b} and {second} = {some}"
+            both = compare(name, [other_new, old], [other_old, new], tasks)
+            effects = compare(some, [new], [old], tasks), compare(some, [other_new], [other_old], tasks)
+            if both and effects[0] and effects[1]:
+                effects = (effects[0], effects[1])
+                found.append(Interaction(endpoint, (first, a, b), (second, none, some), effects, both))
+    return found
+
+
+def _on_common_seeds(arms: Sequence[Values]) -> list[Values]:
+    """Keep the seeds that all arms have, so that two effects differ by their interaction."""
+    common = {task: set(seeds).intersection(*(arm.get(task, {}) for arm in arms)) for task, seeds in arms[0].items()}
+    return [
+        {task: {seed: arm[task][seed] for seed in sorted(seeds)} for task, seeds in common.items() if seeds}
+        for arm in arms
+    ]
+
+
+# ---- verdicts, and what to know --------------------------------------------------------------------------------------
+
+
+def _families(study: Study, scores: Sequence[Score]) -> dict[Endpoint, list[Comparison]]:
+    found = {endpoint: _comparisons(study, scores, endpoint) for endpoint in (study.primary, *study.secondary)}
+    secondary = iter(corrected([one for endpoint in study.secondary for one in found[endpoint]]))
+    families = {endpoint: [next(secondary) for _ in found[endpoint]] for endpoint in study.secondary}
+    return {study.primary: corrected(found[study.primary]), **families}
+
+
+def _comparisons(study: Study, scores: Sequence[Score], endpoint: Endpoint) -> list[Comparison]:
+    interactions = _interactions(study, scores, study.tasks, endpoint)
+    return [*_with_baseline(study, scores, study.tasks, endpoint), *(one.difference for one in interactions)]
+
+
+def _notes(study: Study, scores: Sequence[Score]) -> list[str]:
+    lines = []
+    base, arms = _baseline(study), dict.fromkeys(score.arm for score in scores)
+    runs = {(score.arm, score.run.task) for score in scores}
+    if base not in arms:
+        lines.append(f"The baseline {base} has no finished run: nothing is compared.")
+    for arm in arms:
+        gone = [task for task in study.tasks if (arm, task) not in runs]
+        if gone:
+            what = "nothing is compared there" if arm == base else "it is not in the table of all tasks"
+            lines.append(f"{'The baseline ' * (arm == base)}{arm} has no finished run on {', '.join(gone)}: {what}.")
+        counts = {task: sum(s.arm == arm and s.run.task == task for s in scores) for task in study.tasks}
+        if len({number for number in counts.values() if number}) > 1:
+            listed = ", ".join(f"{number} on {task}" for task, number in counts.items() if number)
+            lines.append(f"Unbalanced: seeds of {arm} are {listed}; every task weighs the same.")
+    lines += [f"Left out of its rows: {problem}." for score in scores for problem in score.problems]
+    return lines
+
+
+def few_seeds(report: Report) -> str:
+    """Return a warning, or nothing from five seeds on."""
+    if report.fewest_seeds >= FEW_SEEDS:
+        return ""
+    seeds = f"{report.fewest_seeds} seed{'s' * (report.fewest_seeds > 1)}"
+    return f"Only {seeds} in some arms: no verdict below {FEW_SEEDS}" + (
+        ", and no interval of one." if report.fewest_seeds == 1 else ", and intervals are wide."
+    )

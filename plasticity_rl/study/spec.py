@@ -1,0 +1,329 @@
+"""A study: arms x tasks x seeds, written down in one file; every run of it is an ordinary run folder.
+
+A level of a factor is a list of what an arm adds to the command line: files of YAML, and options without their dashes.
+Nothing here is imported by training, and nothing here trains: :mod:`plasticity_rl.study.runner` starts the runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.packaged import find_config, find_study, no_config, no_study
+from plasticity_rl.study.endpoints import AREA, Endpoint, read_endpoint
+
+REQUIRED = ("base", "max_frames", "tasks", "seeds", "factors")
+OPTIONAL = ("name", "folder", "shares", "max_return", "measures", "baseline", "primary", "secondary")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""What the names of studies, factors and levels consist of: they are names of folders."""
+TASK, SEED, FOLDER = "{task}", "{seed}", "{folder}"
+"""Stand for the run's task and seed and the study's folder: ``configs/task/{task}.yaml``, or the path of another run of
+the study, ``{folder}/{task}/failed/seed{seed}``, which then comes first."""
+WORDS = {True: "on", False: "off"}
+"""YAML reads a level called ``on`` or ``off`` as a truth value."""
+SET_BY_THE_STUDY = ("seed_everything", "max_frames", "data.task", "trainer.default_root_dir", "ckpt_path")
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One run of a study.
+
+    Attributes:
+        levels: Level by factor.
+        task: Name of the task.
+        seed: Seed of everything; arms share seeds, and with them initial weights and evaluation episodes.
+        folder: Its run folder; that of another study for a run that both have.
+        arguments: What follows ``plasticity-rl fit``, without ``--ckpt_path``.
+    """
+
+    levels: Mapping[str, str]
+    task: str
+    seed: int
+    folder: Path
+    arguments: tuple[str, ...]
+
+    @property
+    def arm(self) -> str:
+        """Levels in one word."""
+        return "+".join(self.levels.values())
+
+    @property
+    def name(self) -> str:
+        """Task, levels and seed, as in the path of a folder."""
+        return f"{self.task}/{self.arm}/seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file.
+
+    Attributes:
+        name: Name of the study: of the file, unless the file says another.
+        folder: Where its runs go.
+        base: What all runs have on their command line: files of YAML and options.
+        max_frames: Env frames of every run, fixed before anyone looks at a result.
+        tasks: Names of tasks.
+        seeds: Seeds of every arm.
+        factors: Name of a factor -> name of a level -> what it adds to the command line.
+        shared: Folders of the runs of other studies, by their arguments: a run equal to one of them is that run.
+        max_return: Highest return there is, for the optimality gap; None when it is not known.
+        measures: Curves to report besides return and FAU, e.g. ``dormant/critic/tau_0.025``.
+        baseline: Arm that all others are compared with, levels joined by ``+``; None: the first level of every factor.
+        primary: Endpoint of the comparisons from which verdicts come.
+        secondary: Further endpoints that get p values.
+    """
+
+    name: str
+    folder: Path
+    base: tuple[str, ...]
+    max_frames: int
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    factors: Mapping[str, Mapping[str, tuple[str, ...]]]
+    shared: Mapping[tuple[str, ...], Path] = field(default_factory=dict)
+    max_return: float | None = None
+    measures: tuple[str, ...] = ()
+    baseline: str | None = None
+    primary: Endpoint = AREA
+    secondary: tuple[Endpoint, ...] = ()
+
+    @property
+    def arms(self) -> list[dict[str, str]]:
+        """Level by factor, of every arm."""
+        return [dict(zip(self.factors, levels, strict=True)) for levels in itertools.product(*self.factors.values())]
+
+    @property
+    def base_levels(self) -> dict[str, str]:
+        """Level by factor, of the baseline."""
+        return next((levels for levels in self.arms if "+".join(levels.values()) == self.baseline), self.arms[0])
+
+    @property
+    def num_comparisons(self) -> int:
+        """How many comparisons a report draws verdicts from: arms with the baseline, interactions of two factors."""
+        others = [len(levels) - 1 for levels in self.factors.values()]
+        return len(self.arms) - 1 + (others[0] * others[1] if len(others) == 2 else 0)
+
+    def runs(self) -> list[StudyRun]:
+        """Return all runs; seeds are the outermost loop, so that a study that is cut short has whole seeds."""
+        arms = itertools.product(*(levels.items() for levels in self.factors.values()))
+        return [
+            self._run(dict(zip(self.factors, arm, strict=True)), task, seed)
+            for seed, task, arm in itertools.product(self.seeds, self.tasks, list(arms))
+        ]
+
+    def _run(self, arm: Mapping[str, tuple[str, tuple[str, ...]]], task: str, seed: int) -> StudyRun:
+        levels = {factor: level for factor, (level, _) in arm.items()}
+        folder = self.folder / task / "+".join(levels.values()) / f"seed{seed}"
+        added = [item for _, items in arm.values() for item in items]
+        own = [f"data.task={task}", f"seed_everything={seed}", f"max_frames={self.max_frames}"]
+        words = {TASK: task, SEED: str(seed), FOLDER: str(self.folder)}
+        items = [*(_filled(item, words) for item in (*self.base, *added)), *own]
+        arguments = tuple(itertools.chain(*map(_as_arguments, items)))
+        folder = self.shared.get(arguments, folder)
+        return StudyRun(levels, task, seed, folder, (*arguments, f"--trainer.default_root_dir={folder}"))
+
+
+def needed_by(run: StudyRun, runs: Iterable[StudyRun]) -> list[StudyRun]:
+    """Return those of ``runs`` that must be finished before ``run`` starts: it names their folder in an argument."""
+    values = {argument.partition("=")[2] for argument in run.arguments}
+    return [other for other in runs if other.folder != run.folder and str(other.folder) in values]
+
+
+def command(run: StudyRun, *, resume: bool = False) -> str:
+    """Return the line that a shell would run."""
+    return shlex.join(["plasticity-rl", "fit", *run.arguments, *(["--ckpt_path", "last"] if resume else [])])
+
+
+def _filled(item: str, words: Mapping[str, str]) -> str:
+    for word, value in words.items():
+        item = item.replace(word, value)
+    return item
+
+
+def _as_arguments(item: str) -> list[str]:
+    return ["--config", item] if _is_file(item) else [f"--{item}"]
+
+
+def _is_file(item: str) -> bool:
+    return item.endswith((".yaml", ".yml")) and "=" not in item
+
+
+# ---- reading the file ------------------------------------------------------------------------------------------------
+
+
+def read_study(path: Path, sharing: tuple[Path, ...] = ()) -> Study:
+    """Read a study file; paths of YAML in it are relative to the current folder or packaged, as on the command line.
+
+    Args:
+        path: The file, or the name of a packaged study.
+        sharing: Files that are being read because they name this one in ``shares``.
+
+    Raises:
+        UserError: When it is missing or says something that cannot be run; one line that names the entry.
+    """
+    found = find_study(str(path))
+    if found is None:
+        raise UserError(f"{path}: {no_study(str(path))}")
+    try:
+        content = yaml.safe_load(found.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a study file, or one of plasticity-rl list studies") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    try:
+        return _study(content, found, (*sharing, found.resolve()))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _study(content: Any, path: Path, reading: tuple[Path, ...]) -> Study:
+    if not isinstance(content, Mapping):
+        raise UserError(f"a study has the entries {', '.join(REQUIRED)}")
+    for name in content:
+        if name not in (*REQUIRED, *OPTIONAL):
+            raise UserError(f"no entry {name!r} in a study.{suggestion(str(name), (*REQUIRED, *OPTIONAL))}")
+    for name in REQUIRED:
+        if not content.get(name):
+            raise UserError(f"the entry {name!r} is missing or empty; a study has {', '.join(REQUIRED)}")
+    if not isinstance(content["factors"], Mapping):
+        raise UserError(f"factors={content['factors']!r} must give each factor its levels")
+    name = _named(content.get("name", path.stem), "name")
+    tasks = tuple(_named(task, "tasks") for task in _distinct(content["tasks"], "tasks"))
+    max_frames = _whole(content["max_frames"], "max_frames", least=1)
+    factors = {_named(name, "factors"): _levels(levels, name, tasks) for name, levels in content["factors"].items()}
+    return Study(
+        name=name,
+        folder=Path(content.get("folder", Path("runs") / name)),
+        base=_items(content["base"], "base", tasks),
+        max_frames=max_frames,
+        tasks=tasks,
+        seeds=tuple(_whole(seed, "seeds", least=0) for seed in _distinct(content["seeds"], "seeds")),
+        factors=factors,
+        shared=_shared(content.get("shares") or [], reading),
+        max_return=_above_zero(content.get("max_return"), "max_return"),
+        measures=tuple(_tag(tag) for tag in _distinct(content.get("measures") or [], "measures")),
+        baseline=_baseline(content.get("baseline"), factors),
+        primary=read_endpoint(content["primary"], "primary", max_frames) if "primary" in content else AREA,
+        secondary=tuple(
+            read_endpoint(one, "secondary", max_frames)
+            for one in _distinct(content.get("secondary") or [], "secondary")
+        ),
+    )
+
+
+def _baseline(name: Any, factors: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the arm of that name, with or without blanks around ``+``; the first one unless there is a name."""
+    arms = ["+".join(levels) for levels in itertools.product(*factors.values())]
+    if name is None:
+        return arms[0]
+    words = WORDS[name] if isinstance(name, bool) else str(name)
+    found = "+".join(part.strip() for part in words.split("+"))
+    if found not in arms:
+        raise UserError(
+            f"baseline: no arm {name!r}.{suggestion(found, arms)} The first is {arms[0]}, levels joined by +"
+        )
+    return found
+
+
+def _shared(files: Any, reading: tuple[Path, ...]) -> dict[tuple[str, ...], Path]:
+    """Return the folders of all runs of other studies by their arguments; of equal ones, that of the first study."""
+    shared: dict[tuple[str, ...], Path] = {}
+    for file in map(str, _distinct(files, "shares")):
+        found = find_study(file)
+        if found is not None and found.resolve() in reading:
+            raise UserError(f"shares: {file} shares runs with itself; leave it out")
+        for run in read_study(Path(file), reading).runs():
+            shared.setdefault(run.arguments[:-1], run.folder)  # all but the folder
+    return shared
+
+
+def _levels(levels: Any, factor: str, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    if not isinstance(levels, Mapping) or not levels:
+        raise UserError(f"factors.{factor}={levels!r} must give each level a list: files of YAML, and name=value")
+    where = f"factors.{factor}"
+    named = {WORDS[level] if isinstance(level, bool) else level: items for level, items in levels.items()}
+    return {_named(level, where): _items(items, f"{where}.{level}", tasks) for level, items in named.items()}
+
+
+def _items(items: Any, where: str, tasks: Sequence[str]) -> tuple[str, ...]:
+    if items is None:
+        return ()
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise UserError(f"{where}={items!r} must be a list of files of YAML and of options written name=value")
+    for item in items:
+        name = item.lstrip("-").partition("=")[0].rstrip("+")
+        if _is_file(item):
+            for file in dict.fromkeys(item.replace(TASK, task) for task in tasks):
+                if find_config(file) is None:
+                    raise UserError(
+                        f"{where}: no file {file}: {no_config(file)}; paths are relative to the current folder, "
+                        f"{Path.cwd()}, or packaged"
+                    )
+        elif item.startswith("-") or "=" not in item:
+            raise UserError(f"{where}: {item!r} must be a file of YAML, or an option written name=value without dashes")
+        elif name in SET_BY_THE_STUDY:
+            raise UserError(f"{where}: {name} is set by the study itself (tasks, seeds, max_frames, folder)")
+    return tuple(items)
+
+
+def _distinct(values: Any, where: str) -> Iterable[Any]:
+    if not isinstance(values, list) or len({repr(value) for value in values}) < len(values):
+        raise UserError(f"{where}={values!r} must be a list without repetitions")
+    return values
+
+
+def _named(name: Any, where: str) -> str:
+    if not isinstance(name, (str, int)) or not NAME.fullmatch(str(name)):
+        raise UserError(f"{where}: {name!r} must consist of letters, digits and _ . - (it names a folder)")
+    return str(name)
+
+
+def _tag(value: Any) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"measures: {value!r} must be the name of a curve, as in TensorBoard")
+    return value
+
+
+def _above_zero(value: Any, where: str) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+        raise UserError(f"{where}: {value!r} must be a number > 0")
+    return value
+
+
+def _whole(value: Any, where: str, *, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{where}: {value!r} must be a whole number >= {least}")
+    return value
+
+
+# ---- how far it is ---------------------------------------------------------------------------------------------------
+
+
+def finished_frames(folder: Path) -> int | None:
+    """Return the env frames at which the run in ``folder`` came to its end, or None when it has not."""
+    try:
+        return int(yaml.safe_load((folder / "finished.yaml").read_text())["env_frames"])
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError):
+        return None
+
+
+def state_of(run: StudyRun, max_frames: int) -> str:
+    """Return ``finished``, ``stopped`` (it has a checkpoint) or ``new``."""
+    frames = finished_frames(run.folder)
+    if frames is not None and frames >= max_frames:
+        return "finished"
+    return "stopped" if (run.folder / "checkpoints" / "last.ckpt").is_file() else "new"
+
+
+def count_states(runs: Sequence[StudyRun], max_frames: int) -> dict[str, int]:
+    """Return how many runs are finished, stopped and new."""
+    states = [state_of(run, max_frames) for run in runs]
+    return {state: states.count(state) for state in ("finished", "stopped", "new")}

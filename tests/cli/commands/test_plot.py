@@ -1,0 +1,242 @@
+"""``plasticity-rl plot`` on folders whose curves are known: what is drawn, where, and what is refused."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from cli_runs import call
+from PIL import Image
+from run_folders import entry, write_config, write_run
+
+pytest.importorskip("matplotlib")
+
+from matplotlib.collections import LineCollection, PolyCollection
+
+from plasticity_rl.results.arms import arms_of
+from plasticity_rl.results.plots import COLOURS, LINES, draw, look, show_frames
+from plasticity_rl.results.runs import read_run
+
+pytestmark = pytest.mark.xdist_group("plot")  # its runs are made once
+RESET = entry("callbacks.Reset", modules=["critic"])
+
+
+def curves(height: float) -> dict[str, dict[int, float]]:
+    return {
+        "eval/return": {0: 0.0, 1000: height, 2000: 2 * height},
+        "train/return": {500: 1.0, 1500: 2.0},
+        "fau/encoder": {100: 0.5, 2000: 0.4},
+        "fau/critic": {100: 0.5, 2000: 0.3},
+        "fau/critic/Q1.1": {100: 0.5},
+    }
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> list[Path]:
+    """Two arms with two seeds each on one task, and a run on another."""
+    base = tmp_path_factory.mktemp("runs")
+    made = []
+    for seed in (1, 2):
+        made.append(write_run(base / f"plain{seed}", curves(10.0 * seed), seed=seed))
+        made.append(write_run(base / f"reset{seed}", curves(30.0), {1000: "reset"}, seed=seed, callbacks=[RESET]))
+    many = dict.fromkeys(range(100, 2000, 100), "redo")
+    return [*made, write_run(base / "other", curves(5.0), many, task="other", callbacks=[entry("callbacks.ReDo")])]
+
+
+def lines(axis) -> list[tuple[list[float], list[float], str]]:
+    return [(line.get_xdata().tolist(), line.get_ydata().tolist(), line.get_color()) for line in axis.lines]
+
+
+def words(axis) -> list[tuple[float, str]]:
+    return [(text.get_position()[0], text.get_text()) for text in axis.texts]
+
+
+def test_several_arms_get_a_panel_for_the_return_and_one_for_each_module(folders):
+    figure = draw(arms_of([read_run(folder) for folder in folders[:4]]))
+    assert [axis.get_ylabel() for axis in figure.axes] == [
+        "return (IQM)",
+        "active units, encoder",
+        "active units, critic",
+    ]
+    # Seeds 1 and 2: 10 and 20 at frame 1000, so 15; then the arm with the reset.
+    frames = [0.0, 1000.0, 2000.0]
+    assert lines(figure.axes[0]) == [(frames, [0.0, 15.0, 30.0], COLOURS[0]), (frames, [0.0, 30.0, 60.0], COLOURS[1])]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["no intervention, 2 seeds", "Reset, 2 seeds"]
+    assert not any(isinstance(collection, PolyCollection) for collection in figure.axes[0].collections), (
+        "no band of two"
+    )
+    seeds = [found for found in figure.axes[0].collections if isinstance(found, LineCollection) and found.get_alpha()]
+    assert [[path[:, 1].tolist() for path in found.get_segments()] for found in seeds] == [
+        [[0.0, 10.0, 20.0], [0.0, 20.0, 40.0]],
+        [[0.0, 30.0, 60.0]] * 2,
+    ]
+    assert words(figure.axes[0]) == [(1000, "reset")]
+    assert figure.axes[0].get_ylim()[0] == 0
+    one, two = (axis.get_ylim() for axis in figure.axes[1:])
+    assert one == two
+
+
+def test_five_seeds_get_a_band(tmp_path):
+    runs = [read_run(write_run(tmp_path / str(seed), curves(10.0 * seed), seed=seed)) for seed in range(1, 6)]
+    axis = draw(arms_of(runs)).axes[0]
+    (band,) = [found for found in axis.collections if isinstance(found, PolyCollection)]
+    heights = band.get_paths()[0].vertices[:, 1]
+    # 20 to 100 at the last frame: IQM 60, and an interval of about 2.78 * 31.6 / sqrt(5) = 39 on both sides
+    assert heights.max() == pytest.approx(60 + 44, abs=8)
+
+
+def test_one_run_gets_all_modules_in_one_panel_and_its_training_episodes(folders):
+    figure = draw(arms_of([read_run(folders[1])]))
+    assert [axis.get_ylabel() for axis in figure.axes] == ["return", "fraction of active units"]
+    assert lines(figure.axes[0]) == [
+        ([0.0, 1000.0, 2000.0], [0.0, 30.0, 60.0], "black"),
+        ([500.0, 1500.0], [1.0, 2.0], "0.75"),
+    ]
+    assert [line[1] for line in lines(figure.axes[1])] == [pytest.approx([0.5, 0.4]), pytest.approx([0.5, 0.3])]
+    legends = [[text.get_text() for text in axis.get_legend().get_texts()] for axis in figure.axes]
+    assert legends == [["evaluation", "training episodes"], ["encoder", "critic"]]
+    (marks,) = figure.axes[0].collections
+    assert [segment.tolist() for segment in marks.get_segments()] == [[[1000.0, 0.0], [1000.0, 1.0]]]
+
+
+def test_many_events_become_ticks_with_one_name(folders):
+    figure = draw(arms_of([read_run(folders[4])]))
+    (marks,) = figure.axes[0].collections
+    assert len(marks.get_segments()) == 19
+    assert all(segment[0, 1] == 0.96 for segment in marks.get_segments())
+    assert words(figure.axes[0]) == [(100, "redo ×19")]
+
+
+def test_several_tasks_get_a_row_each(folders):
+    figure = draw(arms_of([read_run(folder) for folder in folders]))
+    assert len(figure.axes) == 6
+    assert figure.axes[0].get_ylabel() == "tiny\nreturn"
+    assert figure.axes[3].get_ylabel() == "other\nreturn"
+
+
+def test_legends_stay_off_the_data(folders):
+    for chosen in (folders[:4], folders[1:2]):
+        figure = draw(arms_of([read_run(folder) for folder in chosen]))
+        figure.draw_without_rendering()
+        legends = [*figure.legends, *(axis.get_legend() for axis in figure.axes if axis.get_legend())]
+        assert legends
+        for legend in legends:
+            box = legend.get_window_extent()
+            assert not any(box.overlaps(axis.bbox) for axis in figure.axes)
+            assert figure.bbox.y1 >= box.y1
+            assert not any(box.overlaps(text.get_window_extent()) for axis in figure.axes for text in axis.texts)
+
+
+def test_a_run_without_fau_or_evaluation_is_drawn_too(tmp_path):
+    figure = draw(arms_of([read_run(write_run(tmp_path, {"train/return": {10: 1.0, 20: 2.0}}))]))
+    (axis,) = figure.axes
+    assert lines(axis) == [([10.0, 20.0], [1.0, 2.0], "0.75")]
+
+
+def test_colours_and_lines_are_used_up_before_they_repeat():
+    looks = [tuple(look(index).values()) for index in range(len(COLOURS) * len(LINES))]
+    assert len(set(looks)) == len(looks)
+
+
+@pytest.mark.parametrize(
+    ("frames", "shown"), [(0, "0"), (500, "500"), (1000, "1k"), (12_500, "12.5k"), (1_000_000, "1M"), (2.5e6, "2.5M")]
+)
+def test_frames_are_written_short(frames, shown):
+    assert show_frames(frames) == shown
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf", "html"])
+def test_the_command_writes_every_format(folders, tmp_path, suffix):
+    out = tmp_path / "new folder" / f"figure.{suffix}"
+    result = call("plot", *folders, "--out", out)
+    assert result.code == 0, result.err
+    assert result.out.splitlines() == [
+        "tiny: no intervention, seeds 1, 2",
+        "tiny: Reset, seeds 1, 2",
+        "other: ReDo, seeds 1",
+        f"Figure: {out}",
+    ]
+    if suffix == "png":
+        assert min(Image.open(out).size) > 600
+    elif suffix == "svg":
+        assert ElementTree.parse(out).getroot().tag.endswith("svg")
+    elif suffix == "pdf":
+        assert out.read_bytes().startswith(b"%PDF")
+
+
+def test_the_page_needs_no_network_and_has_the_last_values(folders, tmp_path):
+    out = tmp_path / "figure.html"
+    assert call("plot", *folders[:4], "--out", out).code == 0
+    text = out.read_text()
+    assert "<svg" in text
+    assert not re.search(r"(?:src|href)=\"(?!#)(?!data:)", text.replace("xlink:href", "href"))
+    rows = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", text)]
+    assert re.fullmatch(r"30\.0 \[-9\d\.\d, 15\d\.\d\]", rows[1][4]), "two seeds: 30 +- 12.7 * 10"
+    assert rows == [
+        ["task", "arm", "seeds", "env frames", "return", "FAU, encoder", "FAU, critic"],
+        [
+            "tiny",
+            "no intervention",
+            "1, 2",
+            "2,000",
+            rows[1][4],
+            "0.400",
+            "0.300",
+        ],
+        ["tiny", "Reset", "1, 2", "2,000", "60.0", "0.400", "0.300"],
+    ]
+
+
+def test_the_same_runs_give_the_same_file(folders, tmp_path):
+    for name in ("one.svg", "two.svg"):
+        assert call("plot", *folders, "--out", tmp_path / name).code == 0
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_the_help_reads_well():
+    text = " ".join(call("plot", "--help").out.split())
+    assert "band of its 95 % intervals" in text
+    assert "(default: figure.png)" in text
+
+
+def test_a_run_that_is_named_twice_counts_once(folders, tmp_path):
+    result = call("plot", folders[0], folders[0], "--out", tmp_path / "figure.png")
+    assert result.out.splitlines()[0] == "tiny: no intervention, seeds 1"
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([], "required: RUN; see plasticity-rl plot --help"),
+        (["nowhere"], "nowhere is not a run folder"),
+        (["{run}", "--out", "figure.gif"], "--out figure.gif: the file must end in one of .png, .svg, .pdf, .html"),
+        (["{run}", "--out", "{run}/config.yaml/figure.png"], "cannot be written"),
+        (["{run}", "--max_points=1"], "'1' must be a whole number >= 2"),
+        (["{run}", "--colour=red"], "unrecognized arguments: --colour=red"),
+    ],
+)
+def test_bad_input_is_one_line(folders, args, expected):
+    result = call("plot", *(arg.format(run=folders[0]) for arg in args))
+    assert result.code == 2
+    assert len(result.err.strip().splitlines()) == 1
+    assert expected in result.err
+
+
+def test_without_matplotlib_it_says_what_to_install(folders, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = call("plot", folders[0])
+    assert result.code == 2
+    assert "pip install 'plasticity-rl[plot]'" in result.err
+
+
+def test_a_config_alone_is_no_run(tmp_path):
+    result = call("plot", write_config(tmp_path))
+    assert result.code == 2
+    assert "holds no TensorBoard events" in result.err

@@ -1,0 +1,146 @@
+"""``--agent`` and ``--data.observation state`` on the command line: choosing, resuming, evaluating, refusing."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+import yaml
+from cli_runs import (
+    REPOSITORY,
+    TINY,
+    TINY_DATA,
+    TINY_SAC,
+    call,
+    checkpoint,
+    events,
+    printed_config,
+    scalar_points,
+    write_yaml,
+)
+
+from plasticity_rl import SAC
+from plasticity_rl.cli.early import option_values, options, setting
+
+TINY_DRQV2 = [*TINY, "--data.observation=state"]
+
+
+def fit(run_dir, *options, max_frames: int = 200) -> None:
+    result = call("fit", *options, f"--max_frames={max_frames}", f"--trainer.default_root_dir={run_dir}")
+    assert result.code == 0, result.err
+
+
+def refusal(*options) -> str:
+    result = call("fit", *options)
+    assert result.code == 2
+    (line,) = result.err.strip().splitlines()
+    return line
+
+
+# ---- reading the command line before there is a parser --------------------------------------------------------------
+
+
+def test_options_in_either_spelling():
+    args = ["fit", "--agent", "sac", "--data.observation=state", "-c", "a.yaml", "--flag"]
+    assert list(options(args)) == [
+        ("--agent", "sac"),
+        ("--data.observation", "state"),
+        ("-c", "a.yaml"),
+        ("--flag", ""),
+    ]
+    assert option_values(args, "--config", "-c") == ["a.yaml"]
+
+
+def test_the_last_value_counts_from_files_and_options(tmp_path):
+    sac = write_yaml(tmp_path / "sac.yaml", {"agent": "sac", "data": {"observation": "state"}})
+    other = write_yaml(tmp_path / "other.yaml", {"data": {"task": "walker_run"}})
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("agent: [")
+    assert setting(["fit"], "agent", "drqv2") == "drqv2"
+    assert setting(["fit", "--config", str(sac)], "agent") == "sac"
+    assert setting(["fit", f"--config={sac}", "--agent=drqv2"], "agent") == "drqv2"
+    assert setting(["fit", "--agent=drqv2", f"--config={sac}"], "agent") == "sac"
+    assert setting(["fit", f"--config={sac}", f"-c={other}"], "data.observation") == "state"
+    for path in (broken, tmp_path / "absent.yaml", tmp_path):
+        assert setting(["fit", f"--config={path}"], "agent", "drqv2") == "drqv2"
+
+
+# ---- choosing --------------------------------------------------------------------------------------------------------
+
+
+def test_drqv2_is_what_one_gets_and_its_options_stay():
+    config = printed_config("--model.lr=0.5")
+    assert config["agent"] == "drqv2"
+    assert config["model"]["lr"] == 0.5
+    assert config["model"]["num_channels"] == 32
+    assert config["data"]["observation"] == "pixels"
+
+
+@pytest.mark.parametrize("given", ["option", "file"])
+def test_sac_brings_its_own_options(given, tmp_path):
+    path = write_yaml(tmp_path / "c.yaml", {"agent": "sac", "data": {"observation": "state"}})
+    chosen = ["--agent", "sac"] if given == "option" else ["--config", path]
+    config = printed_config(*chosen, "--model.init_temperature=0.2")
+    assert config["agent"] == "sac"
+    assert config["model"]["init_temperature"] == 0.2
+    assert "num_channels" not in config["model"]
+
+
+def test_the_command_line_wins_over_a_file():
+    config = printed_config("--config", REPOSITORY / "configs" / "quickstart.yaml", "--data.observation=state")
+    assert config["agent"] == "drqv2"
+    assert config["data"]["observation"] == "state"
+
+
+def test_every_option_of_sac_is_explained():
+    text = call("fit", "--agent=sac", "--help").out
+    for name in inspect.signature(SAC).parameters.keys() - {"obs_shape", "action_dim", "seed"}:
+        found = re.search(rf"--model\.{name}[ +,][^\n]*\n?\s+(.+?)\s+\((?:type|required)", text, re.DOTALL)
+        assert found, f"--model.{name} is not explained"
+
+
+def test_refusals_are_one_line(tmp_path):
+    assert "agent='sacc' is not an agent; there are ['drqv2', 'sac']. Did you mean sac?" in refusal("--agent=sacc")
+    assert "unrecognized arguments: --model.num_channels" in refusal("--agent=sac", "--model.num_channels=4")
+    pixels = [option for option in TINY_SAC if "observation" not in option]
+    line = refusal(*pixels, f"--trainer.default_root_dir={tmp_path / 'run'}")
+    assert "SAC reads states, not images" in line
+    assert "--data.observation state" in line
+    line = refusal(*TINY_DRQV2, "--model.augment=true", f"--trainer.default_root_dir={tmp_path / 'run'}")
+    assert "augment=True" in line
+    assert "data.observation: expected one of 'pixels', 'state', got touch" in refusal(
+        *TINY, "--data.observation=touch"
+    )
+
+
+# ---- runs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "cls"), [(TINY_SAC, "sac"), (TINY_DRQV2, "drqv2")], ids=["sac", "drqv2"])
+def test_a_run_from_states_is_saved_resumed_and_evaluated(options, cls, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "plasticity_rl.machine.rendering.check_rendering", lambda: pytest.fail("nothing needs to be drawn")
+    )
+    run_dir = tmp_path / "run"
+    fit(run_dir, *options)
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert (config["agent"], config["data"]["observation"]) == (cls, "state")
+    assert checkpoint(run_dir)["rl"]["num_updates"] == 40
+
+    result = call("fit", f"--ckpt_path={run_dir}/checkpoints/last.ckpt", "--max_frames=300")
+    assert result.code == 0, result.err
+    assert checkpoint(run_dir)["rl"]["num_updates"] == 65
+    result = call("fit", f"--config={run_dir}/config.yaml", "--ckpt_path=last", "--max_frames=400")
+    assert result.code == 0, result.err
+    assert list(scalar_points(events(run_dir), "eval/return")) == [0, 100, 200, 300, 400]
+
+    result = call("validate", f"--ckpt_path={run_dir}/checkpoints/last.ckpt")
+    assert result.code == 0, result.err
+    assert "Return" in result.out
+    assert not (run_dir / "videos").exists()
+
+    other = "drqv2" if cls == "sac" else "sac"
+    line = refusal(f"--agent={other}", *TINY_DATA, f"--ckpt_path={run_dir}/checkpoints/last.ckpt", "--max_frames=500")
+    config = f"{run_dir}/config.yaml holds the options of agent={cls}"
+    assert line == f"error: {config}, but the command ends up with agent={other}"

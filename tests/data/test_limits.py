@@ -1,0 +1,68 @@
+"""Sizes that are refused before anything is allocated are counted as the networks are really built."""
+
+from __future__ import annotations
+
+import pytest
+
+from plasticity_rl import SAC, DrQV2, UserError
+from plasticity_rl.agents.drqv2.networks import count_parameters
+from plasticity_rl.data import limits
+
+
+def parameters(module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("obs_shape", [(9, 16, 16), (9, 84, 84), (3, 21, 18), (7,)])
+@pytest.mark.parametrize("widths", [(50, 64, 32), (8, 16, 4), (1, 1, 1)])
+def test_parameters_are_counted_as_they_are_built(obs_shape, widths):
+    names = ("feature_dim", "hidden_dim", "num_channels")
+    agent = DrQV2(obs_shape, 3, **dict(zip(names, widths, strict=True)), random_shift_pad=1)
+    counted = count_parameters(obs_shape, 3, *widths)
+    assert counted == {name: parameters(getattr(agent, name)) for name in ("encoder", "actor", "critic")}
+
+
+def test_published_networks_by_hand():
+    # 32 channels leave 32 * 35 * 35 = 39200 features of 84 pixels; the trunk has 39201 * 50 + 100 = 1960150 parameters.
+    # encoder: (9 * 9 + 1) * 32 + 3 * (9 * 32 + 1) * 32 = 2624 + 27744 = 30368
+    # actor: 1960150 + 51 * 1024 + 1025 * 1024 + 1025 * 6 = 3068124
+    # critic: 1960150 + 2 * (57 * 1024 + 1025 * 1024 + 1025) = 4178136
+    assert count_parameters((9, 84, 84), 6, 50, 1024, 32) == {"encoder": 30368, "actor": 3068124, "critic": 4178136}
+
+
+def needed(message: str) -> int:
+    return int(message.split(" bytes")[0].split()[-1])
+
+
+@pytest.mark.parametrize("build", [lambda: DrQV2((9, 16, 16), 2, hidden_dim=32), lambda: SAC((5,), 2, hidden_dim=32)])
+def test_bytes_are_weights_gradients_two_moments_and_the_target(build, monkeypatch):
+    agent = build()
+    trained = sum(parameters(getattr(agent, name)) for name in agent.module_names if name != "temperature")
+    monkeypatch.setattr(limits, "largest_memory", lambda: 16 * trained)
+    with pytest.raises(UserError, match=r"model\.hidden_dim=32.* are available: lower") as error:
+        build()
+    assert needed(str(error.value)) == 4 * 4 * trained + 4 * parameters(agent.critic_target)
+    monkeypatch.setattr(limits, "largest_memory", lambda: needed(str(error.value)))
+    build()
+
+
+def test_a_batch_is_two_observations_a_transition(monkeypatch):
+    monkeypatch.setattr(limits, "largest_memory", lambda: 2 * 8 * 100)
+    limits.refuse_large_batch(8, 100, "data.batch_size")
+    with pytest.raises(UserError, match=r"data\.batch_size=9: .* take 1800 bytes .* 1600 bytes"):
+        limits.refuse_large_batch(9, 100, "data.batch_size")
+
+
+def test_where_nobody_tells_the_memory_nothing_is_refused(monkeypatch):
+    monkeypatch.setattr(limits, "largest_memory", lambda: None)
+    limits.refuse_large_batch(10**15, 10**6, "data.batch_size")
+    limits.refuse_large_networks(10**18, 0, {}, "")
+
+
+def test_numbers_at_the_limit_pass_and_switches_are_no_numbers():
+    entry = {"class_path": "callbacks.Reset", "init_args": {"at_frames": [limits.LARGEST_INTEGER], "on": True}}
+    config = {"model": {"stddev_clip": float("inf")}, "trainer": {"callbacks": [entry]}, "data": {"task": "tiny"}}
+    limits.refuse_extreme_numbers(config)
+    entry["init_args"]["at_frames"].append(-limits.LARGEST_INTEGER - 2)
+    with pytest.raises(UserError, match=r"^Reset\.at_frames=-\d+ does not fit in 64 bits"):
+        limits.refuse_extreme_numbers(config)

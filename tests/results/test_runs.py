@@ -1,0 +1,77 @@
+"""Reading run folders back, on folders whose curves are known."""
+
+from __future__ import annotations
+
+import pytest
+from run_folders import entry, write_config, write_events, write_run
+
+from plasticity_rl import UserError
+from plasticity_rl.results.runs import as_curve, read_run
+
+
+def test_a_run_is_read_back(tmp_path):
+    folder = write_run(
+        tmp_path, {"eval/return": {0: 1.5, 100: 2.5}, "fau/critic": {50: 0.5}}, {60: "reset", 80: "reset"}, seed=3
+    )
+    run = read_run(folder)
+    assert (run.task, run.seed) == ("tiny", 3)
+    assert run.curves["eval/return"].frames.tolist() == [0, 100]
+    assert run.curves["eval/return"].values.tolist() == [1.5, 2.5]
+    assert run.curves["fau/critic"].values.tolist() == [0.5]
+    found = [(event.frame, event.name, event.text) for event in run.events]
+    assert found == [(60, "reset", "reset at frame 60"), (80, "reset", "reset at frame 80")]
+
+
+def test_points_of_a_killed_run_give_way_to_those_of_its_continuation():
+    """Checkpoint at 20, killed after 40, resumed: 30 and 40 are written twice, 45 was never reached again."""
+    curve = as_curve([(10, 1.0), (20, 2.0), (30, 3.0), (45, 4.5), (30, 3.1), (40, 4.1)])
+    assert curve.frames.tolist() == [10, 20, 30, 40]
+    assert curve.values.tolist() == [1.0, 2.0, 3.1, 4.1]
+    assert len(as_curve([]).frames) == 0
+
+
+def test_a_resumed_run_is_read_from_all_its_event_files(tmp_path):
+    write_run(tmp_path, {"eval/return": {0: 0.0, 100: 1.0, 200: 9.0}}, {50: "reset"})
+    write_events(tmp_path, {"eval/return": {200: 2.0, 300: 3.0}}, {250: "reset"})
+    run = read_run(tmp_path)
+    assert run.curves["eval/return"].values.tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert [event.frame for event in run.events] == [50, 250]
+
+
+def test_what_only_watches_is_no_intervention(tmp_path):
+    callbacks = [
+        entry("callbacks.FractionActiveUnits", every_n_updates=5),
+        entry("callbacks.Reset", modules=["critic"]),
+        entry("plasticity_rl.EvalVideo"),
+        entry("lightning.pytorch.callbacks.Timer"),
+        entry("somewhere.Else"),
+        entry("callbacks.Unknown"),
+    ]
+    run = read_run(write_run(tmp_path, {"eval/return": {0: 1.0}}, callbacks=callbacks))
+    assert run.interventions == [("Reset", {"modules": ["critic"]}), ("Else", {}), ("Unknown", {})]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "is not a run folder: it holds no config.yaml"),
+        ("a: [", "is not the configuration of a run"),
+        ("data: {}", "is not the configuration of a run"),
+        ("- 1", "is not the configuration of a run"),
+        ("{seed_everything: 1, data: {task: tiny}}", "holds no TensorBoard events"),
+    ],
+)
+def test_what_is_no_run_is_refused(tmp_path, content, expected):
+    if content is not None:
+        (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(UserError, match=expected):
+        read_run(tmp_path)
+
+
+def test_a_run_that_has_just_started_is_read(tmp_path):
+    write_config(tmp_path)
+    write_events(tmp_path, {})
+    (tmp_path / "events.out.tfevents.1.host").touch()
+    run = read_run(tmp_path)
+    assert run.curves == {}
+    assert run.events == []

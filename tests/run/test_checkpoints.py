@@ -1,0 +1,62 @@
+import lightning.pytorch as pl
+import pytest
+import torch
+from helpers import fit_tiny, tiny_agent, tiny_data, weights_hash
+
+from plasticity_rl import make_trainer
+from plasticity_rl.agents.base import RLModule
+
+
+class StopAt(pl.Callback):
+    """Ends the run like a crash, once ``env_frames`` are reached."""
+
+    def __init__(self, env_frames: int) -> None:
+        self.env_frames = env_frames
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object) -> None:
+        assert isinstance(pl_module, RLModule)
+        if pl_module.env_frames >= self.env_frames:
+            raise RuntimeError("stopped")
+
+
+def saved_frames(path) -> int:
+    return torch.load(path, weights_only=True)["rl"]["env_frames"]
+
+
+@pytest.mark.parametrize("crash_at", [2, 30, 98])
+def test_a_run_that_crashes_before_its_first_evaluation_goes_on_from_frame_0(tmp_path, crash_at) -> None:
+    straight = fit_tiny(tmp_path / "straight", max_frames=160)
+    with pytest.raises(RuntimeError, match="stopped"):
+        fit_tiny(tmp_path / "crashed", max_frames=160, callbacks=[StopAt(crash_at)])
+    assert saved_frames(tmp_path / "crashed" / "checkpoints" / "last.ckpt") == 0
+
+    resumed = fit_tiny(tmp_path / "crashed", max_frames=160, ckpt_path="last")
+
+    assert weights_hash(resumed) == weights_hash(straight)
+    assert resumed.num_updates == straight.num_updates
+    assert resumed.eval_returns == straight.eval_returns
+
+
+def test_last_follows_every_evaluation_and_best_the_highest_return(tmp_path) -> None:
+    agent = fit_tiny(tmp_path, max_frames=400)
+
+    folder = tmp_path / "checkpoints"
+    assert saved_frames(folder / "last.ckpt") == 400
+    (best,) = folder.glob("best_*_frames.ckpt")
+    evaluated = [pair for pair in agent.eval_returns if pair[0] > 0]
+    best_frame = max(evaluated, key=lambda pair: pair[1])[0]
+    assert best.name == f"best_{best_frame}_frames.ckpt"
+    assert saved_frames(best) == best_frame
+
+
+@pytest.mark.filterwarnings("ignore:You called `self.log:UserWarning")
+def test_trainer_validate_returns_what_the_run_logged_at_that_checkpoint(tmp_path) -> None:
+    trained = fit_tiny(tmp_path, max_frames=200)
+    data = tiny_data(max_frames=200, seed=1)
+    agent = tiny_agent(data)
+    trainer = make_trainer(tmp_path, logger=False, enable_progress_bar=False)
+
+    (metrics,) = trainer.validate(agent, data, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+
+    assert trained.eval_returns[-1] == (200, pytest.approx(metrics["eval/return"]))
+    assert metrics["env_frames"] == agent.env_frames == 200

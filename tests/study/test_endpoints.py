@@ -1,0 +1,62 @@
+"""Endpoints of a study: what they read from a curve, and what is wrong with an entry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from plasticity_rl import UserError
+from plasticity_rl.results.runs import Curve
+from plasticity_rl.study.endpoints import Endpoint, last_value, mean_value, read_endpoint
+
+
+def curve(*points: tuple[int, float]) -> Curve:
+    frames, values = zip(*points, strict=True)
+    return Curve(np.array(frames), np.array(values, dtype=float))
+
+
+POINTS = curve((0, 0.0), (50, 100.0), (90, 200.0), (100, 300.0))
+
+
+def test_values_by_hand():
+    assert last_value(POINTS, 0.1) == Endpoint("x", "final").value(POINTS) == 250.0  # frames 90 and 100
+    assert Endpoint("x", "last_third").value(curve((0, 0.0), (60, 1.0), (70, 5.0), (100, 7.0))) == 6.0
+    # 50 * 50 + 40 * 150 + 10 * 250 = 2500 + 6000 + 2500 over 100 frames
+    assert mean_value(POINTS) == Endpoint("x").value(POINTS) == 110.0
+    assert Endpoint("x", at=70).value(POINTS) == 150.0
+    assert Endpoint("x", at=101).value(POINTS) is None
+    for endpoint in (Endpoint("x"), Endpoint("x", "final"), Endpoint("x", "last_third"), Endpoint("x", at=10)):
+        assert endpoint.value(curve((10, 7.0))) == 7.0
+
+
+def test_names():
+    assert Endpoint("eval/return").name == "area under eval/return"
+    assert Endpoint("fau/critic", "last_third").name == "fau/critic, last third"
+    assert Endpoint("fau/critic", at=400_000).name == "fau/critic at frame 400,000"
+
+
+def test_entries():
+    assert read_endpoint({"tag": "a"}, "primary", 100) == Endpoint("a", "area")
+    assert read_endpoint({"tag": "a", "of": "final"}, "primary", 100) == Endpoint("a", "final")
+    assert read_endpoint({"tag": "a", "at": 100}, "primary", 100) == Endpoint("a", at=100)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("area", "primary: 'area' must name a curve, as in TensorBoard, and what of it: {tag: eval/return, of: area}"),
+        ({"of": "area"}, "primary: .* must name a curve"),
+        ({"tag": "a", "off": "area"}, "primary: no entry 'off'; an endpoint has tag, and of or at. Did you mean of"),
+        (
+            {"tag": "a", "of": "last_thrid"},
+            "primary: of='last_thrid' must be one of area, last_third, final. Did you mean last_third",
+        ),
+        ({"tag": "a", "of": ["area"]}, r"primary: of=\['area'\] must be one of"),
+        ({"tag": "a", "at": 101}, "primary: at=101 must be a whole number of env frames up to max_frames=100"),
+        ({"tag": "a", "at": 10, "of": "area"}, "without of"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(entry, message):
+    with pytest.raises(UserError, match=message) as caught:
+        read_endpoint(entry, "primary", 100)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,119 @@
+"""``plasticity-rl study run``: real runs in processes of their own, skipped when finished, resumed when stopped."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from cli_runs import call
+from tiny_studies import tiny_env_can_be_imported, tiny_study
+
+from plasticity_rl.study import runner
+from plasticity_rl.study.spec import finished_frames, read_study, state_of
+
+pytestmark = pytest.mark.xdist_group("study")
+__all__ = ["tiny_env_can_be_imported"]  # a fixture, used by every test here
+
+
+@pytest.mark.parametrize(
+    ("workers", "set_by_user", "threads"), [(1, None, "6"), (2, None, "3"), (9, None, "1"), (2, "5", "5")]
+)
+def test_workers_share_the_cores_that_this_process_may_use(workers, set_by_user, threads, monkeypatch):
+    """A cluster's quota, not what the machine has; what the user says counts."""
+    started = []
+    monkeypatch.setattr(runner, "available_cores", lambda: 6)
+    monkeypatch.setattr(subprocess, "Popen", lambda command, env, **options: started.append(env))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if set_by_user:
+        monkeypatch.setenv("OMP_NUM_THREADS", set_by_user)
+    runner.launch_here(["--max_frames=100"], subprocess.DEVNULL, num_workers=workers)
+    assert started[0]["OMP_NUM_THREADS"] == threads
+
+
+def test_a_failing_run_does_not_stop_the_others_and_finished_ones_are_skipped(tmp_path):
+    factors = {"lr": {"refused": ["model.lr=-1"], "usual": ["model.lr=0.001"]}}
+    path = tiny_study(tmp_path, factors)
+    refused, usual = read_study(path).runs()
+
+    result = call("study", "run", path, "--workers", "2")
+    assert result.code == 1
+    assert result.err.count("\n") == 1
+    assert "1 of 2 runs failed (tiny/refused/seed1)" in result.err
+    assert "tiny/refused/seed1 failed with exit code 2: error: model.lr=-1" in result.out
+    assert "tiny/usual/seed1 finished in" in result.out
+    assert "note: 1 seeds per arm" in result.out
+    assert "model.lr=-1" in (refused.folder / "log.txt").read_text()
+    assert "Return after training" in (usual.folder / "log.txt").read_text()
+    assert finished_frames(usual.folder) == 100
+    assert list(usual.folder.glob("events.out.tfevents.*"))
+
+    # The run that was refused is tried again, as the study says it now; the other one is not touched.
+    before = (usual.folder / "starts.yaml").read_bytes()
+    tiny_study(tmp_path, {"lr": {"refused": ["model.lr=0.01"], "usual": ["model.lr=0.001"]}})
+    assert "tiny  usual    finished" in call("study", "status", path).out
+    again = call("study", "run", path)
+    assert again.code == 0, again.err
+    assert "2 runs of 100 frames" in again.out
+    assert "1 finished, 0 stopped, 1 new" in again.out
+    assert (usual.folder / "starts.yaml").read_bytes() == before
+    assert call("study", "run", path, "--dry-run").out == ""
+
+
+def test_a_run_waits_for_the_run_whose_replay_it_starts_with(tmp_path):
+    """Though it comes first in the study, and there are two workers."""
+    path = "trainer.callbacks.path={folder}/{task}/donor/seed{seed}"
+    factors = {"agent": {"heir": ["trainer.callbacks+=callbacks.WarmStartReplay", path], "donor": []}}
+    result = call("study", "run", tiny_study(tmp_path, factors), "--workers", "2")
+    assert result.code == 0, result.err
+    lines = [line.partition("] ")[2] for line in result.out.splitlines() if line.startswith("[")]
+    assert [line.partition(" in ")[0] for line in lines] == [
+        "tiny/donor/seed1 started",
+        "tiny/donor/seed1 finished",
+        "tiny/heir/seed1 started",
+        "tiny/heir/seed1 finished",
+    ]
+
+
+def test_a_run_that_waits_for_one_that_failed_fails_too(tmp_path):
+    path = "trainer.callbacks.path={folder}/{task}/donor/seed{seed}"
+    heir = ["trainer.callbacks+=callbacks.WarmStartReplay", path]
+    result = call("study", "run", tiny_study(tmp_path, {"agent": {"heir": heir, "donor": ["model.lr=-1"]}}))
+    assert result.code == 1
+    assert "2 of 2 runs failed (tiny/donor/seed1, tiny/heir/seed1)" in result.err
+
+
+def test_the_commands_of_a_dry_run_are_those_of_the_runs(tmp_path):
+    path = tiny_study(tmp_path, {"augmentation": {"with": [], "without": ["model.augment=false"]}}, seeds=[3])
+    lines = call("study", "run", path, "--dry-run").out.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("plasticity-rl fit --config ")
+    assert "--model.augment=false --data.task=tiny --seed_everything=3 --max_frames=100" in lines[1]
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_lets_the_runs_save_and_the_study_goes_on_from_there(tmp_path):
+    path = tiny_study(tmp_path, {"one": {"arm": []}}, max_frames=20_000)
+    (run,) = read_study(path).runs()
+    command = [sys.executable, "-m", "plasticity_rl", "study", "run", path]
+    study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until = time.monotonic() + 250
+    while not (run.folder / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < until:
+        time.sleep(0.1)
+    time.sleep(2)
+    study.send_signal(signal.SIGINT)
+    out, _ = study.communicate(timeout=250)
+    assert study.returncode == 130, out
+    assert "stopped tiny/arm/seed1" in out
+    assert f"go on with plasticity-rl study run {path}" in out
+    assert "Stopped by SIGTERM at env frame" in (run.folder / "log.txt").read_text()
+    assert state_of(run, 20_000) == "stopped"
+    reached = yaml.safe_load((run.folder / "starts.yaml").read_text())
+    assert len(reached) == 1
+
+    tiny_study(tmp_path, {"one": {"arm": []}}, max_frames=20_000)
+    assert "--ckpt_path last" in call("study", "run", path, "--dry-run").out

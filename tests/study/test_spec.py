@@ -1,0 +1,269 @@
+"""Study files: which runs they mean, and what is wrong with them."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+import yaml
+from cli_runs import REPOSITORY, call, printed_config
+
+import callbacks
+from plasticity_rl import UserError
+from plasticity_rl.cli.commands.study import what_it_cannot_say
+from plasticity_rl.envs import task_names
+from plasticity_rl.study.endpoints import Endpoint
+from plasticity_rl.study.spec import count_states, needed_by, read_study, state_of
+
+SMALL = {
+    "base": ["base.yaml", "tasks/{task}.yaml", "model.lr=0.001"],
+    "max_frames": 100,
+    "tasks": ["walk", "run"],
+    "seeds": [1, 2],
+    "factors": {
+        "augmentation": {"with": [], "without": ["model.augment=false"]},
+        "reset": {"none": None, "often": ["reset.yaml", "trainer.callbacks+=callbacks.ReDo"]},
+    },
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A current folder with the files that the small study names."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks").mkdir()
+    for name in ("base", "reset", "tasks/walk", "tasks/run"):
+        (tmp_path / f"{name}.yaml").write_text("{}")
+    return tmp_path
+
+
+def written(where: Path, **changes) -> Path:
+    path = where / "small.yaml"
+    content = {key: value for key, value in {**SMALL, **changes}.items() if value != "absent"}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_every_arm_on_every_task_with_every_seed(here):
+    """2 x 2 levels, 2 tasks, 2 seeds; the first seed of everything comes first."""
+    runs = read_study(written(here)).runs()
+    assert len(runs) == 16
+    assert [run.seed for run in runs] == [1] * 8 + [2] * 8
+    assert len({run.folder for run in runs}) == 16
+    last = runs[-1]
+    assert dict(last.levels) == {"augmentation": "without", "reset": "often"}
+    assert last.name == "run/without+often/seed2"
+    assert last.arguments == (
+        *("--config", "base.yaml", "--config", "tasks/run.yaml", "--model.lr=0.001"),
+        *("--model.augment=false", "--config", "reset.yaml", "--trainer.callbacks+=callbacks.ReDo"),
+        *("--data.task=run", "--seed_everything=2", "--max_frames=100"),
+        "--trainer.default_root_dir=runs/small/run/without+often/seed2",
+    )
+
+
+def test_levels_called_on_and_off(here):
+    """YAML takes the words for truth values."""
+    (here / "small.yaml").write_text(
+        yaml.safe_dump({**SMALL, "factors": "X"}).replace("X", "{redo: {on: [reset.yaml], off: []}}")
+    )
+    assert list(read_study(here / "small.yaml").factors["redo"]) == ["on", "off"]
+
+
+def test_the_baseline(here):
+    """The first level of every factor unless the file names another arm, as in a folder or as in a report."""
+    assert read_study(written(here)).baseline == "with+none"
+    for name in ("without+often", "without + often"):
+        study = read_study(written(here, baseline=name))
+        assert study.base_levels == {"augmentation": "without", "reset": "often"}
+    factors = {"redo": {"off": [], "on": ["reset.yaml"]}}
+    (here / "small.yaml").write_text(
+        yaml.safe_dump({**SMALL, "factors": factors}).replace("'on'", "on") + "baseline: on\n"
+    )
+    assert read_study(here / "small.yaml").base_levels == {"redo": "on"}
+
+
+def test_endpoints_are_read(here):
+    study = read_study(written(here))
+    assert (study.primary, study.secondary) == (Endpoint("eval/return", "area"), ())
+    study = read_study(
+        written(here, primary={"tag": "fau/critic", "of": "last_third"}, secondary=[{"tag": "eval/return", "at": 50}])
+    )
+    assert (study.primary, study.secondary) == (Endpoint("fau/critic", "last_third"), (Endpoint("eval/return", at=50),))
+
+
+def test_the_number_of_comparisons(here):
+    """Three arms with the baseline, and one interaction; of one factor no interaction."""
+    assert read_study(written(here)).num_comparisons == 4
+    one = {"arm": {"a": [], "b": ["reset.yaml"], "c": ["model.augment=false"]}}
+    assert read_study(written(here, factors=one)).num_comparisons == 2
+
+
+def test_a_run_says_what_its_report_cannot_say(here):
+    """2 tasks with 2 seeds are 4 pairs; 0.05 / 4 needs 2 ** -7 of 8 pairs."""
+    assert what_it_cannot_say(read_study(written(here))) == [
+        "2 seeds per arm; the report draws no verdict below 5",
+        "2 seeds on 2 tasks are 4 pairs of runs; a verdict on 4 comparisons by an exact test needs 8",
+    ]
+    assert what_it_cannot_say(read_study(written(here, seeds=[1, 2, 3, 4, 5]))) == []
+
+
+def test_states(here):
+    study = read_study(written(here, folder=str(here / "out")))
+    finished, longer, stopped, *_ = runs = study.runs()
+    for run, frames in ((finished, 100), (longer, 60)):
+        run.folder.mkdir(parents=True)
+        (run.folder / "finished.yaml").write_text(f"env_frames: {frames}\n")
+    for run in (longer, stopped):
+        (run.folder / "checkpoints").mkdir(parents=True)
+        (run.folder / "checkpoints" / "last.ckpt").touch()
+    assert [state_of(run, 100) for run in runs[:4]] == ["finished", "stopped", "stopped", "new"]
+    assert count_states(runs, 100) == {"finished": 1, "stopped": 2, "new": 13}
+    assert state_of(longer, 60) == "finished", "a study with a smaller budget"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": "absent"}, "'seeds' is missing or empty"),
+        ({"seed": [1]}, r"no entry 'seed' in a study\. Did you mean .*seeds"),
+        ({"seeds": [1, 1]}, r"seeds=\[1, 1\] must be a list without repetitions"),
+        ({"seeds": [-1]}, "seeds: -1 must be a whole number >= 0"),
+        ({"seeds": 3}, "seeds=3 must be a list"),
+        ({"max_frames": 1e6}, r"max_frames: 1000000\.0 must be a whole number >= 1"),
+        ({"max_frames": 0}, "'max_frames' is missing or empty"),
+        ({"tasks": ["../walk"]}, r"tasks: '\.\./walk' must consist of letters"),
+        ({"name": "a/b"}, "name: 'a/b' must consist of letters"),
+        ({"tasks": ["fly"]}, r"base: no file tasks/fly\.yaml"),
+        ({"base": ["base.yaml", "nothing.yaml"]}, r"base: no file nothing\.yaml"),
+        ({"base": "base.yaml"}, "base='base.yaml' must be a list"),
+        ({"factors": ["redo"]}, r"factors=\['redo'\] must give each factor its levels"),
+        ({"factors": {"redo": ["reset.yaml"]}}, r"factors\.redo=\['reset.yaml'\] must give each level a list"),
+        ({"factors": {"redo": {"on": "reset.yaml"}}}, r"factors\.redo\.on='reset.yaml' must be a list"),
+        ({"factors": {"redo": {"on": ["--model.lr=1"]}}}, r"'--model\.lr=1' must be .* without dashes"),
+        ({"factors": {"redo": {"on": ["model.lr"]}}}, r"factors\.redo\.on: 'model\.lr' must be"),
+        ({"measures": "srank/critic"}, "measures='srank/critic' must be a list"),
+        ({"measures": [1]}, "measures: 1 must be the name of a curve"),
+        (
+            {"baseline": "with+nona"},
+            r"baseline: no arm 'with\+nona'\. Did you mean with\+none.* The first is with\+none",
+        ),
+        ({"baseline": ["with"]}, r"baseline: no arm \['with'\]"),
+        ({"primary": "area"}, "primary: 'area' must name a curve"),
+        ({"primary": {"tag": "eval/return", "of": "end"}}, "primary: of='end' must be one of area, last_third, final"),
+        ({"primary": {"tag": "fau/critic", "at": 101}}, "primary: at=101 must be .* up to max_frames=100"),
+        ({"secondary": {"tag": "a"}}, "secondary={'tag': 'a'} must be a list"),
+        ({"secondary": [{"tag": "a"}, {"tga": "a"}]}, "secondary: {'tga': 'a'} must name a curve"),
+        ({"max_return": 0}, "max_return: 0 must be a number > 0"),
+        ({"shares": ["none.yaml"]}, r"none\.yaml: no such file"),
+        ({"shares": "first.yaml"}, r"shares='first\.yaml' must be a list"),
+        ({"factors": {"seed": {"a": ["seed_everything=3"]}}}, "seed_everything is set by the study itself"),
+        ({"factors": {"task": {"a": ["data.task=walk"]}}}, r"data\.task is set by the study itself"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(changes, message, here):
+    with pytest.raises(UserError, match=message) as caught:
+        read_study(written(here, **changes))
+    assert "\n" not in str(caught.value)
+    assert "small.yaml" in str(caught.value)
+
+
+def test_no_file_and_no_yaml(here):
+    with pytest.raises(UserError, match=r"none\.yaml: no such file"):
+        read_study(here / "none.yaml")
+    (here / "bad.yaml").write_text("a: [")
+    result = call("study", "run", here / "bad.yaml")
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert "bad.yaml is no YAML" in result.err
+
+
+def test_a_run_that_another_study_has_is_that_run(here):
+    """Equal arguments, whatever the arm is called; other seeds and budgets are other runs."""
+    first = written(here)
+    first = first.rename(here / "first.yaml")
+    factors = {"arm": {"plain": [], "usual": ["model.augment=false"], "curl": ["trainer.callbacks+=callbacks.CURL"]}}
+    second = read_study(written(here, name="second", shares=["first.yaml"], factors=factors, seeds=[1, 3]))
+    folders = {run.name: run.folder for run in second.runs()}
+    assert folders["walk/plain/seed1"] == Path("runs/first/walk/with+none/seed1")
+    assert folders["run/usual/seed1"] == Path("runs/first/run/without+none/seed1")
+    assert folders["walk/curl/seed1"] == Path("runs/second/walk/curl/seed1")
+    assert folders["walk/plain/seed3"] == Path("runs/second/walk/plain/seed3")
+    assert second.runs()[0].arguments == read_study(first).runs()[0].arguments
+    longer = read_study(written(here, name="second", shares=["first.yaml"], factors=factors, max_frames=101))
+    assert all(run.folder.is_relative_to("runs/second") for run in longer.runs())
+
+
+def test_studies_that_share_in_a_circle_are_refused(here):
+    written(here, shares=["other.yaml"]).rename(here / "first.yaml")
+    written(here, shares=["first.yaml"]).rename(here / "other.yaml")
+    with pytest.raises(UserError, match=r"shares: first\.yaml shares runs with itself"):
+        read_study(Path("first.yaml"))
+
+
+def test_a_run_that_reads_another_one_names_its_folder(here):
+    path = "trainer.callbacks.path={folder}/{task}/failed/seed{seed}"
+    factors = {"agent": {"fresh": ["trainer.callbacks+=callbacks.WarmStartReplay", path], "failed": []}}
+    runs = read_study(written(here, factors=factors, seeds=[1, 11])).runs()
+    fresh, failed = runs[0], runs[1]
+    assert "--trainer.callbacks.path=runs/small/walk/failed/seed1" in fresh.arguments
+    assert needed_by(fresh, runs) == [failed]
+    assert needed_by(failed, runs) == []
+
+
+@functools.cache
+def config_of(*arguments: str) -> dict:
+    """Studies share arms; each is parsed once."""
+    return printed_config(*arguments)
+
+
+STUDIES = sorted((REPOSITORY / "configs" / "studies").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_arm_of_the_studies_is_a_run_that_fit_accepts(path, monkeypatch):
+    """On its first task, and every callback takes its arguments; parsing alone checks names and types only."""
+    monkeypatch.chdir(REPOSITORY)
+    study = read_study(path.relative_to(REPOSITORY))
+    arms = {run.arm: run for run in reversed(study.runs())}
+    configs = {arm: config_of(*run.arguments[:-1]) for arm, run in arms.items()}
+    assert len({repr(config) for config in configs.values()}) == len(arms), "no two arms are equal"
+    assert {config["max_frames"] for config in configs.values()} == {study.max_frames}
+    for config in configs.values():
+        for entry in config["trainer"]["callbacks"]:
+            getattr(callbacks, entry["class_path"].removeprefix("callbacks."))(**entry["init_args"])
+    assert set(study.tasks) <= set(task_names())
+    assert len(study.seeds) >= (3 if path.parent.name == "mini" else 5)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_study_names_its_baseline_and_endpoints(path, monkeypatch):
+    """And outside of mini/ its seeds are enough for a verdict on all of its comparisons."""
+    monkeypatch.chdir(REPOSITORY)
+    content = yaml.safe_load(path.read_text())
+    assert {"baseline", "primary", "secondary"} <= set(content)
+    if path.parent.name != "mini":
+        assert what_it_cannot_say(read_study(path.relative_to(REPOSITORY))) == []
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_study_says_what_is_claimed_where_and_what_would_contradict_it(path):
+    text = path.read_text()
+    words = ["# Claim: ", "# Source: ", "# Confirmed if ", "# Contradicted if ", "plasticity-rl study run "]
+    assert [word for word in words if word not in text] == []
+    assert f"study run {path.relative_to(REPOSITORY)}" in text
+    assert (REPOSITORY / "configs" / "studies" / "mini" / path.name).is_file()
+    assert (REPOSITORY / "configs" / "studies" / path.name).is_file()
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_commands_of_a_dry_run(path, monkeypatch):
+    """One for each run that is not finished, none twice."""
+    monkeypatch.chdir(REPOSITORY)
+    study = read_study(path.relative_to(REPOSITORY))
+    result = call("study", "run", path.relative_to(REPOSITORY), "--dry-run")
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    waiting = [run for run in study.runs() if state_of(run, study.max_frames) != "finished"]
+    assert len(lines) == len(waiting) == len(set(lines))
+    assert all(line.startswith("plasticity-rl fit --config configs/") for line in lines)
