@@ -41,10 +41,11 @@ test: $(VENV)/.installed-dev ## install with the developer tools, then run the t
 test-slow: $(VENV)/.installed-dev ## run the tests marked slow (examples, long runs)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m slow $(ARGS)
 
-check: $(VENV)/.installed-dev ## lint, formatting and types, changing nothing
+check: $(VENV)/.installed-dev ## lint, formatting, types and the order of the packages, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 
 fmt: $(VENV)/.installed-dev ## format, and fix what the linter can fix
 	$(BIN)/ruff check --fix .
