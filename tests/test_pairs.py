@@ -332,7 +332,9 @@ def test_churn_after_a_jump_is_that_of_learning_alone(writer):
         expected = (now - past).square().mean()
     assert float(term.detach()) == pytest.approx(float(expected), rel=1e-3, abs=1e-10)
     step = 10 * 1e-3  # Adam moves a weight by about the learning rate; a jump is of the size of the weights
-    moved = max(float((value - dict(agent.named_parameters())[name]).abs().max()) for name, value in older.items())
+    moved = max(
+        float((value - dict(agent.named_parameters())[name]).detach().abs().max()) for name, value in older.items()
+    )
     assert moved < step
 
 

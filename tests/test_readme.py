@@ -118,7 +118,7 @@ def test_a_make_target_exists(command):
 
 def test_python_scripts_and_configs_and_pages_that_are_named_exist():
     """Paths in commands, in backticks and in links."""
-    named = set(re.findall(r"(?:configs|examples|callbacks|plasticity_rl|tests|docs)/[\w/]+\.\w+", TEXT))
+    named = set(re.findall(r"(?:configs|examples|callbacks|plasticity_rl|tests|docs)/[\w/]+(?:\.\w+)+", TEXT))
     named |= {link for link in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in link}
     assert named
     assert [path for path in sorted(named) if not (REPOSITORY / path).exists()] == []
