@@ -23,8 +23,10 @@ BIN := $(VENV)/bin
 
 ifeq ($(UV),)
 INSTALL = "$(BIN)/python" -m pip install $(PIP_ARGS)
+FREEZE = "$(BIN)/python" -m pip freeze --exclude-editable
 else
 INSTALL = uv pip install --python "$(BIN)/python" $(PIP_ARGS)
+FREEZE = uv pip freeze --python "$(BIN)/python" --exclude-editable
 endif
 
 .PHONY: help quickstart test test-slow check fmt smoke fingerprint versions
@@ -61,7 +63,7 @@ fingerprint: $(VENV)/.installed ## hashes of five trained configurations (minute
 versions: $(VENV)/.installed-dev ## write what is installed to docs/versions/pythonX.Y.txt, for pip install -c; after a green CI
 	@mkdir -p docs/versions && file=docs/versions/python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt && { \
 	echo "# What CI passed with, taken as pip offered it; by make versions. To install just this: pip install -c $$file -e ."; \
-	$(BIN)/python -m pip freeze --exclude-editable; } >"$$file" && echo "$$file"
+	$(FREEZE); } >"$$file.new" && mv "$$file.new" "$$file" && echo "$$file"
 
 # The stamps are newer than pyproject.toml when what it asks for is installed.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python

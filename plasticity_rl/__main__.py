@@ -78,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_with_one()
     asks = any(arg in ("-h", "--help") or arg.startswith("--print_config") for arg in args)
     threading.excepthook = _in_thread
+    if args[0] == "fit" and not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())  # classes of the user's own, as with `python -m`, but behind all that is installed
     try:
         if args[0] in FILES_BY_NAME:
             from plasticity_rl.packaged import with_found_configs

@@ -5,12 +5,16 @@ from __future__ import annotations
 FORMER = {
     "plasticity_rl.checkpoint.BestCheckpoint": "plasticity_rl.run.checkpoints.BestCheckpoint",
     "plasticity_rl.checkpoint.LastCheckpoint": "plasticity_rl.run.checkpoints.LastCheckpoint",
+    "plasticity_rl.checkpoint_io.AtomicCheckpointIO": "plasticity_rl.checkpoint_files.AtomicCheckpointIO",
     "plasticity_rl.histograms.Histograms": "plasticity_rl.Histograms",
+    "plasticity_rl.monitor.RunMonitor": "plasticity_rl.run.monitor.RunMonitor",
     "plasticity_rl.nan_guard.DetectNaN": "plasticity_rl.run.nan_guard.DetectNaN",
     "plasticity_rl.progress.FrameProgressBar": "plasticity_rl.run.progress.FrameProgressBar",
+    "plasticity_rl.run_folder.RunFolder": "plasticity_rl.run.folder.RunFolder",
+    "plasticity_rl.strategy.GradientAveraging": "plasticity_rl.distributed.strategy.GradientAveraging",
     "plasticity_rl.video.EvalVideo": "plasticity_rl.EvalVideo",
 }
-"""Former class path -> today's. Checkpoints hold no names of modules: they are tensors and plain data."""
+"""Former class path -> today's. Nothing reads the names of classes that a checkpoint lists."""
 
 
 def todays_name(class_path: str) -> str:

@@ -13,7 +13,7 @@ Tags:
     ``clock/policy_lag_updates``: with ``data.overlap``, updates since the actions under way were chosen.
     ``speed/frames_per_second``, ``speed/updates_per_second``: since the previous value.
     ``hparam/best_return``, ``hparam/last_return``, ``hparam/fau_<module>``: metrics beside the hyperparameters.
-    ``custom_scalars__config__``: the layout of TensorBoard's custom charts (``tensorboard_layout.py``).
+    ``custom_scalars__config__``: the layout of TensorBoard's custom charts (``callback/charts.py``).
     ``weights/<module>/<parameter>``, ``activations/<module>/<layer>``: histograms, on demand.
     ``fau/<module>``, ``fau/<module>/<layer>``: fraction of active units; by other definitions ``fau_<definition>/...``,
         on the probe batch ``fau_<definition>_probe_batch/...``.

@@ -126,6 +126,15 @@ def test_a_return_that_is_not_finite_leaves_the_other_rows(tmp_path):
     assert plain["FAU critic"].startswith("0.200 ")
 
 
+def test_returns_of_which_none_is_finite_do_not_end_the_report(tmp_path):
+    def curves(run: StudyRun) -> Curves:
+        return {"eval/return": flat(math.nan), "fau/critic": flat(0.1 * run.seed)}
+
+    text = report_of(study_of(tmp_path, curves, seeds=3), tmp_path / "out")
+    assert tables(text, "walk")[0][0]["FAU critic"].startswith("0.200 ")
+    assert (tmp_path / "out" / "scores.png").is_file()
+
+
 # ---- 3: few seeds ----------------------------------------------------------------------------------------------------
 
 

@@ -139,6 +139,16 @@ def test_list_and_init(plasticity_rl, empty):
     assert copy == (REPOSITORY / "configs" / "quickstart.yaml").read_text()
 
 
+def test_a_callback_of_ones_own_beside_the_run(plasticity_rl, empty):
+    """A console script does not look into the current folder by itself, as `python -m` does."""
+    (empty / "mine.py").write_text(
+        "import lightning.pytorch as pl\n\n\nclass Mine(pl.Callback):\n"
+        "    def on_fit_start(self, trainer, pl_module):\n        print('mine acts')\n"
+    )
+    files = ["--config", "mini_state", *TINY, "--trainer.default_root_dir=runs/own"]
+    assert "mine acts" in plasticity_rl("fit", *files, "--trainer.callbacks+=mine.Mine")
+
+
 def test_fit_study_and_plot(plasticity_rl, empty):
     """With packaged configs, by name, by path and as the base of a study of one's own."""
     files = ["--config", "mini_state", "--config", "configs/interventions/weight_decay.yaml"]

@@ -157,7 +157,8 @@ def refuse_trainer_options(options: Any) -> None:
     if isinstance(options.num_nodes, int) and options.num_nodes > 1 and not _knows_first_node():
         raise UserError(
             f"trainer.num_nodes={options.num_nodes}, but nothing says where the first node is (no SLURM, no torchrun, "
-            "no MASTER_ADDR), so it would wait: start it as docs/multi_gpu.md shows, or leave out --trainer.num_nodes"
+            "no MASTER_ADDR), so it would wait: start it with torchrun or SLURM (docs/multi_gpu.md), or leave out "
+            "--trainer.num_nodes"
         )
     if not _is_devices(options.devices):
         raise UserError(

@@ -1,7 +1,7 @@
 """Is this machine fit for training? Small checks, each of which returns findings; imports nothing heavy.
 
 ``plasticity-rl doctor`` runs them all, ``fit`` at its start those that cost milliseconds (:func:`quick_findings`).
-What has to be tried (imports, rendering) is tried in processes of its own: see ``health_trials.py``.
+What has to be tried (imports, rendering) is tried in processes of its own: see ``trials.py``.
 """
 
 from __future__ import annotations

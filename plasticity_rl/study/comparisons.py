@@ -39,6 +39,7 @@ class Comparison:
         p: Two-sided, by sign flips.
         p_holm: The same, corrected for all comparisons of its family.
         family: Number of comparisons in its family.
+        smallest_p: The smallest corrected p that so many pairs, in this family, can give.
     """
 
     name: str
@@ -50,11 +51,7 @@ class Comparison:
     p: float
     p_holm: float = math.nan
     family: int = 1
-
-    @property
-    def smallest_p(self) -> float:
-        """The smallest corrected p that so many pairs can give."""
-        return min(1.0, self.family * smallest_p(sum(self.pairs)))
+    smallest_p: float = 0.0
 
     @property
     def verdict(self) -> str:
@@ -63,7 +60,7 @@ class Comparison:
             return f"none: fewer than {FEW_SEEDS} pairs on a task"
         if self.smallest_p > LEVEL:
             return f"none: p (Holm) cannot be below {self.smallest_p:.2g} here"
-        if self.p_holm > LEVEL:
+        if not self.p_holm <= LEVEL:  # not a number without a correction
             return "undecided"
         return "above 0" if self.difference.value > 0 else "below 0"
 
@@ -151,19 +148,33 @@ def pairs_needed(num_comparisons: int) -> int:
     return math.ceil(1 + math.log2(num_comparisons / LEVEL)) if num_comparisons else 0
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], number: int = 0) -> list[float]:
     """Return p values corrected for being several (Holm 1979): the chance of any false claim stays below the level.
 
     The smallest of m is multiplied by m, the next by m - 1, and so on; none may be below one before it, or above 1.
+
+    Args:
+        p_values: Those that are known.
+        number: How many there will be, if these are not all: m, as if the others were larger.
     """
     corrected = np.empty(len(p_values))
     order = np.argsort(p_values, kind="stable")
-    factors = np.arange(len(p_values), 0, -1)
+    factors = max(number, len(p_values)) - np.arange(len(p_values))
     corrected[order] = np.minimum(np.maximum.accumulate(factors * np.asarray(p_values)[order]), 1.0)
     return [float(p) for p in corrected]
 
 
-def corrected(family: Sequence[Comparison]) -> list[Comparison]:
-    """Return the comparisons of a family with their corrected p values."""
-    pairs = zip(family, holm([one.p for one in family]), strict=True)
-    return [replace(one, p_holm=p, family=len(family)) for one, p in pairs]
+def corrected(family: Sequence[Comparison], number: int = 0) -> list[Comparison]:
+    """Return the comparisons of a family with their corrected p values.
+
+    Args:
+        family: Those that can be made by now.
+        number: How many the study makes. A report on a part of the runs claims no more than one on all of them.
+    """
+    number = max(number, len(family))
+    found = holm([one.p for one in family], number)
+    least = holm([smallest_p(sum(one.pairs)) for one in family], number)
+    return [
+        replace(one, p_holm=p, family=number, smallest_p=floor)
+        for one, p, floor in zip(family, found, least, strict=True)
+    ]

@@ -107,6 +107,7 @@ def draw_scores(report: Report) -> Figure:
     """Draw a row for each section: a panel for each aggregate, a point with its interval for each arm."""
     tables = [_panels(report, section) for section in report.sections]
     names = [name for name in (*RETURN_COLUMNS, DIFFERENCE) if any(name in table for table in tables)]
+    names = names or ["IQM"]  # no run has a return: empty panels
     rows, arms = len(report.sections), report.arms
     size = (1.4 + 1.9 * len(names), 0.7 + rows * (0.45 + 0.22 * len(arms)))
     figure = Figure(figsize=size, layout="constrained")

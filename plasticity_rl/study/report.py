@@ -251,9 +251,11 @@ def _on_common_seeds(arms: Sequence[Values]) -> list[Values]:
 
 def _families(study: Study, scores: Sequence[Score]) -> dict[Endpoint, list[Comparison]]:
     found = {endpoint: _comparisons(study, scores, endpoint) for endpoint in (study.primary, *study.secondary)}
-    secondary = iter(corrected([one for endpoint in study.secondary for one in found[endpoint]]))
+    number = study.num_comparisons
+    later = [one for endpoint in study.secondary for one in found[endpoint]]
+    secondary = iter(corrected(later, number * len(study.secondary)))
     families = {endpoint: [next(secondary) for _ in found[endpoint]] for endpoint in study.secondary}
-    return {study.primary: corrected(found[study.primary]), **families}
+    return {study.primary: corrected(found[study.primary], number), **families}
 
 
 def _comparisons(study: Study, scores: Sequence[Score], endpoint: Endpoint) -> list[Comparison]:
@@ -270,7 +272,11 @@ def _notes(study: Study, scores: Sequence[Score]) -> list[str]:
     for arm in arms:
         gone = [task for task in study.tasks if (arm, task) not in runs]
         if gone:
-            what = "nothing is compared there" if arm == base else "it is not in the table of all tasks"
+            what = (
+                "nothing is compared there"
+                if arm == base
+                else "its scores are not in the table of all tasks, and its differences there are over the others"
+            )
             lines.append(f"{'The baseline ' * (arm == base)}{arm} has no finished run on {', '.join(gone)}: {what}.")
         counts = {task: sum(s.arm == arm and s.run.task == task for s in scores) for task in study.tasks}
         if len({number for number in counts.values() if number}) > 1:

@@ -199,6 +199,12 @@ def _study(content: Any, path: Path, reading: tuple[Path, ...]) -> Study:
     tasks = tuple(_named(task, "tasks") for task in _distinct(content["tasks"], "tasks"))
     max_frames = _whole(content["max_frames"], "max_frames", least=1)
     factors = {_named(name, "factors"): _levels(levels, name, tasks) for name, levels in content["factors"].items()}
+    primary = read_endpoint(content["primary"], "primary", max_frames) if "primary" in content else AREA
+    listed = _distinct(content.get("secondary") or [], "secondary")
+    secondary = tuple(read_endpoint(one, "secondary", max_frames) for one in listed)
+    for index, one in enumerate(secondary):
+        if one in (primary, *secondary[:index]):
+            raise UserError(f"secondary: {one.name} is {'the primary endpoint' if one == primary else 'there twice'}")
     return Study(
         name=name,
         folder=Path(content.get("folder", Path("runs") / name)),
@@ -211,11 +217,8 @@ def _study(content: Any, path: Path, reading: tuple[Path, ...]) -> Study:
         max_return=_above_zero(content.get("max_return"), "max_return"),
         measures=tuple(_tag(tag) for tag in _distinct(content.get("measures") or [], "measures")),
         baseline=_baseline(content.get("baseline"), factors),
-        primary=read_endpoint(content["primary"], "primary", max_frames) if "primary" in content else AREA,
-        secondary=tuple(
-            read_endpoint(one, "secondary", max_frames)
-            for one in _distinct(content.get("secondary") or [], "secondary")
-        ),
+        primary=primary,
+        secondary=secondary,
     )
 
 

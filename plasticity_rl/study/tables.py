@@ -90,20 +90,20 @@ def explanation(report: Report) -> str:
 
 def how_compared(report: Report) -> str:
     """Say what the p values are, and what they can say at most."""
-    family = report.families[report.study.primary]
+    family, number = report.families[report.study.primary], report.study.num_comparisons
     most = max((sum(one.pairs) for one in family), default=0)
     text = (
         f"Differences from the baseline {report.baseline} in the primary endpoint, {report.study.primary.name}: runs "
         "with the same seed are pairs, correlation is theirs over seeds. p: two-sided permutation test by sign flips "
         f"of the pairs of all tasks, exact up to {MOST_EXACT} pairs; p (Holm): corrected for the "
-        f"{len(family)} comparison{'s' * (len(family) != 1)} here. Verdicts are those of p (Holm) at 0.05."
+        f"{number} comparison{'s' * (number != 1)} of the study. Verdicts are those of p (Holm) at 0.05."
     )
     if not family:
         return text
-    smallest = max(one.smallest_p for one in family)
-    needed = pairs_needed(len(family))
+    smallest = min(one.smallest_p for one in family)
+    needed = pairs_needed(number)
     return text + (
-        f" The smallest p (Holm) possible is {smallest:.2g}; a verdict on {len(family)} needs {needed} pairs over all "
+        f" The smallest p (Holm) possible is {smallest:.2g}; a verdict on {number} needs {needed} pairs over all "
         f"tasks, here are {most}." + (" So no verdict is possible." if most < needed else "")
     )
 
@@ -121,7 +121,7 @@ def blocks(report: Report) -> list[tuple[str, list[tuple[str, Rows]], list[str]]
     primary, *secondary = report.families
     tables = [(how_compared(report), comparisons_of(report.families[primary], primary, verdicts=True))]
     if secondary:
-        number = sum(len(report.families[endpoint]) for endpoint in secondary)
+        number = report.study.num_comparisons * len(secondary)
         tables += [
             (
                 f"Secondary endpoint: {endpoint.name}. p (Holm) is corrected for all {number} secondary comparisons.",

@@ -95,6 +95,7 @@ def test_holm_by_hand():
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+    assert holm([0.01, 0.04], number=4) == pytest.approx([0.04, 0.12]), "two of four: as if the others were larger"
 
 
 def test_a_family_knows_its_number():
@@ -102,3 +103,17 @@ def test_a_family_knows_its_number():
     assert [one.family for one in family] == [2, 2]
     assert [one.p_holm for one in family] == [0.5, 0.5]
     assert [one.smallest_p for one in family] == [0.5, 0.5]
+
+
+def test_a_part_of_a_family_claims_no_more_than_the_whole():
+    (one,) = corrected([compare("new", [NEW], [OLD], ["walk"])], number=4)
+    assert (one.family, one.p_holm, one.smallest_p) == (4, 1.0, 1.0)
+
+
+def test_the_smallest_p_is_that_of_holm_with_unequal_pairs():
+    """Ten pairs and six, all on one side: 2 * 2 / 1024 and 1 * 2 / 64, so that both can have a verdict."""
+    many, few = ({"walk": dict.fromkeys(range(number), 0.0)} for number in (10, 6))
+    above = {"walk": {seed: 1.0 + seed for seed in range(10)}}
+    family = corrected([compare("many", [above], [many], ["walk"]), compare("few", [above], [few], ["walk"])])
+    assert [one.smallest_p for one in family] == pytest.approx([4 / 1024, 2 / 64])
+    assert [one.verdict for one in family] == ["above 0", "above 0"]

@@ -92,6 +92,14 @@ def test_endpoints_are_read(here):
     assert (study.primary, study.secondary) == (Endpoint("fau/critic", "last_third"), (Endpoint("eval/return", at=50),))
 
 
+def test_an_endpoint_is_there_once(here):
+    """Also where two entries only look different; and the primary one has no place among the others."""
+    with pytest.raises(UserError, match="secondary: .*is the primary endpoint"):
+        read_study(written(here, secondary=[{"tag": "eval/return", "of": "area"}]))
+    with pytest.raises(UserError, match="secondary: .*there twice"):
+        read_study(written(here, secondary=[{"tag": "fau/critic"}, {"tag": "fau/critic", "of": "area"}]))
+
+
 def test_the_number_of_comparisons(here):
     """Three arms with the baseline, and one interaction; of one factor no interaction."""
     assert read_study(written(here)).num_comparisons == 4
