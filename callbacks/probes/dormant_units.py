@@ -106,6 +106,9 @@ class DormantUnits(ActivationProbe):
         scalars: dict[str, Any] = {f"dormant/{name}{end}/tau_{tau}": some.float().mean() for end, some in parts.items()}
         scalars |= {f"dormant/{name}/{layer}/tau_{tau}": mask.float().mean() for layer, mask in masks.items()}
         key, joined = f"{name}/tau_{tau}", parts[""]
+        if key in self._previous and self._previous[key].shape != joined.shape:
+            # Of a checkpoint written when a module's number was made of other layers, as before an injection's parts.
+            del self._previous[key], self._history[key]
         if key in self._previous:
             scalars[f"dormant_overlap/{key}"] = overlap_coefficient(joined, self._previous[key])
             scalars[f"dormant_overlap_history/{key}"] = overlap_coefficient(joined, self._history[key])

@@ -115,3 +115,16 @@ def test_dormant_sets_of_an_earlier_run_are_forgotten(tmp_path):
     agent = fit_tiny(tmp_path / "2", callbacks=[probe], max_frames=44)
     assert agent.num_updates == 1
     assert not any(tag.startswith("dormant_overlap") for tag in agent.latest)
+
+
+def test_dormant_sets_of_other_units_in_an_older_checkpoint_are_forgotten(tmp_path):
+    probe = DormantUnits(every_n_updates=1, modules=["critic"], batch_size=12)
+    agent = fit_tiny(tmp_path, callbacks=[probe], max_frames=60)
+    state = probe.state_dict()
+    sets = ("previous", "history")
+    old = {name: {key: torch.cat([mask, mask]) for key, mask in state[name].items()} for name in sets}
+    probe.load_state_dict({**state, **old})
+    batch = agent.probe_batch(12)
+    assert not any(tag.startswith("dormant_overlap") for tag in probe.measure(agent, batch, batch))
+    again = probe.measure(agent, batch, batch)
+    assert again["dormant_overlap_history/critic/tau_0.1"] in (0.0, 1.0), "of one set twice"
