@@ -14,6 +14,7 @@ from torch import nn
 from callbacks import (
     AdaptiveReplayRatio,
     ChurnReduction,
+    ContinualBackprop,
     CReLU,
     DeepFourierFeatures,
     DormantRatioPerturbation,
@@ -28,6 +29,7 @@ from callbacks import (
     RandomPruning,
     ReDo,
     Reset,
+    SelfNormalizedReset,
     ShrinkAndPerturb,
     SpectralNorm,
     SpectralRegularization,
@@ -35,6 +37,7 @@ from callbacks import (
     WeightNorm,
 )
 from plasticity_rl import UserError
+from plasticity_rl.callback import Intervention
 from plasticity_rl.measures import effective_rank, spectrum
 from plasticity_rl.nn.weight_transforms import weight_in_use
 
@@ -230,6 +233,33 @@ def test_an_added_origin_is_fresh_only_where_weights_are():
         agent.dispatch("on_update_start")
         (term,) = agent.terms().values()
         assert (float(term.detach()) == 0.0) == follows
+
+
+def watches(agent: BareAgent, callback: Intervention, updates: int = 12) -> int:
+    """Return how many times the agent copied weights to find out what ``callback`` does to them."""
+    started, act = [], callback.on_update_start
+
+    def look(agent: BareAgent) -> None:
+        started.append(agent.watch is not None)
+        act(agent)
+
+    callback.on_update_start = look
+    for seed in range(updates):
+        agent.step(seed)
+    return sum(started)
+
+
+@pytest.mark.parametrize("cls", [ContinualBackprop, SelfNormalizedReset, HareAndTortoise])
+def test_nobody_copies_weights_for_an_intervention_that_alone_listens(cls):
+    """Its own units, records and average are right without; beside another listener it ends as it does alone."""
+    arguments = cls.example_arguments
+    alone, beside = cls(**arguments), cls(**arguments)
+    agents = [BareAgent(alone), BareAgent(beside, Jumps())]
+    assert watches(agents[0], alone) == 0
+    assert watches(agents[1], beside) > 0
+    for one, other in zip(agents[0].parameters(), agents[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+    torch.testing.assert_close(alone.state_dict(), beside.state_dict(), rtol=0, atol=0, equal_nan=True)
 
 
 # ---- pruned weights

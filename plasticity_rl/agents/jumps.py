@@ -123,10 +123,9 @@ class TellsOfJumps(SharedMeasurements):
         """Tell every callback that weights changed at once, and not by learning."""
         self.dispatch("on_weights_jumped", jump)
 
-    @property
-    def anyone_listens(self) -> bool:
-        """Whether a callback does anything when weights jump."""
-        return bool(self._listeners)
+    def others_listen(self, callback: RLCallback) -> bool:
+        """Return whether a callback other than ``callback``, which knows what it does, minds weights that jump."""
+        return any(one is not callback for one in self._listeners)
 
     def watched_parameters(self, callback: Intervention) -> dict[str, Tensor]:
         """Return the parameters whose values ``callback`` may change, by name; looked up once."""
@@ -138,12 +137,12 @@ class TellsOfJumps(SharedMeasurements):
 
 @contextmanager
 def watched(agent: RLModule, callback: RLCallback, hook: str) -> Iterator[None]:
-    """Tell all callbacks afterwards which weights jumped, if ``callback`` moves any in ``hook`` and anyone listens."""
+    """Tell all callbacks afterwards which weights jumped, if ``callback`` moves any in ``hook`` and others listen."""
     if (
         hook not in SURGERY_HOOKS
         or not isinstance(callback, Intervention)
         or getattr(type(callback), hook) is getattr(RLCallback, hook)
-        or not agent.anyone_listens
+        or not agent.others_listen(callback)
         or not callback.moves_weights(agent)
     ):
         yield

@@ -128,7 +128,10 @@ class RLCallback(pl.Callback):
         return ()
 
     def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:
-        """Called on every callback after weights changed at once and not by learning: lets its ``copies`` jump too."""
+        """Called on every callback after weights changed at once and not by learning: lets its ``copies`` jump too.
+
+        Of its own doing a callback hears only where others listen as well: it must not depend on that.
+        """
         for copy in self.copies():
             jump.write_into(copy)
 
