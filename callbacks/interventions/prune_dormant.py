@@ -9,6 +9,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.jumps import Jump
 from plasticity_rl.callback.dormant_units import DormantUnitIntervention
 from plasticity_rl.callback.unit_interventions import clear_makers, detach_readers
 from plasticity_rl.nn.units import UnitLayer
@@ -54,6 +55,7 @@ class PruneDormant(DormantUnitIntervention):
     ) -> None:
         super().__init__(modules=modules, tau=tau, every_n_updates=every_n_updates, batch_size=batch_size)
         self._pruned: dict[str, Tensor] = {}
+        self._touched = False  # whether another callback let weights jump since the last update ended
 
     def tags(self) -> frozenset[str]:
         """Return one tag for each module."""
@@ -76,8 +78,15 @@ class PruneDormant(DormantUnitIntervention):
         return f"pruned so far: {parts} at frame {agent.env_frames}"
 
     def moves_weights(self, agent: RLModule) -> bool:
-        """Return whether it prunes more, or may have to mask what others touched."""
-        return bool(self._pruned) or super().moves_weights(agent)
+        """Return whether it prunes more, or may have to mask weights that another callback let jump.
+
+        After an update it masks what the optimizer did, which belongs to the step.
+        """
+        return (self._touched and bool(self._pruned)) or super().moves_weights(agent)
+
+    def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:
+        """Note that pruned units may have been touched."""
+        self._touched = self._touched or jump.by != self.name
 
     def on_update_start(self, agent: RLModule) -> None:
         """Mask what others may have touched, then look for more when due."""
@@ -87,6 +96,7 @@ class PruneDormant(DormantUnitIntervention):
     def on_update_end(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> None:
         """Mask before anything measures, acts or is saved."""
         self._mask_all(agent)
+        self._touched = False
 
     def _mask_all(self, agent: RLModule) -> None:
         for layer in self._layers_with_pruned(agent) if self._pruned else ():
@@ -103,10 +113,11 @@ class PruneDormant(DormantUnitIntervention):
             zero_columns(reader.weight, layer.outputs_of(units), reader.inputs)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the schedule and the masks: True is pruned."""
-        return {**super().state_dict(), "pruned": dict(self._pruned)}
+        """Return the schedule, the masks (True is pruned), and whether weights jumped since the last update."""
+        return {**super().state_dict(), "pruned": dict(self._pruned), "touched": self._touched}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         super().load_state_dict(state_dict)
         self._pruned = dict(state_dict["pruned"])
+        self._touched = state_dict.get("touched", True)  # older checkpoints do not say

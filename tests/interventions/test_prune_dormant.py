@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from bare import BareAgent, Jumps
 from helpers import TINY_TRAINER, fit_with_maps, tiny_data
 from tiny_agent import TinyAgent
 
 from callbacks import L2Init, PruneDormant, ReDo, Reset
 from plasticity_rl import UserError, make_trainer
+from plasticity_rl.agents.jumps import Jump, live_tensors
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.nn.units import unit_activity
 from plasticity_rl.run.video import EvalVideo
@@ -160,6 +162,39 @@ def test_masks_are_saved_and_restored(tmp_path):
     assert one["seen"] == two["seen"] > 0
     assert any(mask.any() for mask in one["pruned"].values())
     assert all(torch.equal(mask, two["pruned"][name]) for name, mask in one["pruned"].items())
+
+
+def test_weights_are_compared_only_when_it_is_due_or_another_let_them_jump():
+    """Due at the start of updates 4, 7 and 10; the jump before update 6 is masked there, and every listener told."""
+    prune, told = PruneDormant(tau=0.3, every_n_updates=3, batch_size=8), Jumps()
+    agent = BareAgent(prune, told)
+    watched_at, start = [], prune.on_update_start
+
+    def look(agent) -> None:
+        if agent.watch is not None:
+            watched_at.append(agent.num_updates + 1)
+        start(agent)
+
+    prune.on_update_start = look
+    for seed in range(11):
+        if seed == 5:
+            told.seen.clear()
+            with torch.no_grad():
+                for p in agent.parameters():
+                    p.fill_(0.5)
+            elements = {name: torch.ones_like(p, dtype=torch.bool) for name, p in agent.named_parameters()}
+            agent.weights_jumped(Jump("another", live_tensors(agent), elements))
+            assert prune.state_dict()["touched"]
+            other = PruneDormant(tau=0.3, every_n_updates=3, batch_size=8)
+            other.load_state_dict(prune.state_dict())
+            assert other.moves_weights(agent), "as in a run that was not resumed"
+        agent.step(seed)
+        if seed == 5:
+            assert [jump.by for jump in told.seen] == ["another", "prune_dormant"]
+            mask = prune.state_dict()["pruned"]["critic.Q1.3"]
+            assert mask.any()
+            assert torch.equal(told.seen[1].elements["critic.Q1.2.bias"], mask)
+    assert watched_at == [4, 6, 7, 10]
 
 
 def test_refusals(tmp_path):
