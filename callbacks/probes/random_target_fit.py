@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +18,7 @@ from plasticity_rl.callback.module_probes import or_nan
 from plasticity_rl.data.limits import refuse_above
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import loss_after_training, random_targets
+from plasticity_rl.measures.checks import refuse_not_finite
 from plasticity_rl.nn.hooks import evaluation_mode
 from plasticity_rl.nn.layers import LEARNS
 from plasticity_rl.rng import derive_seed
@@ -27,10 +28,12 @@ from plasticity_rl.surgery import reinitialize
 class RandomTargetFit(OutputProbe):
     """Train a throw-away copy on random targets for a fixed budget, and a fresh network on targets of the same kind.
 
-    The targets of an output f are ``a + sin(1e5 f(x; w_0))`` with fresh weights w_0, and a the mean output of the
-    network that is trained. Loss is the mean squared error over the targets' variance: 0 is a perfect fit, 1 that of
-    the best constant. The gap, loss minus fresh loss, is above 0 where plasticity was lost. On a batch of the replay
-    without augmentation, after the update's step; the copies start with an empty Adam, and the agent is not touched.
+    The target of an output f at x is ``f(x; w) + sin(1e5 f(x; w_0))`` with fresh weights w_0, and w those that training
+    starts from: what has to be learned is the sine, whatever the outputs are. Loss is the mean squared error over the
+    variance of the sines: 0 is a perfect fit, about 1 the start. The gap, loss minus fresh loss, is above 0 where
+    plasticity was lost; it also grows with large last weights, of which few steps of Adam move the outputs too far. On
+    a batch of the replay without augmentation, after the update's step; the copies start with an empty Adam, and the
+    agent is not touched.
 
     Mutates: nothing.
     Logs: ``random_target_fit/<output>/<modules>/loss``, ``random_target_fit/<output>/<modules>/fresh_loss``, both >= 0,
@@ -41,8 +44,10 @@ class RandomTargetFit(OutputProbe):
         comes to about half of its first loss of 1: half is reached after 14 to 21 steps, with DrQ-v2 of
         ``configs/quickstart.yaml`` as at full size (100 steps at 1e-3 leave 0.06 and less). ``fresh_loss`` says
         whether that holds for a network of another size.
-    Differences from the original: the loss is divided by the variance of the targets, the fresh network is drawn anew
-        at every measurement instead of being the initial one, and all steps see one batch.
+    Differences from the original: every input has its own output for an offset, instead of the mean output of all, from
+        which the spread of learned values would have to be unlearned first; the loss is divided by the variance of the
+        sines, the fresh network is drawn anew at every measurement instead of being the initial one, and all steps see
+        one batch.
 
     Args:
         every_n_updates: Period in gradient updates.
@@ -119,12 +124,23 @@ class RandomTargetFit(OutputProbe):
                 random = forward(self._fresh(agent, weights, generator))
                 starts: list[Mapping[str, Tensor]] = [weights, self._fresh(agent, weights, generator)]
                 for index, start in enumerate(starts):
-                    targets = random_targets(random, forward(start).mean(0))
-                    loss = loss_after_training(
-                        forward, start, targets, num_steps=self.num_steps, learning_rate=self.learning_rate
-                    )
-                    totals[index] += float(loss) / self.num_targets
+                    totals[index] += float(self._loss(forward, start, random)) / self.num_targets
         return totals[0], totals[1]
+
+    def _loss(
+        self, forward: Callable[[Mapping[str, Tensor]], Tensor], start: Mapping[str, Tensor], random: Tensor
+    ) -> Tensor:
+        """Return the loss that training from ``start`` reaches, of what is added to the outputs at the start."""
+        own = forward(start)
+        refuse_not_finite(own, "outputs")
+        targets = random_targets(random, torch.zeros_like(own[0]))
+        return loss_after_training(
+            lambda weights: forward(weights) - own,
+            start,
+            targets,
+            num_steps=self.num_steps,
+            learning_rate=self.learning_rate,
+        )
 
     def _fresh(self, agent: RLModule, weights: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """Return fresh values for ``weights``, by name, as at construction."""

@@ -43,13 +43,14 @@ class ByHand(RLCallback):
         for pair in ((copy.deepcopy(agent.encoder), copy.deepcopy(agent.critic)), fresh()):
             parameters = [p for module in pair for p in module.parameters()]
             optimizer = torch.optim.Adam(parameters, lr=0.01)
-            targets = outputs(*pair, batch).detach().mean(0) + torch.sin(1e5 * random)
+            sines = torch.sin(1e5 * random)
+            targets = outputs(*pair, batch).detach() + sines
             for _ in range(5):
                 optimizer.zero_grad()
                 (outputs(*pair, batch) - targets).square().mean().backward()
                 optimizer.step()
             error = (outputs(*pair, batch).detach() - targets).square().mean()
-            found.append(float(error / ((targets - targets.mean(0)) ** 2).mean()))
+            found.append(float(error / ((sines - sines.mean(0)) ** 2).mean()))
         assert weights_hash(agent) == before
         self.expected = found
 
@@ -102,17 +103,14 @@ def test_frozen_modules_give_nan(tmp_path):
     assert all(math.isnan(float(latest[f"{TAG}/encoder/{name}"])) for name in ("loss", "fresh_loss", "gap"))
 
 
-def test_the_default_budget_leaves_a_fresh_network_half_way_and_tells_a_worn_one_apart(tmp_path):
-    """At the size of ``configs/quickstart.yaml``; a worn network has three units in four dead.
+def agent_of_quickstart():
+    """Return an agent at the size of ``configs/quickstart.yaml``, which is probed on a batch of its own.
 
     Images differ as those of a task do: by where a small thing is on one background.
     """
-    data, sizes = tiny_data(image_size=48), {"num_channels": 8, "hidden_dim": 128, "feature_dim": 50}
+    data = tiny_data(image_size=48)
     torch.manual_seed(2)
-    agent = tiny_agent(data, **sizes)
-    with torch.no_grad():
-        for layer in (*(head[i] for head in (agent.critic.Q1, agent.critic.Q2) for i in (0, 2)),):
-            layer.bias[: 3 * len(layer.bias) // 4] = -1000.0
+    agent = tiny_agent(data, num_channels=8, hidden_dim=128, feature_dim=50)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, data.obs_shape, generator=generator, dtype=torch.uint8).repeat(128, 1, 1, 1)
     for image, (y, x) in zip(pixels, torch.randint(42, (128, 2), generator=generator).tolist(), strict=True):
@@ -120,8 +118,38 @@ def test_the_default_budget_leaves_a_fresh_network_half_way_and_tells_a_worn_one
     action = torch.rand(128, data.action_dim, generator=generator) * 2 - 1
     batch = TensorDict({"pixels": pixels, "action": action}, batch_size=128)
     agent.probe_batch = lambda size: batch[:size]
-    probe = RandomTargetFit()
+    return agent
+
+
+def found_by_default(agent, modules: list[str] | None = None) -> dict[str, float]:
+    probe = RandomTargetFit(modules=modules)
     probe.resolve(agent)
-    found = {tag.rpartition("/")[2]: value for tag, value in probe.measure(agent, batch, TensorDict({})).items()}
+    batch = agent.probe_batch(128)
+    return {tag.rpartition("/")[2]: value for tag, value in probe.measure(agent, batch, TensorDict({})).items()}
+
+
+def test_the_default_budget_leaves_a_fresh_network_half_way_and_tells_a_worn_one_apart():
+    """A worn network has three units in four dead."""
+    agent = agent_of_quickstart()
+    with torch.no_grad():
+        for layer in (*(head[i] for head in (agent.critic.Q1, agent.critic.Q2) for i in (0, 2)),):
+            layer.bias[: 3 * len(layer.bias) // 4] = -1000.0
+    found = found_by_default(agent)
     assert 0.25 < found["fresh_loss"] < 0.75, "of a first loss of 1"
     assert found["gap"] > 0.1
+
+
+def test_values_that_spread_are_no_loss_of_plasticity():
+    """Healthy heads learn values of spread 1, from features as they are."""
+    agent = agent_of_quickstart()
+    batch = agent.probe_batch(128)
+    features = agent.encoder(batch["pixels"]).detach()
+    seen = (batch["pixels"][:, 0] == 255).float().flatten(1)
+    values = seen @ torch.randn(seen.shape[1], generator=torch.Generator().manual_seed(5))
+    values = ((values - values.mean()) / values.std())[:, None]
+    optimizer = torch.optim.Adam(agent.critic.parameters(), lr=3e-4)
+    for _ in range(200):
+        optimizer.zero_grad()
+        sum((q - values).square().mean() for q in agent.critic(features, batch["action"])).backward()
+        optimizer.step()
+    assert abs(found_by_default(agent, modules=["critic"])["gap"]) < 0.15
