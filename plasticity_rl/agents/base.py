@@ -1,7 +1,7 @@
 """What every agent of the framework shares: clocks, replay-ratio credit, hooks, evaluation, exact checkpoints.
 
-This is the protocol that callbacks program against; an agent adds its networks, its ``update`` and its
-``training_step``. Callbacks reach modules, targets and optimizers through the methods below, never by attribute.
+This is the protocol that callbacks program against; an agent adds its networks, its ``act`` and its
+``update``. Callbacks reach modules, targets and optimizers through the methods below, never by attribute.
 """
 
 from __future__ import annotations
@@ -117,6 +117,31 @@ class RLModule(TellsOfJumps):
         if self.data.overlap and self.update_credit >= 1:
             self.data.replay.sample_ahead()
         return batch
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+
+    def training_step(self, tick: int, batch_idx: int = 0) -> None:
+        """One env step of every env, then as many gradient updates as the replay ratio has earned."""
+        self.restore_global_rng()
+        data = self.data
+        step = data.collector.step()
+        data.replay.write(step)
+        self.advance_clocks(data.num_envs, data.action_repeat)
+        self.dispatch("on_env_step", step)
+        for episode_return, env_steps in data.finished_episodes(step):
+            self.log_scalars({"train/return": episode_return, "train/episode_steps": env_steps})
+            self.dispatch("on_episode_end", episode_return, env_steps)
+        self.begin_next_step()
+
+        while self.update_credit >= 1 and data.can_sample:
+            self.update_credit -= 1
+            self.dispatch("on_update_start")
+            batch = self.next_batch()
+            self.metrics = self.update(batch)
+            self.num_updates += 1
+            self.dispatch("on_update_end", batch, self.metrics)
+        self.log_progress(self.metrics)
+        self.stop_when_done()
 
     # ---- losses and shared measurements ------------------------------------------------------------------------------
 

@@ -118,29 +118,6 @@ class SAC(RLModule):
         """Return one Adam each for actor, critics and temperature."""
         return [self.adam(name) for name in self.optimizer_names]
 
-    def training_step(self, tick: int, batch_idx: int = 0) -> None:
-        """One env step of every env, then as many gradient updates as the replay ratio has earned."""
-        self.restore_global_rng()
-        data = self.data
-        step = data.collector.step()
-        data.replay.write(step)
-        self.advance_clocks(data.num_envs, data.action_repeat)
-        self.dispatch("on_env_step", step)
-        for episode_return, env_steps in data.finished_episodes(step):
-            self.log_scalars({"train/return": episode_return, "train/episode_steps": env_steps})
-            self.dispatch("on_episode_end", episode_return, env_steps)
-        self.begin_next_step()
-
-        while self.update_credit >= 1 and data.can_sample:
-            self.update_credit -= 1
-            self.dispatch("on_update_start")
-            batch = self.next_batch()
-            self.metrics = self.update(batch)
-            self.num_updates += 1
-            self.dispatch("on_update_end", batch, self.metrics)
-        self.log_progress(self.metrics)
-        self.stop_when_done()
-
     def update(self, batch: TensorDictBase) -> TensorDict:
         """Do one gradient update: critics, actor, temperature, then the target's moving average.
 
