@@ -1,11 +1,13 @@
-"""What must be in the environment before torch is imported, settings of hypothesis, and a stand-in for weights."""
+"""What must be in the environment before torch is imported, seeds, settings of hypothesis, a stand-in for weights."""
 
 import os
+import random
 from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RL_LOGGING_LEVEL", "ERROR")
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -24,6 +26,15 @@ settings.register_profile(
     "suite", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Each test, with its fixtures, draws the same numbers whatever ran before it in its process."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
 
 RUN_ALL_EXAMPLES = {
     "test_compiled.py",
