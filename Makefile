@@ -29,7 +29,7 @@ INSTALL = uv pip install --python "$(BIN)/python" $(PIP_ARGS)
 FREEZE = uv pip freeze --python "$(BIN)/python" --exclude-editable
 endif
 
-.PHONY: help quickstart test test-slow check fmt smoke fingerprint versions
+.PHONY: help quickstart test test-slow check tables fmt smoke fingerprint versions
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,9 @@ check: $(VENV)/.installed-dev ## lint, formatting, types and the order of the pa
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-cache
+
+tables: $(VENV)/.installed-dev ## write the tables of README.md and callbacks/README.md from the docstrings
+	$(BIN)/python docs/tables.py
 
 fmt: $(VENV)/.installed-dev ## format, and fix what the linter can fix
 	$(BIN)/ruff check --fix .

@@ -1,39 +1,31 @@
 """Where every number goes: tag names and the one rule for the x-axis (env frames).
 
+What a callback logs stands in its own docstring, under ``Logs:`` (``callback/documented.py``). The others:
+
 Tags:
-    ``train/return``, ``train/episode_steps``: at the end of every training episode.
-    ``train/<task>/return``, ``eval/<task>/return``: the same by task, where a run has several;
-        ``train/<task>/visit_<visit>/return``, ``eval/<task>/visit_<visit>/return``: and by visit.
-    ``eval/return``, ``eval/return_std``: at every evaluation, the first at frame 0.
-    ``loss/critic``, ``loss/actor``, ``q/q1``, ``q/q2``, ``q/target``, ``q/reward``: means over the last update's batch.
-    ``loss/temperature``, ``policy/entropy`` (estimate, nats), ``policy/temperature``: of SAC's last update.
+    ``train/return``, ``train/episode_steps``: undiscounted return and env steps of every finished training episode.
+    ``train/<task>/return``, ``eval/<task>/return``: the same of each task, where a run has several.
+    ``train/<task>/visit_<visit>/return``, ``eval/<task>/visit_<visit>/return``: and of each visit to a task.
+    ``eval/return``, ``eval/return_std``: mean and standard deviation over the evaluation episodes, first
+        at frame 0.
+    ``eval/video``: first evaluation episode as the agent sees it (also ``videos/*.mp4``).
+    ``loss/critic``, ``loss/actor``: losses of the last update.
+    ``q/q1``, ``q/q2``, ``q/target``, ``q/reward``: batch means of both critics, their target, and the n-step reward.
+    ``loss/temperature``, ``policy/entropy``, ``policy/temperature``: SAC: temperature loss, entropy of the policy on
+        the last batch (nats, one sample each), weight of the entropy.
     ``schedule/replay_ratio``, ``schedule/stddev``, ``schedule/augment``, ``schedule/target_entropy``: what the agent is
-        set to, as far as it has it.
-    ``clock/env_steps``, ``clock/num_updates``: the other two clocks, against env frames.
-    ``clock/policy_lag_updates``: with ``data.overlap``, updates since the actions under way were chosen.
-    ``speed/frames_per_second``, ``speed/updates_per_second``: since the previous value.
-    ``hparam/best_return``, ``hparam/last_return``, ``hparam/fau_<module>``: metrics beside the hyperparameters.
-    ``custom_scalars__config__``: the layout of TensorBoard's custom charts (``callback/charts.py``).
-    ``weights/<module>/<parameter>``, ``activations/<module>/<layer>``: histograms, on demand.
-    ``fau/<module>``, ``fau/<module>/<layer>``: fraction of active units; by other definitions ``fau_<definition>/...``,
-        on the probe batch ``fau_<definition>_probe_batch/...``.
-    ``dormant/<module>/tau_<tau>``, ``dormant/<module>/<layer>/tau_<tau>``, ``dormant_overlap/<module>/tau_<tau>``,
-        ``dormant_overlap_history/<module>/tau_<tau>``: shares of dormant units, and their overlap with those found the
-        time before and ever before.
-    ``rank/<name>/<module>``: rank of the features of a module's last hidden layer; the name says which rank.
-    ``weight_norm/...``, ``distance_from_init/...``, ``weight_change/...``, ``gradient_norm_l0/...`` (``l1``, ``l2``),
-        each followed by ``<module>`` or ``<module>/<layer>``: sizes of weights and of the last update's gradient.
-    ``linearized/<module>``, ``linearized/<module>/<layer>``: share of units that are active on every input.
-    ``gradient_dormancy/<module>/tau_<tau>``, ``gradient_dormancy/<module>/<layer>/tau_<tau>``: share of units that
-        hardly receive any gradient.
-    ``gradient_covariance/<modules>/mean_cosine`` (``negative_fraction``, ``mean_negative``): of single transitions.
-    ``hessian_top/<modules>/eigenvalue``, ``hessian_top/<modules>/residual``: of a loss, by power iteration.
-    ``ntk/<output>/<modules>/srank`` (``effective_rank``, ``condition_number``): of the neural tangent kernel.
-    ``random_target_fit/<output>/<modules>/loss`` (``fresh_loss``, ``gap``): the plasticity probe.
-    ``churn/<module>``: mean absolute change of the output over one update.
-    ``target/magnitude``, ``target/spread``, ``target/td_error``; at evaluations ``target/overestimation``.
-    ``intervention/<name>`` and ``intervention/<name>/<detail>``: 1 at the frame an intervention acted (0 in between),
-        and its details.
+        set to (the last of SAC, the two before of DrQ-v2).
+    ``clock/env_steps``, ``clock/num_updates``: the other two clocks.
+    ``clock/policy_lag_updates``: with ``--data.overlap true``: updates since the actions of the env step under way were
+        chosen.
+    ``speed/frames_per_second``, ``speed/updates_per_second``: since the point before.
+    ``hparam/best_return``, ``hparam/last_return``: metrics of the tab HParams, after every evaluation.
+    ``hparam/fau_<module>``: and the last headline value of each module (``RLCallback.headline``), of a probe that has
+        one.
+    ``custom_scalars__config__``: the charts of the tab Custom Scalars (``callback/charts.py``).
+    ``weights/<module>/<parameter>``, ``activations/<module>/<layer>``: histograms, on demand
+        (``plasticity_rl.Histograms``).
+    ``intervention/<name>``: 1 at the frame an intervention acted, and a line of text; 0 in between.
     ``intervention/<name>/<modules>/loss``: term that a regularizer adds to a loss.
     ``intervention/<name>/loss``: the sum of these terms over all regularizers of that name.
 """

@@ -1,30 +1,62 @@
-"""The list in callbacks/README.md has one row for each callback, and its tags are those of the docstrings."""
+"""The tables of the documentation are those of the docstrings, which have all that the tables need."""
 
 from __future__ import annotations
 
-import inspect
+import importlib.util
 import re
 
 import pytest
 from cli_runs import REPOSITORY
 
 import callbacks
+from plasticity_rl.callback.documented import documented_tags, sections, tag_pattern
 
-LINES = (REPOSITORY / "callbacks" / "README.md").read_text().splitlines()
-ROWS = {line.split("|")[1].strip(" `"): line.split("|") for line in LINES if re.match(r"\| `\w+` \|", line)}
+spec = importlib.util.spec_from_file_location("tables", REPOSITORY / "docs" / "tables.py")
+assert spec is not None
+assert spec.loader is not None
+tables = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tables)
 
 
-def test_there_is_one_row_for_each():
-    assert len([line for line in LINES if re.match(r"\| `\w+` \|", line)]) == len(callbacks.__all__)
-    assert sorted(ROWS) == sorted(callbacks.__all__)
+@pytest.mark.parametrize("name", tables.PAGES)
+def test_a_page_has_the_tables_that_the_docstrings_make(name: str):
+    text = (REPOSITORY / name).read_text()
+    assert tables.TABLE.search(text)
+    assert tables.page(text) == text, "make tables"
+
+
+def test_every_table_is_on_a_page():
+    shown = "".join((REPOSITORY / name).read_text() for name in tables.PAGES)
+    assert {name for _, name, _ in tables.TABLE.findall(shown)} == set(tables.TABLES)
+
+
+def test_a_row_for_each_and_a_change_of_a_docstring_changes_it(monkeypatch):
+    rows = re.findall(r"^\| `(\w+)`", tables.table_of_callbacks(), re.MULTILINE)
+    assert sorted(rows) == sorted(callbacks.__all__)
+    monkeypatch.setattr(callbacks.ReDo, "__doc__", callbacks.ReDo.__doc__.replace("Give dormant", "Give sleeping"))
+    assert "Give sleeping hidden units" in tables.table_of_callbacks()
 
 
 @pytest.mark.parametrize("name", callbacks.__all__)
-def test_its_tags_and_its_fragment(name: str):
-    *_, tags, fragment, _ = ROWS[name]
-    logs = re.search(r"^Logs:(.*?)^[A-Z]", inspect.getdoc(getattr(callbacks, name)) or "", re.MULTILINE | re.DOTALL)
-    assert logs, "no `Logs:` in the docstring"
-    documented = set(re.findall(r"``([^`]+/[^`]+)``", logs[1]))
-    assert set(re.findall(r"`([^`]+)`", tags)) == documented
-    assert tags.strip() == "none" or documented
-    assert (REPOSITORY / fragment.strip(" `")).exists()
+def test_a_docstring_says_what_the_tables_need(name: str):
+    found = sections(getattr(callbacks, name).__doc__)
+    assert {"", "Mutates", "Logs", "Reference"} <= set(found)
+    assert tables._papers(getattr(callbacks, name)), "`Reference:` names no paper"
+    assert documented_tags(getattr(callbacks, name)) or found["Logs"].startswith("nothing")
+    assert (REPOSITORY / tables._fragment(getattr(callbacks, name))).exists()
+
+
+def test_without_logs_it_is_refused():
+    with pytest.raises(ValueError, match="Silent: its docstring has no `Logs:`"):
+        documented_tags(type("Silent", (), {"__doc__": "Nothing.\n\n    Mutates: nothing.\n"}))
+
+
+def test_patterns_of_tags():
+    one = tag_pattern("dormant/<module>/tau_<tau>")
+    assert one.fullmatch("dormant/critic.Q1/tau_0.1")
+    assert not one.fullmatch("dormant/critic/layer/tau_0.1")
+    assert not one.fullmatch("dormantXcritic/tau_0.1")
+    several = tag_pattern("fau_<definition>/...")
+    assert several.fullmatch("fau_mean_rate/critic")
+    assert several.fullmatch("fau_mean_rate/critic/Q1")
+    assert not several.fullmatch("fau_mean_rate")

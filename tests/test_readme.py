@@ -26,6 +26,7 @@ import callbacks
 from plasticity_rl import Intervention
 from plasticity_rl.__main__ import COMMANDS
 from plasticity_rl.callback.charts import layout
+from plasticity_rl.callback.documented import tag_pattern
 from plasticity_rl.cli.early import setting
 
 pytestmark = pytest.mark.xdist_group("readme")  # its runs are made once
@@ -152,9 +153,10 @@ def test_the_callback_table_has_a_row_for_every_callback():
 
 
 def test_the_callback_table_points_to_fragments_of_the_same_callback():
-    for row in section("Callbacks").splitlines():
-        if match := re.match(r"\| `(\w+)` .*?`(configs/\S+\.yaml)`", row):
-            assert f"class_path: callbacks.{match[1]}" in (REPOSITORY / match[2]).read_text()
+    found = re.findall(r"^\| `(\w+)` .*`(configs/\S+\.yaml)`", section("Callbacks"), re.MULTILINE)
+    assert len(found) == len(callbacks.__all__)
+    for name, file in found:
+        assert f"class_path: callbacks.{name}" in (REPOSITORY / file).read_text()
 
 
 def compatible_groups() -> list[list[str]]:
@@ -203,20 +205,13 @@ def _tags(run_dir: Path) -> set[str]:
     return written | {tag.removesuffix("/text_summary") for tag in read["tensors"]}
 
 
-def pattern(tag: str) -> re.Pattern[str]:
-    """``fau/<module>/<layer>`` stands for any one segment in place of each ``<...>``."""
-    return re.compile(
-        "".join("[^/]+" if part.startswith("<") else re.escape(part) for part in re.split("(<[^>]+>)", tag))
-    )
-
-
 @pytest.mark.parametrize("tag", first_column("What is logged"))
 def test_a_listed_tag_is_written(tag, written_tags):
-    assert any(pattern(tag).fullmatch(written) for written in written_tags), sorted(written_tags)
+    assert any(tag_pattern(tag).fullmatch(written) for written in written_tags), sorted(written_tags)
 
 
 def test_every_written_tag_is_listed(written_tags):
-    listed = [pattern(tag) for tag in first_column("What is logged")]
+    listed = [tag_pattern(tag) for tag in first_column("What is logged")]
     assert len(written_tags) > 20
     assert sorted(tag for tag in written_tags if not any(one.fullmatch(tag) for one in listed)) == []
 

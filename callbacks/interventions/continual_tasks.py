@@ -36,7 +36,8 @@ class ContinualTasks(Intervention):
     Reference: Abbas et al. 2023 (arXiv 2303.07507), section 3: a fixed list of games in a cycle, with no reset of
         weights or buffer.
     Differences from the original: tasks of DeepMind Control with equal actions instead of Atari games; the replay
-        samples over all tasks it holds, as there.
+        samples over all tasks it holds, as there. An episode that is open at a boundary is cut there, as at a time
+        limit; the evaluation at a boundary is of the task that ends.
 
     Args:
         tasks: Task names in order; the first must be ``data.task``. A name may occur more than once.

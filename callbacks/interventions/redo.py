@@ -32,7 +32,8 @@ class ReDo(DormantUnitIntervention):
         are those of Ma et al. 2024 (arXiv 2310.07418) on Atari, who state none for DeepMind Control.
     Differences from the original: activity is measured without augmentation; fresh weights come from a generator of
         this callback's own; the moments of the biases are cleared too; the target network is edited, which the
-        original leaves to its next copy.
+        original leaves to its next copy. A LayerNorm between a layer and its activation counts among the incoming
+        weights of a unit; one after a layer that reads the units (the trunks) is not concerned.
 
     Args:
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;

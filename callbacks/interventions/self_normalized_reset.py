@@ -42,6 +42,7 @@ class SelfNormalizedReset(RecordingUnitIntervention):
     Differences from the original: the authors' code keeps a threshold per unit, which it adapts once per task to a
         percentile of the times since (or doubles it); here the whole record of the unit counts, and there are no tasks.
         It tests after every update, this every ``every_n_updates``. Units of a convolution are channels.
+        A unit that is silent for ``max_silent_updates`` is reset in any case. The default ``eta`` is this project's.
 
     Args:
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;

@@ -31,6 +31,7 @@ class Churn(BatchProbe):
         the return; NaN while outputs are not finite.
     Reference: Tang et al. 2025 (arXiv 2506.00592), churn; Schaul et al. 2022 (arXiv 2206.00730), policy churn, there
         the share of greedy actions that change.
+    Differences from the original: mean absolute change; the originals count greedy actions that change, or square.
 
     Args:
         every_n_updates: Period in gradient updates; the change is always over a single one.

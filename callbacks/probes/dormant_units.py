@@ -33,6 +33,8 @@ class DormantUnits(ActivationProbe):
         logged.
     Reference: Sokar et al. 2023 (arXiv 2302.12902), Definition 3.1, and section 3 for the overlap, there
         of the penultimate layer and here of all hidden layers of the module.
+    Differences from the original: the overlaps are over all hidden layers of a module, with the set measured before and
+        with the union of all sets before. With an empty set the overlap is 0.
 
     Args:
         every_n_updates: Period in gradient updates.

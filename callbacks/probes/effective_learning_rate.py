@@ -26,6 +26,8 @@ class EffectiveLearningRate(WeightProbe):
     Logs: ``effective_learning_rate/<module>`` and, with ``per_layer``, ``effective_learning_rate/<module>/<layer>``,
         >= 0; infinite for weights that were all zero and moved, 0 where nothing moved, NaN once weights are not finite.
     Reference: Lyle et al. 2024 (arXiv 2407.01800), section 3; van Laarhoven 2017 (arXiv 1706.05350).
+    Differences from the original: of all parameters of a module or layer, over a single update, whether or not a norm
+        follows.
 
     Args:
         every_n_updates: Period in gradient updates; the change is always over a single one.

@@ -19,6 +19,8 @@ class FeatureRank(RankProbe):
     Logs: ``rank/feature_rank/<module>``, or ``rank/feature_rank_undivided/<module>`` without the division, in [0,
         batch_size]; NaN while features are not finite.
     Reference: Lyle et al. 2022 (arXiv 2204.09560), section 3; published with batches of 5000.
+    Differences from the original: on four transitions for every unit of the layer by default, at least 256. The
+        published plots are reported to leave out the division: ``divide=False``.
 
     Args:
         every_n_updates: Period in gradient updates.

@@ -44,6 +44,7 @@ class FractionActiveUnits(Probe):
         NaN while activations are not finite.
     Reference: Ma et al. 2024 (arXiv 2310.07418), section 3. Layers: the encoder's 4 convolutions, the actor's 2 hidden
         layers, the critic's 2 hidden layers in both heads; trunk (tanh) and outputs have no ReLU and do not count.
+    Differences from the original: none known with the defaults; ``definition`` and ``batch`` are additions.
 
     Args:
         every_n_updates: Period in gradient updates.

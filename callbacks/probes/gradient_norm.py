@@ -26,7 +26,8 @@ class GradientNorm(WeightProbe):
 
     Mutates: nothing.
     Logs: ``gradient_norm_l0/<module>``, ``gradient_norm_l1/<module>``, ``gradient_norm_l2/<module>`` and, with
-        ``per_layer``, the same followed by ``/<layer>``; NaN where a gradient is not finite.
+        ``per_layer``, ``gradient_norm_l0/<module>/<layer>``, ``gradient_norm_l1/<module>/<layer>``,
+        ``gradient_norm_l2/<module>/<layer>``; NaN where a gradient is not finite.
     Reference: Abbas et al. 2023 (arXiv 2303.07507), which finds l2 misleading when taken alone.
 
     Args:

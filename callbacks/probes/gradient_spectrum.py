@@ -33,6 +33,8 @@ class GradientSpectrum(LossProbe):
         [1, batch_size - 1], all 0 where all gradients are alike; NaN while gradients are not finite or all modules are
         frozen. Modules are joined by ``+``.
     Reference: Lyle et al. 2023 (arXiv 2303.01486) and 2024 (arXiv 2402.18762), gradient covariance and its collapse.
+    Differences from the original: the spectrum around the mean gradient; the originals show the angles
+        (``GradientCovariance``).
 
     Args:
         every_n_updates: Period in gradient updates.

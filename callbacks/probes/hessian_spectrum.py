@@ -37,6 +37,7 @@ class HessianSpectrum(LossProbe):
         number of weights; NaN while the loss is not finite or all modules are frozen. Modules are joined by ``+``.
     Reference: Ghorbani et al. 2019 (arXiv 1901.10159), the density; Lewandowski et al. 2023 (arXiv 2312.00246), loss of
         rank of the Hessian as the explanation of loss of plasticity.
+    Differences from the original: one random vector and 30 steps by default; both ranks are of the estimated density.
 
     Args:
         every_n_updates: Period in gradient updates.

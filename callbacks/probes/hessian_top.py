@@ -30,6 +30,8 @@ class HessianTop(LossProbe):
         NaN while the loss is not finite or all modules are frozen. Modules are joined by ``+``.
     Reference: one of the three quantities that Klein et al. 2024 (arXiv 2411.04832) propose to report as a standard,
         there the largest eigenvalue.
+    Differences from the original: the eigenvalue of largest magnitude, which may be negative, instead of the largest
+        one.
 
     Args:
         every_n_updates: Period in gradient updates.

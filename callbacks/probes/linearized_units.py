@@ -24,6 +24,7 @@ class LinearizedUnits(ActivationProbe):
     Logs: ``linearized/<module>`` and, with ``per_layer``, ``linearized/<module>/<layer>``, in [0, 1]; NaN while
         activations are not finite.
     Reference: Lyle et al. 2024 (arXiv 2402.18762), linearised ("zombie") units.
+    Differences from the original: on 256 transitions by default; the share falls as the batch grows.
 
     Args:
         every_n_updates: Period in gradient updates.

@@ -30,6 +30,8 @@ class NTKRank(OutputProbe):
         kernel of zeros, and ``ntk/<output>/<modules>/condition_number``, >= 1, infinite for a singular kernel; NaN
         while gradients are not finite or all modules are frozen. Modules are joined by ``+``.
     Reference: Lyle et al. 2024 (arXiv 2402.18762); Tang et al. 2025 (arXiv 2506.00592), rank of the kernel.
+    Differences from the original: of the sum of the output's columns over the root of their number, instead of one
+        kernel per column.
 
     Args:
         every_n_updates: Period in gradient updates.

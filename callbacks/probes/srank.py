@@ -19,6 +19,7 @@ class SRank(RankProbe):
     Logs: ``rank/srank/<module>``, in [0, batch_size]; NaN while features are not finite.
     Reference: Kumar et al. 2021 (arXiv 2010.14498), section 3; published with batches of 2048. Some libraries call
         it stable rank.
+    Differences from the original: on four transitions for every unit of the layer by default, at least 256.
 
     Args:
         every_n_updates: Period in gradient updates.

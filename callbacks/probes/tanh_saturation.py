@@ -31,6 +31,7 @@ class TanhSaturation(BatchProbe):
         that puts out actions, in [0, 1]; NaN while outputs are not finite.
     Reference: Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks",
         section 3, saturation of tanh layers.
+    Differences from the original: the threshold is this project's.
 
     Args:
         every_n_updates: Period in gradient updates.

@@ -47,6 +47,8 @@ class TargetStatistics(Probe):
     Reference: Lyle et al. 2024 (arXiv 2402.18762), growth of the regression targets as a cause of plasticity loss; the
         over-estimation as in Fujimoto et al. 2018 (arXiv 1802.09477), there over states of the replay; the entropy in
         the value, Haarnoja et al. 2018 (arXiv 1812.05905), Eq. 3.
+    Differences from the original: over-estimation at the first state of every evaluation episode, not over states of
+        the replay; of soft values against the return with the entropy that they count.
 
     Args:
         every_n_updates: Period in gradient updates.

@@ -21,6 +21,7 @@ class WeightChange(WeightDistanceProbe):
     Logs: ``weight_change/<module>`` and, with ``per_layer``, ``weight_change/<module>/<layer>``; NaN once weights are
         not finite.
     Reference: Abbas et al. 2023 (arXiv 2303.07507), change of the weights during a visit to a task.
+    Differences from the original: over a number of updates instead of a visit to a task.
 
     Args:
         every_n_updates: Period in gradient updates, and the interval over which the change is measured.

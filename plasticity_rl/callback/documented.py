@@ -1,0 +1,40 @@
+"""What a callback's docstring declares: the one place where its tags, what it mutates and its sources are written."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+SECTION = re.compile(
+    r"^(Mutates|Logs|Reference|Differences from the original|Budget|Args|Raises|Attributes):", re.MULTILINE
+)
+TAG = re.compile(r"``([^`\s]+/[^`\s]+)``")
+
+
+def sections(docstring: str) -> dict[str, str]:
+    """Return the named parts of a docstring, and under ``""`` what stands before the first."""
+    start, *rest = SECTION.split(inspect.cleandoc(docstring))
+    return {"": start.strip(), **{name: text.strip() for name, text in zip(rest[::2], rest[1::2], strict=True)}}
+
+
+def documented_tags(callback: type) -> tuple[str, ...]:
+    """Return the tags that ``Logs:`` of a callback's docstring names; ``<...>`` stands for what differs.
+
+    The tables of the documentation, and the tests that compare it with what is written, read this.
+
+    Raises:
+        ValueError: When the docstring has no ``Logs:``.
+    """
+    found = sections(callback.__doc__ or "")
+    if "Logs" not in found:
+        raise ValueError(f"{callback.__name__}: its docstring has no `Logs:`, which names every tag that it writes")
+    return tuple(dict.fromkeys(TAG.findall(found["Logs"])))
+
+
+def tag_pattern(tag: str) -> re.Pattern[str]:
+    """Return what matches the written forms of a documented tag: ``<...>`` stands for any part of one segment.
+
+    ``/...`` at the end stands for one segment or more.
+    """
+    parts = re.split(r"(<[^>]+>|/\.\.\.$)", tag)
+    return re.compile("".join("[^/]+" if p[:1] == "<" else "/.+" if p == "/..." else re.escape(p) for p in parts))
