@@ -183,13 +183,22 @@ def compatible_groups() -> list[list[str]]:
     return groups
 
 
+OTHERS: list[tuple[str, dict[str, object]]] = [
+    ("plasticity_rl.Histograms", {"batch_size": 8}),
+    ("callbacks.FeatureRank", {"batch_size": 20, "every_n_updates": 4, "divide": False}),
+    ("callbacks.FractionActiveUnits", {"every_n_updates": 4, "definition": "mean_rate"}),
+    ("callbacks.FractionActiveUnits", {"every_n_updates": 4, "definition": "mean_rate", "batch": "probe"}),
+]
+"""What writes tags that no example does."""
+
+
 @pytest.fixture(scope="module")
 def written_tags(tmp_path_factory) -> set[str]:
     """Every tag that short runs with all callbacks, and one of SAC, write."""
     folder, tags = tmp_path_factory.mktemp("tags"), set()
     for index, names in enumerate(compatible_groups()):
         entries = [(f"callbacks.{name}", dict(getattr(callbacks, name).example_arguments)) for name in names]
-        entries.append(("plasticity_rl.Histograms", {"batch_size": 8}))
+        entries += OTHERS if index == 0 else []
         fragment = append_callbacks(folder / f"{index}.yaml", entries)
         fit_tiny_cli(folder / str(index), "--config", fragment, "--model.replay_ratio=1", max_frames=200)
         tags |= _tags(folder / str(index))

@@ -11,6 +11,7 @@ from helpers import fit_tiny, tiny_agent, tiny_data
 import callbacks
 from plasticity_rl import UserError
 from plasticity_rl.callback import Intervention, RLCallback
+from plasticity_rl.callback.documented import documented_tags, tag_pattern
 
 OTHER_VALUE = {"every_n_updates": 11, "batch_size": 21, "num_steps": 3, "num_vectors": 2, "num_iterations": 3}
 PERIOD = {"every_n_updates": 5, "every_n_frames": 55, "every_n_episodes": 7, "log_every_n_updates": 3}
@@ -36,6 +37,15 @@ def test_every_probe_declares_exactly_what_it_writes(tmp_path, monkeypatch):
     assert all(declared.values())
     owners = {tag: [name for name, patterns in declared.items() if matches(tag, patterns)] for tag in found}
     assert {tag: own for tag, own in owners.items() if len(own) != 1} == {}
+
+
+@pytest.mark.parametrize("cls", EXPORTED, ids=names(EXPORTED))
+def test_what_an_instance_declares_is_in_its_docstring(cls):
+    callback = example(cls)
+    callback.resolve(tiny_agent(tiny_data()))
+    documented = [tag_pattern(tag) for tag in documented_tags(cls)]
+    declared = [tag.replace("*", "any") for tag in callback.tags()]
+    assert [tag for tag in declared if not any(pattern.fullmatch(tag) for pattern in documented)] == []
 
 
 @pytest.mark.parametrize("cls", PROBES, ids=names(PROBES))

@@ -11,7 +11,7 @@ from torch import Tensor
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.charts import ONE, Layout
 from plasticity_rl.callback.layer_inputs import seen_by_layers
-from plasticity_rl.callback.module_probes import ActivationProbe, or_nan, tags_by_module
+from plasticity_rl.callback.module_probes import ActivationProbe, or_nan
 from plasticity_rl.measures import mean_norm
 from plasticity_rl.nn.layers import LEARNS
 
@@ -58,8 +58,8 @@ class FeatureNorm(ActivationProbe):
 
     def tags(self) -> frozenset[str]:
         """Return two tags for each module, and one for its layers."""
-        features = tags_by_module(["feature_norm"], self.modules, layers=False)
-        return features | tags_by_module(["preactivation_norm"], self.modules, layers=self.per_layer)
+        kinds = ["feature_norm/{}", "preactivation_norm/{}", *(["preactivation_norm/{}/*"] if self.per_layer else [])]
+        return frozenset(kind.format(name) for kind in kinds for name in self.modules)
 
     def charts(self) -> Layout:
         """Return a chart of the features and one of the pre-activations."""

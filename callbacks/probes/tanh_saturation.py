@@ -73,7 +73,7 @@ class TanhSaturation(BatchProbe):
 
     def tags(self) -> frozenset[str]:
         """Return what each module may write."""
-        kinds = ("tanh_saturation/{}", "tanh_saturation/{}/*", "policy_saturation/{}")
+        kinds = ("tanh_saturation/{}/*", "policy_saturation/{}")
         return frozenset(kind.format(name) for kind in kinds for name in self.modules)
 
     def charts(self) -> Layout:
