@@ -21,7 +21,7 @@ from plasticity_rl import scalars as rl_logging
 from plasticity_rl.agents.jumps import TellsOfJumps, watched
 from plasticity_rl.callback.bases import Intervention, LossTerm, RLCallback, in_order
 from plasticity_rl.checkpoint_files import refuse_other_architecture
-from plasticity_rl.data.evaluation import Episode
+from plasticity_rl.data.evaluation import Episode, all_episodes
 from plasticity_rl.distributed import ranks
 from plasticity_rl.errors import UserError
 from plasticity_rl.machine.cores import use_more_for_large_updates
@@ -394,7 +394,7 @@ class RLModule(TellsOfJumps):
         self.log_dict({**scalars, "env_frames": frames, **({"step": frames} if validating else {})}, logger=validating)
 
     def _log_evaluation(self) -> dict[str, Tensor]:
-        self.eval_episodes = ranks.all_episodes(self.eval_episodes)
+        self.eval_episodes = all_episodes(self.eval_episodes)
         returns = torch.tensor([episode.episode_return for episode in self.eval_episodes], dtype=torch.float64)
         scalars = {"eval/return": returns.mean(), "eval/return_std": returns.std(correction=0)}
         self.dispatch("on_evaluation", self.eval_episodes)

@@ -6,9 +6,7 @@ is collective: every rank must call it at the same point. With one process it re
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,6 @@ import torch.distributed as dist
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
 
-from plasticity_rl.data.evaluation import Episode
 from plasticity_rl.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,19 +48,6 @@ def refuse_different(settings: Mapping[str, Any]) -> None:
                     f"rank {rank} was started with {name}={other[name]}, but rank 0 with {value}: "
                     "give all processes of a run the same options"
                 )
-
-
-def all_episodes(own: Sequence[Episode]) -> list[Episode]:
-    """Return the evaluation episodes of all ranks, which take turns: rank 0 has the first. Films stay with their rank.
-
-    Args:
-        own: Episodes of this rank, in order.
-    """
-    if not dist.is_initialized():
-        return list(own)
-    shares = gathered([dataclasses.replace(episode, frames=[]) for episode in own])
-    shares[dist.get_rank()] = list(own)
-    return [episode for turn in itertools.zip_longest(*shares) for episode in turn if episode is not None]
 
 
 def all_finished(own: Sequence[tuple[float, int]], num_envs: int, device: torch.device) -> list[tuple[float, int]]:
