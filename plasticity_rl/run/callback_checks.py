@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from plasticity_rl.callback.bases import Intervention, Probe, RLCallback, ScheduledIntervention
-from plasticity_rl.cli.checks import refuse_nulls
 from plasticity_rl.errors import UserError, suggestion
 
 if TYPE_CHECKING:
@@ -64,17 +63,6 @@ def refuse_without_pixels(callbacks: Iterable[RLCallback], observation_key: str)
                 f"{type(callback).__name__} works on images, but this run observes the {observation_key}; "
                 "leave it out, or use --data.observation pixels"
             )
-
-
-def refuse_nulls_of_callbacks(callbacks: Iterable[tuple[type, Mapping[str, Any]]]) -> None:
-    """Raise UserError for arguments of interventions and probes that are null and may not be.
-
-    Args:
-        callbacks: Class and given arguments of each.
-    """
-    for cls, arguments in callbacks:
-        if issubclass(cls, RLCallback):
-            refuse_nulls(arguments, cls, f"{cls.__name__}.")
 
 
 def refuse_unsuitable(callbacks: Sequence[pl.Callback]) -> None:
