@@ -18,6 +18,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from plasticity_rl import scalars as rl_logging
+from plasticity_rl.agents.flops import flops_per_observation
 from plasticity_rl.agents.jumps import TellsOfJumps, watched
 from plasticity_rl.callback.bases import Intervention, LossTerm, RLCallback, in_order
 from plasticity_rl.checkpoint_files import refuse_other_architecture
@@ -28,7 +29,6 @@ from plasticity_rl.machine.cores import use_more_for_large_updates
 from plasticity_rl.machine.malloc import keep_freed_memory
 from plasticity_rl.nn.hooks import evaluation_mode
 from plasticity_rl.nn.precision import full_precision, warn_where_emulated, widen
-from plasticity_rl.nn.units import mean_over_ranks
 from plasticity_rl.rng import NamedGenerators, global_rng_state, set_global_rng_state
 from plasticity_rl.run.callback_checks import (
     refuse_conflicts,
@@ -51,13 +51,6 @@ class RLModule(TellsOfJumps):
         num_seed_frames: Env frames of uniform random actions before the first update.
         seed: Seed of every random number the agent draws.
     """
-
-    augment: bool = False
-    """Whether updates see augmented images."""
-    precisions: tuple[str, ...] = ("32-true",)
-    """Values of ``trainer.precision`` that it trains in."""
-    observation_key: str = "pixels"
-    """Key of observations in batches and environment steps: ``pixels`` or ``state``."""
 
     def __init__(self, *, replay_ratio: float, num_seed_frames: int, seed: int) -> None:
         super().__init__()
@@ -201,51 +194,6 @@ class RLModule(TellsOfJumps):
             return self._own_losses[loss]
         return total.detach() - self._added.get(loss, torch.zeros_like(total))
 
-    def encode(self, observations: Tensor) -> Tensor:
-        """Return the features ``(batch, n)`` of observations ``(batch, *obs_shape)``."""
-        raise NotImplementedError
-
-    def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """Run every module once, as in its own loss, on the observations and actions of ``batch``, without noise.
-
-        Returns:
-            Output ``(B, n)`` by the name of the top-level module; several heads side by side.
-        """
-        raise NotImplementedError
-
-    def forward(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """Do :meth:`forward_all`: with ``torch.func.functional_call`` also with other weights than the agent's."""
-        return self.forward_all(batch)
-
-    def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
-        """Return a loss on ``batch`` as it is, with gradient: not augmented, without the terms that callbacks added.
-
-        Args:
-            loss: One of ``loss_optimizers``.
-            batch: ``[B]``, B >= 1, with the keys of a training batch.
-            generator: Source of the loss's noise, on the agent's device.
-        """
-        raise NotImplementedError
-
-    def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
-        """Return the targets ``(B, 1)`` of the values, without gradient; arguments as of :meth:`loss_on`."""
-        raise NotImplementedError
-
-    def value_bonus(self, observations: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Return what the values count at an observation beside the reward ``(B,)``, or None for nothing.
-
-        That is the weighted entropy of the policy in agents whose values are soft.
-
-        Args:
-            observations: ``(B, *obs_shape)``.
-            generator: Source of noise, on the agent's device.
-        """
-        return None
-
-    def update(self, batch: TensorDictBase) -> TensorDictBase:
-        """Do one gradient update on ``batch`` and return detached metrics by log tag; counts nothing."""
-        raise NotImplementedError
-
     def settings(self) -> dict[str, float]:
         """Return what the agent is set to at this moment, by log tag."""
         return {"schedule/replay_ratio": self.replay_ratio}
@@ -287,7 +235,7 @@ class RLModule(TellsOfJumps):
         self._last_log = (now, self.env_frames, self.num_updates)
         self.log_scalars(
             {
-                **rl_logging.with_term_sums(mean_over_ranks(self, metrics)),
+                **rl_logging.with_term_sums(ranks.mean_over_ranks(self, metrics)),
                 **self.settings(),
                 "clock/env_steps": self.env_steps,
                 "clock/num_updates": self.num_updates,
@@ -349,7 +297,8 @@ class RLModule(TellsOfJumps):
         """Forget what belonged to an earlier Trainer."""
         keep_freed_memory()
         if stage == "fit":
-            use_more_for_large_updates(self)
+            if self.trainer.world_size == 1 and self.trainer.strategy.root_device.type == "cpu":
+                use_more_for_large_updates(lambda: flops_per_observation(self) * self.data.batch_size)
             warn_where_emulated(str(self.trainer.precision), self.trainer.strategy.root_device)
         self.rng.rank = self.global_rank
         self._callbacks, self._loss_terms = None, {}
@@ -374,10 +323,6 @@ class RLModule(TellsOfJumps):
         if self._global_rng is not None:
             set_global_rng_state(self._global_rng)
             self._global_rng = None
-
-    def act(self, observations: Tensor, *, explore: bool) -> Tensor:
-        """Return actions ``(batch, action_dim)`` for observations ``(batch, *obs_shape)``."""
-        raise NotImplementedError
 
     def validation_step(self, episode: int, batch_idx: int) -> None:
         """Play one deterministic evaluation episode, if there is one of this number."""

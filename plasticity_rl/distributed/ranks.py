@@ -38,6 +38,24 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
+def over_ranks(module: pl.LightningModule, mean: Tensor) -> Tensor:
+    """Return the mean of ``mean`` over all ranks."""
+    if module._trainer is None:
+        return mean
+    reduced = module.trainer.strategy.reduce(mean, reduce_op="mean")
+    assert isinstance(reduced, Tensor)
+    return reduced
+
+
+def mean_over_ranks(module: pl.LightningModule, scalars: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the mean of each of ``scalars`` over all ranks, which must all have the same ones."""
+    names = sorted(scalars.keys())
+    if not names or world_size_of(module) == 1:
+        return dict(scalars.items())
+    means = over_ranks(module, torch.stack([scalars[name].float() for name in names]))
+    return dict(zip(names, means.unbind(), strict=True))
+
+
 def refuse_different(settings: Mapping[str, Any]) -> None:
     """Raise UserError on all ranks naming the first setting in which a rank differs from rank 0."""
     first, *others = gathered(dict(settings))
