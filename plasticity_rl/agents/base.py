@@ -7,7 +7,7 @@ This is the protocol that callbacks program against; an agent adds its networks,
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -19,8 +19,14 @@ from torch import Tensor
 
 from plasticity_rl import scalars as rl_logging
 from plasticity_rl.agents.flops import flops_per_observation
+from plasticity_rl.agents.hook_checks import (
+    refuse_conflicts,
+    refuse_doubles,
+    refuse_shared_tags,
+    refuse_without_pixels,
+)
+from plasticity_rl.agents.hooks import RLCallback, describe, in_order
 from plasticity_rl.agents.jumps import TellsOfJumps, watched
-from plasticity_rl.callback.bases import Intervention, LossTerm, RLCallback, in_order
 from plasticity_rl.checkpoint_files import refuse_other_architecture
 from plasticity_rl.data.evaluation import Episode, all_episodes
 from plasticity_rl.distributed import ranks
@@ -30,15 +36,10 @@ from plasticity_rl.machine.malloc import keep_freed_memory
 from plasticity_rl.nn.hooks import evaluation_mode
 from plasticity_rl.nn.precision import full_precision, warn_where_emulated, widen
 from plasticity_rl.rng import NamedGenerators, global_rng_state, set_global_rng_state
-from plasticity_rl.run.callback_checks import (
-    refuse_conflicts,
-    refuse_doubles,
-    refuse_shared_tags,
-    refuse_without_pixels,
-)
-from plasticity_rl.run.description import describe
 from plasticity_rl.schedules import exact_ratio
 
+LossTerm = Callable[[TensorDictBase], Tensor]
+"""Scalar with gradient that a callback adds to a loss; see :meth:`RLModule.add_loss_term`."""
 COUNTERS = ("env_frames", "env_steps", "num_updates")
 """Clocks: simulator frames (action repeat included), agent decisions, gradient updates. Never ``global_step``."""
 
@@ -280,10 +281,9 @@ class RLModule(TellsOfJumps):
         refuse_doubles(callbacks)
         ours = in_order(callbacks)
         refuse_without_pixels(ours, self.observation_key)
-        interventions = [callback for callback in ours if isinstance(callback, Intervention)]
-        refuse_conflicts(self, interventions)
+        refuse_conflicts(self, ours)
         refuse_shared_tags(ours)
-        builders = [callback for callback in interventions if callback.builds]
+        builders = [callback for callback in ours if callback.builds]
         keys = [callback.state_key for callback in builders]
         if self._built and self._built != keys:
             built = ", ".join(self._built)
@@ -383,3 +383,14 @@ class RLModule(TellsOfJumps):
         self.eval_returns = [(frames, value) for frames, value in state["eval_returns"]]
         self.rng.load_state_dict(state["rng"])
         self._global_rng = state["global_rng"]
+
+
+def as_agent(module: pl.LightningModule) -> RLModule:
+    """Return ``module`` as an agent of this framework.
+
+    Raises:
+        UserError: When it is another kind of LightningModule.
+    """
+    if not isinstance(module, RLModule):
+        raise UserError(f"interventions and probes need an agent of plasticity_rl, but got {type(module).__name__}")
+    return module
