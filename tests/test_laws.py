@@ -39,7 +39,7 @@ from tiny_agent import TinyAgent
 import callbacks
 from plasticity_rl import Intervention, RLDataModule, RLModule, ScheduledIntervention, UserError, make_trainer
 from plasticity_rl.callback import Mutation, RLCallback
-from plasticity_rl.callback.bases import FAMILIES
+from plasticity_rl.callback.declarations import FAMILIES
 from plasticity_rl.data.evaluation import Episode
 from plasticity_rl.rng import global_rng_state
 from plasticity_rl.run.video import EvalVideo

@@ -22,7 +22,7 @@ from plasticity_rl import Intervention, Probe
 from plasticity_rl.agents.jumps import watched
 from plasticity_rl.callback import Regularizer, RLCallback
 from plasticity_rl.callback.declarations import READS, WRITES
-from plasticity_rl.nn.units import unit_activity
+from plasticity_rl.callback.dormant_units import unit_activity
 from plasticity_rl.nn.weight_transforms import FixedMask
 
 EXPORTED: list[type[RLCallback]] = [getattr(callbacks, name) for name in sorted(callbacks.__all__)]

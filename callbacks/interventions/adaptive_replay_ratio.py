@@ -11,9 +11,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Intervention, Mutation
-from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.callback.unit_activity import ActiveUnitCounter
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import pooled_fraction

@@ -11,12 +11,11 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torch.nn import functional as F
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Regularizer
-from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.callback.shadow import Twin, network_tensors
+from plasticity_rl.distributed.ranks import over_ranks
 from plasticity_rl.errors import UserError
-from plasticity_rl.nn.units import over_ranks
 
 
 class ChurnReduction(Regularizer):

@@ -8,11 +8,9 @@ from typing import Any, ClassVar, Literal
 import lightning.pytorch as pl
 import torch
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Intervention
-from plasticity_rl.callback.bases import as_agent
-from plasticity_rl.data.evaluation import Episode
-from plasticity_rl.distributed.ranks import all_episodes
+from plasticity_rl.data.evaluation import Episode, all_episodes
 from plasticity_rl.errors import UserError
 from plasticity_rl.rng import derive_seed, global_rng_state, set_global_rng_state
 

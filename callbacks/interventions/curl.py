@@ -11,10 +11,9 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.augment.transforms import random_shift, refuse_large_shift
 from plasticity_rl.callback import Regularizer
-from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.callback.contrastive import BilinearProduct, Embedding, info_nce, move_towards
 from plasticity_rl.errors import UserError
 

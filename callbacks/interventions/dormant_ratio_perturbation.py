@@ -9,9 +9,8 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Mutation, ScheduledIntervention
-from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.callback.soft_reset import (
     Moved,
     clear_optimizer_state,

@@ -9,9 +9,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Intervention, Mutation
-from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.data.limits import refuse_above
 from plasticity_rl.errors import UserError
 from plasticity_rl.rng import NamedGenerators, derive_seed

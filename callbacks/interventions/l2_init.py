@@ -10,10 +10,9 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.jumps import Jump
 from plasticity_rl.callback import Regularizer
-from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.losses import squared_distance
 from plasticity_rl.nn.layers import EVERYWHERE, LEARNS, NORM_LAYERS, Part
 from plasticity_rl.nn.weight_transforms import parameters_in_use

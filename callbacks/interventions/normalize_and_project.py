@@ -9,11 +9,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.jumps import Jump
 from plasticity_rl.callback import Mutation
 from plasticity_rl.callback.architecture import Architecture, layers_without_norm, put_norm
-from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.errors import UserError
 from plasticity_rl.nn.layers import hidden_weight_layers
 from plasticity_rl.nn.weight_transforms import weight_in_use

@@ -9,9 +9,8 @@ import lightning.pytorch as pl
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Regularizer
-from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.errors import UserError
 from plasticity_rl.losses import parseval_penalty
 from plasticity_rl.nn.layers import LEARNS, hidden_weight_layers

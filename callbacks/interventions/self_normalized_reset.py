@@ -9,9 +9,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.jumps import Jump
-from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.callback.unit_interventions import (
     FreshUnits,
     RecordingUnitIntervention,

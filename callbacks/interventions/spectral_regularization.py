@@ -11,10 +11,9 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.jumps import Jump
 from plasticity_rl.callback import Regularizer
-from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.errors import UserError
 from plasticity_rl.losses import largest_singular_value, spectral_penalty
 from plasticity_rl.nn.layers import EVERYWHERE, LEARNS, Part, weight_layers

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Intervention
-from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.data.module import RLDataModule
 from plasticity_rl.errors import UserError
 from plasticity_rl.replay.donor import DonorReplay, donor_replay

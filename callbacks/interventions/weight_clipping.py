@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 from torch import nn
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Intervention, Mutation
-from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.errors import UserError
 from plasticity_rl.nn.layers import weight_layers
 from plasticity_rl.surgery import clip_weights

@@ -9,9 +9,8 @@ import lightning.pytorch as pl
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Regularizer
-from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.losses import squared_norm
 from plasticity_rl.nn.layers import LEARNS, weight_layers
 from plasticity_rl.nn.weight_transforms import weight_in_use

@@ -10,8 +10,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.charts import ONE, Layout
 from plasticity_rl.callback.gradient_probes import BatchProbe
 from plasticity_rl.callback.module_probes import or_nan

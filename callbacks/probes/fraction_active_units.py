@@ -10,9 +10,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Probe
-from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.callback.charts import EVENTS, ONE, Layout, by_module
 from plasticity_rl.callback.module_probes import numbers_of_module, tags_by_module
 from plasticity_rl.callback.unit_activity import TrainingActivations

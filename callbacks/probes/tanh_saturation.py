@@ -9,8 +9,7 @@ import lightning.pytorch as pl
 from tensordict import TensorDictBase
 from torch import nn
 
-from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.charts import ONE, Layout
 from plasticity_rl.callback.gradient_probes import BatchProbe
 from plasticity_rl.callback.layer_inputs import seen_by_layers

@@ -10,9 +10,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Probe
-from plasticity_rl.callback.bases import as_agent
 from plasticity_rl.callback.charts import Layout
 from plasticity_rl.callback.gradient_probes import probe_generator, refuse_without
 from plasticity_rl.callback.module_probes import or_nan

@@ -114,7 +114,14 @@ class ModuleAccess(pl.LightningModule):
         Raises:
             UserError: When a layer of units is built in a way that does not tell.
         """
-        return unit_layers(self, name)  # type: ignore[arg-type]  # only agents are built on this class
+        top = name.partition(".")[0]  # readers may lie outside the submodule
+        wanted = list(self.activation_layers(name).values())
+        found = unit_layers(self.module(top), top, wanted, self.target_of, self.output_readers(top))
+        if len(found) < len({id(layer) for layer in wanted}):
+            raise UserError(f"cannot tell which layers read the units of {name!r}: some lie outside an nn.Sequential")
+        if unread := [layer.name for layer in found if not layer.readers]:
+            raise UserError(f"{type(self).__name__} does not say which layers read the units of {unread[0]!r}")
+        return found
 
     def output_readers(self, name: str) -> Sequence[Reader]:
         """Return every layer that reads the output of top-level module ``name``, in target networks as well.

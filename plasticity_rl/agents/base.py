@@ -7,7 +7,7 @@ This is the protocol that callbacks program against; an agent adds its networks,
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -18,27 +18,28 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from plasticity_rl import scalars as rl_logging
+from plasticity_rl.agents.flops import flops_per_observation
+from plasticity_rl.agents.hook_checks import (
+    refuse_conflicts,
+    refuse_doubles,
+    refuse_shared_tags,
+    refuse_without_pixels,
+)
+from plasticity_rl.agents.hooks import RLCallback, describe, in_order
 from plasticity_rl.agents.jumps import TellsOfJumps, watched
-from plasticity_rl.callback.bases import Intervention, LossTerm, RLCallback, in_order
 from plasticity_rl.checkpoint_files import refuse_other_architecture
-from plasticity_rl.data.evaluation import Episode
+from plasticity_rl.data.evaluation import Episode, all_episodes
 from plasticity_rl.distributed import ranks
 from plasticity_rl.errors import UserError
 from plasticity_rl.machine.cores import use_more_for_large_updates
 from plasticity_rl.machine.malloc import keep_freed_memory
 from plasticity_rl.nn.hooks import evaluation_mode
 from plasticity_rl.nn.precision import full_precision, warn_where_emulated, widen
-from plasticity_rl.nn.units import mean_over_ranks
 from plasticity_rl.rng import NamedGenerators, global_rng_state, set_global_rng_state
-from plasticity_rl.run.callback_checks import (
-    refuse_conflicts,
-    refuse_doubles,
-    refuse_shared_tags,
-    refuse_without_pixels,
-)
-from plasticity_rl.run.description import describe
 from plasticity_rl.schedules import exact_ratio
 
+LossTerm = Callable[[TensorDictBase], Tensor]
+"""Scalar with gradient that a callback adds to a loss; see :meth:`RLModule.add_loss_term`."""
 COUNTERS = ("env_frames", "env_steps", "num_updates")
 """Clocks: simulator frames (action repeat included), agent decisions, gradient updates. Never ``global_step``."""
 
@@ -51,13 +52,6 @@ class RLModule(TellsOfJumps):
         num_seed_frames: Env frames of uniform random actions before the first update.
         seed: Seed of every random number the agent draws.
     """
-
-    augment: bool = False
-    """Whether updates see augmented images."""
-    precisions: tuple[str, ...] = ("32-true",)
-    """Values of ``trainer.precision`` that it trains in."""
-    observation_key: str = "pixels"
-    """Key of observations in batches and environment steps: ``pixels`` or ``state``."""
 
     def __init__(self, *, replay_ratio: float, num_seed_frames: int, seed: int) -> None:
         super().__init__()
@@ -201,51 +195,6 @@ class RLModule(TellsOfJumps):
             return self._own_losses[loss]
         return total.detach() - self._added.get(loss, torch.zeros_like(total))
 
-    def encode(self, observations: Tensor) -> Tensor:
-        """Return the features ``(batch, n)`` of observations ``(batch, *obs_shape)``."""
-        raise NotImplementedError
-
-    def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """Run every module once, as in its own loss, on the observations and actions of ``batch``, without noise.
-
-        Returns:
-            Output ``(B, n)`` by the name of the top-level module; several heads side by side.
-        """
-        raise NotImplementedError
-
-    def forward(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """Do :meth:`forward_all`: with ``torch.func.functional_call`` also with other weights than the agent's."""
-        return self.forward_all(batch)
-
-    def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
-        """Return a loss on ``batch`` as it is, with gradient: not augmented, without the terms that callbacks added.
-
-        Args:
-            loss: One of ``loss_optimizers``.
-            batch: ``[B]``, B >= 1, with the keys of a training batch.
-            generator: Source of the loss's noise, on the agent's device.
-        """
-        raise NotImplementedError
-
-    def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
-        """Return the targets ``(B, 1)`` of the values, without gradient; arguments as of :meth:`loss_on`."""
-        raise NotImplementedError
-
-    def value_bonus(self, observations: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Return what the values count at an observation beside the reward ``(B,)``, or None for nothing.
-
-        That is the weighted entropy of the policy in agents whose values are soft.
-
-        Args:
-            observations: ``(B, *obs_shape)``.
-            generator: Source of noise, on the agent's device.
-        """
-        return None
-
-    def update(self, batch: TensorDictBase) -> TensorDictBase:
-        """Do one gradient update on ``batch`` and return detached metrics by log tag; counts nothing."""
-        raise NotImplementedError
-
     def settings(self) -> dict[str, float]:
         """Return what the agent is set to at this moment, by log tag."""
         return {"schedule/replay_ratio": self.replay_ratio}
@@ -287,7 +236,7 @@ class RLModule(TellsOfJumps):
         self._last_log = (now, self.env_frames, self.num_updates)
         self.log_scalars(
             {
-                **rl_logging.with_term_sums(mean_over_ranks(self, metrics)),
+                **rl_logging.with_term_sums(ranks.mean_over_ranks(self, metrics)),
                 **self.settings(),
                 "clock/env_steps": self.env_steps,
                 "clock/num_updates": self.num_updates,
@@ -332,10 +281,9 @@ class RLModule(TellsOfJumps):
         refuse_doubles(callbacks)
         ours = in_order(callbacks)
         refuse_without_pixels(ours, self.observation_key)
-        interventions = [callback for callback in ours if isinstance(callback, Intervention)]
-        refuse_conflicts(self, interventions)
+        refuse_conflicts(self, ours)
         refuse_shared_tags(ours)
-        builders = [callback for callback in interventions if callback.builds]
+        builders = [callback for callback in ours if callback.builds]
         keys = [callback.state_key for callback in builders]
         if self._built and self._built != keys:
             built = ", ".join(self._built)
@@ -349,7 +297,8 @@ class RLModule(TellsOfJumps):
         """Forget what belonged to an earlier Trainer."""
         keep_freed_memory()
         if stage == "fit":
-            use_more_for_large_updates(self)
+            if self.trainer.world_size == 1 and self.trainer.strategy.root_device.type == "cpu":
+                use_more_for_large_updates(lambda: flops_per_observation(self) * self.data.batch_size)
             warn_where_emulated(str(self.trainer.precision), self.trainer.strategy.root_device)
         self.rng.rank = self.global_rank
         self._callbacks, self._loss_terms = None, {}
@@ -375,10 +324,6 @@ class RLModule(TellsOfJumps):
             set_global_rng_state(self._global_rng)
             self._global_rng = None
 
-    def act(self, observations: Tensor, *, explore: bool) -> Tensor:
-        """Return actions ``(batch, action_dim)`` for observations ``(batch, *obs_shape)``."""
-        raise NotImplementedError
-
     def validation_step(self, episode: int, batch_idx: int) -> None:
         """Play one deterministic evaluation episode, if there is one of this number."""
         if episode < self.data.num_eval_episodes:
@@ -394,7 +339,7 @@ class RLModule(TellsOfJumps):
         self.log_dict({**scalars, "env_frames": frames, **({"step": frames} if validating else {})}, logger=validating)
 
     def _log_evaluation(self) -> dict[str, Tensor]:
-        self.eval_episodes = ranks.all_episodes(self.eval_episodes)
+        self.eval_episodes = all_episodes(self.eval_episodes)
         returns = torch.tensor([episode.episode_return for episode in self.eval_episodes], dtype=torch.float64)
         scalars = {"eval/return": returns.mean(), "eval/return_std": returns.std(correction=0)}
         self.dispatch("on_evaluation", self.eval_episodes)
@@ -438,3 +383,14 @@ class RLModule(TellsOfJumps):
         self.eval_returns = [(frames, value) for frames, value in state["eval_returns"]]
         self.rng.load_state_dict(state["rng"])
         self._global_rng = state["global_rng"]
+
+
+def as_agent(module: pl.LightningModule) -> RLModule:
+    """Return ``module`` as an agent of this framework.
+
+    Raises:
+        UserError: When it is another kind of LightningModule.
+    """
+    if not isinstance(module, RLModule):
+        raise UserError(f"interventions and probes need an agent of plasticity_rl, but got {type(module).__name__}")
+    return module

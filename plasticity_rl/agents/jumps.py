@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.agents.probing import SharedMeasurements
-from plasticity_rl.callback.bases import Intervention, RLCallback
-
-if TYPE_CHECKING:
-    from plasticity_rl.agents.base import RLModule
 
 SURGERY_HOOKS = ("on_env_step", "on_episode_end", "on_evaluation", "on_update_start")
 """Hooks in which interventions are watched. What they do at the end of an update belongs to its step."""
@@ -127,20 +124,19 @@ class TellsOfJumps(SharedMeasurements):
         """Return whether a callback other than ``callback``, which knows what it does, minds weights that jump."""
         return any(one is not callback for one in self._listeners)
 
-    def watched_parameters(self, callback: Intervention) -> dict[str, Tensor]:
+    def watched_parameters(self, callback: RLCallback) -> dict[str, Tensor]:
         """Return the parameters whose values ``callback`` may change, by name; looked up once."""
         if callback.state_key not in self._watched:
-            names = callback.mutates(self).parameters  # type: ignore[arg-type]  # only agents are built on this class
+            names = callback.mutates(self).parameters
             self._watched[callback.state_key] = {name: p for name, p in self.named_parameters() if name in names}
         return self._watched[callback.state_key]
 
 
 @contextmanager
-def watched(agent: RLModule, callback: RLCallback, hook: str) -> Iterator[None]:
+def watched(agent: TellsOfJumps, callback: RLCallback, hook: str) -> Iterator[None]:
     """Tell all callbacks afterwards which weights jumped, if ``callback`` moves any in ``hook`` and others listen."""
     if (
         hook not in SURGERY_HOOKS
-        or not isinstance(callback, Intervention)
         or getattr(type(callback), hook) is getattr(RLCallback, hook)
         or not agent.others_listen(callback)
         or not callback.moves_weights(agent)

@@ -3,21 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
-from torch import Tensor
+from torch import Tensor, nn
 
-from plasticity_rl.agents.access import ModuleAccess
-from plasticity_rl.nn.hooks import Pass, record_pass
+from plasticity_rl.agents.protocol import AgentProtocol
+from plasticity_rl.nn.hooks import evaluation_mode
 from plasticity_rl.rng import NamedGenerators, derive_seed
 
-if TYPE_CHECKING:
-    from plasticity_rl.data.module import RLDataModule
+
+@dataclass(frozen=True)
+class Pass:
+    """What one forward pass gave.
+
+    Attributes:
+        activations: Detached outputs of the hidden activation layers by layer, ``(B, units)`` or ``(B, channels,
+            height, width)``; the first output of a layer that runs more than once. A layer that does not run (a head
+            in waiting) is left out.
+        outputs: What ``agent.forward_all`` returned, without gradient.
+    """
+
+    activations: dict[nn.Module, Tensor]
+    outputs: dict[str, Tensor]
 
 
-class SharedMeasurements(ModuleAccess):
+@torch.no_grad()
+def record_pass(agent: AgentProtocol, batch: TensorDictBase) -> Pass:
+    """Run every module once on ``batch`` and return what its hidden activation layers and the modules put out.
+
+    Modules are in evaluation mode meanwhile, so that nothing is drawn (dropout) and no buffer moves (batch norm).
+    Afterwards every mode is as before, and no hook is left.
+
+    Args:
+        agent: Agent whose ``activation_layers`` of all ``module_names`` are read.
+        batch: ``[B]`` with the keys of a training batch.
+    """
+    recorded: dict[nn.Module, Tensor] = {}
+
+    def record(layer: nn.Module, _: Any, output: Tensor) -> None:
+        # A layer that follows may work in place (ReLU(inplace=True)), so the output itself is not safe to keep.
+        recorded.setdefault(layer, output.detach().clone())
+
+    layers = {layer for name in agent.module_names for layer in agent.activation_layers(name).values()}
+    with evaluation_mode(agent):
+        handles = [layer.register_forward_hook(record) for layer in layers]
+        try:
+            outputs = agent.forward_all(batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return Pass(recorded, outputs)
+
+
+class SharedMeasurements(AgentProtocol):
     """The part of the agent protocol by which probes look at the networks without paying for it one by one."""
 
     rng: NamedGenerators
@@ -26,11 +67,6 @@ class SharedMeasurements(ModuleAccess):
     def __init__(self) -> None:
         super().__init__()
         self._once_per_update: dict[Hashable, Any] | None = None
-
-    @property
-    def data(self) -> RLDataModule:
-        """The attached data module: env, collector and replay."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def probe_batch(self, batch_size: int = 256) -> TensorDictBase:
         """Return a batch of the replay for probes, never augmented: the same one for every probe of an update.
@@ -66,7 +102,7 @@ class SharedMeasurements(ModuleAccess):
         return self._probe_pass(batch_size).outputs
 
     def _probe_pass(self, batch_size: int) -> Pass:
-        record = lambda: record_pass(self, self.probe_batch(batch_size))  # type: ignore[arg-type]  # noqa: E731
+        record = lambda: record_pass(self, self.probe_batch(batch_size))  # noqa: E731
         return self.once_per_update(("pass", batch_size), record)
 
     def once_per_update(self, key: Hashable, compute: Callable[[], Any]) -> Any:

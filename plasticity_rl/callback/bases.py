@@ -1,7 +1,6 @@
 """The contract of interventions and probes: when they act, where, and what they promise to touch.
 
-Both are Lightning callbacks. On top of Lightning's hooks they get four of ours, dispatched by the agent:
-``on_env_step``, ``on_episode_end``, ``on_update_start`` and ``on_update_end``.
+Both are Lightning callbacks with the hooks of :mod:`plasticity_rl.agents.hooks`.
 
 Order never depends on the YAML: interventions act at the start of an update, sorted by family, then class name, then
 ``state_key``; probes measure at its end. So "measure, then intervene" always holds.
@@ -9,136 +8,25 @@ Order never depends on the YAML: interventions act at the start of an update, so
 
 from __future__ import annotations
 
-import functools
-import inspect
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.callback.declarations import BUILD_STAGES as BUILD_STAGES
-from plasticity_rl.callback.declarations import FAMILIES as FAMILIES
-from plasticity_rl.callback.declarations import Mutation as Mutation
-from plasticity_rl.callback.declarations import acts_on_pinned
+from plasticity_rl.agents.base import RLModule, as_agent
+from plasticity_rl.agents.hooks import Mutation as Mutation
+from plasticity_rl.agents.hooks import RLCallback as RLCallback
+from plasticity_rl.callback.declarations import BUILD_STAGES, FAMILIES
 from plasticity_rl.errors import UserError
 from plasticity_rl.schedules import Events
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from plasticity_rl.agents.base import RLModule
-    from plasticity_rl.agents.jumps import Jump
-    from plasticity_rl.data.evaluation import Episode
-
-LossTerm = Callable[[TensorDictBase], Tensor]
-"""Scalar with gradient that a callback adds to a loss; see :meth:`RLModule.add_loss_term`."""
-
-
-class RLCallback(pl.Callback):
-    """Base of interventions and probes. Subclass :class:`Intervention` or :class:`Probe` instead.
-
-    Constructor arguments are plain data (they come from YAML) and are stored under their own names: they make up the
-    ``state_key``, so two instances with different arguments coexist.
-    """
-
-    example_arguments: ClassVar[Mapping[str, Any]] = {}
-    """Arguments with which it acts within a few updates: how the law tests build it."""
-    reads: ClassVar[frozenset[str] | None] = None
-    """Which of ``declarations.READS`` its value or effect depends on; to be declared: the tests of pairs need it."""
-    writes: ClassVar[frozenset[str] | None] = None
-    """Which of ``declarations.WRITES`` it changes; has to be declared as well."""
-    needs_pixels: ClassVar[bool] = False
-    """Whether it works on images, so that an agent with state observations must refuse it."""
-
-    _left_open: frozenset[str] = frozenset()
-    _resolved: bool = False
-
-    def leave_open(self, **arguments: Any) -> None:
-        """Note which of these constructor arguments are None: the agent fills them in, see :meth:`default_for`."""
-        self._left_open |= {name for name, value in arguments.items() if value is None}
-
-    def open_arguments(self) -> frozenset[str]:
-        """Return the names of the arguments that were left to the agent."""
-        return self._left_open
-
-    def default_for(self, argument: str, agent: RLModule) -> Any:
-        """Return the value of an argument that was left open, e.g. the modules of this agent that it looks at."""
-        raise NotImplementedError(f"{type(self).__name__} gives no default of {argument!r}")
-
-    def resolve(self, agent: RLModule) -> None:
-        """Fill in what was left open, in the order of the constructor; before anything reads the arguments.
-
-        From then on the callback is as if it had been given these values: also its ``state_key``.
-        """
-        for name in (name for name in _parameters(type(self)) if name in self._left_open):  # type: ignore[arg-type]
-            setattr(self, name, self.default_for(name, agent))
-        self._resolved = True
-
-    def tags(self) -> frozenset[str]:
-        """Return the tags that this instance writes, and no other may write too; in a pattern ``*`` is one segment.
-
-        To be called once :meth:`resolve` was. What several instances mean to share (the mark of an event) is left out.
-        """
-        return frozenset()
-
-    def notes(self, agent: RLModule) -> list[str]:
-        """Return what the user should know about this instance at the start of a run, a line each: mostly nothing."""
-        return []
-
-    @property
-    def name(self) -> str:
-        """Snake-case class name, used in tags."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the constructor arguments by name; None for what was left open and the agent has not filled in yet."""
-        unknown = frozenset() if self._resolved else self._left_open
-        names = _parameters(type(self))  # type: ignore[arg-type]
-        return {name: None if name in unknown else getattr(self, name) for name in names}
-
-    @property
-    def state_key(self) -> str:
-        """Key of this instance's state in a checkpoint: class and arguments."""
-        return self._generate_state_key(**self.arguments())
-
-    def on_env_step(self, agent: RLModule, step: TensorDictBase) -> None:
-        """Called after each env step was written to the replay; ``step`` has batch shape ``[num_envs]``."""
-
-    def on_episode_end(self, agent: RLModule, episode_return: float, env_steps: int) -> None:
-        """Called for every training episode that ended in this env step."""
-
-    def on_update_start(self, agent: RLModule) -> None:
-        """Called before the batch of a gradient update is sampled."""
-
-    def on_update_end(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> None:
-        """Called after a gradient update (critic, actor and target)."""
-
-    def on_evaluation(self, agent: RLModule, episodes: Sequence[Episode]) -> None:
-        """Called after every evaluation (also the one at frame 0), with its episodes."""
-
-    def copies(self) -> Sequence[Mapping[str, Tensor]]:
-        """Return the copies of weights that it keeps as "the network a while ago", by the parameters' names.
-
-        Averages and networks of an earlier update, which would pull weights that jumped back to where they were: they
-        jump too. Not what has to stay (initial weights that distances are measured from).
-        """
-        return ()
-
-    def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:
-        """Called on every callback after weights changed at once and not by learning: lets its ``copies`` jump too.
-
-        Of its own doing a callback hears only where others listen as well: it must not depend on that.
-        """
-        for copy in self.copies():
-            jump.write_into(copy)
 
 
 class Intervention(RLCallback):
     """Changes something about learning and says exactly what. Most subclass a more specific base below."""
 
+    intervenes = is_described = True
     family: ClassVar[str] = "surgery"
     inert_arguments: ClassVar[Mapping[str, Any] | None] = None
     """Arguments with which it changes nothing (law 2), or None where it acts by nature at the start."""
@@ -153,9 +41,6 @@ class Intervention(RLCallback):
 
     modules: list[str]
     """Modules by dotted name, of those that act on modules."""
-
-    fills_replay: bool = False
-    """Whether it puts transitions into the replay before the seed phase, which then may be shorter than a batch."""
 
     stage: ClassVar[str] = BUILD_STAGES[0]
     """One of ``BUILD_STAGES``; orders what several interventions of family architecture build."""
@@ -186,29 +71,9 @@ class Intervention(RLCallback):
         if self._modules_are_open:
             self.modules = self.default_modules(agent)
 
-    def mutates(self, agent: RLModule) -> Mutation:
-        """Return what its events may change."""
-        return Mutation()
-
     def moves_weights(self, agent: RLModule) -> bool:
-        """Return whether the hook that now starts may let weights jump, so that the agent has to watch.
-
-        True costs a copy of what ``mutates`` declares. False for what belongs to the step of every update, such as a
-        projection: to follow it is what averages are for.
-        """
+        """Return whether the hook that now starts may let weights jump, so that the agent has to watch."""
         return self.family != "experience"  # those move weights by updates
-
-    def build(self, agent: RLModule) -> None:
-        """Change the agent's modules, or add some, before optimizers exist; called once per agent, in fixed order.
-
-        Every parameter that the run will ever have must exist afterwards. Random numbers must come from generators of
-        one's own.
-        """
-
-    @property
-    def builds(self) -> bool:
-        """Whether ``build`` does anything."""
-        return type(self).build is not Intervention.build
 
     def claims(self, agent: RLModule) -> frozenset[str]:
         """Return what no other intervention may do as well, e.g. ``{"replace the activation critic.Q1.1"}``."""
@@ -222,11 +87,34 @@ class Intervention(RLCallback):
         """Return activations by dotted name that it puts in, each with what it pins as ``HiddenActivation.pinned``."""
         return {}
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Place among the interventions: that of its family, then of its stage."""
+        return FAMILIES.index(self.family), BUILD_STAGES.index(self.stage)
+
     def conflict_with(self, agent: RLModule, other: Intervention) -> str | None:
         """Return why ``other`` cannot run beside this one on the agent as constructed, or None."""
         reason = self.incompatible_with.get(type(other).__name__)
         shared = sorted(self.claims(agent) & other.claims(agent))
-        return reason or (f"both {shared[0]}" if shared else None) or acts_on_pinned(self, agent, other.pins(agent))
+        return reason or (f"both {shared[0]}" if shared else None) or self._acts_on_pinned(agent, other.pins(agent))
+
+    def _acts_on_pinned(self, agent: RLModule, pinned: Mapping[str, Mapping[str, str]]) -> str | None:
+        """Return why it cannot act on hidden units of ``agent`` with some activations, or None.
+
+        Args:
+            agent: As constructed, or as built.
+            pinned: Dotted name of an activation -> what it pins, as ``HiddenActivation.pinned``.
+        """
+        for name in self.watched_modules() if self.acts_on and pinned else ():
+            try:
+                layers = agent.activation_layers(name)
+            except UserError:  # a third will build it: checked again in ``setup``
+                continue
+            for path in (f"{name}.{sub}" for sub in layers):
+                if self.acts_on in pinned.get(path, {}):
+                    reason = pinned[path][self.acts_on]
+                    return f"it acts on the {self.acts_on} of {path}, but there {reason}; let it watch other modules"
+        return None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse wrong names, and quantities that the agent's own activations pin, before anything is trained."""
@@ -235,7 +123,7 @@ class Intervention(RLCallback):
         for name in self.watched_modules() if self.acts_on else ():
             layers = {f"{name}.{sub}": layer for sub, layer in agent.activation_layers(name).items()}
             pinned = {path: getattr(own, "pinned", {}) for path, own in layers.items()}
-            reason = acts_on_pinned(self, agent, pinned)
+            reason = self._acts_on_pinned(agent, pinned)
             if reason is not None:
                 raise UserError(f"{type(self).__name__}: {reason}")
 
@@ -400,6 +288,7 @@ class Probe(RLCallback):
         every_n_updates: Period in gradient updates.
     """
 
+    is_described = True
     writes = frozenset()
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 1}
 
@@ -446,35 +335,3 @@ class Probe(RLCallback):
 def _evaluation_follows(agent: RLModule) -> bool:
     frames, data = agent.env_frames, agent.data
     return frames % data.eval_every_n_frames == 0 or frames >= data.max_frames
-
-
-@functools.cache
-def _parameters(callback: type) -> tuple[str, ...]:
-    """Names of the constructor's arguments: Lightning asks for the ``state_key`` at every call of every hook."""
-    return tuple(inspect.signature(callback).parameters)
-
-
-def as_agent(module: pl.LightningModule) -> RLModule:
-    """Return ``module`` as an agent of this framework.
-
-    Raises:
-        UserError: When it is another kind of LightningModule.
-    """
-    from plasticity_rl.agents.base import RLModule  # the agent dispatches to callbacks, so it imports this module
-
-    if not isinstance(module, RLModule):
-        raise UserError(f"interventions and probes need an agent of plasticity_rl, but got {type(module).__name__}")
-    return module
-
-
-def in_order(callbacks: Iterable[pl.Callback]) -> list[RLCallback]:
-    """Return the interventions by family, stage, name and state key, then the probes by name and state key."""
-    ours = [callback for callback in callbacks if isinstance(callback, RLCallback)]
-
-    def key(callback: RLCallback) -> tuple[int, int, str, str]:
-        if not isinstance(callback, Intervention):
-            return len(FAMILIES), 0, callback.name, callback.state_key
-        rank, stage = FAMILIES.index(callback.family), BUILD_STAGES.index(callback.stage)
-        return rank, stage, callback.name, callback.state_key
-
-    return sorted(ours, key=key)

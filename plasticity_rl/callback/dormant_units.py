@@ -1,16 +1,19 @@
-"""Base of the interventions that look for dormant units every so many updates and do something to them."""
+"""Dormant units on a batch of the replay, and the base of the interventions that do something to them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.bases import UpdateIntervention
 from plasticity_rl.callback.unit_interventions import UnitIntervention
+from plasticity_rl.distributed.ranks import over_ranks
 from plasticity_rl.errors import UserError
-from plasticity_rl.nn.units import UnitLayer, dormant, unit_activity
+from plasticity_rl.measures import NotFiniteError, dormant_mask
+from plasticity_rl.nn.units import UnitLayer
 
 
 class DormantUnitIntervention(UnitIntervention, UpdateIntervention):
@@ -46,3 +49,34 @@ class DormantUnitIntervention(UnitIntervention, UpdateIntervention):
             }
             for name in self.modules
         }
+
+
+@torch.no_grad()
+def unit_activity(agent: RLModule, name: str, batch_size: int) -> list[tuple[UnitLayer, Tensor]]:
+    """Return the hidden units of a module, each layer with the mean absolute output ``(n,)`` of its units.
+
+    The mean is over the probe batch, and over space in convolutions. Under DDP it is the mean over all ranks, so that
+    all decide alike.
+    """
+    outputs = agent.probe_activations(name, batch_size)
+    path_of = {id(layer): path for path, layer in agent.activation_layers(name).items()}
+    activity = []
+    for layer in agent.units(name):
+        if path_of[id(layer.activation)] not in outputs:
+            continue  # a head that does not run yet
+        mean = outputs[path_of[id(layer.activation)]].abs().transpose(0, 1).flatten(1).mean(1)
+        activity.append((layer, over_ranks(agent, mean.view(layer.copies, -1).mean(0))))
+    return activity
+
+
+def dormant(activity: Tensor, tau: float) -> Tensor:
+    """Return which units of a layer are dormant at ``tau``, as :func:`plasticity_rl.measures.dormant_mask`.
+
+    Args:
+        activity: Mean absolute output of each unit, ``(n,)``. With NaN or infinity among them none counts as dormant.
+        tau: Threshold, in [0, 1). In a layer without any activity all units are dormant.
+    """
+    try:
+        return dormant_mask(activity[None], tau)
+    except NotFiniteError:
+        return torch.zeros_like(activity, dtype=torch.bool)

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.nn.hooks import record_pass
+from plasticity_rl.agents.probing import record_pass
 from plasticity_rl.nn.layers import LEARNS
 from plasticity_rl.rng import derive_seed
 

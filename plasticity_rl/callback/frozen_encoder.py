@@ -10,9 +10,9 @@ import torch
 from tensordict import TensorDictBase
 from torch import nn
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.architecture import Architecture, place_generator, put
-from plasticity_rl.callback.bases import Intervention, as_agent
+from plasticity_rl.callback.bases import Intervention
 from plasticity_rl.data.limits import refuse_above
 from plasticity_rl.errors import UserError
 from plasticity_rl.nn.frozen_resnet import FrozenResNet

@@ -10,8 +10,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.module_probes import ModuleProbe
 from plasticity_rl.errors import UserError
 from plasticity_rl.nn.hooks import evaluation_mode

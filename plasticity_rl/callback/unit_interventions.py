@@ -10,12 +10,13 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.jumps import Jump
-from plasticity_rl.callback.bases import Intervention, Mutation, as_agent
+from plasticity_rl.callback.bases import Intervention, Mutation
 from plasticity_rl.callback.unit_activity import TrainingActivations
+from plasticity_rl.distributed.ranks import over_ranks
 from plasticity_rl.errors import UserError
-from plasticity_rl.nn.units import Reader, UnitLayer, over_ranks
+from plasticity_rl.nn.units import Reader, UnitLayer
 from plasticity_rl.rng import derive_seed
 from plasticity_rl.surgery import (
     clear_elements,

@@ -25,7 +25,7 @@ from plasticity_rl import __version__
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.drqv2.agent import DrQV2
 from plasticity_rl.agents.sac.agent import SAC
-from plasticity_rl.callback.bases import Intervention
+from plasticity_rl.callback.bases import Intervention, RLCallback
 from plasticity_rl.checkpoint_files import read_checkpoint
 from plasticity_rl.cli.checks import (
     check_config_files,
@@ -44,7 +44,7 @@ from plasticity_rl.distributed.launch import same_run_dir
 from plasticity_rl.distributed.strategy import asks_for_ranks, choose_strategy, refuse_other_strategy
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.former_names import todays_name
-from plasticity_rl.run.callback_checks import refuse_late_events, refuse_nulls_of_callbacks, refuse_unsuitable
+from plasticity_rl.run.callback_checks import refuse_late_events, refuse_unsuitable
 from plasticity_rl.run.description import short_name
 from plasticity_rl.run.folder import refuse_other_run, refuse_unwritable, requeued_checkpoint
 from plasticity_rl.run.logger import run_logger
@@ -209,7 +209,9 @@ class RLCLI(LightningCLI):
         refuse_extreme_numbers(config)
         refuse_nulls(config.data, RLDataModule, "data.")
         refuse_nulls(config.model, AGENTS[config.agent], "model.")
-        refuse_nulls_of_callbacks(_callbacks(config))
+        for cls, arguments in _callbacks(config):
+            if issubclass(cls, RLCallback):  # those of Lightning are its own business
+                refuse_nulls(arguments, cls, f"{cls.__name__}.")
         refuse_trainer_options(config.trainer)
         if config.data.replay_dir is not None:
             refuse_unwritable(Path(config.data.replay_dir), "data.replay_dir:", "--data.replay_dir")

@@ -1,14 +1,19 @@
-"""Play one evaluation episode: deterministic, seeded, without memory of earlier evaluations."""
+"""Play evaluation episodes: deterministic, seeded, without memory of earlier evaluations, shared out to the ranks."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torchrl.envs import EnvBase
 
 from plasticity_rl.data.collector import Policy
+from plasticity_rl.distributed.ranks import gathered
 
 
 class WatchedPolicy:
@@ -86,3 +91,16 @@ def play_episode(
             return Episode(
                 sum(rewards), len(rewards), frames, rewards, first_observation, last, terminated, observations
             )
+
+
+def all_episodes(own: Sequence[Episode]) -> list[Episode]:
+    """Return the evaluation episodes of all ranks, which take turns: rank 0 has the first. Films stay with their rank.
+
+    Args:
+        own: Episodes of this rank, in order.
+    """
+    if not dist.is_initialized():
+        return list(own)
+    shares = gathered([dataclasses.replace(episode, frames=[]) for episode in own])
+    shares[dist.get_rank()] = list(own)
+    return [episode for turn in itertools.zip_longest(*shares) for episode in turn if episode is not None]

@@ -13,7 +13,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
-from plasticity_rl.callback.bases import Intervention, as_agent
+from plasticity_rl.agents.base import as_agent
+from plasticity_rl.callback.bases import Intervention
 from plasticity_rl.data.collector import Policy, StepCollector
 from plasticity_rl.data.evaluation import Episode, WatchedPolicy, play_episode
 from plasticity_rl.data.limits import refuse_bad_data_numbers, refuse_large_batch, refuse_large_batches

@@ -6,9 +6,7 @@ is collective: every rank must call it at the same point. With one process it re
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,6 @@ import torch.distributed as dist
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
 
-from plasticity_rl.data.evaluation import Episode
 from plasticity_rl.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,6 +38,24 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
+def over_ranks(module: pl.LightningModule, mean: Tensor) -> Tensor:
+    """Return the mean of ``mean`` over all ranks."""
+    if module._trainer is None:
+        return mean
+    reduced = module.trainer.strategy.reduce(mean, reduce_op="mean")
+    assert isinstance(reduced, Tensor)
+    return reduced
+
+
+def mean_over_ranks(module: pl.LightningModule, scalars: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the mean of each of ``scalars`` over all ranks, which must all have the same ones."""
+    names = sorted(scalars.keys())
+    if not names or world_size_of(module) == 1:
+        return dict(scalars.items())
+    means = over_ranks(module, torch.stack([scalars[name].float() for name in names]))
+    return dict(zip(names, means.unbind(), strict=True))
+
+
 def refuse_different(settings: Mapping[str, Any]) -> None:
     """Raise UserError on all ranks naming the first setting in which a rank differs from rank 0."""
     first, *others = gathered(dict(settings))
@@ -51,19 +66,6 @@ def refuse_different(settings: Mapping[str, Any]) -> None:
                     f"rank {rank} was started with {name}={other[name]}, but rank 0 with {value}: "
                     "give all processes of a run the same options"
                 )
-
-
-def all_episodes(own: Sequence[Episode]) -> list[Episode]:
-    """Return the evaluation episodes of all ranks, which take turns: rank 0 has the first. Films stay with their rank.
-
-    Args:
-        own: Episodes of this rank, in order.
-    """
-    if not dist.is_initialized():
-        return list(own)
-    shares = gathered([dataclasses.replace(episode, frames=[]) for episode in own])
-    shares[dist.get_rank()] = list(own)
-    return [episode for turn in itertools.zip_longest(*shares) for episode in turn if episode is not None]
 
 
 def all_finished(own: Sequence[tuple[float, int]], num_envs: int, device: torch.device) -> list[tuple[float, int]]:

@@ -8,12 +8,9 @@ imported, by variables of the environment; how large the updates are is known on
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from plasticity_rl.machine.health import available_cores
-
-if TYPE_CHECKING:
-    from plasticity_rl.agents.base import RLModule
 
 CHOOSE = "PLASTICITY_RL_CHOOSES_THREADS"
 """Environment variable: set where the number of threads is not the user's choice."""
@@ -28,26 +25,13 @@ def start_with_one() -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def use_more_for_large_updates(agent: RLModule) -> None:
-    """Once the agent is built: all cores if its updates are large, it trains on the CPU, and the user did not say."""
-    if CHOOSE not in os.environ or agent.trainer.world_size > 1 or agent.trainer.strategy.root_device.type != "cpu":
-        return
-    import torch
+def use_more_for_large_updates(flops_per_batch: Callable[[], float]) -> None:
+    """Once the networks are built, on the CPU: all cores if updates are large, and the user did not say how many.
 
-    if flops_per_observation(agent) * agent.data.batch_size >= LARGE_BATCH_FLOPS:
+    Args:
+        flops_per_batch: Counts the operations of a forward pass on a batch; asked where it decides.
+    """
+    if CHOOSE in os.environ and flops_per_batch() >= LARGE_BATCH_FLOPS:
+        import torch
+
         torch.set_num_threads(available_cores())
-
-
-def flops_per_observation(agent: RLModule) -> int:
-    """Return the floating-point operations of one forward pass of all networks on one observation."""
-    import torch
-    from tensordict import TensorDict
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from plasticity_rl.nn.hooks import evaluation_mode
-
-    observation = torch.zeros(1, *agent.data.obs_shape, device=agent.device)
-    action = torch.zeros(1, agent.data.action_dim, device=agent.device)
-    with evaluation_mode(agent), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        agent.forward_all(TensorDict({agent.observation_key: observation, "action": action}, batch_size=[1]))
-    return counter.get_total_flops()

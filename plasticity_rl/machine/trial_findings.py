@@ -1,13 +1,11 @@
-"""What trials and a configuration say about this machine, as findings; pure but for :func:`check_run`."""
+"""What trials say about this machine, as findings; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from plasticity_rl.errors import UserError
 from plasticity_rl.machine.health import Finding
 from plasticity_rl.machine.trials import SIZE, Trial
 
@@ -142,33 +140,3 @@ def check_egl_device(
         return [Finding("egl", "problem", f"EGL draws on {renderer}, but training uses {gpus[0]}", fix)]
     text = f"EGL draws on {renderer or 'a GPU'}, by name the one that trains; the order of EGL's devices is not checked"
     return [Finding("egl", "ok" if len(gpus) == 1 else "note", text)]
-
-
-def check_run(args: Sequence[str]) -> list[Finding]:
-    """Build what a command would train, without training, and compare its replay with memory and disk.
-
-    Args:
-        args: Options of ``fit``.
-    """
-    from plasticity_rl.cli.app import build_only
-    from plasticity_rl.machine.capacity import available_disk, available_memory, check_fits
-
-    try:
-        run = build_only(["fit", *args])
-        folder = Path(run.data.replay_dir or run.run_dir / "replay")
-        num_bytes = run.data.replay_size_bytes
-        check_fits(num_bytes, run.data.storage, folder)
-    except UserError as error:
-        return [Finding("config", "problem", str(error))]
-    memory = available_memory()
-    in_memory = (
-        f" and {_gb(num_bytes)} of memory ({_gb(memory)} available)" if run.data.storage == "ram" and memory else ""
-    )
-    text = (
-        f"{run.data.task}: a full replay takes {_gb(num_bytes)} of disk ({_gb(available_disk(folder))} free){in_memory}"
-    )
-    return [Finding("config", "ok", text)]
-
-
-def _gb(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 10**8 else f"{num_bytes / 1e6:.1f} MB"

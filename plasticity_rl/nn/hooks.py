@@ -1,19 +1,11 @@
-"""One forward pass that records the outputs of all hidden layers and leaves the agent as it was."""
+"""What a network is seen by: the mark of hidden activations, and a mode in which looking changes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from tensordict import TensorDictBase
-
-    from plasticity_rl.agents.base import RLModule
+from torch import nn
 
 
 class HiddenActivation(nn.Module):
@@ -26,49 +18,6 @@ class HiddenActivation(nn.Module):
 
     def reset_parameters(self) -> None:
         """Set parameters, if there are any, to their first values."""
-
-
-@dataclass(frozen=True)
-class Pass:
-    """What one forward pass gave.
-
-    Attributes:
-        activations: Detached outputs of the hidden activation layers by layer, ``(B, units)`` or ``(B, channels,
-            height, width)``; the first output of a layer that runs more than once. A layer that does not run (a head
-            in waiting) is left out.
-        outputs: What ``agent.forward_all`` returned, without gradient.
-    """
-
-    activations: dict[nn.Module, Tensor]
-    outputs: dict[str, Tensor]
-
-
-@torch.no_grad()
-def record_pass(agent: RLModule, batch: TensorDictBase) -> Pass:
-    """Run every module once on ``batch`` and return what its hidden activation layers and the modules put out.
-
-    Modules are in evaluation mode meanwhile, so that nothing is drawn (dropout) and no buffer moves (batch norm).
-    Afterwards every mode is as before, and no hook is left.
-
-    Args:
-        agent: Agent whose ``activation_layers`` of all ``module_names`` are read.
-        batch: ``[B]`` with the keys of a training batch.
-    """
-    recorded: dict[nn.Module, Tensor] = {}
-
-    def record(layer: nn.Module, _: Any, output: Tensor) -> None:
-        # A layer that follows may work in place (ReLU(inplace=True)), so the output itself is not safe to keep.
-        recorded.setdefault(layer, output.detach().clone())
-
-    layers = {layer for name in agent.module_names for layer in agent.activation_layers(name).values()}
-    with evaluation_mode(agent):
-        handles = [layer.register_forward_hook(record) for layer in layers]
-        try:
-            outputs = agent.forward_all(batch)
-        finally:
-            for handle in handles:
-                handle.remove()
-    return Pass(recorded, outputs)
 
 
 @contextmanager

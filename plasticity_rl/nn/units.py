@@ -1,20 +1,14 @@
-"""Hidden units of a network: which layers make them, which layers read them, and how active they are."""
+"""Hidden units of a network: which layers make them, and which layers read them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from plasticity_rl.distributed.ranks import world_size_of
 from plasticity_rl.errors import UserError
-from plasticity_rl.measures import NotFiniteError, dormant_mask
-
-if TYPE_CHECKING:
-    from plasticity_rl.agents.base import RLModule
 
 UNIT_NORMS = (nn.LayerNorm, nn.GroupNorm)
 """Norms with one weight and one bias per unit."""
@@ -56,7 +50,7 @@ class UnitLayer:
         activation: Its output are the units, in dimension 1; of a CReLU first all positive parts, then all negative.
         makers: The Linear or Conv2d layer with one row per unit, then the LayerNorm behind it, if any.
         twins: The makers' twins in the target network, in the same order; empty where there is no target.
-        readers: Every layer that reads the units, in the target network as well.
+        readers: Every layer that reads the units, in the target network as well; empty where nothing tells.
     """
 
     name: str
@@ -80,19 +74,32 @@ class UnitLayer:
         return units.repeat(self.copies)
 
 
-def unit_layers(agent: RLModule, name: str) -> list[UnitLayer]:
-    """Return the hidden units of a module of ``agent``; see :meth:`RLModule.units`."""
-    top = name.split(".")[0]
-    wanted = {id(layer) for layer in agent.activation_layers(name).values()}
-    found = [
-        _unit_layer(agent, chain, index, top)
-        for chain in chains(agent.module(top), top)
+def unit_layers(
+    module: nn.Module,
+    path: str,
+    activations: Collection[nn.Module],
+    target_of: Callable[[str], nn.Module | None] = lambda path: None,
+    output_readers: Sequence[Reader] = (),
+) -> list[UnitLayer]:
+    """Return the hidden units behind those of ``activations`` that lie in an ``nn.Sequential`` of ``module``, in order.
+
+    Args:
+        module: Module that they are looked for in.
+        path: Its dotted name.
+        activations: Hidden activation layers.
+        target_of: Gives a layer's twin in a target network by the layer's dotted name, if it has one.
+        output_readers: Who reads the output of ``module``: the readers of units that it ends in.
+
+    Raises:
+        UserError: When nothing makes the units, or they cannot be followed to the layers that do or that read them.
+    """
+    wanted = {id(layer) for layer in activations}
+    return [
+        _unit_layer(chain, index, target_of, output_readers)
+        for chain in chains(module, path)
         for index, (_, layer) in enumerate(chain)
         if id(layer) in wanted
     ]
-    if len(found) < len(wanted):
-        raise UserError(f"cannot tell which layers read the units of {name!r}: some lie outside an nn.Sequential")
-    return found
 
 
 def chains(module: nn.Module, path: str) -> Iterator[list[Leaf]]:
@@ -115,19 +122,21 @@ def _leaves(sequential: nn.Sequential, path: str) -> Iterator[Leaf]:
             yield f"{path}.{name}", child
 
 
-def _unit_layer(agent: RLModule, chain: Sequence[Leaf], index: int, top: str) -> UnitLayer:
+def _unit_layer(
+    chain: Sequence[Leaf],
+    index: int,
+    target_of: Callable[[str], nn.Module | None],
+    output_readers: Sequence[Reader],
+) -> UnitLayer:
     name, activation = chain[index]
     before = _until_weights(chain[:index][::-1], (*UNIT_NORMS, nn.Identity), name)
     after = _until_weights(chain[index + 1 :], (nn.Identity, nn.Flatten), name)
     if not before:
         raise UserError(f"no Linear or Conv2d layer makes the units of {name!r}")
     makers = [before[-1], *(leaf for leaf in before[:-1] if isinstance(leaf[1], UNIT_NORMS))]
-    readers = [Reader(layer, layer.weight.shape[1]) for layer in _with_target(agent, after[-1:])]
-    readers = readers or list(agent.output_readers(top))
-    if not readers:
-        raise UserError(f"{type(agent).__name__} does not say which layers read the units of {name!r}")
-    twins = tuple(twin for path, _ in makers if (twin := agent.target_of(path)) is not None)
-    return UnitLayer(name, activation, tuple(layer for _, layer in makers), twins, tuple(readers))
+    readers = [Reader(layer, layer.weight.shape[1]) for layer in _with_twins(after[-1:], target_of)]
+    twins = tuple(twin for path, _ in makers if (twin := target_of(path)) is not None)
+    return UnitLayer(name, activation, tuple(layer for _, layer in makers), twins, tuple(readers or output_readers))
 
 
 def _until_weights(leaves: Sequence[Leaf], transparent: tuple[type, ...], name: str) -> list[Leaf]:
@@ -140,55 +149,6 @@ def _until_weights(leaves: Sequence[Leaf], transparent: tuple[type, ...], name: 
     return []
 
 
-def _with_target(agent: RLModule, leaves: Sequence[Leaf]) -> list[Any]:
+def _with_twins(leaves: Sequence[Leaf], target_of: Callable[[str], nn.Module | None]) -> list[Any]:
     layers = [layer for _, layer in leaves]
-    return layers + [twin for path, _ in leaves if (twin := agent.target_of(path)) is not None]
-
-
-@torch.no_grad()
-def unit_activity(agent: RLModule, name: str, batch_size: int) -> list[tuple[UnitLayer, Tensor]]:
-    """Return the hidden units of a module, each layer with the mean absolute output ``(n,)`` of its units.
-
-    The mean is over the probe batch, and over space in convolutions. Under DDP it is the mean over all ranks, so that
-    all decide alike.
-    """
-    outputs = agent.probe_activations(name, batch_size)
-    path_of = {id(layer): path for path, layer in agent.activation_layers(name).items()}
-    activity = []
-    for layer in agent.units(name):
-        if path_of[id(layer.activation)] not in outputs:
-            continue  # a head that does not run yet
-        mean = outputs[path_of[id(layer.activation)]].abs().transpose(0, 1).flatten(1).mean(1)
-        activity.append((layer, over_ranks(agent, mean.view(layer.copies, -1).mean(0))))
-    return activity
-
-
-def over_ranks(agent: RLModule, mean: Tensor) -> Tensor:
-    """Return the mean of ``mean`` over all ranks."""
-    if agent._trainer is None:
-        return mean
-    reduced = agent.trainer.strategy.reduce(mean, reduce_op="mean")
-    assert isinstance(reduced, Tensor)
-    return reduced
-
-
-def mean_over_ranks(agent: RLModule, scalars: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the mean of each of ``scalars`` over all ranks, which must all have the same ones."""
-    names = sorted(scalars.keys())
-    if not names or world_size_of(agent) == 1:
-        return dict(scalars.items())
-    means = over_ranks(agent, torch.stack([scalars[name].float() for name in names]))
-    return dict(zip(names, means.unbind(), strict=True))
-
-
-def dormant(activity: Tensor, tau: float) -> Tensor:
-    """Return which units of a layer are dormant at ``tau``, as :func:`plasticity_rl.measures.dormant_mask`.
-
-    Args:
-        activity: Mean absolute output of each unit, ``(n,)``. With NaN or infinity among them none counts as dormant.
-        tau: Threshold, in [0, 1). In a layer without any activity all units are dormant.
-    """
-    try:
-        return dormant_mask(activity[None], tau)
-    except NotFiniteError:
-        return torch.zeros_like(activity, dtype=torch.bool)
+    return layers + [twin for path, _ in leaves if (twin := target_of(path)) is not None]

@@ -1,21 +1,14 @@
-"""What is refused about the callbacks of a run, before anything is trained."""
+"""What is refused about the callbacks of a run, before anything is trained; more is in ``agents/hook_checks.py``."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from plasticity_rl.callback.bases import Intervention, Probe, RLCallback, ScheduledIntervention
-from plasticity_rl.cli.checks import refuse_nulls
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.bases import Intervention, Probe, ScheduledIntervention
 from plasticity_rl.errors import UserError, suggestion
-
-if TYPE_CHECKING:
-    from plasticity_rl.agents.base import RLModule
-
 
 UNSUITABLE = {
     "BatchSizeFinder": "tries batch sizes on a data set; give --data.batch_size",
@@ -27,54 +20,6 @@ UNSUITABLE = {
 MONITORED = ("eval/return", "eval/return_std", "env_frames", "epoch", "step")
 """What agents log through Lightning, for ``monitor``."""
 KNOWN_PACKAGES = ("plasticity_rl.", "callbacks.", "lightning.")
-
-
-def refuse_conflicts(agent: RLModule, interventions: Sequence[Intervention]) -> None:
-    """Raise UserError naming the first two of ``interventions`` that cannot run together on ``agent``, and why."""
-    for one, two in itertools.permutations(interventions, 2):
-        reason = one.conflict_with(agent, two)
-        if reason is not None:
-            raise UserError(f"{type(one).__name__} cannot run beside {type(two).__name__}: {reason}")
-
-
-def refuse_shared_tags(callbacks: Iterable[RLCallback]) -> None:
-    """Raise UserError naming the first two that would write one tag, each over what the other wrote, and what differs.
-
-    Args:
-        callbacks: All of a run, resolved: see :meth:`RLCallback.resolve`.
-    """
-    for one, two in itertools.combinations(callbacks, 2):
-        shared = sorted(one.tags() & two.tags())
-        if shared:
-            alike = type(one) is type(two)
-            kinds = f"two {type(one).__name__}" if alike else f"{type(one).__name__} and {type(two).__name__}"
-            theirs = two.arguments()
-            other = [f"{k}={v} and {theirs[k]}" for k, v in one.arguments().items() if k in theirs and v != theirs[k]]
-            raise UserError(
-                f"{kinds} (with {', '.join(other) or 'equal arguments'}) would both write {shared[0]!r}, one over the "
-                "other; remove one, or name other modules in it"
-            )
-
-
-def refuse_without_pixels(callbacks: Iterable[RLCallback], observation_key: str) -> None:
-    """Raise UserError naming the first callback that needs images, unless that is what the agent observes."""
-    for callback in callbacks:
-        if callback.needs_pixels and observation_key != "pixels":
-            raise UserError(
-                f"{type(callback).__name__} works on images, but this run observes the {observation_key}; "
-                "leave it out, or use --data.observation pixels"
-            )
-
-
-def refuse_nulls_of_callbacks(callbacks: Iterable[tuple[type, Mapping[str, Any]]]) -> None:
-    """Raise UserError for arguments of interventions and probes that are null and may not be.
-
-    Args:
-        callbacks: Class and given arguments of each.
-    """
-    for cls, arguments in callbacks:
-        if issubclass(cls, RLCallback):
-            refuse_nulls(arguments, cls, f"{cls.__name__}.")
 
 
 def refuse_unsuitable(callbacks: Sequence[pl.Callback]) -> None:
@@ -93,19 +38,6 @@ def refuse_unsuitable(callbacks: Sequence[pl.Callback]) -> None:
                 f"{name}.monitor={monitor!r} is never logged; there are {list(MONITORED)}."
                 f"{suggestion(monitor, MONITORED)}"
             )
-
-
-def refuse_doubles(callbacks: Iterable[pl.Callback]) -> None:
-    """Raise UserError when two callbacks that keep a state are equal in class and arguments.
-
-    To be called before the Trainer is built, which would raise a longer error of its own.
-    """
-    seen: set[str] = set()
-    for callback in callbacks:
-        if isinstance(callback, RLCallback) or is_overridden("state_dict", callback):
-            if callback.state_key in seen:
-                raise UserError(f"{type(callback).__name__} is given twice with the same arguments; remove one of them")
-            seen.add(callback.state_key)
 
 
 def refuse_late_events(callbacks: Iterable[pl.Callback], max_frames: int, frames_per_tick: int = 1) -> None:

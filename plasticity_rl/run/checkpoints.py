@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
-from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.agents.base import as_agent
 from plasticity_rl.run.stop_signals import StopRun, StopSignals
 
 AFTER_EVALUATION: dict[str, Any] = {

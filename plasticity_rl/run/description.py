@@ -1,45 +1,22 @@
-"""What a run consists of, in words and plain data: for its name, its hyperparameters and its checkpoint."""
+"""What a run consists of, in words and plain data: for its name and its hyperparameters."""
 
 from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as pl
 
-from plasticity_rl.callback.bases import BUILD_STAGES, FAMILIES, Intervention, Probe, RLCallback, in_order
-
-if TYPE_CHECKING:
-    from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.hooks import RLCallback, in_order, plain
+from plasticity_rl.callback.bases import Intervention, Probe
+from plasticity_rl.callback.declarations import BUILD_STAGES, FAMILIES
 
 LONGEST_NAME = 100
 """Characters of the interventions in a run folder's name: file systems allow 255 for all of it."""
-
-
-def class_path(cls: type) -> str:
-    """Return the path by which YAML names a class: ``callbacks.ReDo`` where its package exports it."""
-    package = cls.__module__.partition(".")[0]
-    exported = getattr(sys.modules.get(package), cls.__name__, None)
-    return f"{package}.{cls.__name__}" if exported is cls else f"{cls.__module__}.{cls.__qualname__}"
-
-
-def describe(callbacks: Iterable[pl.Callback]) -> list[dict[str, Any]]:
-    """Return class and arguments of every intervention and probe, as plain data, in the order in which they act."""
-    ours = [callback for callback in in_order(callbacks) if isinstance(callback, (Intervention, Probe))]
-    return [{"class": class_path(type(one)), "arguments": plain(one.arguments())} for one in ours]
-
-
-def plain(value: Any) -> Any:
-    """Return ``value`` as dicts, lists, numbers and text: what a checkpoint may hold and YAML can say."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def hyperparameters(agent: RLModule, callbacks: Iterable[pl.Callback]) -> dict[str, bool | int | float | str]:

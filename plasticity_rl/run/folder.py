@@ -21,7 +21,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from plasticity_rl.callback.bases import as_agent, in_order
+from plasticity_rl.agents.base import as_agent
+from plasticity_rl.agents.hooks import in_order
 from plasticity_rl.checkpoint_files import versions
 from plasticity_rl.errors import UserError
 from plasticity_rl.run.callback_checks import idle_schedules

@@ -9,10 +9,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.bases import RLCallback
+from plasticity_rl.agents.hooks import RLCallback
+from plasticity_rl.agents.probing import record_pass
 from plasticity_rl.data.evaluation import Episode
 from plasticity_rl.errors import UserError
-from plasticity_rl.nn.hooks import record_pass
 from plasticity_rl.nn.weight_transforms import parameters_in_use
 
 

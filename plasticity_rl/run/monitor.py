@@ -14,8 +14,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
 from plasticity_rl import scalars
-from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.bases import RLCallback, ScheduledIntervention, as_agent
+from plasticity_rl.agents.base import RLModule, as_agent
+from plasticity_rl.callback.bases import RLCallback, ScheduledIntervention
 from plasticity_rl.callback.charts import layout, summary
 from plasticity_rl.run.description import first_columns, hyperparameters
 

@@ -10,8 +10,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.bases import RLCallback, as_agent
+from plasticity_rl.agents.base import RLModule, as_agent
+from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.errors import RunFailure
 from plasticity_rl.run.checkpoints import where_it_stands
 

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks.progress import ProgressBar
 from tqdm import tqdm
 
-from plasticity_rl.callback.bases import as_agent
+from plasticity_rl.agents.base import as_agent
 
 
 class FrameProgressBar(ProgressBar):

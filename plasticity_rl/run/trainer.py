@@ -11,9 +11,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks.progress import ProgressBar
 from lightning.pytorch.plugins.io import CheckpointIO
 
+from plasticity_rl.agents.hook_checks import refuse_doubles
 from plasticity_rl.checkpoint_files import AtomicCheckpointIO
 from plasticity_rl.distributed.strategy import choose_strategy, refuse_other_strategy
-from plasticity_rl.run.callback_checks import refuse_doubles
 from plasticity_rl.run.checkpoints import BestCheckpoint, LastCheckpoint
 from plasticity_rl.run.folder import RunFolder
 from plasticity_rl.run.logger import run_logger

@@ -14,8 +14,8 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
-from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.bases import RLCallback, as_agent
+from plasticity_rl.agents.base import RLModule, as_agent
+from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.data.evaluation import Episode
 
 

@@ -17,9 +17,9 @@ from torch import nn
 
 import callbacks
 from plasticity_rl import Probe, UserError, make_trainer
+from plasticity_rl.agents.probing import record_pass
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.callback.module_probes import or_nan
-from plasticity_rl.nn.hooks import record_pass
 from plasticity_rl.rng import derive_seed, global_rng_state
 
 ACTIVATION_PROBES = [

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import fit_tiny, tiny_sac
 
+from plasticity_rl.agents.flops import flops_per_observation
 from plasticity_rl.machine import cores
 
 
@@ -63,7 +64,7 @@ def test_a_number_given_by_the_user_stays(two_cores, monkeypatch, tmp_path):
 def test_operations_are_those_of_all_networks(tmp_path):
     agent = fit_tiny(tmp_path, make_agent=tiny_sac, data_options={"observation": "state"}, max_frames=100)
     linear = [m for name in agent.module_names for m in agent.module(name).modules() if isinstance(m, torch.nn.Linear)]
-    assert cores.flops_per_observation(agent) == sum(2 * m.in_features * m.out_features for m in linear)
+    assert flops_per_observation(agent) == sum(2 * m.in_features * m.out_features for m in linear)
 
 
 def test_full_size_is_large_and_quickstart_is_not():

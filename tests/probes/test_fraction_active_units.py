@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from callbacks import FractionActiveUnits, Reset
 from plasticity_rl import DrQV2, UserError, make_env
+from plasticity_rl.agents.probing import record_pass
 from plasticity_rl.augment.transforms import random_shift
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.measures import fraction_active_units
-from plasticity_rl.nn.hooks import record_pass
 
 
 def relu_outputs(layers: nn.Sequential, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -7,7 +7,8 @@ import torch
 from helpers import fit_tiny
 
 from callbacks import DormantUnits, FractionActiveUnits, L2Init, ReDo, Reset, ToggleAugmentation, WarmStartReplay
-from plasticity_rl.run.description import class_path, describe, first_columns, hyperparameters, plain, short_name
+from plasticity_rl.agents.hooks import class_path, describe, plain
+from plasticity_rl.run.description import first_columns, hyperparameters, short_name
 from plasticity_rl.run.video import EvalVideo
 
 GIVEN = (

@@ -22,7 +22,6 @@ from plasticity_rl.machine.trial_findings import (
     check_gpu,
     check_imports,
     check_rendering,
-    check_run,
     check_triton,
 )
 from plasticity_rl.machine.trials import Trial, run_trial
@@ -109,6 +108,36 @@ def findings(of_run: Sequence[str]) -> Iterator[Finding]:
         yield Finding("config", "note", "not checked: imports fail")
     elif of_run:
         yield from guarded("config", lambda: check_run(of_run))
+
+
+def check_run(args: Sequence[str]) -> list[Finding]:
+    """Build what a command would train, without training, and compare its replay with memory and disk.
+
+    Args:
+        args: Options of ``fit``.
+    """
+    from plasticity_rl.cli.app import build_only
+    from plasticity_rl.machine.capacity import available_disk, available_memory, check_fits
+
+    try:
+        run = build_only(["fit", *args])
+        folder = Path(run.data.replay_dir or run.run_dir / "replay")
+        num_bytes = run.data.replay_size_bytes
+        check_fits(num_bytes, run.data.storage, folder)
+    except UserError as error:
+        return [Finding("config", "problem", str(error))]
+    memory = available_memory()
+    in_memory = (
+        f" and {_gb(num_bytes)} of memory ({_gb(memory)} available)" if run.data.storage == "ram" and memory else ""
+    )
+    text = (
+        f"{run.data.task}: a full replay takes {_gb(num_bytes)} of disk ({_gb(available_disk(folder))} free){in_memory}"
+    )
+    return [Finding("config", "ok", text)]
+
+
+def _gb(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 10**8 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def rendering(imports: Trial) -> list[Finding]:

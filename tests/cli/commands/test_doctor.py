@@ -13,7 +13,6 @@ from cli_runs import REPOSITORY, TINY, call
 from plasticity_rl.cli.commands import doctor
 from plasticity_rl.machine import health
 from plasticity_rl.machine.health import Package
-from plasticity_rl.machine.trial_findings import check_run
 
 STATE = REPOSITORY / "configs" / "sac_state.yaml"
 
@@ -102,7 +101,7 @@ def folder(path: Path) -> str:
 
 def test_memory_and_disk_of_a_configuration(tmp_path):
     """500 records of 3 x 16 x 16 bytes, one float32 action, reward, discount, an int64 and a bool: 789 bytes each."""
-    (found,) = check_run([*TINY, "--max_frames=1000", folder(tmp_path)])
+    (found,) = doctor.check_run([*TINY, "--max_frames=1000", folder(tmp_path)])
     assert found.level == "ok", found
     assert found.text.startswith("tiny: a full replay takes 0.4 MB of disk (")
     assert " and 0.4 MB of memory (" in found.text
@@ -110,20 +109,20 @@ def test_memory_and_disk_of_a_configuration(tmp_path):
 
 
 def test_a_replay_that_does_not_fit_is_a_problem(tmp_path):
-    (found,) = check_run([*TINY, "--data.capacity=100000000000", "--max_frames=1000000000000", folder(tmp_path)])
+    (found,) = doctor.check_run([*TINY, "--data.capacity=100000000000", "--max_frames=1000000000000", folder(tmp_path)])
     assert found.level == "problem"
     assert "Lower --data.capacity" in found.text
 
 
 def test_a_wrong_configuration_is_a_problem(tmp_path):
-    (found,) = check_run([*TINY, "--data.n_step=0"])
+    (found,) = doctor.check_run([*TINY, "--data.n_step=0"])
     assert (found.level, found.text) == ("problem", "data.n_step=0 must be a whole number >= 1")
 
 
 def test_a_run_that_is_going_on_can_be_looked_at(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "starts.yaml").write_text("- started: before\n")
-    assert [found.level for found in check_run([*TINY, folder(tmp_path)])] == ["ok"]
+    assert [found.level for found in doctor.check_run([*TINY, folder(tmp_path)])] == ["ok"]
 
 
 def test_states_need_no_rendering():

@@ -1,0 +1,222 @@
+"""What an agent knows of callbacks: the hooks that it calls, and what it asks before it is trained.
+
+On top of Lightning's hooks they get ours, dispatched by the agent: ``on_env_step``, ``on_episode_end``,
+``on_update_start``, ``on_update_end``, ``on_evaluation``, ``on_weights_jumped`` and ``on_env_failure``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
+
+import lightning.pytorch as pl
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from plasticity_rl.data.evaluation import Episode
+
+Agent: TypeAlias = Any
+"""An :class:`plasticity_rl.RLModule`, which is built on this file; subclasses name it."""
+LAST = sys.maxsize
+"""``order`` of callbacks that only watch."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """What an intervention's event may change; everything else is bit-identical before and after (a law test).
+
+    Attributes:
+        parameters: Names in ``agent.named_parameters()`` whose values may change.
+        optimizer_slots: Names of the parameters whose optimizer state may change.
+        attributes: Names of agent attributes that may change, e.g. ``{"augment"}``.
+        trainable: Names of the parameters that may be frozen or released (``requires_grad``).
+    """
+
+    parameters: frozenset[str] = field(default_factory=frozenset)
+    optimizer_slots: frozenset[str] = field(default_factory=frozenset)
+    attributes: frozenset[str] = field(default_factory=frozenset)
+    trainable: frozenset[str] = field(default_factory=frozenset)
+
+
+class RLCallback(pl.Callback):
+    """Base of interventions and probes, of which it knows neither. Subclass ``Intervention`` or ``Probe`` instead.
+
+    Constructor arguments are plain data (they come from YAML) and are stored under their own names: they make up the
+    ``state_key``, so two instances with different arguments coexist.
+    """
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {}
+    """Arguments with which it acts within a few updates: how the law tests build it."""
+    reads: ClassVar[frozenset[str] | None] = None
+    """Which of ``callback.declarations.READS`` its value or effect depends on; has to be declared."""
+    writes: ClassVar[frozenset[str] | None] = None
+    """Which of ``callback.declarations.WRITES`` it changes; to be declared as well: the tests of pairs need both."""
+    needs_pixels: ClassVar[bool] = False
+    """Whether it works on images, so that an agent with state observations must refuse it."""
+    intervenes: ClassVar[bool] = False
+    """Whether it changes something about learning, and may so conflict with another that does."""
+    is_described: ClassVar[bool] = False
+    """Whether it is part of what a run is about, so that checkpoints list it (interventions and probes)."""
+    fills_replay: bool = False
+    """Whether it puts transitions into the replay before the seed phase, which then may be shorter than a batch."""
+
+    _left_open: frozenset[str] = frozenset()
+    _resolved: bool = False
+
+    def leave_open(self, **arguments: Any) -> None:
+        """Note which of these constructor arguments are None: the agent fills them in, see :meth:`default_for`."""
+        self._left_open |= {name for name, value in arguments.items() if value is None}
+
+    def open_arguments(self) -> frozenset[str]:
+        """Return the names of the arguments that were left to the agent."""
+        return self._left_open
+
+    def default_for(self, argument: str, agent: Agent) -> Any:
+        """Return the value of an argument that was left open, e.g. the modules of this agent that it looks at."""
+        raise NotImplementedError(f"{type(self).__name__} gives no default of {argument!r}")
+
+    def resolve(self, agent: Agent) -> None:
+        """Fill in what was left open, in the order of the constructor; before anything reads the arguments.
+
+        From then on the callback is as if it had been given these values: also its ``state_key``.
+        """
+        for name in (name for name in _parameters(type(self)) if name in self._left_open):  # type: ignore[arg-type]
+            setattr(self, name, self.default_for(name, agent))
+        self._resolved = True
+
+    def tags(self) -> frozenset[str]:
+        """Return the tags that this instance writes, and no other may write too; in a pattern ``*`` is one segment.
+
+        To be called once :meth:`resolve` was. What several instances mean to share (the mark of an event) is left out.
+        """
+        return frozenset()
+
+    def notes(self, agent: Agent) -> list[str]:
+        """Return what the user should know about this instance at the start of a run, a line each: mostly nothing."""
+        return []
+
+    @property
+    def name(self) -> str:
+        """Snake-case class name, used in tags."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the constructor arguments by name; None for what was left open and the agent has not filled in yet."""
+        unknown = frozenset() if self._resolved else self._left_open
+        names = _parameters(type(self))  # type: ignore[arg-type]
+        return {name: None if name in unknown else getattr(self, name) for name in names}
+
+    @property
+    def state_key(self) -> str:
+        """Key of this instance's state in a checkpoint: class and arguments."""
+        return self._generate_state_key(**self.arguments())
+
+    # ---- what an agent asks before it is trained; neutral here, said by interventions
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Place among the callbacks of a run; equal ones follow by name and state key."""
+        return (LAST,)
+
+    def build(self, agent: Agent) -> None:
+        """Change the agent's modules, or add some, before optimizers exist; called once per agent, in fixed order.
+
+        Every parameter that the run will ever have must exist afterwards. Random numbers must come from generators of
+        one's own.
+        """
+
+    @property
+    def builds(self) -> bool:
+        """Whether ``build`` does anything."""
+        return type(self).build is not RLCallback.build
+
+    def conflict_with(self, agent: Agent, other: Any) -> str | None:
+        """Return why ``other``, which intervenes as well, cannot run beside this one on the agent as constructed."""
+        return None
+
+    def mutates(self, agent: Agent) -> Mutation:
+        """Return what its events may change."""
+        return Mutation()
+
+    def moves_weights(self, agent: Agent) -> bool:
+        """Return whether the hook that now starts may let weights jump, so that the agent has to watch.
+
+        True costs a copy of what ``mutates`` declares. False for what belongs to the step of every update, such as a
+        projection: to follow it is what averages are for.
+        """
+        return False
+
+    # ---- hooks that an agent calls while it is trained
+
+    def on_env_step(self, agent: Agent, step: TensorDictBase) -> None:
+        """Called after each env step was written to the replay; ``step`` has batch shape ``[num_envs]``."""
+
+    def on_episode_end(self, agent: Agent, episode_return: float, env_steps: int) -> None:
+        """Called for every training episode that ended in this env step."""
+
+    def on_update_start(self, agent: Agent) -> None:
+        """Called before the batch of a gradient update is sampled."""
+
+    def on_update_end(self, agent: Agent, batch: TensorDictBase, metrics: TensorDictBase) -> None:
+        """Called after a gradient update (critic, actor and target)."""
+
+    def on_evaluation(self, agent: Agent, episodes: Sequence[Episode]) -> None:
+        """Called after every evaluation (also the one at frame 0), with its episodes."""
+
+    def on_env_failure(self, agent: Agent, failure: str) -> None:
+        """Called before a run ends because an environment failed; raise instead what was wrong before that."""
+
+    def copies(self) -> Sequence[Mapping[str, Tensor]]:
+        """Return the copies of weights that it keeps as "the network a while ago", by the parameters' names.
+
+        Averages and networks of an earlier update, which would pull weights that jumped back to where they were: they
+        jump too. Not what has to stay (initial weights that distances are measured from).
+        """
+        return ()
+
+    def on_weights_jumped(self, agent: Agent, jump: Any) -> None:
+        """Called on every callback after weights changed at once and not by learning: lets its ``copies`` jump too.
+
+        Of its own doing a callback hears only where others listen as well: it must not depend on that.
+        """
+        for copy in self.copies():
+            jump.write_into(copy)
+
+
+@functools.cache
+def _parameters(callback: type) -> tuple[str, ...]:
+    """Names of the constructor's arguments: Lightning asks for the ``state_key`` at every call of every hook."""
+    return tuple(inspect.signature(callback).parameters)
+
+
+def in_order(callbacks: Iterable[pl.Callback]) -> list[RLCallback]:
+    """Return the interventions by family, stage, name and state key, then the others by name and state key."""
+    ours = [callback for callback in callbacks if isinstance(callback, RLCallback)]
+    return sorted(ours, key=lambda callback: (callback.order, callback.name, callback.state_key))
+
+
+def class_path(cls: type) -> str:
+    """Return the path by which YAML names a class: ``callbacks.ReDo`` where its package exports it."""
+    package = cls.__module__.partition(".")[0]
+    exported = getattr(sys.modules.get(package), cls.__name__, None)
+    return f"{package}.{cls.__name__}" if exported is cls else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def describe(callbacks: Iterable[pl.Callback]) -> list[dict[str, Any]]:
+    """Return class and arguments of every intervention and probe, as plain data, in the order in which they act."""
+    ours = [callback for callback in in_order(callbacks) if callback.is_described]
+    return [{"class": class_path(type(one)), "arguments": plain(one.arguments())} for one in ours]
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as dicts, lists, numbers and text: what a checkpoint may hold and YAML can say."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -1,0 +1,78 @@
+"""What each agent gives by itself: how it acts, learns, and runs on a batch; the rest of an agent is in ``base.py``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tensordict import TensorDictBase
+from torch import Generator, Tensor
+
+from plasticity_rl.agents.access import ModuleAccess
+
+if TYPE_CHECKING:
+    from plasticity_rl.data.module import RLDataModule
+
+
+class AgentProtocol(ModuleAccess):
+    """The methods that an agent implements; with those of :class:`ModuleAccess` all that it says about itself."""
+
+    augment: bool = False
+    """Whether updates see augmented images."""
+    precisions: tuple[str, ...] = ("32-true",)
+    """Values of ``trainer.precision`` that it trains in."""
+    observation_key: str = "pixels"
+    """Key of observations in batches and environment steps: ``pixels`` or ``state``."""
+
+    @property
+    def data(self) -> RLDataModule:
+        """The attached data module: env, collector and replay."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def act(self, observations: Tensor, *, explore: bool) -> Tensor:
+        """Return actions ``(batch, action_dim)`` for observations ``(batch, *obs_shape)``."""
+        raise NotImplementedError
+
+    def update(self, batch: TensorDictBase) -> TensorDictBase:
+        """Do one gradient update on ``batch`` and return detached metrics by log tag; counts nothing."""
+        raise NotImplementedError
+
+    def encode(self, observations: Tensor) -> Tensor:
+        """Return the features ``(batch, n)`` of observations ``(batch, *obs_shape)``."""
+        raise NotImplementedError
+
+    def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
+        """Run every module once, as in its own loss, on the observations and actions of ``batch``, without noise.
+
+        Returns:
+            Output ``(B, n)`` by the name of the top-level module; several heads side by side.
+        """
+        raise NotImplementedError
+
+    def forward(self, batch: TensorDictBase) -> dict[str, Tensor]:
+        """Do :meth:`forward_all`: with ``torch.func.functional_call`` also with other weights than the agent's."""
+        return self.forward_all(batch)
+
+    def loss_on(self, loss: str, batch: TensorDictBase, generator: Generator) -> Tensor:
+        """Return a loss on ``batch`` as it is, with gradient: not augmented, without the terms that callbacks added.
+
+        Args:
+            loss: One of ``loss_optimizers``.
+            batch: ``[B]``, B >= 1, with the keys of a training batch.
+            generator: Source of the loss's noise, on the agent's device.
+        """
+        raise NotImplementedError
+
+    def td_targets(self, batch: TensorDictBase, generator: Generator) -> Tensor:
+        """Return the targets ``(B, 1)`` of the values, without gradient; arguments as of :meth:`loss_on`."""
+        raise NotImplementedError
+
+    def value_bonus(self, observations: Tensor, generator: Generator) -> Tensor | None:
+        """Return what the values count at an observation beside the reward ``(B,)``, or None for nothing.
+
+        That is the weighted entropy of the policy in agents whose values are soft.
+
+        Args:
+            observations: ``(B, *obs_shape)``.
+            generator: Source of noise, on the agent's device.
+        """
+        return None
