@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable
+from typing import Any
 
 
 class UserError(ValueError):
@@ -31,3 +33,44 @@ def suggestion(name: str, choices: Iterable[str]) -> str:
     """Return ``" Did you mean a, b?"`` for the nearest of ``choices``, or an empty string when none is near."""
     near = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
     return f" Did you mean {', '.join(near)}?" if near else ""
+
+
+# ---- checks of single options: each raises UserError with the option, the value and what is allowed ------------------
+#
+# ``option`` is the name as the user writes it (``data.n_step``, ``Reset.every_n_frames``). ``note`` ends the message as
+# it stands, with its own punctuation: "; published: 0.3", ": at 1 every unit is reset".
+
+
+def at_least(option: str, value: float, least: float, note: str = "") -> None:
+    """Refuse a count below ``least``, and nan."""
+    if not value >= least:
+        raise UserError(f"{option}={value} must be a whole number >= {least}{note}")
+
+
+def at_most(option: str, value: float, largest: float, reason: str) -> None:
+    """Refuse a number above ``largest``, and say why there is a limit."""
+    if value > largest:
+        raise UserError(f"{option}={value} must be at most {largest}: {reason}")
+
+
+def within(option: str, value: float, interval: str, note: str = "") -> None:
+    """Refuse a number outside an interval such as ``[0, 1)`` or ``(0, inf)``, and nan.
+
+    Without a bound above, infinity is allowed, whatever the bracket.
+    """
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    above = value > low if interval[0] == "(" else value >= low
+    below = value < high if interval[-1] == ")" and high < math.inf else value <= high
+    if not (above and below):
+        sign = ">" if interval[0] == "(" else ">="
+        allowed = f"in {interval}" if high < math.inf else f"{sign} {interval[1:-1].split(',')[0]}"
+        raise UserError(f"{option}={value} must be {allowed}{note}")
+
+
+def one_of(option: str, value: Any, choices: Collection[Any], note: str = "") -> None:
+    """Refuse what is not among ``choices``, and suggest what is near."""
+    if value not in list(choices):
+        names = [repr(choice) for choice in choices]
+        allowed = " or ".join(names) if len(names) == 2 else f"one of [{', '.join(names)}]"
+        near = suggestion(str(value), [str(choice) for choice in choices])
+        raise UserError(f"{option}={value!r} must be {allowed}{note}{'.' * bool(near)}{near}")

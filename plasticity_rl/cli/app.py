@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import enum
 import functools
 import importlib
 import logging
@@ -31,6 +32,7 @@ from plasticity_rl.cli.checks import (
     check_config_files,
     first_line,
     refuse_bad_lists,
+    refuse_extreme_numbers,
     refuse_idle_run,
     refuse_nulls,
     refuse_trainer_options,
@@ -38,7 +40,6 @@ from plasticity_rl.cli.checks import (
 )
 from plasticity_rl.cli.early import setting, settings, with_run_config
 from plasticity_rl.cli.parser_errors import UNION, one_line
-from plasticity_rl.data.limits import refuse_extreme_numbers
 from plasticity_rl.data.module import RLDataModule
 from plasticity_rl.distributed.launch import same_run_dir
 from plasticity_rl.distributed.strategy import asks_for_ranks, choose_strategy, refuse_other_strategy
@@ -74,6 +75,11 @@ def _with_text_keys(value: Any) -> Any:
         names = {True: "on", False: "off"}
         return {names[key] if isinstance(key, bool) else key: _with_text_keys(item) for key, item in value.items()}
     return todays_name(value) if isinstance(value, str) else value
+
+
+def _write_member(dumper: yaml.SafeDumper, member: enum.Enum) -> yaml.Node:
+    """Write the default of an option that is declared as text, but is a member of an Enum (Lightning's Timer)."""
+    return dumper.represent_data(member.value)
 
 
 class OneLineParser(LightningArgumentParser):
@@ -335,6 +341,7 @@ def _build(cls: type[RLCLI], args: Sequence[str]) -> RLCLI:
     check_config_files(args)
     args = with_run_config(args)
     set_loader(PARSER_MODE, load_yaml, exceptions=(yaml.YAMLError,))
+    yaml.SafeDumper.add_multi_representer(enum.Enum, _write_member)
     agent = agent_class(args)
     OneLineParser.agent = next(name for name, known in AGENTS.items() if known is agent)
     try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
-from collections.abc import Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ DEEPEST = 50
 """Levels of a config file; no option lies nearly as deep."""
 SECTIONS = ("data", "model", "trainer")
 """Options of a config file that hold further options."""
+LARGEST_INTEGER = 2**63 - 1
+"""What counters in checkpoints, TensorBoard's x-axis and sizes of tensors can hold."""
+MAY_BE_INFINITE = ("model.stddev_clip",)
+"""Options of which infinity means that there is no limit."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -88,6 +94,38 @@ def refuse_nulls(options: Any, cls: type, prefix: str) -> None:
         default = parameter.default
         if default not in (None, inspect.Parameter.empty) and name in options and options[name] is None:
             raise UserError(f"{prefix}{name}: null is no value; leave it out for the default, {default!r}")
+
+
+def refuse_extreme_numbers(config: Any) -> None:
+    """Raise UserError for the first number of a parsed command that is infinite, or an integer beyond 64 bits.
+
+    Args:
+        config: Parsed options of a subcommand: namespaces, mappings and lists of them.
+    """
+    for name, value in _numbers(config, ""):
+        if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+            raise UserError(f"{name}={value} does not fit in 64 bits; use a whole number up to {LARGEST_INTEGER}")
+        if math.isinf(value) and name not in MAY_BE_INFINITE:
+            raise UserError(f"{name}={value} must be a finite number; use a large one if you mean no limit")
+
+
+def _numbers(value: Any, place: str) -> Iterator[tuple[str, int | float]]:
+    """Return the numbers in a parsed config with their names, arguments of a class under the name of the class."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield place, value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item, place)
+    elif isinstance(value, Mapping | Namespace):  # no other object: its attributes are not what the user wrote
+        options = _mapping(value)
+        if "class_path" in options:
+            place, options = str(options["class_path"]).rpartition(".")[2], _mapping(options.get("init_args") or {})
+        for name, item in options.items():
+            yield from _numbers(item, f"{place}.{name}".lstrip("."))
+
+
+def _mapping(options: Mapping[str, Any] | Namespace) -> Mapping[str, Any]:
+    return options if isinstance(options, Mapping) else vars(options)
 
 
 def refuse_idle_run(max_frames: int, num_seed_frames: int) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,8 +13,6 @@ from plasticity_rl.machine.capacity import available_memory, show_bytes
 if TYPE_CHECKING:
     from plasticity_rl.data.module import RLDataModule
 
-LARGEST_INTEGER = 2**63 - 1
-"""What counters in checkpoints, TensorBoard's x-axis and sizes of tensors can hold."""
 MAX_IMAGE_SIZE = 4096
 """Pixels. There a frame buffer of MuJoCo takes 1.9 GB (112 bytes a pixel, measured with Mesa, which draws 8192 pixels
 too but not 16384), and the published agent 240 GB of weights, gradients and moments."""
@@ -25,38 +22,8 @@ MAX_EVAL_EPISODES = 10_000
 """Episodes of one evaluation: ten million env frames, three times the longest published run."""
 MAX_LR = 1.0
 """Adam moves every weight by up to this much per update, and weights begin below 1."""
-MAY_BE_INFINITE = ("model.stddev_clip",)
-"""Options of which infinity means that there is no limit."""
 TRAINED_COPIES, OTHER_COPIES = 4, 1
 """Numbers kept for a weight: itself, its gradient and Adam's two moments; of a target network itself only."""
-
-
-def refuse_extreme_numbers(config: Any) -> None:
-    """Raise UserError for the first number of a parsed command that is infinite, or an integer beyond 64 bits.
-
-    Args:
-        config: Parsed options of a subcommand: namespaces, mappings and lists of them.
-    """
-    for name, value in _numbers(config, ""):
-        if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
-            raise UserError(f"{name}={value} does not fit in 64 bits; use a whole number up to {LARGEST_INTEGER}")
-        if math.isinf(value) and name not in MAY_BE_INFINITE:
-            raise UserError(f"{name}={value} must be a finite number; use a large one if you mean no limit")
-
-
-def _numbers(value: Any, place: str) -> Iterator[tuple[str, int | float]]:
-    """Return the numbers in a parsed config with their names, arguments of a class under the name of the class."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        yield place, value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _numbers(item, place)
-    elif isinstance(value, Mapping) or hasattr(value, "__dict__"):
-        options = value if isinstance(value, Mapping) else vars(value)
-        if "class_path" in options:
-            place, options = str(options["class_path"]).rpartition(".")[2], options.get("init_args") or {}
-        for name, item in (options if isinstance(options, Mapping) else vars(options)).items():
-            yield from _numbers(item, f"{place}.{name}".lstrip("."))
 
 
 def refuse_bad_data_numbers(data: RLDataModule) -> None:

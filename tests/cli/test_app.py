@@ -170,6 +170,15 @@ def test_command_line_appends_callbacks(tmp_path):
     assert (arguments[1]["every_n_frames"], arguments[2]["at_frames"]) == (123, [7])
 
 
+def test_a_callback_of_lightning_whose_default_is_a_member_of_an_enum(tmp_path):
+    """``Timer(interval: str = Interval.step)``: neither the checks nor the saved config.yaml know Lightning's Enum."""
+    timer = ["--trainer.callbacks+=lightning.pytorch.callbacks.Timer", "--trainer.callbacks.duration=01:00:00:00"]
+    result = call("fit", *TINY, *timer, "--max_frames=100", f"--trainer.default_root_dir={tmp_path / 'run'}")
+    assert result.code == 0, result.err
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert saved["trainer"]["callbacks"][-1]["init_args"]["interval"] == "step"
+
+
 def test_interpolation_follows_a_command_line_override(tmp_path):
     config = write_yaml(tmp_path / "linked.yaml", {"data": {"capacity": "${fit.data.batch_size}", "batch_size": 12}})
     assert printed_config("--config", config)["data"]["capacity"] == 12

@@ -1,0 +1,52 @@
+"""The checks of single options: what passes, and the one line about what does not."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from plasticity_rl.errors import UserError, at_least, at_most, one_of, within
+
+
+def refusal(check, *arguments) -> str:
+    with pytest.raises(UserError) as error:
+        check(*arguments)
+    return str(error.value)
+
+
+def test_a_count():
+    at_least("data.n_step", 1, 1)
+    assert refusal(at_least, "data.n_step", 0, 1) == "data.n_step=0 must be a whole number >= 1"
+    assert refusal(at_least, "a", math.nan, 1) == "a=nan must be a whole number >= 1"
+    assert refusal(at_least, "a", -1, 0, " (published: 4)") == "a=-1 must be a whole number >= 0 (published: 4)"
+
+
+def test_a_limit_with_its_reason():
+    at_most("a", 5, 5, "why")
+    assert refusal(at_most, "a", 6, 5, "more is slow") == "a=6 must be at most 5: more is slow"
+
+
+@pytest.mark.parametrize(
+    ("interval", "allowed", "refused", "words"),
+    [
+        ("[0, 1]", (0, 0.5, 1), (-0.1, 1.1, math.nan, math.inf), "in [0, 1]"),
+        ("[0, 1)", (0, 0.9), (-1, 1), "in [0, 1)"),
+        ("(0, 1]", (1e-9, 1), (0, 2), "in (0, 1]"),
+        ("(0, inf)", (1e-9, 1e9, math.inf), (0, -1, math.nan), "> 0"),
+        ("[-2, inf)", (-2, math.inf), (-3,), ">= -2"),
+    ],
+)
+def test_an_interval(interval, allowed, refused, words):
+    for value in allowed:
+        within("a", value, interval)
+    for value in refused:
+        assert refusal(within, "a", value, interval, "; published: 1") == f"a={value} must be {words}; published: 1"
+
+
+def test_choices():
+    one_of("render", "fast", ("exact", "fast"))
+    assert refusal(one_of, "render", "nice", ("exact", "fast")) == "render='nice' must be 'exact' or 'fast'"
+    three = {"gather": 1, "shift": 2, "keep": 3}
+    assert refusal(one_of, "a", 7, three) == "a=7 must be one of ['gather', 'shift', 'keep']"
+    assert refusal(one_of, "a", "shft", three).endswith("'keep']. Did you mean shift?")
