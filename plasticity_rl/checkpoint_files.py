@@ -19,6 +19,8 @@ from plasticity_rl.errors import RunFailure, UserError
 
 PACKAGES = ("plasticity-rl", "torch", "torchrl", "tensordict", "lightning", "dm_control", "mujoco", "numpy")
 """Whose versions are noted in checkpoints and in ``starts.yaml``."""
+LAST_CHECKPOINT = "last.ckpt"
+"""Name of the file that holds the newest state of a run."""
 DRAFT = ".checkpoint.tmp"
 """Where a checkpoint is written before it takes the place of the last one: in the same folder, so that it can."""
 

@@ -7,8 +7,10 @@ This is the protocol that callbacks program against; an agent adds its networks,
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,6 +20,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from plasticity_rl import scalars as rl_logging
+from plasticity_rl.agents.data_checks import refuse_batches, refuse_other_observations
 from plasticity_rl.agents.flops import flops_per_observation
 from plasticity_rl.agents.hook_checks import (
     refuse_conflicts,
@@ -27,10 +30,10 @@ from plasticity_rl.agents.hook_checks import (
 )
 from plasticity_rl.agents.hooks import RLCallback, describe, in_order
 from plasticity_rl.agents.jumps import TellsOfJumps, watched
-from plasticity_rl.checkpoint_files import refuse_other_architecture
+from plasticity_rl.checkpoint_files import LAST_CHECKPOINT, refuse_other_architecture
 from plasticity_rl.data.evaluation import Episode, all_episodes
 from plasticity_rl.distributed import ranks
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import RunFailure, UserError
 from plasticity_rl.machine.cores import use_more_for_large_updates
 from plasticity_rl.machine.malloc import keep_freed_memory
 from plasticity_rl.nn.hooks import evaluation_mode
@@ -59,7 +62,7 @@ class RLModule(TellsOfJumps):
         self.num_seed_frames = num_seed_frames
         self.env_frames = self.env_steps = self.num_updates = 0
         self.updates_from_frame = 0
-        """Env frame before which no update credit is earned even after the seed phase: see ``allow_empty_replay``."""
+        """Env frame before which no update credit is earned even after the seed phase: see ``data.starts_empty``."""
         self.replay_ratio = replay_ratio
         self.update_credit = Fraction(0)
         self.rng = NamedGenerators(seed)
@@ -252,19 +255,40 @@ class RLModule(TellsOfJumps):
         self.log_scalars({f"intervention/{name}": 1.0})
         rl_logging.log_text(self.trainer.loggers, f"intervention/{name}", text, self.env_frames)
 
+    def env_failure(self, failed: str) -> Exception:
+        """Return what to raise when an environment failed while training; a callback may know a reason before that.
+
+        Args:
+            failed: Which environment, and what it raised.
+        """
+        self.dispatch("on_env_failure", failed)
+        return RunFailure(f"{failed} {self.where_it_stands()}")
+
+    def where_it_stands(self) -> str:
+        """Say at which frame a run is and how it can go on, for the one line that a run leaves when it ends early."""
+        folders = [getattr(callback, "dirpath", None) for callback in self.trainer.checkpoint_callbacks]
+        last = [path for folder in folders if folder and (path := Path(folder, LAST_CHECKPOINT)).is_file()]
+        return f"at env frame {self.env_frames}; " + (
+            f"the last checkpoint is {last[0]}: go on with --ckpt_path last" if last else "there is no checkpoint"
+        )
+
     # ---- Lightning: start, evaluation, checkpoints ------------------------------------------------------------------
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Let interventions build their part of the agent: Lightning calls this before any ``setup`` and optimizer.
 
         Raises:
-            UserError: Also when ``trainer.precision`` is none of ``precisions``.
+            UserError: Also when ``trainer.precision`` is none of ``precisions``, or the data module does not fit.
         """
         if (precision := str(self.trainer.precision)) not in self.precisions:
             raise UserError(
                 f"trainer.precision={precision}: {type(self).__name__} trains in one of {list(self.precisions)}"
             )
-        self.build(self.trainer.callbacks)  # type: ignore[attr-defined]
+        callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        self.build(callbacks)
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            refuse_other_observations(self.observation_key, self.data)
+            refuse_batches(self.num_seed_frames, self.data, callbacks)
         return []
 
     def build(self, callbacks: Iterable[pl.Callback]) -> None:
@@ -306,12 +330,23 @@ class RLModule(TellsOfJumps):
     def on_train_start(self) -> None:
         """Evaluate the untrained agent at frame 0, as the reference does; stop at once if already done."""
         self._last_log = (time.monotonic(), self.env_frames, self.num_updates)
+        if self.data.starts_empty:
+            self._collect_before_updates()
         if self.env_frames == 0:
             with evaluation_mode(self):  # as in Lightning's evaluations: the ranks play different numbers of episodes
                 for episode in self.data.val_dataloader():
                     self.validation_step(episode, 0)
                 self._log_evaluation()
         self.stop_when_done()
+
+    def _collect_before_updates(self) -> None:
+        """Begin with a second seed phase, in which the policy acts: the replay of the checkpoint is gone."""
+        self.updates_from_frame = self.env_frames + self.num_seed_frames
+        warnings.warn(
+            f"the replay of this checkpoint is not in {self.data.replay_folder}: the run goes on with an empty one, "
+            f"and updates nothing before env frame {self.updates_from_frame}; it will differ from the original run",
+            stacklevel=2,
+        )
 
     def stop_when_done(self) -> None:
         """Ask the Trainer to stop once ``max_frames`` are collected."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -18,6 +18,19 @@ from plasticity_rl.errors import RunFailure, describe_error
 
 Policy = Callable[[Tensor], Tensor]
 """Maps observations ``(num_envs, *obs_shape)``, uint8 or float32, to actions ``(num_envs, action_dim)``."""
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """Who learns from what is collected: a LightningModule that chooses actions."""
+
+    def act(self, observations: Tensor, *, explore: bool) -> Tensor:
+        """Return actions ``(num_envs, action_dim)``."""
+        ...
+
+    def env_failure(self, failed: str) -> Exception:
+        """Return what to raise when an environment failed while it was being trained; ``failed`` says so."""
+        ...
 
 
 class _Decided:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +12,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
-from plasticity_rl.agents.base import as_agent
-from plasticity_rl.callback.bases import Intervention
-from plasticity_rl.data.collector import Policy, StepCollector
+from plasticity_rl.data.collector import Learner, Policy, StepCollector
 from plasticity_rl.data.evaluation import Episode, WatchedPolicy, play_episode
-from plasticity_rl.data.limits import refuse_bad_data_numbers, refuse_large_batch, refuse_large_batches
+from plasticity_rl.data.limits import refuse_bad_data_numbers, refuse_large_batch
 from plasticity_rl.data.ticks import Ticks
 from plasticity_rl.distributed.ranks import all_finished, refuse_different, times_ranks
 from plasticity_rl.envs.make import Observation, make_env
@@ -26,8 +23,6 @@ from plasticity_rl.machine.rendering import refuse_drawing_in_threads
 from plasticity_rl.replay.buffer import FrameReplay, check_fits, replay_bytes
 from plasticity_rl.replay.files import holds_replay
 from plasticity_rl.rng import derive_seed
-from plasticity_rl.run.checkpoints import where_it_stands
-from plasticity_rl.run.nan_guard import DetectNaN
 
 
 class RLDataModule(pl.LightningDataModule):
@@ -110,6 +105,8 @@ class RLDataModule(pl.LightningDataModule):
         self.keep_frames_of: int | None = None
         self.world_size_of_checkpoint: int | None = None
         """Ranks of the run whose checkpoint is looked at with one process, or None for as many as there are."""
+        self.starts_empty = False
+        """Whether a checkpoint was resumed without its replay, so that there is nothing to learn from yet."""
         refuse_bad_data_numbers(self)
         self.refuse_uneven(1)
         self.current_task = task
@@ -193,27 +190,19 @@ class RLDataModule(pl.LightningDataModule):
         """Build training env, collector and replay when fitting; evaluation needs none of them."""
         if stage != "fit":
             return
-        agent = as_agent(self.trainer.lightning_module)  # type: ignore[union-attr]
-        if agent.observation_key != self.observation:
-            raise UserError(
-                f"data.observation={self.observation}, but the agent was made for {agent.observation_key}: "
-                "give it the data module's obs_shape"
-            )
+        learner = self._learner
+        self.starts_empty = False
         self.refuse_uneven(self.world_size)
         refuse_drawing_in_threads(self.overlap and self.observation == "pixels")
         self._all_can_sample = False
-        callbacks = self.trainer.callbacks  # type: ignore[union-attr]
-        refuse_large_batches(callbacks, self.observation_bytes)
-        if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
-            self._refuse_too_few_seed_frames(agent.num_seed_frames)
         run_dir, rank = self.trainer.default_root_dir, self.trainer.global_rank  # type: ignore[union-attr]
         refuse_different({"run folder": run_dir, "data.batch_size": self.batch_size, **self._identity()})
         folder = Path(self.replay_dir or Path(run_dir) / "replay")
         ranks_here = self.trainer.num_devices  # type: ignore[union-attr]
         check_fits(self.replay_size_bytes * ranks_here, self.storage, folder)
-        self._replay_folder = folder / f"rank{rank}"
-        self.replay = self._make_replay(self._replay_folder, derive_seed(self.seed, f"replay/rank{rank}"))
-        self._policy: Policy = lambda observations: agent.act(observations, explore=True)
+        self.replay_folder = folder / f"rank{rank}"
+        self.replay = self._make_replay(self.replay_folder, derive_seed(self.seed, f"replay/rank{rank}"))
+        self._policy: Policy = lambda observations: learner.act(observations, explore=True)
         self._collect(self.task, self._env_seed(rank))
 
     def _env_seed(self, rank: int) -> int:
@@ -273,15 +262,6 @@ class RLDataModule(pl.LightningDataModule):
         """Records per lane that may be written after a checkpoint without overwriting what it needs."""
         return self.resumable_epochs * (self.eval_every_n_frames // self.frames_per_tick) + 1000
 
-    def _refuse_too_few_seed_frames(self, num_seed_frames: int) -> None:
-        seed_transitions = num_seed_frames // self.action_repeat
-        if self.batch_size > seed_transitions:
-            raise UserError(
-                f"data.batch_size={self.batch_size} is larger than the {seed_transitions} transitions of the seed "
-                f"phase (model.num_seed_frames={num_seed_frames} / action_repeat {self.action_repeat}): "
-                f"use num_seed_frames >= {self.batch_size * self.action_repeat} or a smaller batch"
-            )
-
     def train_dataloader(self) -> Ticks:
         """One epoch: the env steps between two evaluations."""
         return Ticks(self.eval_every_n_frames // self.frames_per_tick)
@@ -329,16 +309,20 @@ class RLDataModule(pl.LightningDataModule):
                 raise
             raise self._failure(error) from error
 
+    @property
+    def _learner(self) -> Learner:
+        """Who learns from what is collected here."""
+        learner = self.trainer.lightning_module  # type: ignore[union-attr]
+        if not isinstance(learner, Learner):
+            raise UserError(f"RLDataModule collects for agents of plasticity_rl, not for a {type(learner).__name__}")
+        return learner
+
     def _failure(self, error: Exception) -> Exception:
-        """Return what to raise for an error of an environment; that of a policy that is not a number comes first."""
-        trainer = self.trainer
+        """Return what to raise for an error of an environment; who trains with it says how to go on."""
+        failed, trainer = f"an environment of {self.current_task} failed", self.trainer
         if trainer is None or trainer.state.fn != TrainerFn.FITTING:
-            return RunFailure(f"an environment of {self.current_task} failed: {describe_error(error)}")
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, DetectNaN):
-                callback.look(as_agent(trainer.lightning_module))
-        where = where_it_stands(trainer)
-        return RunFailure(f"an environment of {self.current_task} failed ({describe_error(error)}) {where}")
+            return RunFailure(f"{failed}: {describe_error(error)}")
+        return self._learner.env_failure(f"{failed} ({describe_error(error)})")
 
     def teardown(self, stage: str) -> None:
         """Free the training env."""
@@ -361,20 +345,11 @@ class RLDataModule(pl.LightningDataModule):
                 )
 
     def _goes_on_empty(self, saved: dict[str, Any]) -> bool:
-        """Whether a checkpoint's replay is gone and the run may go on without; then it collects before it updates."""
+        """Whether a checkpoint's replay is gone and the run may go on without."""
         trainer = self.trainer
         assert trainer is not None
-        gone = bool(saved["storage"]["written"].any()) and not holds_replay(self._replay_folder)
-        if not self.allow_empty_replay or not trainer.strategy.reduce_boolean_decision(gone):
-            return False
-        agent = as_agent(trainer.lightning_module)
-        agent.updates_from_frame = agent.env_frames + agent.num_seed_frames
-        warnings.warn(
-            f"the replay of this checkpoint is not in {self._replay_folder}: the run goes on with an empty one, and "
-            f"updates nothing before env frame {agent.updates_from_frame}; it will differ from the original run",
-            stacklevel=2,
-        )
-        return True
+        gone = bool(saved["storage"]["written"].any()) and not holds_replay(self.replay_folder)
+        return self.allow_empty_replay and trainer.strategy.reduce_boolean_decision(gone)
 
     def state_dict(self) -> dict[str, Any]:
         """Bring the replay's files up to date, then return cursors, simulator and open episode."""
@@ -396,5 +371,6 @@ class RLDataModule(pl.LightningDataModule):
         if (task := state_dict.get("current_task", self.task)) != self.current_task:
             self.collector.close()
             self._collect(task, self.seed)  # what the seed decides is restored below
-        self.replay.load_state_dict(state_dict["replay"], empty=self._goes_on_empty(state_dict["replay"]))
+        self.starts_empty = self._goes_on_empty(state_dict["replay"])
+        self.replay.load_state_dict(state_dict["replay"], empty=self.starts_empty)
         self.collector.load_state_dict(state_dict["collector"])

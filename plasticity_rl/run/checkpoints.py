@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from plasticity_rl.agents.base import as_agent
+from plasticity_rl.checkpoint_files import LAST_CHECKPOINT
 from plasticity_rl.run.stop_signals import StopRun, StopSignals
 
 AFTER_EVALUATION: dict[str, Any] = {
@@ -42,7 +43,7 @@ class LastCheckpoint(ModelCheckpoint):
     def path(self) -> Path:
         """Where it saves."""
         assert self.dirpath is not None
-        return Path(self.dirpath) / "last.ckpt"
+        return Path(self.dirpath) / LAST_CHECKPOINT
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the untrained agent of a new run, and listen to signals from now on."""
@@ -99,18 +100,8 @@ class LastCheckpoint(ModelCheckpoint):
             return
         self._save(trainer)
         self._signals.requeue(signum)
-        _say(f"Stopped by {signal.Signals(signum).name} {where_it_stands(trainer)}")
+        _say(f"Stopped by {signal.Signals(signum).name} {as_agent(trainer.lightning_module).where_it_stands()}")
         raise StopRun(signum)
-
-
-def where_it_stands(trainer: pl.Trainer) -> str:
-    """Say at which frame a run is and how it can go on, for the one line that a run leaves when it ends early."""
-    frames = as_agent(trainer.lightning_module).env_frames
-    paths = [c.path for c in trainer.callbacks if isinstance(c, LastCheckpoint) and c.dirpath]  # type: ignore[attr-defined]
-    last = [path for path in paths if path.is_file()]
-    return f"at env frame {frames}; " + (
-        f"the last checkpoint is {last[0]}: go on with --ckpt_path last" if last else "there is no checkpoint"
-    )
 
 
 @rank_zero_only

@@ -13,7 +13,6 @@ from torch import Tensor
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.errors import RunFailure
-from plasticity_rl.run.checkpoints import where_it_stands
 
 NEVER = 2**62
 """Stands for the env frame of what has not happened."""
@@ -73,6 +72,10 @@ class DetectNaN(RLCallback):
         """Look before an evaluation: a policy that is not a number can make a simulator fail."""
         self.look(as_agent(pl_module))
 
+    def on_env_failure(self, agent: RLModule, failure: str) -> None:
+        """Look whether that was the policy's doing."""
+        self.look(agent)
+
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
@@ -95,7 +98,7 @@ def not_finite(tensors: Mapping[str, Any]) -> list[str]:
 
 
 def _message(agent: RLModule, found: str) -> str:
-    where = where_it_stands(agent.trainer)
+    where = agent.where_it_stands()
     return (
         f"{found}. The run was stopped {where}, with a smaller --model.lr for example (--detect_nan false never stops)"
     )

@@ -1,0 +1,41 @@
+"""What an agent refuses about the data module that it is trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning.pytorch as pl
+
+from plasticity_rl.agents.hooks import RLCallback
+from plasticity_rl.data.limits import refuse_large_batches
+from plasticity_rl.data.module import RLDataModule
+from plasticity_rl.errors import UserError
+
+
+def refuse_other_observations(observation_key: str, data: RLDataModule) -> None:
+    """Raise UserError when ``data`` gives other observations than the agent was made for (``observation_key``)."""
+    if observation_key != data.observation:
+        raise UserError(
+            f"data.observation={data.observation}, but the agent was made for {observation_key}: "
+            "give it the data module's obs_shape"
+        )
+
+
+def refuse_batches(num_seed_frames: int, data: RLDataModule, callbacks: Sequence[pl.Callback]) -> None:
+    """Raise UserError when memory cannot hold a callback's batch, or the first update would have too few transitions.
+
+    Args:
+        num_seed_frames: Env frames before the first update.
+        data: Says how large a batch is.
+        callbacks: All of the run; one may fill the replay beforehand.
+    """
+    refuse_large_batches(callbacks, data.observation_bytes)
+    if any(isinstance(callback, RLCallback) and callback.fills_replay for callback in callbacks):
+        return
+    seed_transitions = num_seed_frames // data.action_repeat
+    if data.batch_size > seed_transitions:
+        raise UserError(
+            f"data.batch_size={data.batch_size} is larger than the {seed_transitions} transitions of the seed "
+            f"phase (model.num_seed_frames={num_seed_frames} / action_repeat {data.action_repeat}): "
+            f"use num_seed_frames >= {data.batch_size * data.action_repeat} or a smaller batch"
+        )
