@@ -106,6 +106,11 @@ class Study:
         return next((levels for levels in self.arms if "+".join(levels.values()) == self.baseline), self.arms[0])
 
     @property
+    def base_arm(self) -> str:
+        """The baseline as a report writes it."""
+        return " + ".join(self.base_levels.values())
+
+    @property
     def num_comparisons(self) -> int:
         """How many comparisons a report draws verdicts from: arms with the baseline, interactions of two factors."""
         others = [len(levels) - 1 for levels in self.factors.values()]
