@@ -77,22 +77,35 @@ def comparisons_of(family: Sequence[Comparison], endpoint: Endpoint, *, verdicts
     return [head, *lines]
 
 
-def explanation(report: Report) -> str:
-    """Say what the numbers are."""
+def size(report: Report) -> str:
+    """Say how large the study is."""
+    arms, tasks, found = len(report.study.arms), len(report.study.tasks), len(report.scores)
+    return (
+        f"{found} finished run{'s' * (found != 1)} of {report.study.max_frames:,} env frames: {arms} "
+        f"arm{'s' * (arms != 1)}, {tasks} task{'s' * (tasks != 1)}, {len(report.study.seeds)} "
+        f"seed{'s' * (len(report.study.seeds) != 1)} planned."
+    )
+
+
+def explanation(report: Report) -> list[str]:
+    """Say what the numbers are, a line for each thing to know."""
     most = report.study.max_return
     gap = f" and optimality gap (by how much runs miss {most:g} on average)" if most is not None else ""
-    return (
-        f"{len(report.scores)} runs of {report.study.max_frames:,} env frames. IQM (interquartile mean), median, mean"
-        f"{gap} are of the final return ({RETURN}, mean of the points in the last tenth of the frames"
-        f"{_points(report, FINAL_RETURN, ': {} of each run')}). Area under curve: mean return over all frames. "
-        "P(better): probability that a run beats one of the baseline on the same task. FAU (fraction of active units) "
-        "and further curves: IQM over seeds of the last tenth of the frames. Every task weighs the same, however many of its "
-        "seeds are finished. In brackets 95 % intervals for other seeds, not for other tasks: t intervals, of P(better) a "
-        "score interval; [none] where there is one seed, or all are equal. n=2: a cell of that many seeds, not of all "
-        "that its row has. Differences from the baseline are means over pairs of runs with the same seed; their "
-        "intervals are not corrected for their number. An interval that holds 0 does not show that arms are equal: its "
-        "ends are how large a difference there could still be."
-    )
+    last = _points(report, FINAL_RETURN, ", {} of each run")
+    return [
+        f"IQM (interquartile mean), median, mean{gap} are of the final return: {RETURN}, mean of the points in the "
+        f"last tenth of the frames{last}.",
+        "Area under curve: mean return over all frames. P(better): probability that a run beats one of the baseline on "
+        "the same task. FAU (fraction of active units) and further curves: IQM over seeds of the last tenth of the "
+        "frames.",
+        "Every task weighs the same, however many of its seeds are finished.",
+        "In brackets: 95 % intervals for other seeds, not for other tasks. They are t intervals, of P(better) a score "
+        "interval; [none] where there is one seed, or all are equal. An interval that holds 0 does not show that arms "
+        "are equal: its ends are how large a difference there could still be.",
+        "Differences from the baseline, the second table of a task, are means over pairs of runs with the same seed. "
+        "Their intervals are not corrected for their number.",
+        "n=2: a cell of that many seeds, where others of its row have more.",
+    ]
 
 
 def _points(report: Report, endpoint: Endpoint, words: str) -> str:
@@ -163,9 +176,10 @@ def markdown(report: Report, figures: Sequence[str] = ()) -> str:
         report: The numbers.
         figures: Names of files beside it.
     """
-    lines = [f"# {report.study.name}", "", explanation(report)]
+    lines = [f"# {report.study.name}", "", size(report)]
     for warning in warnings(report):
         lines += ["", f"**{warning}**"]
+    lines += ["", *(f"- {line}" for line in explanation(report))]
     for title, tables, sentences in blocks(report):
         lines += ["", f"## {title}"]
         for before, (head, *body) in tables:
@@ -215,9 +229,10 @@ def page(report: Report, drawings: Mapping[str, tuple[str, str]]) -> str:
         report: The numbers.
         drawings: Name of a figure -> its SVG and what it shows.
     """
-    parts = [f"<h1>{html.escape(report.study.name)}</h1>"]
+    parts = [f"<h1>{html.escape(report.study.name)}</h1>", f"<p>{size(report)}</p>"]
     parts += [f'<p class="warning"><strong>{html.escape(warning)}</strong></p>' for warning in warnings(report)]
-    parts.append(f"<p>{html.escape(explanation(report))}</p>")
+    known = "".join(f"<li>{html.escape(line)}</li>" for line in explanation(report))
+    parts.append(f"<details><summary>What the numbers are</summary><ul>{known}</ul></details>")
     for svg, caption in drawings.values():
         parts.append(
             f'<figure><div class="wide">{svg[svg.index("<svg") :]}</div>'

@@ -64,7 +64,7 @@ def test_the_number_of_evaluations_that_an_endpoint_averages(tmp_path):
     last_third = {"tag": "eval/return", "of": "last_third"}
     text = report_of(study_of(tmp_path, curves, primary=last_third), tmp_path / "out")
     assert "eval/return, last third (3 points of each run's curve)" in text
-    assert "final return (eval/return, mean of the points in the last tenth of the frames: 2 of each run)" in text
+    assert "the final return: eval/return, mean of the points in the last tenth of the frames, 2 of each run." in text
     assert "single" not in text
 
 
