@@ -40,9 +40,12 @@ def study_names() -> dict[str, Path]:
 
 
 def _names(folder: str) -> dict[str, Path]:
-    """Return the files of YAML below a packaged folder by name, those that lie deepest last."""
+    """Return the files of YAML below a packaged folder by name, those that lie deepest last.
+
+    One that begins with ``_`` is a part that others are made of (``extends`` of a study), and nothing by itself.
+    """
     top = root() / folder
-    paths = sorted(top.rglob("*.yaml"), key=lambda path: (len(path.parts), path))
+    paths = sorted(top.rglob("[!_]*.yaml"), key=lambda path: (len(path.parts), path))
     return {path.relative_to(top).with_suffix("").as_posix(): path for path in paths}
 
 

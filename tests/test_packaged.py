@@ -32,7 +32,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 def test_a_checkout_finds_its_own_files():
     assert root() == REPOSITORY
-    names = [path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.yaml")]
+    names = [path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("[!_]*.yaml")]
     assert sorted([*config_names(), *(f"studies/{name}" for name in study_names())]) == sorted(names)
 
 

@@ -5,20 +5,14 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
-from cli_runs import call
-from run_folders import write_run
+from made_studies import Curves, ends, flat, report_of, study_of, tables
 
 from plasticity_rl.results.arms import aggregate
 from plasticity_rl.results.runs import Curve
-from plasticity_rl.study.spec import StudyRun, read_study
-
-Curves = Mapping[str, Mapping[int, float]]
+from plasticity_rl.study.spec import StudyRun
 
 
 @pytest.fixture(autouse=True)
@@ -26,55 +20,6 @@ def without_figures(monkeypatch, request):
     """They take most of the time."""
     if "finite" not in request.node.name:
         monkeypatch.setitem(sys.modules, "matplotlib", None)
-
-
-def study_of(
-    where: Path, curves: Callable[[StudyRun], Curves | None], *, arms=("plain", "new"), tasks=("walk",), seeds=5, **more
-) -> Path:
-    """Write a study whose finished runs have these curves; None is a run that is not finished."""
-    (where / "empty.yaml").write_text("{}")
-    content = {
-        "base": [str(where / "empty.yaml")],
-        "max_frames": 100,
-        "tasks": list(tasks),
-        "folder": str(where / "runs"),
-    }
-    levels = {arm: [f"model.lr=0.{index + 1}"] for index, arm in enumerate(arms)}
-    content |= {"seeds": list(range(1, seeds + 1)), "factors": {"arm": levels}, **more}
-    path = where / "made.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    for run in read_study(path).runs():
-        found = curves(run)
-        if found is not None:
-            write_run(run.folder, found, task=run.task, seed=run.seed, arm=run.arm)
-            (run.folder / "finished.yaml").write_text("env_frames: 100\n")
-    return path
-
-
-def flat(value: float) -> dict[int, float]:
-    return {0: value, 100: value}
-
-
-def report_of(path: Path, out: Path) -> str:
-    result = call("study", "report", path, "--out", out)
-    assert result.code == 0, result.err
-    return result.out
-
-
-def tables(text: str, title: str) -> list[list[dict[str, str]]]:
-    """Return the tables of a section as rows by head."""
-    (section,) = [part for part in text.split("\n## ")[1:] if part.splitlines()[0] == title]
-    found = []
-    for block in re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE):
-        head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines()]
-        found.append([dict(zip(head, row, strict=True)) for row in rows])
-    return found
-
-
-def ends(cell: str) -> tuple[float, float, float]:
-    """Return value, lower and upper end of a cell."""
-    value, low, high = (float(number) for number in re.findall(r"[-+]?[\d.]+", cell))
-    return value, low, high
 
 
 # ---- 1: every task weighs the same -----------------------------------------------------------------------------------
@@ -108,7 +53,7 @@ def test_a_curve_that_is_not_finite_is_named_and_left_out_of_its_rows(tmp_path, 
         return {"eval/return": flat(10.0 * run.seed), "fau/critic": {50: fau, 100: 0.5 + 0.01 * run.seed}}
 
     text = report_of(study_of(tmp_path, curves, seeds=3), tmp_path / "out")
-    assert "Left out of its rows: walk/new/seed2: fau/critic is not finite at 1 points, first at frame 50." in text
+    assert "Left out of its rows: walk/new/seed2: fau/critic is not finite at 1 point, first at frame 50." in text
     plain, new = tables(text, "walk")[0]
     assert new["FAU critic"].startswith("0.520 ")  # of 0.51 and 0.53
     assert new["IQM"].startswith("20.0 "), "its return is there"
@@ -280,7 +225,7 @@ def test_endpoints_are_those_of_the_file(tmp_path):
         secondary=[{"tag": "fau/critic", "at": 25}, {"tag": "eval/return", "of": "area"}],
     )
     text = report_of(path, tmp_path / "out")
-    assert "in the primary endpoint, eval/return, last third:" in text
+    assert "in the primary endpoint, eval/return, last third (2 points of each run's curve):" in text
     assert "Secondary endpoint: fau/critic at frame 25." in text
     first, at, area = tables(text, "Comparisons")
     assert first[0]["difference"] == "+10.0 [none]"
@@ -294,6 +239,6 @@ def test_endpoints_are_those_of_the_file(tmp_path):
 def test_an_endpoint_that_no_run_has_is_said(tmp_path):
     path = study_of(tmp_path, lambda run: {"eval/return": flat(1.0)}, primary={"tag": "eval/retrun"})
     text = report_of(path, tmp_path / "out")
-    assert "walk/plain/seed1 has no curve eval/retrun. Did you mean eval/return?" in text
+    assert "primary: no finished run has a curve eval/retrun. Did you mean eval/return?" in text
     assert tables(text, "Comparisons")[0] == []
     assert tables(text, "walk")[0][0]["IQM"] == "1.0 [none]"

@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import offset_copy
 
 from plasticity_rl.results.arms import Arm, Band, aggregate
+from plasticity_rl.results.runs import not_finite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,8 +98,28 @@ def fau_modules(arms: Sequence[Arm]) -> list[str]:
 
 
 def band_of(arm: Arm, tag: str, max_points: int = 100) -> Band | None:
-    """Return the runs of an arm brought together in one tag, or None where none has it."""
-    return aggregate([run.curves[tag] for run in arm.runs if tag in run.curves], max_points=max_points)
+    """Return the runs of an arm brought together in one tag, or None where none has it.
+
+    A curve with NaN or infinity is left out, for a mean with it is none; of a single run its finite points are taken.
+    """
+    curves = [run.curves[tag] for run in arm.runs if tag in run.curves]
+    if len(arm.runs) == 1:
+        curves = [curve.finite() for curve in curves]
+    return aggregate([curve for curve in curves if curve.is_finite], max_points=max_points)
+
+
+def left_out(arms: Sequence[Arm]) -> list[str]:
+    """Return which curves of a figure are not finite, one sentence each."""
+    drawn = {"eval/return", *(f"fau/{module}" for module in fau_modules(arms))}
+    found = []
+    for arm in arms:
+        tags = drawn | ({"train/return"} if len(arms) == len(arm.runs) == 1 else set())
+        for run in arm.runs:
+            for tag in sorted(tags & run.curves.keys()):
+                if bad := not_finite(tag, run.curves[tag]):
+                    what = "its other points are drawn" if len(arm.runs) == 1 else "left out of its line"
+                    found.append(f"{run.folder}: {bad}; {what}")
+    return found
 
 
 def look(index: int) -> dict[str, Any]:

@@ -38,6 +38,21 @@ class Curve:
     frames: NDArray[Any]
     values: Floats
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether no value is NaN or infinite."""
+        return bool(np.isfinite(self.values).all())
+
+    def until(self, frame: int) -> Curve:
+        """Return its points up to a frame, that one included."""
+        inside = self.frames <= frame
+        return Curve(self.frames[inside], self.values[inside])
+
+    def finite(self) -> Curve:
+        """Return its points without those that are NaN or infinite."""
+        finite = np.isfinite(self.values)
+        return Curve(self.frames[finite], self.values[finite])
+
 
 @dataclass(frozen=True)
 class Event:
@@ -75,6 +90,11 @@ class Run:
     def seed(self) -> int:
         """Seed of the run."""
         return int(self.config["seed_everything"])
+
+    @property
+    def max_frames(self) -> int | None:
+        """Env frames at which it ends, the last step may pass them; None where the config does not say."""
+        return self.config.get("max_frames")
 
     @property
     def interventions(self) -> list[tuple[str, dict[str, Any]]]:
@@ -127,6 +147,13 @@ def as_curve(points: Iterable[tuple[int, float]]) -> Curve:
         frames.append(frame)
         values.append(value)
     return Curve(np.array(frames, dtype=np.int64), np.array(values, dtype=np.float64))
+
+
+def not_finite(tag: str, curve: Curve) -> str:
+    """Return where a curve is NaN or infinite, or nothing."""
+    bad = curve.frames[~np.isfinite(curve.values)]
+    points = "1 point" if len(bad) == 1 else f"{len(bad)} points"
+    return f"{tag} is not finite at {points}, first at frame {bad[0]:,}" if len(bad) else ""
 
 
 def read_run(folder: str | Path) -> Run:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from plasticity_rl.errors import UserError, suggestion
 
@@ -21,6 +22,8 @@ OF = {"area": "area under {}", "last_third": "{}, last third", "final": "{}, las
 """What is taken of a curve, and how it is called."""
 SHARES = {"last_third": 1 / 3, "final": 0.1}
 """Of the frames of a run, whose points are averaged."""
+FEW_POINTS = 3
+"""A share with fewer points is hardly an average."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,15 @@ class Endpoint:
         """Digits behind the point: returns go to 1000, shares to 1."""
         return 1 if self.tag.endswith("return") else 3
 
+    @property
+    def share(self) -> float | None:
+        """Share of the frames whose points are averaged; None where all points count, or one frame."""
+        return None if self.at is not None else SHARES.get(self.of)
+
+    def num_points(self, curve: Curve) -> int:
+        """Return how many points of a curve it averages."""
+        return 1 if self.at is not None else int(np.count_nonzero(_last(curve, self.share or 1.0)))
+
     def value(self, curve: Curve) -> float | None:
         """Return the number, or None when the curve does not reach the frame."""
         if self.at is not None:
@@ -62,7 +74,11 @@ AREA = Endpoint(RETURN)
 
 def last_value(curve: Curve, share: float) -> float:
     """Return the mean of the points in the last ``share`` of the frames, of which the last point is one."""
-    return float(curve.values[curve.frames >= (1 - share) * curve.frames[-1]].mean())
+    return float(curve.values[_last(curve, share)].mean())
+
+
+def _last(curve: Curve, share: float) -> NDArray[np.bool_]:
+    return curve.frames >= (1 - share) * curve.frames[-1]
 
 
 def mean_value(curve: Curve) -> float:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from plasticity_rl.results.statistics import FEW_SEEDS, Statistic, iqm_of, mean_of
+from plasticity_rl.results.statistics import Floats, Statistic, iqm_of, mean_of
 from plasticity_rl.study.comparisons import Comparison, Values, compare, corrected
 from plasticity_rl.study.endpoints import AREA, FINAL_RETURN, RETURN, Endpoint
-from plasticity_rl.study.scores import Score, curve_tags, endpoints_of, is_fau, table_of, values_of
+from plasticity_rl.study.notes import notes_of
+from plasticity_rl.study.scores import Score, curve_tags, endpoints_of, is_fau, table_of, tags_of, values_of
 from plasticity_rl.study.spec import Study, StudyRun
 from plasticity_rl.study.statistics import Estimate, estimate, median_of, missed, probability_of_improvement
 
@@ -21,6 +22,7 @@ class Column:
         name: What it is.
         digits: Behind the point.
         values: Estimate by arm; an arm without one is missing.
+        numbers: Number of seeds, or pairs, on each task, by arm.
         sign: Whether a + is written.
         bare: Whether it never has an interval.
     """
@@ -28,15 +30,17 @@ class Column:
     name: str
     digits: int
     values: dict[str, Estimate]
+    numbers: dict[str, list[int]]
     sign: bool = False
     bare: bool = False
 
-    def cell(self, arm: str) -> str:
-        """Return the number with its interval, or nothing."""
+    def cell(self, arm: str, runs: Sequence[int]) -> str:
+        """Return the number with its interval, and of how many seeds it is if not of ``runs``; or nothing."""
         if arm not in self.values:
             return ""
         number = self.values[arm].value if self.bare else self.values[arm]
-        return f"{number:{'+' if self.sign else ''}.{self.digits}f}"
+        fewer = "" if self.numbers[arm] == list(runs) else f" n={'+'.join(map(str, self.numbers[arm]))}"
+        return f"{number:{'+' if self.sign else ''}.{self.digits}f}{fewer}"
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Section:
         title: Name of the task, or ``all tasks``.
         tasks: Its tasks.
         seeds: Number of runs on each task, by arm that has one on every task.
+        pairs: Number of seeds on each task that an arm and the baseline both have a run with, where there are any.
         columns: Numbers of the arms.
         differences: Differences of the other arms from the baseline, a column for each endpoint.
         interactions: On the primary endpoint, of the levels of two factors with those of the baseline.
@@ -83,6 +88,7 @@ class Section:
     title: str
     tasks: tuple[str, ...]
     seeds: dict[str, list[int]]
+    pairs: dict[str, list[int]]
     columns: list[Column]
     differences: list[Column]
     interactions: list[Interaction]
@@ -140,11 +146,7 @@ def make_report(study: Study, scores: list[Score], missing: list[StudyRun]) -> R
     groups = [(task, (task,)) for task in study.tasks] + ([("all tasks", study.tasks)] * (len(study.tasks) > 1))
     sections = [_section(study, scores, title, tasks) for title, tasks in groups]
     families = _families(study, scores)
-    return Report(study, _baseline(study), scores, missing, sections, families, _notes(study, scores))
-
-
-def _baseline(study: Study) -> str:
-    return " + ".join(study.base_levels.values())
+    return Report(study, study.base_arm, scores, missing, sections, families, notes_of(study, scores, families))
 
 
 def _order(study: Study, score: Score) -> tuple[list[int], int, int]:
@@ -156,37 +158,48 @@ def _order(study: Study, score: Score) -> tuple[list[int], int, int]:
 
 
 def _section(study: Study, scores: Sequence[Score], title: str, tasks: tuple[str, ...]) -> Section:
-    arms = dict.fromkeys(score.arm for score in scores)
-    counts = {arm: [sum(s.arm == arm and s.run.task == task for s in scores) for task in tasks] for arm in arms}
-    seeds = {arm: numbers for arm, numbers in counts.items() if all(numbers)}
+    found: dict[str, list[set[int]]] = {score.arm: [set() for _ in tasks] for score in scores}
+    for score in scores:
+        if score.run.task in tasks:
+            found[score.arm][tasks.index(score.run.task)].add(score.run.seed)
+    seeds = {arm: [len(one) for one in own] for arm, own in found.items() if all(own)}
+    base = found.get(study.base_arm, [set() for _ in tasks])
+    pairs = {
+        arm: [len(new & old) for new, old in zip(own, base, strict=True) if new & old] for arm, own in found.items()
+    }
     columns, differences = _columns(study, scores, tasks), _differences(study, scores, tasks)
-    return Section(title, tasks, seeds, columns, differences, _interactions(study, scores, tasks, study.primary))
+    return Section(title, tasks, seeds, pairs, columns, differences, _interactions(study, scores, tasks, study.primary))
 
 
 def _columns(study: Study, scores: Sequence[Score], tasks: Sequence[str]) -> list[Column]:
     returns = table_of(scores, tasks, FINAL_RETURN)
     medians = {arm: Estimate(float(median_of(own)), float("nan"), float("nan")) for arm, own in returns.items()}
-    columns = [_column("IQM", 1, iqm_of, returns), Column("median", 1, medians, bare=True)]
+    columns = [_column("IQM", 1, iqm_of, returns), Column("median", 1, medians, _numbers(returns), bare=True)]
     columns.append(_column("mean", 1, mean_of, returns))
     if study.max_return is not None:
         gaps = {arm: missed(own, study.max_return) for arm, own in returns.items()}
         columns.append(_column("optimality gap", 1, mean_of, gaps))
     columns.append(_column("area under curve", 1, mean_of, table_of(scores, tasks, AREA)))
-    base = returns.get(_baseline(study))
+    base = returns.get(study.base_arm)
     better = {arm: probability_of_improvement(base, own) for arm, own in returns.items()} if base else {}
-    columns.append(Column("P(better)", 2, {arm: p for arm, p in better.items() if arm != _baseline(study)}))
+    better.pop(study.base_arm, None)
+    columns.append(Column("P(better)", 2, better, _numbers(returns)))
     for endpoint in _all_endpoints(study, scores):
         if endpoint not in (FINAL_RETURN, AREA):
             columns.append(_column(title_of(endpoint), endpoint.digits, iqm_of, table_of(scores, tasks, endpoint)))
     return [column for column in columns if column.values]
 
 
-def _column(name: str, digits: int, statistic: Statistic, table: dict) -> Column:
-    return Column(name, digits, {arm: estimate(statistic, own) for arm, own in table.items()})
+def _column(name: str, digits: int, statistic: Statistic, table: dict[str, list[Floats]]) -> Column:
+    return Column(name, digits, {arm: estimate(statistic, own) for arm, own in table.items()}, _numbers(table))
+
+
+def _numbers(table: dict[str, list[Floats]]) -> dict[str, list[int]]:
+    return {arm: [len(one) for one in own] for arm, own in table.items()}
 
 
 def _all_endpoints(study: Study, scores: Sequence[Score]) -> list[Endpoint]:
-    return endpoints_of(study, {tag for score in scores for tag in score.data.curves})
+    return endpoints_of(study, tags_of(scores))
 
 
 def title_of(endpoint: Endpoint) -> str:
@@ -205,12 +218,13 @@ def _differences(study: Study, scores: Sequence[Score], tasks: Sequence[str]) ->
     for endpoint in _all_endpoints(study, scores):
         found = _with_baseline(study, scores, tasks, endpoint)
         values = {one.name: one.difference for one in found}
-        columns.append(Column(title_of(endpoint), endpoint.digits, values, sign=True))
+        pairs = {one.name: list(one.pairs) for one in found}
+        columns.append(Column(title_of(endpoint), endpoint.digits, values, pairs, sign=True))
     return [column for column in columns if column.values]
 
 
 def _with_baseline(study: Study, scores: Sequence[Score], tasks: Sequence[str], endpoint: Endpoint) -> list[Comparison]:
-    base = _baseline(study)
+    base = study.base_arm
     others = [arm for arm in dict.fromkeys(score.arm for score in scores) if arm != base]
     old = values_of(scores, base, endpoint)
     found = [compare(arm, [values_of(scores, arm, endpoint)], [old], tasks) for arm in others]
@@ -246,7 +260,7 @@ def _on_common_seeds(arms: Sequence[Values]) -> list[Values]:
     ]
 
 
-# ---- verdicts, and what to know --------------------------------------------------------------------------------------
+# ---- verdicts --------------------------------------------------------------------------------------------------------
 
 
 def _families(study: Study, scores: Sequence[Score]) -> dict[Endpoint, list[Comparison]]:
@@ -261,36 +275,3 @@ def _families(study: Study, scores: Sequence[Score]) -> dict[Endpoint, list[Comp
 def _comparisons(study: Study, scores: Sequence[Score], endpoint: Endpoint) -> list[Comparison]:
     interactions = _interactions(study, scores, study.tasks, endpoint)
     return [*_with_baseline(study, scores, study.tasks, endpoint), *(one.difference for one in interactions)]
-
-
-def _notes(study: Study, scores: Sequence[Score]) -> list[str]:
-    lines = []
-    base, arms = _baseline(study), dict.fromkeys(score.arm for score in scores)
-    runs = {(score.arm, score.run.task) for score in scores}
-    if base not in arms:
-        lines.append(f"The baseline {base} has no finished run: nothing is compared.")
-    for arm in arms:
-        gone = [task for task in study.tasks if (arm, task) not in runs]
-        if gone:
-            what = (
-                "nothing is compared there"
-                if arm == base
-                else "its scores are not in the table of all tasks, and its differences there are over the others"
-            )
-            lines.append(f"{'The baseline ' * (arm == base)}{arm} has no finished run on {', '.join(gone)}: {what}.")
-        counts = {task: sum(s.arm == arm and s.run.task == task for s in scores) for task in study.tasks}
-        if len({number for number in counts.values() if number}) > 1:
-            listed = ", ".join(f"{number} on {task}" for task, number in counts.items() if number)
-            lines.append(f"Unbalanced: seeds of {arm} are {listed}; every task weighs the same.")
-    lines += [f"Left out of its rows: {problem}." for score in scores for problem in score.problems]
-    return lines
-
-
-def few_seeds(report: Report) -> str:
-    """Return a warning, or nothing from five seeds on."""
-    if report.fewest_seeds >= FEW_SEEDS:
-        return ""
-    seeds = f"{report.fewest_seeds} seed{'s' * (report.fewest_seeds > 1)}"
-    return f"Only {seeds} in some arms: no verdict below {FEW_SEEDS}" + (
-        ", and no interval of one." if report.fewest_seeds == 1 else ", and intervals are wide."
-    )

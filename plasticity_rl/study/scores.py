@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from plasticity_rl.errors import suggestion
-from plasticity_rl.results.runs import Curve, Run, read_run
+from plasticity_rl.results.runs import Curve, not_finite, read_run
 from plasticity_rl.results.statistics import Floats
 from plasticity_rl.study.endpoints import AREA, FINAL_RETURN, RETURN, Endpoint
 from plasticity_rl.study.spec import Study, StudyRun, state_of
@@ -20,16 +19,20 @@ class Score:
 
     Attributes:
         run: The run.
-        data: Its curves.
+        curves: Its curves by tag; of a run that is longer than the study, up to the frames of the study.
         values: By endpoint: final return and area under its curve, the last tenth of the FAU of all modules and of the
             study's measures, and the study's own endpoints. One whose curve is missing or not finite is not there.
-        problems: What is not there, and why; one line each.
+        points: How many points of its curve a value averages.
+        problems: What is not there although there is a curve, and why; one line each.
+        is_longer: Whether the run is longer than the study.
     """
 
     run: StudyRun
-    data: Run = field(compare=False)
+    curves: dict[str, Curve] = field(compare=False)
     values: dict[Endpoint, float]
+    points: dict[Endpoint, int]
     problems: tuple[str, ...] = ()
+    is_longer: bool = False
 
     @property
     def arm(self) -> str:
@@ -38,8 +41,8 @@ class Score:
 
     def curve(self, tag: str) -> Curve | None:
         """Return a curve that is finite throughout."""
-        curve = self.data.curves.get(tag)
-        return curve if curve is not None and np.isfinite(curve.values).all() else None
+        curve = self.curves.get(tag)
+        return curve if curve is not None and curve.is_finite else None
 
 
 def read_scores(study: Study) -> tuple[list[Score], list[StudyRun]]:
@@ -52,25 +55,25 @@ def read_scores(study: Study) -> tuple[list[Score], list[StudyRun]]:
 def score_of(run: StudyRun, study: Study) -> Score:
     """Read the curves of a finished run."""
     data = read_run(run.folder)
+    # The last step of a run of the study's own length may pass its last frame, and an evaluation follows there.
+    is_longer = data.max_frames is not None and data.max_frames > study.max_frames
+    curves = {tag: curve.until(study.max_frames) if is_longer else curve for tag, curve in data.curves.items()}
+    curves = {tag: curve for tag, curve in curves.items() if len(curve.frames)}
     values: dict[Endpoint, float] = {}
+    points: dict[Endpoint, int] = {}
     problems: dict[str, None] = {}
-    required = {FINAL_RETURN, AREA, study.primary, *study.secondary}
-    for endpoint in endpoints_of(study, data.curves):
-        curve = data.curves.get(endpoint.tag)
-        if curve is None or not len(curve.values):
-            if endpoint in required:
-                near = suggestion(endpoint.tag, data.curves)
-                problems[f"{run.name} has no curve {endpoint.tag}.{near}".rstrip(".")] = None
-        elif not (finite := np.isfinite(curve.values)).all():
-            number, first = np.count_nonzero(~finite), curve.frames[~finite][0]
-            problems[f"{run.name}: {endpoint.tag} is not finite at {number} points, first at frame {first:,}"] = None
+    for endpoint in endpoints_of(study, curves):
+        curve = curves.get(endpoint.tag)
+        if curve is None:
+            continue
+        if bad := not_finite(endpoint.tag, curve):
+            problems[f"{run.name}: {bad}"] = None
         elif (value := endpoint.value(curve)) is None:
-            problems[f"{run.name}: {endpoint.tag} has points from {curve.frames[0]:,} to {curve.frames[-1]:,} only"] = (
-                None
-            )
+            span = f"from {curve.frames[0]:,} to {curve.frames[-1]:,}"
+            problems[f"{run.name}: {endpoint.tag} has points {span} only"] = None
         else:
-            values[endpoint] = value
-    return Score(run, data, values, tuple(problems))
+            values[endpoint], points[endpoint] = value, endpoint.num_points(curve)
+    return Score(run, curves, values, points, tuple(problems), is_longer)
 
 
 def endpoints_of(study: Study, tags: Iterable[str]) -> list[Endpoint]:
@@ -78,6 +81,11 @@ def endpoints_of(study: Study, tags: Iterable[str]) -> list[Endpoint]:
     own = [study.primary, *study.secondary]
     measures = [Endpoint(tag, "final") for tag in (*sorted(filter(is_fau, tags)), *study.measures)]
     return list(dict.fromkeys([*own, FINAL_RETURN, AREA, *measures]))
+
+
+def tags_of(scores: Iterable[Score]) -> set[str]:
+    """Return the curves that any run has."""
+    return {tag for score in scores for tag in score.curves}
 
 
 def is_fau(tag: str) -> bool:
@@ -106,5 +114,5 @@ def table_of(scores: Sequence[Score], tasks: Sequence[str], endpoint: Endpoint) 
 
 def curve_tags(scores: Sequence[Score], measures: Sequence[str]) -> list[str]:
     """Return what there is to draw: the return, FAU of all modules, and those of ``measures`` that a run has."""
-    there = {tag for score in scores for tag in score.data.curves}
+    there = tags_of(scores)
     return list(dict.fromkeys([RETURN, *sorted(filter(is_fau, there)), *(tag for tag in measures if tag in there)]))

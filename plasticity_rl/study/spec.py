@@ -17,18 +17,15 @@ from typing import Any
 import yaml
 
 from plasticity_rl.errors import UserError, suggestion
-from plasticity_rl.packaged import find_config, find_study, no_config, no_study
+from plasticity_rl.packaged import find_config, find_study, no_config
 from plasticity_rl.study.endpoints import AREA, Endpoint, read_endpoint
+from plasticity_rl.study.extends import REQUIRED, WORDS, load
 
-REQUIRED = ("base", "max_frames", "tasks", "seeds", "factors")
-OPTIONAL = ("name", "folder", "shares", "max_return", "measures", "baseline", "primary", "secondary")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """What the names of studies, factors and levels consist of: they are names of folders."""
 TASK, SEED, FOLDER = "{task}", "{seed}", "{folder}"
 """Stand for the run's task and seed and the study's folder: ``configs/task/{task}.yaml``, or the path of another run of
 the study, ``{folder}/{task}/failed/seed{seed}``, which then comes first."""
-WORDS = {True: "on", False: "off"}
-"""YAML reads a level called ``on`` or ``off`` as a truth value."""
 SET_BY_THE_STUDY = ("seed_everything", "max_frames", "data.task", "trainer.default_root_dir", "ckpt_path")
 
 
@@ -106,6 +103,11 @@ class Study:
         return next((levels for levels in self.arms if "+".join(levels.values()) == self.baseline), self.arms[0])
 
     @property
+    def base_arm(self) -> str:
+        """The baseline as a report writes it."""
+        return " + ".join(self.base_levels.values())
+
+    @property
     def num_comparisons(self) -> int:
         """How many comparisons a report draws verdicts from: arms with the baseline, interactions of two factors."""
         others = [len(levels) - 1 for levels in self.factors.values()]
@@ -160,7 +162,9 @@ def _is_file(item: str) -> bool:
 
 
 def read_study(path: Path, sharing: tuple[Path, ...] = ()) -> Study:
-    """Read a study file; paths of YAML in it are relative to the current folder or packaged, as on the command line.
+    """Read a study file, with what it extends.
+
+    Paths of YAML in it are relative to the current folder or packaged, as on the command line.
 
     Args:
         path: The file, or the name of a packaged study.
@@ -169,27 +173,14 @@ def read_study(path: Path, sharing: tuple[Path, ...] = ()) -> Study:
     Raises:
         UserError: When it is missing or says something that cannot be run; one line that names the entry.
     """
-    found = find_study(str(path))
-    if found is None:
-        raise UserError(f"{path}: {no_study(str(path))}")
-    try:
-        content = yaml.safe_load(found.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give a study file, or one of plasticity-rl list studies") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    content, found = load(path)
     try:
         return _study(content, found, (*sharing, found.resolve()))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def _study(content: Any, path: Path, reading: tuple[Path, ...]) -> Study:
-    if not isinstance(content, Mapping):
-        raise UserError(f"a study has the entries {', '.join(REQUIRED)}")
-    for name in content:
-        if name not in (*REQUIRED, *OPTIONAL):
-            raise UserError(f"no entry {name!r} in a study.{suggestion(str(name), (*REQUIRED, *OPTIONAL))}")
+def _study(content: Mapping[str, Any], path: Path, reading: tuple[Path, ...]) -> Study:
     for name in REQUIRED:
         if not content.get(name):
             raise UserError(f"the entry {name!r} is missing or empty; a study has {', '.join(REQUIRED)}")
@@ -252,8 +243,7 @@ def _levels(levels: Any, factor: str, tasks: Sequence[str]) -> dict[str, tuple[s
     if not isinstance(levels, Mapping) or not levels:
         raise UserError(f"factors.{factor}={levels!r} must give each level a list: files of YAML, and name=value")
     where = f"factors.{factor}"
-    named = {WORDS[level] if isinstance(level, bool) else level: items for level, items in levels.items()}
-    return {_named(level, where): _items(items, f"{where}.{level}", tasks) for level, items in named.items()}
+    return {_named(level, where): _items(items, f"{where}.{level}", tasks) for level, items in levels.items()}
 
 
 def _items(items: Any, where: str, tasks: Sequence[str]) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from plasticity_rl.study.comparisons import MOST_EXACT, Comparison, pairs_needed
-from plasticity_rl.study.endpoints import RETURN, Endpoint
-from plasticity_rl.study.report import Report, Section, few_seeds
+from plasticity_rl.study.endpoints import FINAL_RETURN, RETURN, Endpoint
+from plasticity_rl.study.notes import few_seeds, points_of
+from plasticity_rl.study.report import Report, Section
 
 SPECIAL = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 PAGE = """<!DOCTYPE html>
@@ -36,6 +37,7 @@ th:first-child, td:first-child {{ text-align: left; }}
 """
 
 
+POINTS = " ({} points of each run's curve)"
 Rows = list[list[str]]
 """The head, and a line for each arm or comparison."""
 
@@ -44,7 +46,8 @@ def rows_of(section: Section) -> Rows:
     """Return the scores of the arms of a section."""
     head = ["arm", "seeds", *(column.name for column in section.columns)]
     lines = [
-        [arm, _seeds(seeds), *(column.cell(arm) for column in section.columns)] for arm, seeds in section.seeds.items()
+        [arm, _seeds(seeds), *(column.cell(arm, seeds) for column in section.columns)]
+        for arm, seeds in section.seeds.items()
     ]
     return [head, *lines]
 
@@ -57,7 +60,9 @@ def differences_of(section: Section, baseline: str) -> Rows:
     """Return the differences of the other arms from the baseline in a section; nothing where there are none."""
     arms = dict.fromkeys(arm for column in section.differences for arm in column.values)
     head = [f"minus {baseline}", *(column.name for column in section.differences)]
-    return [head, *([arm, *(column.cell(arm) for column in section.differences)] for arm in arms)] if arms else []
+    pairs = section.pairs
+    lines = [[arm, *(column.cell(arm, pairs[arm]) for column in section.differences)] for arm in arms]
+    return [head, *lines] if arms else []
 
 
 def comparisons_of(family: Sequence[Comparison], endpoint: Endpoint, *, verdicts: bool) -> Rows:
@@ -72,28 +77,51 @@ def comparisons_of(family: Sequence[Comparison], endpoint: Endpoint, *, verdicts
     return [head, *lines]
 
 
-def explanation(report: Report) -> str:
-    """Say what the numbers are."""
-    most = report.study.max_return
-    gap = f", and optimality gap (by how much runs miss {most:g} on average)" if most is not None else ""
+def size(report: Report) -> str:
+    """Say how large the study is."""
+    arms, tasks, found = len(report.study.arms), len(report.study.tasks), len(report.scores)
     return (
-        f"{len(report.scores)} runs of {report.study.max_frames:,} env frames. Columns up to the gap are of the final "
-        f"return ({RETURN}, mean of the evaluations in the last tenth of the frames): interquartile mean (IQM), "
-        f"median, mean{gap}. Area under curve: mean return over all frames. P(better): probability that a run beats "
-        "one of the baseline on the same task. FAU (fraction of active units) and further curves: IQM over seeds of "
-        "the last tenth of the frames. Every task weighs the same, however many of its seeds are finished. In brackets "
-        "95 % intervals for other seeds, not for other tasks: t intervals, of P(better) a score interval; [none] where "
-        "there is one seed, or all are equal. Differences from the baseline are means over pairs of runs with the same "
-        "seed; their intervals are not corrected for their number."
+        f"{found} finished run{'s' * (found != 1)} of {report.study.max_frames:,} env frames: {arms} "
+        f"arm{'s' * (arms != 1)}, {tasks} task{'s' * (tasks != 1)}, {len(report.study.seeds)} "
+        f"seed{'s' * (len(report.study.seeds) != 1)} planned."
     )
+
+
+def explanation(report: Report) -> list[str]:
+    """Say what the numbers are, a line for each thing to know."""
+    most = report.study.max_return
+    gap = f" and optimality gap (by how much runs miss {most:g} on average)" if most is not None else ""
+    last = _points(report, FINAL_RETURN, ", {} of each run")
+    return [
+        f"IQM (interquartile mean), median, mean{gap} are of the final return: {RETURN}, mean of the points in the "
+        f"last tenth of the frames{last}.",
+        "Area under curve: mean return over all frames. P(better): probability that a run beats one of the baseline on "
+        "the same task. FAU (fraction of active units) and further curves: IQM over seeds of the last tenth of the "
+        "frames.",
+        "Every task weighs the same, however many of its seeds are finished.",
+        "In brackets: 95 % intervals for other seeds, not for other tasks. They are t intervals, of P(better) a score "
+        "interval; [none] where there is one seed, or all are equal. An interval that holds 0 does not show that arms "
+        "are equal: its ends are how large a difference there could still be.",
+        "Differences from the baseline, the second table of a task, are means over pairs of runs with the same seed. "
+        "Their intervals are not corrected for their number.",
+        "n=2: a cell of that many seeds, where others of its row have more.",
+    ]
+
+
+def _points(report: Report, endpoint: Endpoint, words: str) -> str:
+    """Return ``words`` with the number of points that an endpoint averages, if it averages any."""
+    points = points_of(report.scores, endpoint)
+    return words.format(points) if points and endpoint.at is None else ""
 
 
 def how_compared(report: Report) -> str:
     """Say what the p values are, and what they can say at most."""
-    family, number = report.families[report.study.primary], report.study.num_comparisons
+    primary, number = report.study.primary, report.study.num_comparisons
+    family = report.families[primary]
     most = max((sum(one.pairs) for one in family), default=0)
     text = (
-        f"Differences from the baseline {report.baseline} in the primary endpoint, {report.study.primary.name}: runs "
+        f"Differences from the baseline {report.baseline} in the primary endpoint, {primary.name}"
+        f"{_points(report, primary, POINTS)}: runs "
         "with the same seed are pairs, correlation is theirs over seeds. p: two-sided permutation test by sign flips "
         f"of the pairs of all tasks, exact up to {MOST_EXACT} pairs; p (Holm): corrected for the "
         f"{number} comparison{'s' * (number != 1)} of the study. Verdicts are those of p (Holm) at 0.05."
@@ -110,7 +138,8 @@ def how_compared(report: Report) -> str:
 
 def warnings(report: Report) -> list[str]:
     """Return what a reader must know first: few seeds, runs and curves that are missing, arms that are not balanced."""
-    lines = [few_seeds(report)] if few_seeds(report) else []
+    few = few_seeds(report.fewest_seeds)
+    lines = [few] if few else []
     if report.missing:
         lines.append(f"Not finished, left out: {', '.join(run.name for run in report.missing)}.")
     return lines + report.notes
@@ -124,7 +153,8 @@ def blocks(report: Report) -> list[tuple[str, list[tuple[str, Rows]], list[str]]
         number = report.study.num_comparisons * len(secondary)
         tables += [
             (
-                f"Secondary endpoint: {endpoint.name}. p (Holm) is corrected for all {number} secondary comparisons.",
+                f"Secondary endpoint: {endpoint.name}{_points(report, endpoint, POINTS)}. p (Holm) is corrected for "
+                f"all {number} secondary comparisons.",
                 comparisons_of(report.families[endpoint], endpoint, verdicts=False),
             )
             for endpoint in secondary
@@ -146,9 +176,10 @@ def markdown(report: Report, figures: Sequence[str] = ()) -> str:
         report: The numbers.
         figures: Names of files beside it.
     """
-    lines = [f"# {report.study.name}", "", explanation(report)]
+    lines = [f"# {report.study.name}", "", size(report)]
     for warning in warnings(report):
         lines += ["", f"**{warning}**"]
+    lines += ["", *(f"- {line}" for line in explanation(report))]
     for title, tables, sentences in blocks(report):
         lines += ["", f"## {title}"]
         for before, (head, *body) in tables:
@@ -179,10 +210,12 @@ def latex(report: Report) -> str:
 
 
 def _number(cell: str) -> str:
-    value, _, interval = cell.partition(" [")
+    rest, _, number = cell.partition(" n=")
+    value, _, interval = rest.partition(" [")
+    few = f" ($n={number}$)" if number else ""
     if interval == "none]":
-        return f"${value}$"
-    return f"${value}_{{[{interval}}}$" if interval else _escaped(cell)
+        return f"${value}${few}"
+    return f"${value}_{{[{interval}}}${few}" if interval else _escaped(rest) + few
 
 
 def _escaped(text: str) -> str:
@@ -196,9 +229,10 @@ def page(report: Report, drawings: Mapping[str, tuple[str, str]]) -> str:
         report: The numbers.
         drawings: Name of a figure -> its SVG and what it shows.
     """
-    parts = [f"<h1>{html.escape(report.study.name)}</h1>"]
+    parts = [f"<h1>{html.escape(report.study.name)}</h1>", f"<p>{size(report)}</p>"]
     parts += [f'<p class="warning"><strong>{html.escape(warning)}</strong></p>' for warning in warnings(report)]
-    parts.append(f"<p>{html.escape(explanation(report))}</p>")
+    known = "".join(f"<li>{html.escape(line)}</li>" for line in explanation(report))
+    parts.append(f"<details><summary>What the numbers are</summary><ul>{known}</ul></details>")
     for svg, caption in drawings.values():
         parts.append(
             f'<figure><div class="wide">{svg[svg.index("<svg") :]}</div>'

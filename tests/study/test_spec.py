@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from cli_runs import REPOSITORY, call, printed_config
 
 import callbacks
 from plasticity_rl import UserError
+from plasticity_rl.cli.catalogue import first_sentence, leading_comment
 from plasticity_rl.cli.commands.study import what_it_cannot_say
 from plasticity_rl.envs import task_names
 from plasticity_rl.study.endpoints import Endpoint
+from plasticity_rl.study.extends import load
 from plasticity_rl.study.spec import count_states, needed_by, read_study, state_of
 
 SMALL = {
@@ -225,7 +228,9 @@ def config_of(*arguments: str) -> dict:
     return printed_config(*arguments)
 
 
-STUDIES = sorted((REPOSITORY / "configs" / "studies").rglob("*.yaml"))
+FOLDER = REPOSITORY / "configs" / "studies"
+PAPER, MINI = sorted(FOLDER.glob("*.yaml")), sorted((FOLDER / "mini").glob("[!_]*.yaml"))
+STUDIES = sorted(FOLDER.rglob("[!_]*.yaml"))
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -248,20 +253,43 @@ def test_every_arm_of_the_studies_is_a_run_that_fit_accepts(path, monkeypatch):
 def test_every_study_names_its_baseline_and_endpoints(path, monkeypatch):
     """And outside of mini/ its seeds are enough for a verdict on all of its comparisons."""
     monkeypatch.chdir(REPOSITORY)
-    content = yaml.safe_load(path.read_text())
+    content, _ = load(path)
     assert {"baseline", "primary", "secondary"} <= set(content)
     if path.parent.name != "mini":
         assert what_it_cannot_say(read_study(path.relative_to(REPOSITORY))) == []
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
 def test_every_study_says_what_is_claimed_where_and_what_would_contradict_it(path):
     text = path.read_text()
     words = ["# Claim: ", "# Source: ", "# Confirmed if ", "# Contradicted if ", "plasticity-rl study run "]
     assert [word for word in words if word not in text] == []
     assert f"study run {path.relative_to(REPOSITORY)}" in text
-    assert (REPOSITORY / "configs" / "studies" / "mini" / path.name).is_file()
-    assert (REPOSITORY / "configs" / "studies" / path.name).is_file()
+    assert (path.parent / "mini" / path.name).is_file()
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_a_study_decides_by_what_its_report_computes(path):
+    """By verdicts, p (Holm) and the ends of intervals, of comparisons and endpoints that the study has."""
+    study = read_study(path)
+    comment = " ".join(line.removeprefix("#").strip() for line in path.read_text().splitlines() if line[0] == "#")
+    criteria = re.search(r"(Confirmed if .*?)(?: Note:| plasticity-rl study run)", comment)[1]
+    assert "verdict" in criteria or "interval" in criteria
+    assert not re.search(r"intervals? apart|(?:holds?|contains?) 0", criteria)
+    arms = [" + ".join(levels.values()) for levels in study.arms]
+    for name in re.findall(r"`([^`]+)`", criteria):
+        assert any(re.fullmatch(name.replace("+", r"\+").replace("_N", r"_\d+"), arm) for arm in arms), name
+    tags = {study.primary.tag, *(one.tag for one in study.secondary), *study.measures}
+    for tag in re.findall(r"\b[\w.]+/[\w./]*\w", criteria):
+        assert tag in tags, tag
+    for text in re.findall(r"interaction of (\w+) and (\w+)", criteria):
+        assert all(level in levels for level, levels in zip(text, study.factors.values(), strict=True)), text
+
+
+@pytest.mark.parametrize("path", MINI, ids=lambda path: path.stem)
+def test_a_mini_study_says_what_is_small(path):
+    assert "on 2 CPU cores" in first_sentence(leading_comment(path))
+    assert (path.parent.parent / path.name).is_file()
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")

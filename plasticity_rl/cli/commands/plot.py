@@ -36,6 +36,7 @@ th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
 <body>
 {svg}
 {table}
+{notes}
 <p>Last point of every curve: interquartile mean over seeds, in brackets its 95 % interval where there is one.</p>
 </body>
 </html>
@@ -48,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
         prog="plasticity-rl plot",
         description="Draw return and fraction of active units of runs against env frames, with the events of "
         "interventions as vertical lines. Runs that differ in the seed alone are drawn as one line: interquartile "
-        "mean, from five seeds on with the band of its 95 % intervals, below that with a thin line for every seed.",
+        "mean, from five seeds on with the band of its 95 % intervals, below that with a thin line for every seed. "
+        "Curves with NaN or infinity are named and left out; of a single run the other points are drawn.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folder")
     parser.add_argument(
@@ -80,13 +82,15 @@ def run(args: Sequence[str]) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("plot needs matplotlib, which is not installed: pip install 'plasticity-rl[plot]'")
     from plasticity_rl.results.arms import arms_of
-    from plasticity_rl.results.plots import draw
+    from plasticity_rl.results.plots import draw, left_out
     from plasticity_rl.results.runs import read_run
 
     arms = arms_of([read_run(folder) for folder in dict.fromkeys(options.runs)])
     save(draw(arms, max_points=options.max_points), arms, options.out)
     for arm in arms:
         print(f"{arm.task}: {arm.label}, seeds {', '.join(str(run.seed) for run in arm.runs)}")
+    for line in left_out(arms):
+        print(f"note: {line}")
     print(f"Figure: {options.out}")
 
 
@@ -110,13 +114,14 @@ def save(figure: Figure, arms: Sequence[Arm], path: Path) -> None:
 
 def page(figure: Figure, arms: Sequence[Arm]) -> str:
     """Return a page that needs no network: the figure, and the last values of every arm as a table."""
-    from plasticity_rl.results.plots import write
+    from plasticity_rl.results.plots import left_out, write
 
     drawing = io.StringIO()
     write(figure, drawing, "svg")
     svg = drawing.getvalue()
     title = "plasticity_rl: " + ", ".join(dict.fromkeys(arm.task for arm in arms))
-    return PAGE.format(title=html.escape(title), svg=svg[svg.index("<svg") :], table=table(arms))
+    notes = "\n".join(f"<p>{html.escape(line)}.</p>" for line in left_out(arms))
+    return PAGE.format(title=html.escape(title), svg=svg[svg.index("<svg") :], table=table(arms), notes=notes)
 
 
 def table(arms: Sequence[Arm]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from plasticity_rl.cli.commands.arguments import OneLineArguments, share, whole_number
 from plasticity_rl.errors import RunFailure, UserError
 from plasticity_rl.machine.health import available_cores
+from plasticity_rl.study.extends import write_resolved
 from plasticity_rl.study.progress import LiveTable
 from plasticity_rl.study.runner import Launch, Runner
 from plasticity_rl.study.spec import Study, command, count_states, read_study, state_of
@@ -24,7 +25,9 @@ def parser() -> argparse.ArgumentParser:
     parser = OneLineArguments(
         prog="plasticity-rl study",
         description="A study: every combination of the levels of its factors, on every task, with every seed. "
-        "run skips what is finished, and goes on with what was stopped or killed from its last checkpoint.",
+        "run skips what is finished, and goes on with what was stopped or killed from its last checkpoint. "
+        "A study file may be another one plus what is different: extends: OTHER.yaml (relative to the file, or one "
+        "of list studies). Levels of factors are merged by name, other entries are replaced, null takes one out.",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     run = actions.add_parser("run", help="run what is not finished", prog="plasticity-rl study run")
@@ -96,6 +99,7 @@ def run_all(study: Study, path: Path, num_workers: int, launch: Launch | None = 
     """Run everything that is not finished, so many at a time."""
     runs = study.runs()
     counts = count_states(runs, study.max_frames)
+    write_resolved(path, study.name, study.folder)
     print(
         f"{study.name}: {len(runs)} runs of {study.max_frames:,} frames in {study.folder}, "
         + ", ".join(f"{number} {state}" for state, number in counts.items())

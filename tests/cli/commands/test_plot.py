@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ pytest.importorskip("matplotlib")
 from matplotlib.collections import LineCollection, PolyCollection
 
 from plasticity_rl.results.arms import arms_of
-from plasticity_rl.results.plots import COLOURS, LINES, draw, look, show_frames
+from plasticity_rl.results.plots import COLOURS, LINES, band_of, draw, look, show_frames
 from plasticity_rl.results.runs import read_run
 
 pytestmark = pytest.mark.xdist_group("plot")  # its runs are made once
@@ -209,6 +210,30 @@ def test_the_help_reads_well():
 def test_a_run_that_is_named_twice_counts_once(folders, tmp_path):
     result = call("plot", folders[0], folders[0], "--out", tmp_path / "figure.png")
     assert result.out.splitlines()[0] == "tiny: no intervention, seeds 1"
+
+
+def test_a_curve_that_is_not_finite_is_named_and_the_others_are_drawn(tmp_path):
+    """Before, the line of its arm broke off without a word."""
+    broken = {**curves(10.0), "fau/critic": {100: 0.5, 1000: math.nan, 2000: math.inf}}
+    runs = [write_run(tmp_path / "one", curves(10.0)), write_run(tmp_path / "two", broken, seed=2)]
+    result = call("plot", *runs, "--out", tmp_path / "figure.html")
+    assert result.code == 0, result.err
+    sentence = f"{runs[1]}: fau/critic is not finite at 2 points, first at frame 1,000; left out of its line"
+    assert f"note: {sentence}" in result.out
+    assert result.out.count("note:") == 1
+    page = (tmp_path / "figure.html").read_text()
+    assert f"<p>{sentence}.</p>" in page
+    assert "<td>0.300</td>" in page
+    (arm,) = arms_of([read_run(folder) for folder in runs])
+    assert (band_of(arm, "fau/critic").num_runs, band_of(arm, "eval/return").num_runs) == (1, 2)
+
+
+def test_of_a_single_run_the_finite_points_are_drawn(tmp_path):
+    run = write_run(tmp_path, {**curves(10.0), "eval/return": {0: 1.0, 1000: math.nan, 2000: 3.0}})
+    result = call("plot", run, "--out", tmp_path / "figure.svg")
+    assert "eval/return is not finite at 1 point, first at frame 1,000; its other points are drawn" in result.out
+    figure = draw(arms_of([read_run(run)]))
+    assert lines(figure.axes[0])[0] == ([0.0, 2000.0], [1.0, 3.0], "black")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,120 @@
+"""What a reader of a report must know first: few seeds, arms without pairs, values and curves that are not there."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+from plasticity_rl.errors import suggestion
+from plasticity_rl.results.statistics import FEW_SEEDS
+from plasticity_rl.study.comparisons import Comparison
+from plasticity_rl.study.endpoints import AREA, FEW_POINTS, FINAL_RETURN, Endpoint
+from plasticity_rl.study.scores import Score, tags_of, values_of
+from plasticity_rl.study.spec import Study
+
+Families = Mapping[Endpoint, Sequence[Comparison]]
+
+
+def notes_of(study: Study, scores: Sequence[Score], families: Families) -> list[str]:
+    """Return what is not in the tables, not balanced or not what it looks like; one sentence each.
+
+    Args:
+        study: The study.
+        scores: Of its finished runs.
+        families: Comparisons by endpoint.
+    """
+    longer = ", ".join(score.run.name for score in scores if score.is_longer)
+    return [
+        *_few_points(study, scores),
+        *_missing_runs(study, scores),
+        *_without_pairs(study, scores, families),
+        *([f"Longer than the study, read up to frame {study.max_frames:,}: {longer}."] if longer else []),
+        *_missing_curves(study, scores),
+        *(f"Left out of its rows: {problem}." for score in scores for problem in score.problems),
+    ]
+
+
+def few_seeds(fewest: int) -> str:
+    """Return a warning about the arm that has the fewest runs on a task, or nothing from five on."""
+    if fewest >= FEW_SEEDS:
+        return ""
+    return f"Only {fewest} seed{'s' * (fewest > 1)} in some arms: no verdict below {FEW_SEEDS}" + (
+        ", and no interval of one." if fewest == 1 else ", and intervals are wide."
+    )
+
+
+def points_of(scores: Sequence[Score], endpoint: Endpoint) -> str:
+    """Return how many points of a run's curve an endpoint averages: ``3``, or ``3 to 5``; or nothing."""
+    numbers = sorted({score.points[endpoint] for score in scores if endpoint in score.points})
+    return " to ".join(map(str, dict.fromkeys((numbers[0], numbers[-1])))) if numbers else ""
+
+
+def _few_points(study: Study, scores: Sequence[Score]) -> Iterator[str]:
+    primary, numbers = study.primary, {score.points.get(study.primary, FEW_POINTS) for score in scores}
+    if primary.share is None or min(numbers) >= FEW_POINTS:
+        return
+    points = f"{points_of(scores, primary)} point{'s' * (max(numbers) > 1)} of each run's curve"
+    few = "is no average" if max(numbers) == 1 else "averages little"
+    yield f"The primary endpoint, {primary.name}, {few}: {points}. Evaluate more often, or choose an area."
+
+
+def _missing_runs(study: Study, scores: Sequence[Score]) -> Iterator[str]:
+    base, arms = study.base_arm, dict.fromkeys(score.arm for score in scores)
+    if base not in arms:
+        yield f"The baseline {base} has no finished run: nothing is compared."
+    for arm in arms:
+        counts = {task: sum(s.arm == arm and s.run.task == task for s in scores) for task in study.tasks}
+        gone = [task for task, number in counts.items() if not number]
+        if gone:
+            what = (
+                "nothing is compared there"
+                if arm == base
+                else "its scores are not in the table of all tasks, and its differences there are over the others"
+            )
+            yield f"{'The baseline ' * (arm == base)}{arm} has no finished run on {', '.join(gone)}: {what}."
+        if len({number for number in counts.values() if number}) > 1:
+            listed = ", ".join(f"{number} on {task}" for task, number in counts.items() if number)
+            yield f"Unbalanced: seeds of {arm} are {listed}; every task weighs the same."
+
+
+def _without_pairs(study: Study, scores: Sequence[Score], families: Families) -> Iterator[str]:
+    for endpoint, found in families.items():
+        old = values_of(scores, study.base_arm, endpoint)
+        for arm in dict.fromkeys(score.arm for score in scores):
+            new = values_of(scores, arm, endpoint)
+            alone = [task for task in study.tasks if task in old and task in new and not old[task].keys() & new[task]]
+            if alone:
+                where = f" on {', '.join(alone)}" * (len(study.tasks) > 1)
+                yield (
+                    f"{arm} has no seed in common with the baseline {study.base_arm}{where} in {endpoint.name}: they "
+                    "are not compared, since runs are compared in pairs."
+                )
+        compared = {one.name for one in found}
+        for name, arms in _interactions(study):
+            if name not in compared and compared.issuperset(arms):
+                yield f"The {name} has no seed that all four arms have in {endpoint.name}: it is not computed."
+
+
+def _interactions(study: Study) -> Iterator[tuple[str, list[str]]]:
+    """Yield the names of all interactions, and of the arms that each needs beside the baseline."""
+    if len(study.factors) == 2:
+        a, none = study.base_levels.values()
+        first, second = study.factors.items()
+        for b, some in itertools.product(first[1], second[1]):
+            if b != a and some != none:
+                arms = [f"{a} + {some}", f"{b} + {none}", f"{b} + {some}"]
+                yield f"interaction of {first[0]} = {b} and {second[0]} = {some}", arms
+
+
+def _missing_curves(study: Study, scores: Sequence[Score]) -> Iterator[str]:
+    """Name curves that no run has by the entry that asks for them, and runs without one that others have."""
+    there = tags_of(scores)
+    asked = [("primary", study.primary.tag), *(("secondary", one.tag) for one in study.secondary)]
+    needed = dict.fromkeys([tag for _, tag in asked] + [FINAL_RETURN.tag, AREA.tag])
+    asked += [("measures", tag) for tag in study.measures]
+    for entry, tag in {(entry, tag): None for entry, tag in asked if tag not in there}:
+        yield f"{entry}: no finished run has a curve {tag}.{suggestion(tag, there)}"
+    for score in scores:
+        for tag in needed:
+            if tag in there and tag not in score.curves:
+                yield f"Left out of its rows: {score.run.name} has no curve {tag}."

@@ -1,0 +1,177 @@
+"""What a report says of its own gaps: values that are missing, arms without pairs, names without a curve."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+import yaml
+from made_studies import Curves, flat, report_of, study_of, tables
+
+from plasticity_rl.study.spec import StudyRun, read_study
+
+
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch):
+    """They take most of the time."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+
+# ---- how many values a number is of ----------------------------------------------------------------------------------
+
+
+def test_a_cell_of_fewer_values_than_runs_says_so(tmp_path):
+    """Two of the three runs of `new` have a finite FAU: of the cells that use it, and of no other."""
+
+    def curves(run: StudyRun) -> Curves:
+        fau = math.nan if (run.arm, run.seed) == ("new", 2) else 0.5 + 0.01 * run.seed
+        return {"eval/return": flat(10.0 * run.seed**2), "fau/critic": {50: fau, 100: 0.5 + 0.01 * run.seed}}
+
+    text = report_of(study_of(tmp_path, curves, seeds=3), tmp_path / "out")
+    (plain, new), (difference,) = tables(text, "walk")
+    assert new["seeds"] == plain["seeds"] == "3"
+    assert new["FAU critic"].endswith("n=2")
+    assert not any("n=" in cell for name, cell in {**new, **plain}.items() if name != "FAU critic")
+    assert "n=" not in plain["FAU critic"]
+    assert difference["FAU critic"].endswith("n=2")
+    assert "n=" not in difference["final return"]
+    assert "n=2: a cell of that many seeds" in text
+    tex = (tmp_path / "out" / "report.tex").read_text()
+    assert "]}$ ($n=2$)" in tex
+
+
+def test_over_several_tasks_every_task_has_its_number(tmp_path):
+    def curves(run: StudyRun) -> Curves:
+        lost = (run.arm, run.task, run.seed) == ("new", "run", 1)
+        return {"eval/return": flat(math.nan if lost else 10.0 * run.seed**2)}
+
+    text = report_of(study_of(tmp_path, curves, tasks=("walk", "run"), seeds=3), tmp_path / "out")
+    (plain, new), _ = tables(text, "all tasks")
+    assert new["IQM"].endswith("n=3+2")
+    assert "n=" not in plain["IQM"]
+
+
+# ---- how many points an endpoint averages ----------------------------------------------------------------------------
+
+
+def test_the_number_of_evaluations_that_an_endpoint_averages(tmp_path):
+    """Of frames 0, 50, 70, 90 and 100 the last three lie in the last third."""
+
+    def curves(run: StudyRun) -> Curves:
+        return {"eval/return": dict.fromkeys((0, 50, 70, 90, 100), 1.0 * run.seed)}
+
+    last_third = {"tag": "eval/return", "of": "last_third"}
+    text = report_of(study_of(tmp_path, curves, primary=last_third), tmp_path / "out")
+    assert "eval/return, last third (3 points of each run's curve)" in text
+    assert "the final return: eval/return, mean of the points in the last tenth of the frames, 2 of each run." in text
+    assert "single" not in text
+
+
+def test_a_last_third_of_a_single_evaluation_is_said(tmp_path):
+    def curves(run: StudyRun) -> Curves:
+        return {"eval/return": {0: 0.0, 50: 2.0, 100: 1.0 * run.seed}}
+
+    last_third = {"tag": "eval/return", "of": "last_third"}
+    text = report_of(study_of(tmp_path, curves, primary=last_third), tmp_path / "out")
+    assert (
+        "**The primary endpoint, eval/return, last third, is no average: 1 point of each run's curve. Evaluate more "
+        "often, or choose an area.**" in text
+    )
+
+
+# ---- arms without pairs ----------------------------------------------------------------------------------------------
+
+
+def test_an_arm_without_a_common_seed_is_not_compared_and_named(tmp_path):
+    """Baseline with seeds 1 and 2, `new` with 3, 4 and 5, `late` with all."""
+    seeds = {"plain": (1, 2), "new": (3, 4, 5), "late": (1, 2, 3, 4, 5)}
+
+    def curves(run: StudyRun) -> Curves | None:
+        return {"eval/return": flat(10.0 * run.seed**2)} if run.seed in seeds[run.arm] else None
+
+    text = report_of(study_of(tmp_path, curves, arms=tuple(seeds)), tmp_path / "out")
+    assert (
+        "new has no seed in common with the baseline plain in area under eval/return: they are not compared, since "
+        "runs are compared in pairs." in text
+    )
+    assert [row["comparison"] for row in tables(text, "Comparisons")[0]] == ["late"]
+    assert "late has no seed" not in text
+    assert tables(text, "walk")[0][1]["P(better)"] != "", "which needs no pairs"
+
+
+def test_a_task_without_a_common_seed_is_named(tmp_path):
+    def curves(run: StudyRun) -> Curves | None:
+        first = run.seed < 3
+        gone = run.task == "run" and first != (run.arm == "plain")
+        return None if gone else {"eval/return": flat(10.0 * run.seed)}
+
+    text = report_of(study_of(tmp_path, curves, tasks=("walk", "run"), seeds=4), tmp_path / "out")
+    assert "new has no seed in common with the baseline plain on run in area under eval/return: they are not" in text
+    assert tables(text, "Comparisons")[0][0]["pairs"] == "4 (not on run)"
+
+
+def test_arms_that_are_missing_altogether_are_said_once(tmp_path):
+    def curves(run: StudyRun) -> Curves | None:
+        return None if run.arm == "plain" else {"eval/return": flat(10.0 * run.seed)}
+
+    text = report_of(study_of(tmp_path, curves, arms=("plain", "new", "newer")), tmp_path / "out")
+    assert "The baseline plain has no finished run: nothing is compared." in text
+    assert "in common" not in text
+
+
+# ---- runs that are longer than the study -----------------------------------------------------------------------------
+
+
+def test_a_longer_run_is_read_to_the_length_of_the_study(tmp_path):
+    """Finished with 100 frames of 1 each; `new` was then resumed to 200 frames, in which it earned 1000."""
+
+    def curves(run: StudyRun) -> Curves:
+        more = {150: 1000.0, 200: 1000.0} if run.arm == "new" else {}
+        return {"eval/return": {0: 1.0, 100: 1.0, **more}, "fau/critic": {100: 0.5, **dict.fromkeys(more, 0.0)}}
+
+    study = study_of(tmp_path, curves)
+    for run in read_study(study).runs():
+        config = yaml.safe_load((run.folder / "config.yaml").read_text())
+        config["max_frames"] = 200 if run.arm == "new" else 100
+        (run.folder / "config.yaml").write_text(yaml.safe_dump(config))
+        (run.folder / "finished.yaml").write_text(f"env_frames: {config['max_frames']}\n")
+    text = report_of(study, tmp_path / "out")
+    for row in tables(text, "walk")[0]:
+        assert {row["IQM"], row["area under curve"], row["FAU critic"]} == {"1.0 [none]", "0.500 [none]"}
+    assert "Longer than the study, read up to frame 100: walk/new/seed1, walk/new/seed2," in text
+
+
+def test_the_last_step_of_a_run_of_the_study_s_length_may_pass_it(tmp_path):
+    """100 frames in steps of 8 are 104."""
+    study = study_of(tmp_path, lambda run: {"eval/return": {0: 1.0, 104: 5.0}})
+    for run in read_study(study).runs():
+        config = yaml.safe_load((run.folder / "config.yaml").read_text())
+        (run.folder / "config.yaml").write_text(yaml.safe_dump({**config, "max_frames": 100}))
+        (run.folder / "finished.yaml").write_text("env_frames: 104\n")
+    text = report_of(study, tmp_path / "out")
+    assert tables(text, "walk")[0][0]["IQM"] == "5.0 [none]"
+    assert "Longer than" not in text
+
+
+# ---- names without a curve -------------------------------------------------------------------------------------------
+
+
+def test_a_measure_that_no_run_has_is_named_with_the_nearest_curves(tmp_path):
+    def curves(run: StudyRun) -> Curves:
+        return {"eval/return": flat(1.0 * run.seed), "rank/srank/critic": flat(5.0)}
+
+    path = study_of(tmp_path, curves, measures=["srank/critic"], secondary=[{"tag": "fau/critic"}])
+    text = report_of(path, tmp_path / "out")
+    assert "**measures: no finished run has a curve srank/critic. Did you mean rank/srank/critic?**" in text
+    assert text.count("curve fau/critic") == 1, "and not once for each run"
+    assert "**secondary: no finished run has a curve fau/critic" in text
+
+
+def test_a_measure_that_some_runs_have_is_no_typo(tmp_path):
+    def curves(run: StudyRun) -> Curves:
+        return {"eval/return": flat(1.0 * run.seed), **({"pruned": flat(5.0)} if run.arm == "new" else {})}
+
+    text = report_of(study_of(tmp_path, curves, measures=["pruned"]), tmp_path / "out")
+    assert "no finished run has" not in text
+    assert [row["pruned"] for row in tables(text, "walk")[0]] == ["", "5.000 [none]"]
