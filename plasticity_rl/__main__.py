@@ -90,12 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_machine(warn=args[0] == "fit" and not asks)
         # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
         from plasticity_rl.cli.checks import check_config_files
-        from plasticity_rl.cli.early import setting, with_run_config
+        from plasticity_rl.cli.early import observes_pixels
         from plasticity_rl.machine.rendering import check_rendering, configure_backend
 
         check_config_files(args)  # a slip in a file need not wait for the imports
         configure_backend()
-        if args[0] not in DRAWS_NOTHING and not asks and setting(with_run_config(args), "data.observation") != "state":
+        if args[0] not in DRAWS_NOTHING and not asks and observes_pixels(args):
             check_rendering()
         if args[0] in OWN_MODULE:
             importlib.import_module(f"plasticity_rl.cli.commands.{args[0]}").run(args[1:])

@@ -185,6 +185,10 @@ def test_init_copies_everything_to_edit(here):
     assert "plasticity-rl fit --config configs/quickstart.yaml" in result.out
 
 
+def test_what_init_says_can_be_pasted_into_a_shell(here):
+    assert "cd 'my study' && plasticity-rl fit" in call("init", "my study").out
+
+
 def test_init_overwrites_nothing(here):
     mine = here / "examples" / "train_drqv2.py"
     mine.parent.mkdir()

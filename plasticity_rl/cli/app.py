@@ -300,9 +300,9 @@ def default_run_dir(config: Any, subcommand: str) -> Path:
                 f"--ckpt_path last: no run called {RUNS / prefix}* has a checkpoint; "
                 "name the run's folder with --trainer.default_root_dir"
             )
-        return candidates[-1].parents[1]
+        return candidates[-1].parent.parent
     if config.ckpt_path is not None and Path(config.ckpt_path).resolve().parent.name == "checkpoints":
-        return Path(config.ckpt_path).resolve().parents[1]
+        return Path(config.ckpt_path).resolve().parent.parent
     return RUNS / f"{prefix}{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
@@ -407,7 +407,7 @@ def restore_only(checkpoint: Path) -> RestoredRun:
     Raises:
         UserError: When the folder of the run holds no ``config.yaml``, or it is broken.
     """
-    run_dir = checkpoint.resolve().parents[1]
+    run_dir = checkpoint.resolve().parent.parent
     if not (run_dir / "config.yaml").is_file():
         raise UserError(f"{checkpoint} does not lie in a run folder: there is no {run_dir / 'config.yaml'}")
     return replace(build_only(["validate", f"--ckpt_path={checkpoint}"]), run_dir=run_dir)

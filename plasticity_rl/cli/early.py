@@ -65,10 +65,24 @@ def with_run_config(args: Sequence[str]) -> list[str]:
     if checkpoint[-1] == "last":
         run_dir = Path(folders[-1]) if folders else None
     else:
-        run_dir = Path(checkpoint[-1]).resolve().parents[1]
+        run_dir = Path(checkpoint[-1]).resolve().parent.parent
     # A command that adds callbacks describes the whole run by itself; the config would give them a second time.
     appends = args[0] == "fit" and any(arg.startswith("--trainer.callbacks") for arg in args)
     if run_dir is None or appends or not (run_dir / "config.yaml").is_file():
         return args
     own = [] if folders else [f"--trainer.default_root_dir={run_dir}"]
     return [args[0], f"--config={run_dir / 'config.yaml'}", *own, *args[1:]]
+
+
+def observes_pixels(args: Sequence[str]) -> bool:
+    """Return whether a command trains, evaluates or measures an agent that needs a renderer, as far as is known here.
+
+    Raises:
+        UserError: When the arguments of ``probe``, which names its checkpoints without an option, are wrong.
+    """
+    commands = [args]
+    if args[0] == "probe":
+        from plasticity_rl.cli.commands.probe import parse
+
+        commands = [["validate", f"--ckpt_path={path}"] for path in parse(args[1:]).checkpoints]
+    return any(setting(with_run_config(command), "data.observation") != "state" for command in commands)

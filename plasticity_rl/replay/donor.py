@@ -72,7 +72,7 @@ def donor_replay(path: str | Path) -> DonorReplay:
     checkpoint_path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if not checkpoint_path.is_file():
         raise UserError(f"{path} is no run: there is no file {checkpoint_path}; name a run folder or a checkpoint")
-    folder = checkpoint_path.resolve().parents[1] / "replay" / "rank0"
+    folder = checkpoint_path.resolve().parent.parent / "replay" / "rank0"
     if not folder.is_dir():
         raise UserError(f"the run of {checkpoint_path} has no replay in {folder}")
     state = read_checkpoint(checkpoint_path).get("RLDataModule")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -98,9 +99,22 @@ def test_import_of_envs_fails_with_the_same_line() -> None:
     assert last.startswith("plasticity_rl.errors.UserError: Rendering does not start with MUJOCO_GL=rubbish")
 
 
-def test_state_envs_need_no_rendering() -> None:
-    code = "from plasticity_rl.envs import make_env; make_env('walker_run', seed=0, observation='state').rollout(2)"
-    run = in_new_process(code, MUJOCO_GL="off")
+FROM_STATES = """
+import sys
+from plasticity_rl.__main__ import main
+agent = ["--agent=sac", "--model.hidden_dim=16", "--model.num_seed_frames=160", "--data.observation=state"]
+agent += ["--data.task=cartpole_swingup", "--data.batch_size=8", "--data.capacity=200", "--data.action_repeat=16"]
+agent += ["--data.eval_every_n_frames=320", "--data.num_eval_episodes=1", "--max_frames=320"]
+assert main(["fit", *agent, "--trainer.accelerator=cpu", f"--trainer.default_root_dir={sys.argv[1]}"]) == 0
+checkpoint = f"{sys.argv[1]}/checkpoints/last.ckpt"
+assert main(["validate", f"--ckpt_path={checkpoint}"]) == 0
+assert main(["probe", checkpoint, "--probes", "WeightNorm"]) == 0
+assert main(["probe", "--probes", "WeightNorm", "--compare", checkpoint, checkpoint]) == 0
+"""
+
+
+def test_a_run_from_states_needs_no_rendering_to_be_trained_evaluated_and_measured(tmp_path: Path) -> None:
+    run = in_new_process(FROM_STATES.replace("sys.argv[1]", repr(str(tmp_path / "run"))), MUJOCO_GL="off")
     assert run.returncode == 0, run.stderr
 
 

@@ -26,9 +26,9 @@ from plasticity_rl.machine.trial_findings import (
 )
 from plasticity_rl.machine.trials import Trial, run_trial
 
-OF_RUN = ("--config", "-c", "--agent", "--max_frames", "--seed_everything", "--ckpt_path")
-GROUPS = ("--data.", "--model.", "--trainer.")
-"""Options of ``fit``, which ``doctor`` takes to know the run."""
+OF_RUN = ("--config", "-c", "--agent", "--max_frames", "--seed_everything", "--ckpt_path", "--detect_nan")
+GROUPS = ("--data", "--model", "--trainer")
+"""Options of ``fit``, which ``doctor`` takes to know the run: single ones, and groups as a whole or one by one."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,7 +74,11 @@ def refuse_unknown(of_run: Sequence[str]) -> None:
     """Raise UserError for what cannot be an option of ``fit``; the rest is for its parser to say, as a finding."""
     for arg in [*of_run[:1], *(arg for arg in of_run[1:] if arg.startswith("-"))]:
         name = arg.partition("=")[0]
-        if name not in OF_RUN and not name.startswith(GROUPS):
+        if name == "--print_config":
+            raise UserError(
+                "--print_config belongs to fit: plasticity-rl fit ... --print_config"
+            )
+        if name not in OF_RUN and name.partition(".")[0] not in GROUPS:
             hint = suggestion(name, ("--json", *OF_RUN))
             raise UserError(f"unrecognized arguments: {name}.{hint} See plasticity-rl doctor --help")
 
@@ -166,7 +170,7 @@ def as_note(finding: Finding) -> Finding:
 
 
 def needs_rendering(of_run: Sequence[str]) -> bool:
-    """Return whether a command observes pixels."""
+    """Return whether ``fit`` with these options observes pixels."""
     return _setting(of_run, "data.observation") != "state"
 
 
@@ -176,8 +180,9 @@ def run_folder(of_run: Sequence[str]) -> Path:
 
 
 def _setting(of_run: Sequence[str], key: str) -> Any:
+    """Return what ``fit`` would take for ``key``: given, or saved with the run whose checkpoint is named."""
     try:
-        from plasticity_rl.cli.early import setting
+        from plasticity_rl.cli.early import setting, with_run_config
     except ImportError:  # without yaml
         return None
-    return setting(of_run, key)
+    return setting(with_run_config(["fit", *of_run]), key)

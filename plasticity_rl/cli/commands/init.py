@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,4 +44,4 @@ def run(args: Sequence[str]) -> None:
     except OSError as error:
         raise UserError(f"init {folder}: {error.filename} cannot be written ({error.strerror})") from error
     print(f"{len(copies)} files in {folder / CONFIGS} and {folder / EXAMPLES}")
-    print(f"Begin with:  cd {folder} && plasticity-rl fit --config {CONFIGS}/quickstart.yaml")
+    print(f"Begin with:  cd {shlex.quote(str(folder))} && plasticity-rl fit --config {CONFIGS}/quickstart.yaml")

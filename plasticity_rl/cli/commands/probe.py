@@ -51,8 +51,8 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(args: Sequence[str]) -> None:
-    """Parse ``args`` (without the subcommand), measure, and print.
+def parse(args: Sequence[str]) -> argparse.Namespace:
+    """Parse ``args`` (without the subcommand); ``checkpoints`` of what is returned are one or two.
 
     Raises:
         UserError: When the input is wrong.
@@ -60,14 +60,24 @@ def run(args: Sequence[str]) -> None:
     options = parser().parse_args(args)
     if (options.checkpoint is None) == (options.compare is None):
         raise UserError("give one CHECKPOINT, or two after --compare; see plasticity-rl probe --help")
+    options.checkpoints = options.compare or [options.checkpoint]
+    return options
+
+
+def run(args: Sequence[str]) -> None:
+    """Parse ``args`` (without the subcommand), measure, and print.
+
+    Raises:
+        UserError: When the input is wrong.
+    """
+    options = parse(args)
     if options.json is not None and not options.json.parent.is_dir():
         raise UserError(f"--json {options.json}: there is no folder {options.json.parent}")
     from plasticity_rl.cli.offline import measure_checkpoint
 
-    paths = options.compare or [options.checkpoint]
     found = [
         measure_checkpoint(path, options.probes, modules=options.modules, rollout_frames=options.rollout_frames)
-        for path in paths
+        for path in options.checkpoints
     ]
     for name, measurement in zip("AB" if options.compare else [""], found, strict=True):
         print(heading(measurement, name))

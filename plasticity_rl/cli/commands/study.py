@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,7 +113,7 @@ def run_all(study: Study, path: Path, num_workers: int, launch: Launch | None = 
     try:
         runner.run_all(runs)
     except KeyboardInterrupt:
-        table.say(f"Stopped: go on with plasticity-rl study run {path}")
+        table.say(f"Stopped: go on with plasticity-rl study run {shlex.quote(str(path))}")
         raise
     finally:
         table.close()
@@ -120,7 +121,7 @@ def run_all(study: Study, path: Path, num_workers: int, launch: Launch | None = 
         names = ", ".join(one.name for one, _ in runner.failed)
         raise RunFailure(
             f"{len(runner.failed)} of {len(runs)} runs failed ({names}); their log.txt says why, and "
-            f"plasticity-rl study run {path} tries them again"
+            f"plasticity-rl study run {shlex.quote(str(path))} tries them again"
         )
 
 

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_runs import REPOSITORY, TINY, call
+from cli_runs import REPOSITORY, TINY, call, printed_config, write_yaml
 
+from plasticity_rl.cli.app import OneLineParser
 from plasticity_rl.cli.commands import doctor
+from plasticity_rl.errors import UserError
 from plasticity_rl.machine import health
 from plasticity_rl.machine.health import Package
 
@@ -129,6 +131,27 @@ def test_states_need_no_rendering():
     assert not doctor.needs_rendering(["--config", str(STATE)])
     assert doctor.needs_rendering(["--config", str(REPOSITORY / "configs" / "quickstart.yaml")])
     assert doctor.as_note(health.Finding("rendering", "problem", "no")).level == "note"
+
+
+def test_a_checkpoint_stands_for_the_configuration_of_its_run(tmp_path):
+    """As ``fit`` takes it, also one that is relative."""
+    write_yaml(tmp_path / "config.yaml", {"data": {"observation": "state"}})
+    assert not doctor.needs_rendering([f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"])
+    assert doctor.run_folder([f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"]) == tmp_path
+    assert not doctor.needs_rendering(["--ckpt_path=last", f"--trainer.default_root_dir={tmp_path}"])
+    assert doctor.needs_rendering(["--ckpt_path=last", f"--trainer.default_root_dir={tmp_path / 'other'}"])
+
+
+def test_it_takes_every_option_of_fit_and_says_where_another_belongs():
+    printed_config("--max_frames=5000")  # so that the options of fit are known
+    for name in OneLineParser.known_options - {"-h", "--help", "--print_config"}:
+        doctor.refuse_unknown([f"{name}=1"])
+    with pytest.raises(UserError, match="^--print_config belongs to fit: plasticity-rl fit ... --print_config"):
+        doctor.refuse_unknown(["--config=x.yaml", "--print_config"])
+    with pytest.raises(UserError, match="^unrecognized arguments: --detect_nans. Did you mean --detect_nan?"):
+        doctor.refuse_unknown(["--detect_nans=false"])
+    with pytest.raises(UserError, match="^unrecognized arguments: --databank"):
+        doctor.refuse_unknown(["--databank.x=1"])
 
 
 def test_without_any_option_it_asks_for_what_fit_does_by_default():

@@ -1,0 +1,57 @@
+"""What the path of a checkpoint says about its run, before anything is read: its folder, and whether it draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli_runs import call, write_yaml
+
+from plasticity_rl.cli import offline
+from plasticity_rl.cli.early import observes_pixels, with_run_config
+from plasticity_rl.errors import UserError
+from plasticity_rl.replay.donor import donor_replay
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch) -> None:
+    """Run folders ``state`` and ``pixels`` in the current folder, with nothing but their configs."""
+    monkeypatch.chdir(tmp_path)
+    for observation in ("state", "pixels"):
+        Path(observation).mkdir()
+        write_yaml(Path(observation, "config.yaml"), {"data": {"observation": observation}})
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("fit", True),
+        ("fit --data.observation=state", False),
+        ("fit --data.observation pixels", True),
+        ("validate --ckpt_path=state/checkpoints/last.ckpt", False),
+        ("validate --ckpt_path=pixels/checkpoints/last.ckpt", True),
+        ("fit --ckpt_path last --trainer.default_root_dir=state", False),
+        ("probe state/checkpoints/last.ckpt", False),
+        ("probe pixels/checkpoints/last.ckpt --layers", True),
+        ("probe --probes SRank --compare state/checkpoints/last.ckpt state/checkpoints/best.ckpt", False),
+        ("probe --compare state/checkpoints/last.ckpt pixels/checkpoints/last.ckpt", True),
+        ("probe nowhere/checkpoints/last.ckpt", True),
+    ],
+)
+def test_whether_a_command_needs_a_renderer(command, expected, runs):
+    assert observes_pixels(command.split()) is expected
+
+
+@pytest.mark.parametrize("checkpoint", ["/last.ckpt", "last.ckpt", "../last.ckpt"])
+def test_a_checkpoint_in_the_root_folder_has_no_run_around_it(checkpoint, monkeypatch):
+    """There is no folder above; what is asked about is looked for in the root folder itself, and is not there."""
+    monkeypatch.chdir("/")
+    assert with_run_config(["validate", "--ckpt_path", checkpoint]) == ["validate", "--ckpt_path", checkpoint]
+    with pytest.raises(UserError, match="does not lie in a run folder: there is no /config.yaml"):
+        offline.restore_only(Path(checkpoint))
+    for command in (["validate", "--ckpt_path"], ["probe"]):
+        result = call(*command, checkpoint)
+        assert (result.code, result.err.count("\n")) == (2, 1), result.err
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    with pytest.raises(UserError, match="has no replay in /replay/rank0"):
+        donor_replay(checkpoint)
