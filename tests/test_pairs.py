@@ -296,6 +296,17 @@ def test_a_jump_is_told_element_by_element(writer):
         assert any(jump.renewed for jump in told.seen)
 
 
+KEEPS_A_PART = {
+    "ShrinkAndPerturb": lambda kept, before, now, agent: now + 0.8 * (kept - before),
+    "DormantRatioPerturbation": lambda kept, before, now, agent: (
+        now + agent.latest["intervention/dormant_ratio_perturbation/factor"] * (kept - before)
+    ),
+    "ContinualBackprop": lambda kept, before, now, agent: kept + (now - before),  # nothing: what it replaces is dead
+    "WeightClipping": lambda kept, before, now, agent: kept.clamp(-now.abs(), now.abs()),
+}
+"""What a value of a copy becomes where an intervention leaves a part of the old one; before and now: the agent's."""
+
+
 @pytest.mark.parametrize("reader", that(read="copy"))
 @pytest.mark.parametrize("writer", that(Intervention, write="jump"))
 def test_copies_jump_too_and_only_where_weights_did(writer, reader):
@@ -306,13 +317,20 @@ def test_copies_jump_too_and_only_where_weights_did(writer, reader):
     live = dict(agent.named_parameters())
     index = agent._callbacks.index(other)
     assert other.copies()
-    for kept, now in zip(agent.kept[index], other.copies(), strict=True):
-        assert now
-        for name, value in now.items():
+    for kept, copied in zip(agent.kept[index], other.copies(), strict=True):
+        assert copied
+        for name, value in copied.items():
             if name not in live:
                 continue
-            moved = live[name].detach() != agent.before[name]
-            assert torch.equal(value[moved], live[name].detach()[moved]), f"{name} was left behind"
+            now, moved = live[name].detach(), live[name].detach() != agent.before[name]
+            edited = torch.zeros_like(moved)
+            for jump in told.seen:
+                edited |= jump.edited.get(name, edited)
+            taken, part = moved & ~edited, moved & edited
+            assert torch.equal(value[taken], now[taken]), f"{name} was left behind"
+            if part.any():
+                own = KEEPS_A_PART[writer.__name__](kept[name], agent.before[name], now, agent)
+                torch.testing.assert_close(value[part], own[part], rtol=1e-4, atol=1e-5, msg=name)
             renewed = any(name in jump.renewed for jump in told.seen)
             assert renewed or torch.equal(value[~moved], kept[name][~moved]), f"{name} jumped too far"
 

@@ -16,6 +16,7 @@ from plasticity_rl.callback.unit_interventions import (
     FreshUnits,
     RecordingUnitIntervention,
     detach_readers,
+    feed_on_average,
     mask_of,
     put_units,
 )
@@ -24,7 +25,6 @@ from plasticity_rl.errors import UserError
 from plasticity_rl.measures import outgoing_magnitude
 from plasticity_rl.nn.units import UnitLayer
 from plasticity_rl.nn.weight_transforms import weight_in_use
-from plasticity_rl.surgery import absorb_units
 
 
 class ContinualBackprop(RecordingUnitIntervention):
@@ -38,7 +38,8 @@ class ContinualBackprop(RecordingUnitIntervention):
 
     Mutates: incoming weights, biases and outgoing weights of the replaced units, and their optimizer moments (to zero;
         Adam's step counts stay, as there is one per tensor); biases of the layers that read them. In the target critic
-        the incoming weights become those of the online critic, outgoing weights and biases are edited alike.
+        the incoming weights become those of the online critic, outgoing weights and biases are edited alike; so are
+        copies of weights that other callbacks keep, each bias by the copy's own weights.
     Logs: every ``log_every_n_updates``: ``intervention/continual_backprop/replaced/<module>`` (units so far), and if
         there were any since, ``intervention/continual_backprop`` (1) and a line of text.
     Reference: Dohare et al. 2024 (Nature 632, 768), Eq. 1 and Algorithm 1; decay 0.99 throughout. On Ant with PPO they
@@ -167,9 +168,8 @@ class ContinualBackprop(RecordingUnitIntervention):
         due = {name: utility.least_useful(utility.due) for name, utility in self._utilities.items() if utility.due}
         # First what the old units meant to their readers, then the new units, then nobody reads them.
         for name, units in due.items():
-            gone, mean = layers[name].outputs_of(mask_of(units, layers[name].size)), self._utilities[name].mean_output()
-            for reader in layers[name].readers:
-                absorb_units(reader.layer, gone, mean, reader.inputs)
+            mask = mask_of(units, layers[name].size)
+            feed_on_average(agent, layers[name], mask, self._utilities[name].mean_output())
         for name, units in due.items():
             put_units(agent, layers[name], units, self._fresh[name].take(agent, len(units)))
         for name, units in due.items():
@@ -195,7 +195,7 @@ class ContinualBackprop(RecordingUnitIntervention):
         for name, utility in self._utilities.items():
             if name in whole:
                 utility.renew_all()
-            elif name in jump.units and jump.by != self.name:
+            elif name in jump.units and jump.by != self.state_key:
                 utility.take_as_new(jump.units[name])
 
     def state_dict(self) -> dict[str, Any]:

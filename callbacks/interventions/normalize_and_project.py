@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -27,7 +28,8 @@ class NormalizeAndProject(Architecture):
 
     Mutates: before training, adds norms called ``<layer>_norm`` to ``modules`` and to their target; then, at the start
         of every update, weights and biases of their hidden layers. Output layers, norms and the target's weights stay
-        as they are (the target follows by its moving average).
+        as they are (the target follows by its moving average). The projection after another intervention let weights
+        jump is a jump as well: copies that other callbacks keep are scaled by the same factors.
     Logs: nothing of its own.
     Reference: Lyle et al. 2024 (arXiv 2407.01800), Algorithm 1.
     Differences from the original: output layers are not projected; gains and biases of the norms are neither projected
@@ -50,6 +52,7 @@ class NormalizeAndProject(Architecture):
     def __init__(self, *, modules: Sequence[str] | None = None) -> None:
         super().__init__(modules=modules)
         self._norms: dict[str, Tensor] = {}
+        self._jumped = False  # whether the next projection has more to do than the one step since the last
 
     def claims(self, agent: RLModule) -> frozenset[str]:
         """Return the places that it puts a norm at, and the layers whose scale it sets.
@@ -82,6 +85,7 @@ class NormalizeAndProject(Architecture):
         """Note the first norms."""
         super().setup(trainer, pl_module, stage)
         self._norms = {path: _norm(layer) for path, layer in self._layers(as_agent(pl_module)).items()}
+        self._jumped = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Follow the weights to their device."""
@@ -90,30 +94,43 @@ class NormalizeAndProject(Architecture):
     @torch.no_grad()
     def on_update_start(self, agent: RLModule) -> None:
         """Project what the update before made of the weights."""
+        factors: dict[str, Tensor] = {}
         for path, layer in self._layers(agent).items():
             norm = _norm(layer)
             factor = torch.where(norm > 0, self._norms[path] / norm, 1.0)  # a layer pruned to nothing stays nothing
-            for parameter in layer.parameters(recurse=False):
+            for name, parameter in layer.named_parameters(recurse=False):
                 parameter.mul_(factor)
+                factors[f"{path}.{name}"] = factor
+        self._jumped = False
+        if agent.watch is not None:
+            agent.watch.repeat(functools.partial(_scale_copy, factors), list(factors))
 
     def moves_weights(self, agent: RLModule) -> bool:
-        """Return False: the projection belongs to every update, and no output changes."""
-        return False
+        """Return whether weights jumped since the last projection, which else is the end of the step before."""
+        return self._jumped
 
     def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:
         """Take the norms of fresh weights as the first ones; after any other jump the norms stay as they were."""
+        self._jumped = self._jumped or jump.by != self.state_key
         for path, layer in self._layers(agent).items():
             if f"{path}.weight" in jump.renewed:
                 self._norms[path].copy_(_norm(layer))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the first norms."""
-        return {"norms": dict(self._norms)}
+        """Return the first norms, and whether weights jumped since the last projection."""
+        return {"norms": dict(self._norms), "jumped": self._jumped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore them."""
+        """Restore what ``state_dict`` returned."""
         self._norms = dict(state_dict["norms"])
+        self._jumped = state_dict.get("jumped", True)  # older checkpoints do not say
 
 
 def _norm(layer: nn.Module) -> Tensor:
     return weight_in_use(layer).detach().norm()
+
+
+def _scale_copy(factors: Mapping[str, Tensor], copy: Mapping[str, Tensor]) -> None:
+    for name, factor in factors.items():
+        if name in copy:
+            copy[name].mul_(factor)

@@ -86,7 +86,7 @@ class PruneDormant(DormantUnitIntervention):
 
     def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:
         """Note that pruned units may have been touched."""
-        self._touched = self._touched or jump.by != self.name
+        self._touched = self._touched or jump.by != self.state_key
 
     def on_update_start(self, agent: RLModule) -> None:
         """Mask what others may have touched, then look for more when due."""

@@ -7,7 +7,7 @@ happen sends nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,16 +22,24 @@ SURGERY_HOOKS = ("on_env_step", "on_episode_end", "on_evaluation", "on_update_st
 """Hooks in which interventions are watched. What they do at the end of an update belongs to its step."""
 
 
+Edit = Callable[[Mapping[str, Tensor]], None]
+"""What was done to weights, once more: edits those of the tensors, by the parameters' names, that it is given."""
+
+
 @dataclass(frozen=True)
 class Jump:
     """What jumped.
 
     Attributes:
-        by: Name of the intervention.
+        by: ``state_key`` of the intervention: its class and arguments.
         live: Parameters and buffers of the agent by dotted name, as they are now.
         elements: Name of a parameter -> bool mask of its shape: the elements that have another value than before.
         renewed: Names of parameters that hold fresh initial values as a whole.
         units: Name of a unit layer -> bool mask ``(n,)``: its units that were replaced by new ones.
+        edits: What a copy goes through with values of its own, because a part of the old value stays (a weight that
+            shrinks, a bias that something is added to); in the order in which it was done.
+        edited: Name of a parameter that was edited -> bool mask of its shape: the elements that have the value that an
+            edit gave them, or that nothing touched. What was written over an edit is not among them.
     """
 
     by: str
@@ -39,18 +47,23 @@ class Jump:
     elements: Mapping[str, Tensor] = field(default_factory=dict)
     renewed: frozenset[str] = frozenset()
     units: Mapping[str, Tensor] = field(default_factory=dict)
+    edits: Sequence[Edit] = ()
+    edited: Mapping[str, Tensor] = field(default_factory=dict)
 
     @torch.no_grad()
     def write_into(self, copy: Mapping[str, Tensor]) -> None:
-        """Let a copy of weights jump too: what jumped gets its present value, all other elements stay.
+        """Let a copy of weights jump too: by the same edits, and else to the present value; other elements stay.
 
         Buffers of a layer (the estimate of a spectral norm) belong to its weights and go with them.
 
         Args:
             copy: Tensors by the name of the parameter or buffer in the agent; others are left alone.
         """
-        for name in copy.keys() & self.elements.keys():
-            copy[name].copy_(torch.where(self.elements[name], self.live[name], copy[name]))
+        for edit in self.edits:
+            edit(copy)
+        for name in copy.keys() & (self.elements.keys() | self.edited.keys()):
+            taken = ~self.edited[name] if name in self.edited else self.elements[name]
+            copy[name].copy_(torch.where(taken, self.live[name], copy[name]))
         layers = {f"{name.rpartition('.')[0]}." for name in self.elements}
         for name in copy.keys() - self.elements.keys():
             buffer = name in self.live and not isinstance(self.live[name], nn.Parameter)
@@ -63,18 +76,40 @@ class Watch:
     """What is known of an intervention that is acting.
 
     Attributes:
-        by: Its name.
-        before: Values of the parameters that it declares, by name.
+        by: Its ``state_key``.
+        parameters: The parameters that it declares, by name.
+        before: Their values when it began.
         units: Units that it has replaced so far, as in :class:`Jump`.
+        edits: Its edits so far that copies go through as well.
+        after: Values that these gave to parameters, by name.
     """
 
     by: str
+    parameters: Mapping[str, Tensor]
     before: dict[str, Tensor]
     units: dict[str, Tensor] = field(default_factory=dict)
+    edits: list[Edit] = field(default_factory=list)
+    after: dict[str, Tensor] = field(default_factory=dict)
 
     def renew_units(self, layer: str, units: Tensor) -> None:
         """Note that units (mask) were replaced by new ones."""
         self.units[layer] = self.units[layer] | units if layer in self.units else units.clone()
+
+    def name_of(self, parameter: Tensor) -> str:
+        """Return the name of a parameter that it declares."""
+        return next(name for name, p in self.parameters.items() if p is parameter)
+
+    def repeat(self, edit: Edit, changed: Sequence[str]) -> None:
+        """Let copies go through an edit that was done just now, instead of taking over what it made of the weights.
+
+        What is written over it later (a unit that is replaced) they do take over.
+
+        Args:
+            edit: The same edit, for a copy.
+            changed: Names of the parameters that it changed.
+        """
+        self.edits.append(edit)
+        self.after |= {name: self.parameters[name].detach().clone() for name in changed if name in self.parameters}
 
 
 def listens(callback: RLCallback) -> bool:
@@ -145,7 +180,7 @@ def watched(agent: TellsOfJumps, callback: RLCallback, hook: str) -> Iterator[No
         return
     names = agent.watched_parameters(callback)
     outer = agent.watch
-    agent.watch = Watch(callback.name, {name: p.detach().clone() for name, p in names.items()})
+    agent.watch = Watch(callback.state_key, names, {name: p.detach().clone() for name, p in names.items()})
     try:
         yield
         found = agent.watch
@@ -157,4 +192,7 @@ def watched(agent: TellsOfJumps, callback: RLCallback, hook: str) -> Iterator[No
     some = torch.stack([mask.any() for mask in different.values()]).tolist()  # the one wait for a GPU
     elements = {name: mask for (name, mask), any_ in zip(different.items(), some, strict=True) if any_}
     if elements:
-        agent.weights_jumped(Jump(callback.name, live_tensors(agent), elements, units=found.units))
+        edited = {name: names[name].detach() == value for name, value in found.after.items()}
+        agent.weights_jumped(
+            Jump(callback.state_key, live_tensors(agent), elements, units=found.units, edits=found.edits, edited=edited)
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
@@ -39,13 +40,24 @@ def online_and_target(agent: RLModule, moved: Moved) -> tuple[frozenset[str], fr
 def move_towards_fresh(
     agent: RLModule, moved: Moved, generator: torch.Generator, shrink: float, perturb: float
 ) -> None:
-    """Set ``theta <- shrink * theta + perturb * psi``, psi drawn module by module; the target with the same psi."""
+    """Set ``theta <- shrink * theta + perturb * psi``, psi drawn module by module.
+
+    The target, and copies of weights that callbacks keep, get the same psi and keep a part of their own values.
+    """
     for name, parameters in moved.items():
         fresh = draw_fresh(agent.module(name), agent.init_layer, generator)
         psi = [fresh[key] for key in parameters]
         shrink_and_perturb(parameters.values(), psi, shrink, perturb)
+        if agent.watch is not None:
+            moves = {f"{name}.{key}": fresh[key] for key in parameters}
+            agent.watch.repeat(functools.partial(_move_copy, moves, shrink, perturb), list(moves))
         if twins := _twins(agent, name, parameters):
             shrink_and_perturb(twins, psi, shrink, perturb)
+
+
+def _move_copy(psi: Mapping[str, Tensor], shrink: float, perturb: float, copy: Mapping[str, Tensor]) -> None:
+    held = [name for name in psi if name in copy]
+    shrink_and_perturb([copy[name] for name in held], [psi[name] for name in held], shrink, perturb)
 
 
 def clear_optimizer_state(agent: RLModule, parameters: Iterable[Tensor]) -> None:

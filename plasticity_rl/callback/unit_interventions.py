@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,11 +18,14 @@ from plasticity_rl.callback.unit_activity import TrainingActivations
 from plasticity_rl.distributed.ranks import over_ranks
 from plasticity_rl.errors import UserError
 from plasticity_rl.nn.units import Reader, UnitLayer
+from plasticity_rl.nn.weight_transforms import weight_in_use
 from plasticity_rl.rng import derive_seed
 from plasticity_rl.surgery import (
+    absorb_units,
     clear_elements,
     copy_units,
     fresh_layer,
+    read_on_average,
     unit_columns,
     unit_rows,
     write_units,
@@ -181,6 +185,35 @@ def put_units(agent: RLModule, layer: UnitLayer, units: Tensor, rows: Sequence[d
     for maker, twin in zip(layer.makers, layer.twins, strict=bool(layer.twins)):
         copy_units(maker, twin, mask)
     clear_makers(agent, layer, mask)
+
+
+def feed_on_average(agent: RLModule, layer: UnitLayer, units: Tensor, means: Tensor) -> None:
+    """Add what the readers of ``units`` (mask) read from them on average to their biases, in any copy as well.
+
+    A copy's readers get what they read by their own weights, as the target network's do.
+
+    Args:
+        agent: The agent.
+        layer: Where the units belong.
+        units: Bool ``(n,)``.
+        means: Mean of every output of the layer, ``(copies * n,)``.
+    """
+    outputs = layer.outputs_of(units)
+    for reader in layer.readers:
+        absorb_units(reader.layer, outputs, means, reader.inputs)
+        bias = dict(reader.layer.named_parameters(recurse=False)).get("bias")
+        if agent.watch is not None and bias is not None:
+            names = agent.watch.name_of(reader.weight), agent.watch.name_of(bias)
+            agent.watch.repeat(functools.partial(_feed_in_copy, reader, names, outputs, means), names[1:])
+
+
+def _feed_in_copy(
+    reader: Reader, names: tuple[str, str], outputs: Tensor, means: Tensor, copy: Mapping[str, Tensor]
+) -> None:
+    weight, bias = names
+    if weight in copy and bias in copy:
+        in_use = weight_in_use(reader.layer, copy[weight])
+        copy[bias].add_(read_on_average(in_use, outputs, means, reader.inputs))
 
 
 def note_renewed(agent: RLModule, layer: UnitLayer, units: Tensor) -> None:

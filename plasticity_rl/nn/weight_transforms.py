@@ -23,7 +23,10 @@ class _Transformed:
     @property
     def effective_weight(self) -> Tensor:
         """The weight that the layer computes with."""
-        weight = self.weight
+        return self.transformed(self.weight)
+
+    def transformed(self, weight: Tensor) -> Tensor:
+        """Return what the layer would compute with if it held ``weight``."""
         for transform in self.transforms:
             weight = transform(weight)
         return weight
@@ -45,18 +48,23 @@ class TransformedConv2d(_Transformed, nn.Conv2d):
         return self._conv_forward(x, self.effective_weight, self.bias)
 
 
-def weight_in_use(layer: nn.Module) -> Tensor:
+def weight_in_use(layer: nn.Module, held: Tensor | None = None) -> Tensor:
     """Return the weight that a layer computes with: what is measured, compared and penalised.
 
     With gradient to the layer's parameter, so that a pruned weight gets none; no estimate inside a transform moves.
+
+    Args:
+        layer: Linear or convolutional layer.
+        held: Weight to be used in the place of the layer's own parameter, such as one of an average.
     """
+    raw = layer.get_parameter("weight") if held is None else held
     if not isinstance(layer, _Transformed):
-        return layer.get_parameter("weight")
+        return raw
     training = [module for module in layer.transforms.modules() if module.training]
     try:
         for module in training:
             module.training = False
-        return layer.effective_weight
+        return layer.transformed(raw)
     finally:
         for module in training:
             module.training = True

@@ -1,6 +1,6 @@
 """Pure edits of weights and optimizer state, in place: what interventions do. No Lightning, no schedule."""
 
-from plasticity_rl.surgery.clipping import clip_weights
+from plasticity_rl.surgery.clipping import clip_weights, clipping_bound
 from plasticity_rl.surgery.optimizer_state import StatePart, clear_elements, clear_state
 from plasticity_rl.surgery.reinit import copy_parameters, reinitialize
 from plasticity_rl.surgery.resize import insert_after, resized, size_of
@@ -10,6 +10,7 @@ from plasticity_rl.surgery.units import (
     absorb_units,
     copy_units,
     fresh_layer,
+    read_on_average,
     redraw_units,
     unit_columns,
     unit_rows,
@@ -24,6 +25,7 @@ __all__ = [
     "clear_elements",
     "clear_state",
     "clip_weights",
+    "clipping_bound",
     "copy_parameters",
     "copy_units",
     "draw_fresh",
@@ -31,6 +33,7 @@ __all__ = [
     "fresh_layer",
     "insert_after",
     "random_mask",
+    "read_on_average",
     "redraw_units",
     "reinitialize",
     "resized",

@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 
+def clipping_bound(layer: nn.Module, kappa: float) -> float:
+    """Return ``kappa / sqrt(fan_in)`` of a linear or convolutional layer."""
+    return kappa / layer.get_parameter("weight")[0].numel() ** 0.5
+
+
 @torch.no_grad()
 def clip_weights(layers: Iterable[nn.Module], kappa: float) -> Tensor:
     """Clamp weights and biases of ``layers`` to ``+-kappa / sqrt(fan_in)``, in place.
@@ -21,9 +26,8 @@ def clip_weights(layers: Iterable[nn.Module], kappa: float) -> Tensor:
     """
     outside, total = [], 0
     for layer in layers:
-        parameters = dict(layer.named_parameters(recurse=False))
-        bound = kappa / parameters["weight"][0].numel() ** 0.5
-        for parameter in parameters.values():
+        bound = clipping_bound(layer, kappa)
+        for parameter in layer.parameters(recurse=False):
             outside.append((parameter.abs() > bound).sum())
             total += parameter.numel()
             parameter.clamp_(-bound, bound)

@@ -113,12 +113,16 @@ def absorb_units(layer: nn.Module, units: Tensor, means: Tensor, inputs: int) ->
         inputs: Number of leading inputs made of the units, a multiple of n.
     """
     bias = dict(layer.named_parameters(recurse=False)).get("bias")
-    if bias is None:
-        return
-    weight = weight_in_use(layer)  # without gradient here
+    if bias is not None:
+        bias.add_(read_on_average(weight_in_use(layer), units, means, inputs))
+
+
+@torch.no_grad()
+def read_on_average(weight: Tensor, units: Tensor, means: Tensor, inputs: int) -> Tensor:
+    """Return what a layer with ``weight`` reads from ``units`` on average, ``(out,)``; see :func:`absorb_units`."""
     by_input = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
     values = (means * units).to(weight.dtype).repeat_interleave(inputs // len(units))
-    bias.add_(by_input[:, :inputs] @ values)
+    return by_input[:, :inputs] @ values
 
 
 @torch.no_grad()
