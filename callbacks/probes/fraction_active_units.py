@@ -125,6 +125,10 @@ class FractionActiveUnits(Probe):
             return "fau"
         return f"fau_{self.definition}" + ("_probe_batch" if self.batch == "probe" else "")
 
+    def headline(self) -> tuple[str, str] | None:
+        """The published fraction stands in the progress bar and among the metrics of a run."""
+        return ("FAU", "fau/{}") if self.prefix == "fau" else None
+
     def charts(self) -> Layout:
         """Return a chart of all modules, with events, and one of the layers of each."""
         which = "" if self.prefix == "fau" else f" ({self.prefix.removeprefix('fau_').replace('_', ' ')})"

@@ -96,6 +96,13 @@ class RLCallback(pl.Callback):
         """
         return frozenset()
 
+    def headline(self) -> tuple[str, str] | None:
+        """Return the name of the one number that sums a module up, and its tag with ``{}`` for the module; mostly None.
+
+        The progress bar shows that of the module that puts out values, the tab HParams the last one of every module.
+        """
+        return None
+
     def notes(self, agent: Agent) -> list[str]:
         """Return what the user should know about this instance at the start of a run, a line each: mostly nothing."""
         return []
@@ -220,3 +227,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def headlines(callbacks: Iterable[pl.Callback]) -> dict[str, str]:
+    """Return what the callbacks that have one sum a module up by: name -> tag with ``{}`` for the module."""
+    found = (callback.headline() for callback in callbacks if isinstance(callback, RLCallback))
+    return dict(headline for headline in found if headline is not None)

@@ -15,9 +15,13 @@ from torch.utils.tensorboard.summary import hparams
 
 from plasticity_rl import scalars
 from plasticity_rl.agents.base import RLModule, as_agent
+from plasticity_rl.agents.hooks import headlines
 from plasticity_rl.callback.bases import RLCallback, ScheduledIntervention
 from plasticity_rl.callback.charts import layout, summary
 from plasticity_rl.run.description import first_columns, hyperparameters
+
+OF_EVERY_RUN = ("hparam/best_return", "hparam/last_return")
+"""Metrics beside the hyperparameters; what probes sum modules up by comes to these (``RLCallback.headline``)."""
 
 
 class RunMonitor(RLCallback):
@@ -28,24 +32,28 @@ class RunMonitor(RLCallback):
     that it finds, and shows those first that tell runs apart (``first_columns``).
 
     Mutates: nothing.
-    Logs: ``hparam/best_return``, ``hparam/last_return`` (evaluations) and ``hparam/fau_<module>`` (the last value);
+    Logs: ``hparam/best_return``, ``hparam/last_return`` (evaluations) and, of probes with a headline, its last value by
+        module: ``hparam/fau_<module>``;
         ``intervention/<name>`` = 0 where a scheduled intervention, or one that has acted before, does not act.
     """
 
     def __init__(self) -> None:
         self._written_at = -1
+        self._summed_up: dict[str, str] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the layout and the hyperparameters; of a resumed run again, its events lie in a file of their own."""
         agent = as_agent(pl_module)
         self._written_at = agent.env_frames if agent.eval_returns else -1
+        tags = [tag.format(name) for tag in headlines(trainer.callbacks).values() for name in agent.module_names]  # type: ignore[attr-defined]
+        self._summed_up = {f"hparam/{tag.replace('/', '_')}": tag for tag in tags}
         if not trainer.is_global_zero:
             return
         chosen = hyperparameters(agent, trainer.callbacks)  # type: ignore[attr-defined]
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_custom_scalars(summary(layout(trainer.callbacks)))  # type: ignore[attr-defined]
-                experiment, start, _ = hparams(chosen, dict.fromkeys(_metric_names(agent), 0.0))
+                experiment, start, _ = hparams(chosen, dict.fromkeys([*OF_EVERY_RUN, *self._summed_up], 0.0))
                 show_first(experiment, first_columns(trainer.callbacks))  # type: ignore[attr-defined]
                 writer = logger.experiment._get_file_writer()
                 writer.add_summary(experiment, agent.env_frames)
@@ -93,7 +101,7 @@ class RunMonitor(RLCallback):
         values = {
             "hparam/best_return": max(returns, default=math.nan),
             "hparam/last_return": agent.eval_returns[-1][1],
-            **{f"hparam/fau_{name}": agent.latest.get(f"fau/{name}") for name in agent.module_names},
+            **{metric: agent.latest.get(tag) for metric, tag in self._summed_up.items()},
         }
         scalars.log_scalars(loggers, {tag: v for tag, v in values.items() if v is not None}, agent.env_frames)
 
@@ -105,7 +113,3 @@ def show_first(experiment: Summary, names: Sequence[str]) -> None:
     for info in data.experiment.hparam_infos:
         info.differs = info.name in names
     metadata.content = data.SerializeToString()
-
-
-def _metric_names(agent: RLModule) -> list[str]:
-    return ["hparam/best_return", "hparam/last_return", *(f"hparam/fau_{name}" for name in agent.module_names)]

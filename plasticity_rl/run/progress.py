@@ -9,10 +9,13 @@ from lightning.pytorch.callbacks.progress import ProgressBar
 from tqdm import tqdm
 
 from plasticity_rl.agents.base import as_agent
+from plasticity_rl.agents.hooks import headlines
 
 
 class FrameProgressBar(ProgressBar):
-    """Shows env frames, frames per second, time left, updates and their rate, last evaluation, last FAU of the critic.
+    """Shows env frames, frames per second, time left, updates and their rate, last return, and the critic's FAU.
+
+    That, and what other probes sum a module up by (``headline``), only where a run measures it.
 
     Args:
         refresh_seconds: Least time between two redraws.
@@ -59,8 +62,10 @@ class FrameProgressBar(ProgressBar):
             shown["updates/s"] = f"{agent.latest['speed/updates_per_second']:.3g}"
         if agent.eval_returns:
             shown["return"] = f"{agent.eval_returns[-1][1]:.0f}"
-        if "fau/critic" in agent.latest:
-            shown["critic FAU"] = f"{agent.latest['fau/critic']:.2f}"
+        module = agent.value_module
+        for label, tag in headlines(trainer.callbacks).items():  # type: ignore[attr-defined]
+            if tag.format(module) in agent.latest:
+                shown[f"{module} {label}"] = f"{agent.latest[tag.format(module)]:.2f}"
         return shown
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -19,13 +19,15 @@ from run_state import DieAt, Killed
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.util import tensor_util
+from tqdm import tqdm
 
 import callbacks
-from callbacks import DormantUnits, FeatureRank, FractionActiveUnits, L2Init, ReDo, Reset, SRank
+from callbacks import DormantUnits, FeatureRank, FractionActiveUnits, L2Init, ReDo, Reset, SRank, WeightNorm
 from plasticity_rl import Probe, UserError
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.callback.charts import layout, summary
 from plasticity_rl.run.histograms import Histograms
+from plasticity_rl.run.progress import FrameProgressBar
 from plasticity_rl.run.trainer import run_logger
 
 pytestmark = pytest.mark.xdist_group("monitor")  # its runs are made once
@@ -173,6 +175,25 @@ def test_metrics_are_written_after_every_evaluation(rich):
     assert scalar_points(rich, "hparam/last_return") == {100: returns[100], 200: returns[200]}
     assert scalar_points(rich, "hparam/best_return")[200] == max(returns.values())
     assert scalar_points(rich, "hparam/fau_critic")[200] == list(scalar_points(rich, "fau/critic").values())[-1]
+
+
+class SummedUp(WeightNorm):
+    """A probe of a user's own that sums modules up."""
+
+    def headline(self):
+        return "norm", "weight_norm/{}"
+
+
+def test_a_probe_that_sums_modules_up_says_so_once_for_the_bar_and_the_metrics(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(tqdm, "set_postfix", lambda self, postfix, refresh: shown.append(postfix))
+    given = [SummedUp(every_n_updates=5), FrameProgressBar(refresh_seconds=0)]
+    agent = fit(tmp_path, *given, trainer_options={"enable_progress_bar": True})
+    read = events(tmp_path)
+    names = {tag for tag in read.Tags()["scalars"] if tag.startswith("hparam/weight_norm")}
+    assert names == {f"hparam/weight_norm_{module}" for module in agent.module_names}
+    assert shown[-1]["critic norm"] == f"{agent.latest['weight_norm/critic']:.2f}"
+    assert not any("fau" in tag for tag in read.Tags()["scalars"])
 
 
 def test_a_run_that_came_to_its_end_says_so(rich):
