@@ -169,6 +169,10 @@ class ModuleAccess(pl.LightningModule):
         """
         return torch.optim.Adam([*self.module(name).parameters(), *self.extra_parameters(name)], lr=self.lr, fused=True)
 
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return one optimizer for each of ``optimizer_names``: an Adam, unless the agent says otherwise."""
+        return [self.adam(name) for name in self.optimizer_names]
+
     def optimizer_by_name(self, name: str) -> Any:
         """Return an optimizer by its name: Lightning's while a Trainer is attached, else one owned by the module."""
         return self._optimizers()[self.optimizer_names.index(name)]
@@ -190,7 +194,7 @@ class ModuleAccess(pl.LightningModule):
         if self._trainer is not None:
             return self.optimizers()  # type: ignore[return-value]
         if self._own_optimizers is None:
-            self._own_optimizers = list(self.configure_optimizers())  # type: ignore[arg-type]
+            self._own_optimizers = list(self.configure_optimizers())
         return self._own_optimizers
 
     def minimize(self, loss: Tensor, *optimizer_names: str) -> None:

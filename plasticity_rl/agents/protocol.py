@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class AgentProtocol(ModuleAccess):
     """The methods that an agent implements; with those of :class:`ModuleAccess` all that it says about itself."""
 
+    action_dim: int
+    """Number of action dimensions."""
     augment: bool = False
     """Whether updates see augmented images."""
     precisions: tuple[str, ...] = ("32-true",)
@@ -28,8 +30,13 @@ class AgentProtocol(ModuleAccess):
         """The attached data module: env, collector and replay."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
-    def act(self, observations: Tensor, *, explore: bool) -> Tensor:
-        """Return actions ``(batch, action_dim)`` for observations ``(batch, *obs_shape)``."""
+    def choose(self, observations: Tensor, generator: Generator | None) -> Tensor:
+        """Return actions ``(batch, action_dim)`` in [-1, 1] by the present policy, without gradient.
+
+        Args:
+            observations: ``(batch, *obs_shape)``, on the agent's device.
+            generator: Source of the noise of exploration, on the same device; None for none.
+        """
         raise NotImplementedError
 
     def update(self, batch: TensorDictBase) -> TensorDictBase:

@@ -64,9 +64,7 @@ class RunMonitor(RLCallback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Every ``trainer.log_every_n_steps`` env steps, write 0 for every event that does not happen now."""
         agent = as_agent(pl_module)
-        tick = agent.data.env_steps_per_tick
-        interval = max(trainer.log_every_n_steps, 1) * tick  # type: ignore[attr-defined]
-        if agent.env_steps // interval == (agent.env_steps - tick) // interval:
+        if not agent.every(trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return
         scheduled = [c.name for c in trainer.callbacks if isinstance(c, ScheduledIntervention)]  # type: ignore[attr-defined]
         names = dict.fromkeys([*scheduled, *agent.last_events])

@@ -64,8 +64,7 @@ class DetectNaN(RLCallback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Look after every step on a CPU, else every ``trainer.log_every_n_steps`` steps."""
         agent = as_agent(pl_module)
-        every = max(trainer.log_every_n_steps, 1)  # type: ignore[attr-defined]
-        if agent.device.type == "cpu" or agent.env_steps // agent.data.num_envs % every == 0:
+        if agent.device.type == "cpu" or agent.every(trainer.log_every_n_steps):  # type: ignore[attr-defined]
             self.look(agent)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -52,24 +52,6 @@ class TinyAgent(RLModule):
             ),
         ]
 
-    def training_step(self, tick: int, batch_idx: int = 0) -> None:
-        self.restore_global_rng()
-        step = self.data.collector.step()
-        self.data.replay.write(step)
-        self.advance_clocks(self.data.num_envs, self.data.action_repeat)
-        self.dispatch("on_env_step", step)
-        for episode_return, env_steps in self.data.finished_episodes(step):
-            self.dispatch("on_episode_end", episode_return, env_steps)
-        while self.update_credit >= 1 and self.data.can_sample:
-            self.update_credit -= 1
-            self.dispatch("on_update_start")
-            batch = self.data.replay.sample()
-            self.metrics = self.update(batch)
-            self.num_updates += 1
-            self.dispatch("on_update_end", batch, self.metrics)
-        self.log_progress(self.metrics)
-        self.stop_when_done()
-
     def update(self, batch: TensorDictBase) -> TensorDict:
         pixels, next_pixels = batch["pixels"], batch["next", "pixels"]
         if self.augment:

@@ -151,10 +151,6 @@ class DrQV2(RLModule):
         """Standard deviation of the exploration noise at the current env step."""
         return self.stddev_schedule(self.env_steps)
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return one Adam each for encoder (if there is one to train), actor and critic."""
-        return [self.adam(name) for name in self.optimizer_names]
-
     def update(self, batch: TensorDictBase) -> TensorDict:
         """Do one gradient update: critic and encoder, then actor, then the target's moving average.
 
@@ -227,21 +223,10 @@ class DrQV2(RLModule):
         """Return the clipped double-Q targets ``(B, 1)`` of :meth:`update` on ``batch``, not augmented."""
         return self._target(batch, batch["next", self.observation_key], generator)
 
-    @torch.no_grad()
-    def act(self, observations: Tensor, *, explore: bool) -> Tensor:
-        """Return actions ``(batch, action_dim)`` for observations, on their device; uniform in the seed phase."""
-        generator = self.rng.get(f"explore/rank{self._rank}", self.device)
-        if explore and self.env_frames < self.num_seed_frames:
-            shape = (len(observations), self.action_dim)
-            return (torch.rand(shape, generator=generator, device=self.device) * 2.0 - 1.0).to(observations.device)
-        action = self.actor(self.encoder(observations.to(self.device)))
-        if explore:
-            action = noisy_action(action, self.stddev, None, generator)
-        return action.to(observations.device)
-
-    @property
-    def _rank(self) -> int:
-        return self.global_rank if self._trainer is not None else 0
+    def choose(self, observations: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the actor's actions ``(batch, action_dim)``, with exploration noise if there is a generator."""
+        action = self.actor(self.encoder(observations))
+        return action if generator is None else noisy_action(action, self.stddev, None, generator)
 
     def module(self, name: str) -> nn.Module:
         """Return a module by dotted name, e.g. ``critic`` or ``critic.Q1``.

@@ -114,10 +114,6 @@ class SAC(RLModule):
         critic = 2 * count_mlp_parameters(obs_dim + action_dim, hidden_dim, 1)
         refuse_large_networks(actor + critic, critic, {"hidden_dim": hidden_dim}, "256")
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return one Adam each for actor, critics and temperature."""
-        return [self.adam(name) for name in self.optimizer_names]
-
     def update(self, batch: TensorDictBase) -> TensorDict:
         """Do one gradient update: critics, actor, temperature, then the target's moving average.
 
@@ -199,20 +195,12 @@ class SAC(RLModule):
         super().setup(stage)
         self._loss = ()
 
-    @torch.no_grad()
-    def act(self, observations: Tensor, *, explore: bool) -> Tensor:
-        """Return actions ``(batch, action_dim)`` for states, on their device; uniform in the seed phase."""
-        generator = self.rng.get(f"explore/rank{self._rank}", self.device)
-        if explore and self.env_frames < self.num_seed_frames:
-            shape = (len(observations), self.action_dim)
-            return (torch.rand(shape, generator=generator, device=self.device) * 2.0 - 1.0).to(observations.device)
-        mean, log_std = self.actor(observations.to(self.device))
-        action = SquashedGaussian(mean, log_std, generator).rsample_and_log_prob()[0] if explore else torch.tanh(mean)
-        return action.to(observations.device)
-
-    @property
-    def _rank(self) -> int:
-        return self.global_rank if self._trainer is not None else 0
+    def choose(self, observations: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return a draw of the policy ``(batch, action_dim)``, or ``tanh(mean)`` without a generator."""
+        mean, log_std = self.actor(observations)
+        if generator is None:
+            return torch.tanh(mean)
+        return SquashedGaussian(mean, log_std, generator).rsample_and_log_prob()[0]
 
     def target_of(self, name: str) -> nn.Module | None:
         """Return the target critics' twin of ``critic`` or one of its submodules; the others have none."""

@@ -1,0 +1,70 @@
+"""The clocks of an agent, and the gradient updates that its env steps earn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from plasticity_rl.agents.loss_terms import TakesLossTerms
+from plasticity_rl.distributed import ranks
+from plasticity_rl.schedules import exact_ratio
+
+COUNTERS = ("env_frames", "env_steps", "num_updates")
+"""Clocks: simulator frames (action repeat included), agent decisions, gradient updates. Never ``global_step``."""
+
+
+class KeepsTime(TakesLossTerms):
+    """The part of the agent protocol that counts.
+
+    Args:
+        replay_ratio: Gradient updates per env step (agent decision), > 0; any rational is exact.
+        num_seed_frames: Env frames of uniform random actions before the first update.
+    """
+
+    def __init__(self, *, replay_ratio: float, num_seed_frames: int) -> None:
+        super().__init__()
+        self.num_seed_frames = num_seed_frames
+        self.env_frames = self.env_steps = self.num_updates = 0
+        self.updates_from_frame = 0
+        """Env frame before which no update credit is earned even after the seed phase: see ``data.starts_empty``."""
+        self.replay_ratio = replay_ratio
+        self.update_credit = Fraction(0)
+
+    @property
+    def replay_ratio(self) -> float:
+        """Gradient updates per env step."""
+        return float(self._replay_ratio)
+
+    @replay_ratio.setter
+    def replay_ratio(self, value: float) -> None:
+        self._replay_ratio = exact_ratio(value)
+
+    def advance_clocks(self, env_steps: int, frames_per_env_step: int) -> None:
+        """Count this rank's env steps for all ranks, and earn update credit for those past the seed phase."""
+        env_steps *= ranks.world_size_of(self)
+        if self.env_frames >= max(self.num_seed_frames, self.updates_from_frame):
+            self.update_credit += self._replay_ratio * env_steps
+        self.env_steps += env_steps
+        self.env_frames += env_steps * frames_per_env_step
+
+    def every(self, steps: int) -> bool:
+        """Return whether the env step that is under way completes ``steps`` (at least 1) steps of every env."""
+        return self.env_steps // self.data.env_steps_per_tick % max(steps, 1) == 0
+
+    def clock_state(self) -> dict[str, Any]:
+        """Return clocks and credit as plain data."""
+        return {
+            **{name: getattr(self, name) for name in COUNTERS},
+            "updates_from_frame": self.updates_from_frame,
+            "replay_ratio": [self._replay_ratio.numerator, self._replay_ratio.denominator],
+            "update_credit": [self.update_credit.numerator, self.update_credit.denominator],
+        }
+
+    def load_clock_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`clock_state` returned; other entries are not looked at."""
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+        self.updates_from_frame = state.get("updates_from_frame", 0)
+        self._replay_ratio = Fraction(*state["replay_ratio"])
+        self.update_credit = Fraction(*state["update_credit"])

@@ -1,0 +1,106 @@
+"""What an agent tells while it is trained: hooks to callbacks, scalars and texts to loggers, how far it has come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from plasticity_rl import scalars as rl_logging
+from plasticity_rl.agents.clocks import KeepsTime
+from plasticity_rl.agents.hooks import RLCallback, in_order
+from plasticity_rl.agents.jumps import watched
+from plasticity_rl.checkpoint_files import LAST_CHECKPOINT
+from plasticity_rl.distributed import ranks
+from plasticity_rl.errors import RunFailure
+from plasticity_rl.nn.precision import full_precision
+
+
+class Reports(KeepsTime):
+    """The part of the agent protocol that dispatches hooks and logs.
+
+    Args:
+        **clocks: Of :class:`KeepsTime`.
+    """
+
+    def __init__(self, **clocks: Any) -> None:
+        super().__init__(**clocks)
+        self._callbacks: list[RLCallback] | None = None
+        self.latest: dict[str, float] = {}
+        self.last_events: dict[str, int] = {}
+        self._last_log = (time.monotonic(), 0, 0)
+        self._decided_at = 0
+        """Number of updates when the step that is under way was decided."""
+
+    def settings(self) -> dict[str, float]:
+        """Return what the agent is set to at this moment, by log tag."""
+        return {"schedule/replay_ratio": self.replay_ratio}
+
+    def attach(self, callbacks: Iterable[pl.Callback]) -> None:
+        """Dispatch to the interventions and probes among ``callbacks`` from now on; a Trainer's are found by itself."""
+        self._callbacks = in_order(callbacks)
+        self.listen(self._callbacks)
+
+    def dispatch(self, hook: str, *args: Any) -> None:
+        """Call ``hook(agent, *args)`` on the attached interventions and probes, in their fixed order."""
+        if self._callbacks is None:
+            self.attach(self.trainer.callbacks if self._trainer is not None else [])  # type: ignore[attr-defined]
+        assert self._callbacks is not None
+        self._once_per_update = {} if hook == "on_update_end" else None
+        try:
+            with full_precision(self.device):
+                for callback in self._callbacks:
+                    with watched(self, callback, hook):
+                        getattr(callback, hook)(self, *args)
+        finally:
+            self._once_per_update = None
+
+    def log_scalars(self, scalars: Mapping[str, Any]) -> None:
+        """Write scalars at the current env frame to the Trainer's loggers, and keep them, as numbers, in ``latest``."""
+        self.latest.update(rl_logging.log_scalars(self.trainer.loggers, scalars, self.env_frames))
+
+    def log_progress(self, metrics: Mapping[str, Any]) -> None:
+        """Every ``trainer.log_every_n_steps`` env steps: the last update's metrics, the clocks, settings and speeds."""
+        if not self.every(self.trainer.log_every_n_steps):  # type: ignore[attr-defined]
+            return
+        then, frames, updates = self._last_log
+        now = time.monotonic()
+        seconds = max(now - then, 1e-9)
+        self._last_log = (now, self.env_frames, self.num_updates)
+        self.log_scalars(
+            {
+                **rl_logging.with_term_sums(ranks.mean_over_ranks(self, metrics)),
+                **self.settings(),
+                "clock/env_steps": self.env_steps,
+                "clock/num_updates": self.num_updates,
+                **({"clock/policy_lag_updates": self.num_updates - self._decided_at} if self.data.overlap else {}),
+                "speed/frames_per_second": (self.env_frames - frames) / seconds,
+                "speed/updates_per_second": (self.num_updates - updates) / seconds,
+            }
+        )
+
+    def log_event(self, name: str, text: str) -> None:
+        """Mark that an intervention acted: a scalar ``intervention/<name>`` = 1 and a line of text."""
+        self.last_events[name] = self.env_frames
+        self.log_scalars({f"intervention/{name}": 1.0})
+        rl_logging.log_text(self.trainer.loggers, f"intervention/{name}", text, self.env_frames)
+
+    def env_failure(self, failed: str) -> Exception:
+        """Return what to raise when an environment failed while training; a callback may know a reason before that.
+
+        Args:
+            failed: Which environment, and what it raised.
+        """
+        self.dispatch("on_env_failure", failed)
+        return RunFailure(f"{failed} {self.where_it_stands()}")
+
+    def where_it_stands(self) -> str:
+        """Say at which frame a run is and how it can go on, for the one line that a run leaves when it ends early."""
+        folders = [getattr(callback, "dirpath", None) for callback in self.trainer.checkpoint_callbacks]
+        last = [path for folder in folders if folder and (path := Path(folder, LAST_CHECKPOINT)).is_file()]
+        return f"at env frame {self.env_frames}; " + (
+            f"the last checkpoint is {last[0]}: go on with --ckpt_path last" if last else "there is no checkpoint"
+        )
