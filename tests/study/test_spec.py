@@ -16,6 +16,7 @@ from plasticity_rl.cli.catalogue import first_sentence, leading_comment
 from plasticity_rl.cli.commands.study import what_it_cannot_say
 from plasticity_rl.envs import task_names
 from plasticity_rl.study.endpoints import Endpoint
+from plasticity_rl.study.evaluations import fewest_evaluations
 from plasticity_rl.study.extends import load
 from plasticity_rl.study.spec import count_states, needed_by, read_study, state_of
 
@@ -117,6 +118,27 @@ def test_a_run_says_what_its_report_cannot_say(here):
         "2 seeds on 2 tasks are 4 pairs of runs; a verdict on 4 comparisons by an exact test needs 8",
     ]
     assert what_it_cannot_say(read_study(written(here, seeds=[1, 2, 3, 4, 5]))) == []
+
+
+def test_a_run_says_how_few_evaluations_its_endpoint_averages(here):
+    """Of 100 frames the last third begins at 66.7: of a period of 40 there are 80 and 100, of 10 four."""
+    (here / "base.yaml").write_text("data: {eval_every_n_frames: 40}")
+    last_third = {"tag": "eval/return", "of": "last_third"}
+    enough = {"seeds": [1, 2, 3, 4, 5]}
+    assert what_it_cannot_say(read_study(written(here, primary=last_third, **enough))) == [
+        "eval/return, last third averages 2 evaluations of a run; for 3 or more choose a smaller "
+        "data.eval_every_n_frames, or of: area"
+    ]
+    study = read_study(written(here, secondary=[last_third], **enough))
+    assert [fewest_evaluations(study, one) for one in (study.primary, *study.secondary)] == [None, 2]
+    assert len(what_it_cannot_say(study)) == 1
+    (here / "tasks" / "run.yaml").write_text("data: {eval_every_n_frames: 10}")
+    (here / "tasks" / "walk.yaml").write_text("data: {eval_every_n_frames: 10}")
+    assert what_it_cannot_say(read_study(written(here, primary=last_third, **enough))) == []
+    base = [*SMALL["base"], "data.eval_every_n_frames=100"]
+    study = read_study(written(here, primary={"tag": "eval/return", "of": "final"}, base=base, **enough))
+    assert fewest_evaluations(study, study.primary) == 1, "an option comes after the files"
+    assert fewest_evaluations(study, Endpoint("fau/critic", "final")) is None
 
 
 def test_states(here):
@@ -255,8 +277,11 @@ def test_every_study_names_its_baseline_and_endpoints(path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     content, _ = load(path)
     assert {"baseline", "primary", "secondary"} <= set(content)
+    study = read_study(path.relative_to(REPOSITORY))
+    for endpoint in (study.primary, *study.secondary):
+        assert endpoint.of != "last_third" or fewest_evaluations(study, endpoint) >= 3
     if path.parent.name != "mini":
-        assert what_it_cannot_say(read_study(path.relative_to(REPOSITORY))) == []
+        assert what_it_cannot_say(study) == []
 
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)

@@ -129,6 +129,8 @@ def what_it_cannot_say(study: Study) -> list[str]:
     """Return why a study cannot end with a verdict, if so: better known before the runs than after them."""
     from plasticity_rl.results.statistics import FEW_SEEDS
     from plasticity_rl.study.comparisons import pairs_needed
+    from plasticity_rl.study.endpoints import FEW_POINTS
+    from plasticity_rl.study.evaluations import PERIOD, fewest_evaluations
 
     lines = []
     if len(study.seeds) < FEW_SEEDS:
@@ -139,6 +141,13 @@ def what_it_cannot_say(study: Study) -> list[str]:
             f"{len(study.seeds)} seeds on {len(study.tasks)} tasks are {pairs} pairs of runs; a verdict on "
             f"{study.num_comparisons} comparisons by an exact test needs {needed}"
         )
+    for endpoint in (study.primary, *(one for one in study.secondary if one.of == "last_third")):
+        found = fewest_evaluations(study, endpoint)
+        if found is not None and found < FEW_POINTS:
+            lines.append(
+                f"{endpoint.name} averages {found} evaluation{'s' * (found != 1)} of a run; for {FEW_POINTS} or more "
+                f"choose a smaller {PERIOD}, or of: area"
+            )
     return lines
 
 
