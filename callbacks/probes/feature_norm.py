@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tensordict import TensorDictBase
-from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.charts import ONE, Layout
-from plasticity_rl.callback.layer_inputs import seen_by_layers
+from plasticity_rl.callback.layer_inputs import means_by_layer
 from plasticity_rl.callback.module_probes import ActivationProbe, or_nan
 from plasticity_rl.measures import mean_norm
 from plasticity_rl.nn.layers import LEARNS
@@ -66,12 +65,10 @@ class FeatureNorm(ActivationProbe):
         return {"Norms": {"Features": [f"feature_norm/{ONE}"], "Pre-activations": [f"preactivation_norm/{ONE}"]}}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
-        """Return the norms of every module, from one forward pass."""
+        """Return the norms of every module, from one forward pass that keeps no activations."""
         layers = {name: agent.activation_layers(name) for name in self.modules}
         wanted = {f"{name}/{path}": layer for name, own in layers.items() for path, layer in own.items()}
-        seen = agent.once_per_update(
-            ("seen by layers", tuple(wanted), self.batch_size), lambda: seen_by_layers(agent, wanted, self.batch_size)
-        )
+        seen = means_by_layer(agent, wanted, self.batch_size, lambda values: or_nan(mean_norm, values))
         scalars: dict[str, Any] = {}
         for name, own in layers.items():
             ran = [path for path in own if f"{name}/{path}" in seen]
@@ -79,12 +76,9 @@ class FeatureNorm(ActivationProbe):
             scalars |= self._of_module(name, {path: seen[f"{name}/{path}"] for path in ran}, last)
         return scalars
 
-    def _of_module(self, name: str, seen: Mapping[str, tuple[Tensor, Tensor]], last: str) -> dict[str, Any]:
+    def _of_module(self, name: str, seen: Mapping[str, tuple[Any, Any]], last: str) -> dict[str, Any]:
         given, features = seen[last]
-        scalars = {
-            f"feature_norm/{name}": or_nan(mean_norm, features),
-            f"preactivation_norm/{name}": or_nan(mean_norm, given),
-        }
-        for path, (values, _) in seen.items() if self.per_layer else ():
-            scalars[f"preactivation_norm/{name}/{path}"] = or_nan(mean_norm, values)
+        scalars = {f"feature_norm/{name}": features, f"preactivation_norm/{name}": given}
+        for path, (norm, _) in seen.items() if self.per_layer else ():
+            scalars[f"preactivation_norm/{name}/{path}"] = norm
         return scalars

@@ -12,7 +12,7 @@ from torch import nn
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.charts import ONE, Layout
 from plasticity_rl.callback.gradient_probes import BatchProbe
-from plasticity_rl.callback.layer_inputs import seen_by_layers
+from plasticity_rl.callback.layer_inputs import means_by_layer
 from plasticity_rl.callback.module_probes import or_nan
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import saturated_share
@@ -83,11 +83,9 @@ class TanhSaturation(BatchProbe):
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return the shares."""
         layers = {f"{name}/{path}": layer for name in self.modules for path, layer in _tanh_layers(agent, name).items()}
-        seen = seen_by_layers(agent, layers, self.batch_size)
-        scalars = {
-            f"tanh_saturation/{key}": or_nan(saturated_share, output, self.threshold)
-            for key, (_, output) in seen.items()
-        }
+        share = lambda values: or_nan(saturated_share, values, self.threshold)  # noqa: E731
+        seen = means_by_layer(agent, layers, self.batch_size, share)
+        scalars = {f"tanh_saturation/{key}": of_output for key, (_, of_output) in seen.items()}
         if agent.policy_module in self.modules:
             actions = agent.probe_outputs(self.batch_size)[agent.policy_module]
             scalars[f"policy_saturation/{agent.policy_module}"] = or_nan(saturated_share, actions, self.threshold)

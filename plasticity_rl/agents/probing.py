@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +68,7 @@ class SharedMeasurements(AgentProtocol):
     def __init__(self) -> None:
         super().__init__()
         self._once_per_update: dict[Hashable, Any] | None = None
+        self._warned: set[str] = set()
 
     def probe_batch(self, batch_size: int = 256) -> TensorDictBase:
         """Return a batch of the replay for probes, never augmented: the same one for every probe of an update.
@@ -104,6 +106,12 @@ class SharedMeasurements(AgentProtocol):
     def _probe_pass(self, batch_size: int) -> Pass:
         record = lambda: record_pass(self, self.probe_batch(batch_size))  # noqa: E731
         return self.once_per_update(("pass", batch_size), record)
+
+    def warn_once(self, subject: str, text: str) -> None:
+        """Warn once about a subject, whoever sees it first, and how often."""
+        if subject not in self._warned:
+            self._warned.add(subject)
+            warnings.warn(text, stacklevel=2)
 
     def once_per_update(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return ``compute()``, evaluated once for all probes that measure at the end of this update, then dropped.

@@ -43,7 +43,8 @@ def last_features(agent: RLModule, name: str, batch_size: int | None) -> Tensor:
     Args:
         agent: Attached to a Trainer and a replay.
         name: Module by dotted name.
-        batch_size: Transitions, or None for :func:`automatic_batch_size`.
+        batch_size: Transitions, drawn with replacement; or None for :func:`automatic_batch_size`, each at most once,
+            and all of them, with a warning, where the replay holds fewer.
     """
     outputs = agent.probe_activations(name, LEAST if batch_size is None else batch_size)
     path = [path for path in agent.activation_layers(name, LEARNS) if path in outputs][-1]
@@ -58,19 +59,31 @@ def last_features(agent: RLModule, name: str, batch_size: int | None) -> Tensor:
 
 
 def _wide_pass(agent: RLModule, batch_size: int) -> dict[torch.nn.Module, Tensor]:
-    """Return the outputs of all layers of units on a large batch of the replay, drawn and seen in parts.
+    """Return the outputs of all layers of units on many transitions of the replay, each at most once.
 
-    Neither its images nor the feature maps of convolutions would fit into memory at once.
+    Drawn with replacement, few transitions would span fewer dimensions than they number, and a rank would be theirs.
+    They are seen in parts: neither the images nor the feature maps of convolutions would fit into memory at once.
     """
     generator = torch.Generator().manual_seed(derive_seed(agent.rng.seed, f"probe/wide/{agent.num_updates}"))
     found: dict[torch.nn.Module, list[Tensor]] = {}
-    for start in range(0, batch_size, LEAST):
-        part = agent.data.replay.peek(min(LEAST, batch_size - start), generator).to(agent.device)
-        recorded = record_pass(agent, part).activations
+    held = 0
+    for part in agent.data.replay.peek_distinct(batch_size, generator, LEAST):
+        held += len(part)
+        recorded = record_pass(agent, part.to(agent.device)).activations
         for layer, output in recorded.items():
             if output.ndim == 2:
                 found.setdefault(layer, []).append(output)
+    if held < batch_size:
+        agent.warn_once("few transitions for ranks", too_few(held, batch_size))
     return {layer: torch.cat(outputs) for layer, outputs in found.items()}
+
+
+def too_few(held: int, asked: int) -> str:
+    """Say that ranks are taken of fewer transitions than the layer's width asks for."""
+    return (
+        f"ranks of wide layers are taken of the {held} transitions that the replay holds, where {asked} are asked for "
+        "(four for every unit): they come out lower than of a fuller replay, and cannot be compared with those"
+    )
 
 
 def feature_shape(agent: RLModule, name: str) -> torch.Size:

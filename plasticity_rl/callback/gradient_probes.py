@@ -186,11 +186,12 @@ def per_sample_gradients(
         batch: ``[n]``.
         parameters: What to differentiate by.
     """
-    rows = []
+    first = parameters[0]
+    rows = torch.empty(len(batch), sum(p.numel() for p in parameters), dtype=first.dtype, device=first.device)
     with evaluation_mode(agent), torch.enable_grad():
         for index in range(len(batch)):
-            rows.append(flat_gradient(value(batch[index : index + 1]), parameters))
-    return torch.stack(rows)
+            rows[index] = flat_gradient(value(batch[index : index + 1]), parameters)
+    return rows
 
 
 def activation_gradients(

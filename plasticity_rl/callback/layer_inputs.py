@@ -1,4 +1,4 @@
-"""What layers are given and put out in one forward pass on the probe batch, for probes of other than hidden outputs."""
+"""What layers are given and put out on the probe batch, in one number each, for probes of other than hidden outputs."""
 
 from __future__ import annotations
 
@@ -11,40 +11,66 @@ from torch import Tensor, nn
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.nn.hooks import evaluation_mode
 
+PART = 256
+"""Transitions that are passed through the networks at once: feature maps of more would fill the memory."""
+
+Measure = Callable[[Tensor], Any]
+"""Maps values of a layer ``(n, ...)`` to a number, a mean over the n inputs."""
+
 
 @torch.no_grad()
-def seen_by_layers(
-    agent: RLModule, layers: Mapping[str, nn.Module], batch_size: int
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Run every module once on the probe batch and return input and output of ``layers``, by the same keys.
+def means_by_layer(
+    agent: RLModule, layers: Mapping[str, nn.Module], batch_size: int, measure: Measure
+) -> dict[str, tuple[Any, Any]]:
+    """Run every module on the probe batch and return the mean of a measure over input and output of ``layers``.
 
-    Modules are in evaluation mode meanwhile; afterwards every mode is as before, and no hook is left. Of a layer that
-    runs more than once the first time counts; one that does not run is left out.
+    The measure is taken while the network runs, and no activation is kept. Modules are in evaluation mode meanwhile;
+    afterwards every mode is as before, and no hook is left. Of a layer that runs more than once the first time counts;
+    one that does not run is left out.
 
     Args:
         agent: Attached to a Trainer and a replay.
         layers: Layers of one input and one output, by any name.
         batch_size: Transitions in the probe batch.
+        measure: Of input and of output, for parts of the batch.
+
+    Returns:
+        Of the inputs and of the outputs, by the same keys.
     """
-    found: dict[str, tuple[Tensor, Tensor]] = {}
-    given: dict[str, Tensor] = {}
+    sums: dict[str, tuple[Any, Any]] = {}
+    for part in agent.probe_batch(batch_size).split(PART):
+        share = len(part) / batch_size
+        for key, (given, put_out) in _pass(agent, layers, part, measure).items():
+            before = sums.get(key, (0.0, 0.0))
+            sums[key] = (before[0] + share * given, before[1] + share * put_out)
+    return sums
+
+
+def _pass(agent: RLModule, layers: Mapping[str, nn.Module], batch: Any, measure: Measure) -> dict[str, tuple[Any, Any]]:
+    found: dict[str, tuple[Any, Any]] = {}
+    given: dict[str, Any] = {}
 
     def before(key: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        # A copy: the layer, or one that follows, may work in place (ReLU(inplace=True)).
-        return lambda _, inputs: given.update({key: inputs[0].detach().clone()})
+        # At once: the layer, or one that follows, may work in place (ReLU(inplace=True)).
+        def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if key not in found:
+                given[key] = measure(inputs[0])
+
+        return look
 
     def after(key: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def keep(_: nn.Module, __: Any, output: Tensor) -> None:
-            found.setdefault(key, (given[key], output.detach().clone()))
+        def look(_: nn.Module, __: Any, output: Tensor) -> None:
+            if key not in found:
+                found[key] = (given[key], measure(output))
 
-        return keep
+        return look
 
     handles = []
     with evaluation_mode(agent):
         for key, layer in layers.items():
             handles += [layer.register_forward_pre_hook(before(key)), layer.register_forward_hook(after(key))]
         try:
-            agent.forward_all(agent.probe_batch(batch_size))
+            agent.forward_all(batch)
         finally:
             for handle in handles:
                 handle.remove()

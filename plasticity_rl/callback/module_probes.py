@@ -104,7 +104,9 @@ class RankProbe(ActivationProbe):
         modules: Modules by dotted name, each with a hidden ReLU layer; None for all that have one, every value head by
             itself.
         batch_size: Transitions in the probe batch; no rank can exceed it. None takes four for every unit of the layer,
-            at least 256 (see :func:`automatic_batch_size`).
+            at least 256 (see :func:`automatic_batch_size`), and none twice: a replay that holds fewer gives all that it
+            has, and the run warns once, for ranks of fewer transitions are lower. A given number is drawn with
+            replacement.
     """
 
     reads = frozenset({"features"})

@@ -7,6 +7,7 @@ when the checkpoint was taken. Nothing is written into the run folder.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from tqdm import tqdm
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.bases import Intervention, Probe, RLCallback
+from plasticity_rl.callback.feature_batches import LEAST, automatic_batch_size, feature_shape, too_few
+from plasticity_rl.callback.module_probes import RankProbe
 from plasticity_rl.checkpoint_files import AtomicCheckpointIO, read_checkpoint
 from plasticity_rl.cli.app import RestoredRun, quiet, restore_only
 from plasticity_rl.data.module import RLDataModule
@@ -230,6 +233,7 @@ class _Session(RLCallback):
             result.batch = "rollouts"
             result.reason = result.reason or "the checkpoint is older than the first steps"
             collect(agent, self.rollout_frames)
+            warn_of_few(agent, self.probes, self.rollout_frames)
         result.scalars = measure(agent, self.probes)
         raise Measured
 
@@ -254,6 +258,17 @@ def collect(agent: RLModule, env_frames: int) -> None:
         data.replay.write(data.collector.step())
     if not data.replay.has_window:
         raise UserError(f"--rollout_frames {env_frames} are too few for a batch: give at least {least * 10}")
+
+
+def warn_of_few(agent: RLModule, probes: Sequence[Probe], env_frames: int) -> None:
+    """Warn where rollouts of ``env_frames`` hold fewer transitions than ranks are taken of in training."""
+    ranks = [probe for probe in probes if isinstance(probe, RankProbe) and probe.batch_size is None]
+    shapes = [feature_shape(agent, name) for probe in ranks for name in probe.modules]
+    asked = max((automatic_batch_size(shape, agent.data.capacity) for shape in shapes), default=0)
+    held = agent.data.replay.num_windows
+    if asked > max(LEAST, held):
+        thousands = math.ceil(env_frames * asked / held / 1000)
+        agent.warn_once("few transitions for ranks", f"{too_few(held, asked)}; give --rollout_frames {thousands}000")
 
 
 def measure(agent: RLModule, probes: Sequence[Probe]) -> dict[str, float]:

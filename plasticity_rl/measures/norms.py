@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from plasticity_rl.measures.checks import refuse_not_finite
+
+_ELEMENTS_AT_ONCE = 1 << 22
 
 
 def mean_norm(vectors: Tensor) -> Tensor:
@@ -23,7 +26,10 @@ def mean_norm(vectors: Tensor) -> Tensor:
         raise ValueError(f"vectors must be (inputs, ...) and not empty, got {tuple(vectors.shape)}")
     refuse_not_finite(vectors, "vectors")
     rows = vectors.detach().flatten(1)
-    return (rows.double() if rows.device.type in ("cpu", "cuda") else rows.float()).norm(dim=1).mean()
+    precise = torch.float64 if rows.device.type in ("cpu", "cuda") else torch.float32
+    # By blocks of rows: a float64 copy of feature maps would be twice as large as they are.
+    blocks = rows.split(max(_ELEMENTS_AT_ONCE // rows.shape[1], 1))
+    return torch.cat([block.to(precise).norm(dim=1) for block in blocks]).mean()
 
 
 def saturated_share(outputs: Tensor, threshold: float) -> Tensor:

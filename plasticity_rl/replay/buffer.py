@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -255,17 +256,19 @@ class FrameReplay(NoDumps, ReplayBuffer):
         """Return a batch like ``sample()``, drawn with ``generator``: the run's own sequence of batches is unchanged.
 
         Args:
-            batch_size: Number of windows.
+            batch_size: Number of windows, drawn with replacement into fresh tensors.
             generator: Source of all random numbers.
-
-        Returns:
-            TensorDict [batch_size] of fresh tensors.
 
         Raises:
             RuntimeError: If there is no complete window yet.
         """
         windows = self._windows.draw(self._records, batch_size, generator)
         return self.transform(self._records.read(windows, reuse=False))
+
+    def peek_distinct(self, most: int, generator: torch.Generator, part: int) -> Iterator[TensorDictBase]:
+        """Yield up to ``most`` different windows as of :meth:`peek`, ``part`` at a time; all there are, if fewer."""
+        for windows in self._windows.draw_distinct(self._records, most, generator, part):
+            yield self.transform(self._records.read(windows, reuse=False))
 
     def first_records(self, num_transitions: int) -> Tensor:
         """Return where the first transitions end, for :meth:`sample_first`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import torch
@@ -74,6 +75,21 @@ class WindowSampler(NoDumps, Sampler):
             )
         lanes, numbers = self._draw_anchors(storage, batch_size, generator, storage.written if ends is None else ends)
         return self._windows(storage, lanes, numbers)
+
+    def draw_distinct(
+        self, storage: FrameStorage, most: int, generator: torch.Generator | None, part: int
+    ) -> Iterator[FrameWindows]:
+        """Draw up to ``most`` different windows, and yield them in parts: fewer where there are fewer. Linear in both.
+
+        Args:
+            storage: Where the records are.
+            most: Number of windows, at least 1.
+            generator: Source of all random numbers.
+            part: Windows to yield at a time.
+        """
+        lanes, numbers = self.complete_anchors(storage)
+        for chosen in torch.randperm(len(lanes), generator=generator)[:most].split(part):
+            yield self._windows(storage, lanes[chosen], numbers[chosen])
 
     def can_sample(self, storage: FrameStorage, batch_size: int) -> bool:
         """Return whether there is at least one complete window. Constant time as long as the last found one lives."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import lightning.pytorch as pl
@@ -19,13 +20,15 @@ UNSUITABLE = {
 """Callbacks of Lightning that cannot work here, with the reason and what to do instead."""
 MONITORED = ("eval/return", "eval/return_std", "env_frames", "epoch", "step")
 """What agents log through Lightning, for ``monitor``."""
+_TAG_IN_FILENAME = re.compile(r"\{([^}:]+)[^}]*\}")
 KNOWN_PACKAGES = ("plasticity_rl.", "callbacks.", "lightning.")
 
 
 def refuse_unsuitable(callbacks: Sequence[pl.Callback]) -> None:
     """Raise UserError for Lightning's callbacks that need another kind of training, or watch what is never logged.
 
-    A callback of the user's own may log anything, so beside one of those every name is accepted.
+    The same for names of files. A callback of the user's own may log anything, so beside one of those every name is
+    accepted.
     """
     own = any(not type(callback).__module__.startswith(KNOWN_PACKAGES) for callback in callbacks)
     for callback in callbacks:
@@ -38,6 +41,12 @@ def refuse_unsuitable(callbacks: Sequence[pl.Callback]) -> None:
                 f"{name}.monitor={monitor!r} is never logged; there are {list(MONITORED)}."
                 f"{suggestion(monitor, MONITORED)}"
             )
+        for tag in _TAG_IN_FILENAME.findall(str(getattr(callback, "filename", None) or "")) if not own else ():
+            if tag not in MONITORED:
+                raise UserError(
+                    f"{name}.filename: {{{tag}}} is never logged, so that every file would have 0 there; there are "
+                    f"{list(MONITORED)}.{suggestion(tag, MONITORED)}"
+                )
 
 
 def refuse_late_events(callbacks: Iterable[pl.Callback], max_frames: int, frames_per_tick: int = 1) -> None:

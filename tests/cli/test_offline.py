@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from bare import BareAgent
 from cli_runs import TINY_SAC, append_callbacks, call, events, fit_tiny_cli, scalar_points, tree
 from helpers import fit_tiny
 from run_state import fingerprint
 
 import callbacks
-from callbacks import DormantUnits, FractionActiveUnits, Reset, SRank, WeightNorm
+from callbacks import DormantUnits, EffectiveRank, FractionActiveUnits, Reset, SRank, WeightNorm
 from plasticity_rl import Probe, UserError
-from plasticity_rl.callback import RLCallback
+from plasticity_rl.callback import RLCallback, feature_batches
 from plasticity_rl.cli.commands.probe import show, split_tag, table
-from plasticity_rl.cli.offline import measure, measure_checkpoint
+from plasticity_rl.cli.offline import measure, measure_checkpoint, warn_of_few
 from plasticity_rl.measures import measure_module
 
 pytestmark = pytest.mark.xdist_group("offline")  # its runs are made once
@@ -124,6 +125,24 @@ def test_without_its_replay_new_rollouts_are_taken(run_dir, tmp_path):
     assert tree(copy) == before
     result = call("probe", copy / "checkpoints" / "last.ckpt", "--probes", "WeightNorm", "--rollout_frames=40")
     assert "batch from new rollouts" in result.out
+
+
+def test_rollouts_of_fewer_transitions_than_ranks_ask_for_are_named_with_the_numbers(monkeypatch):
+    """A unit asks for 30 transitions here, so that 12 of them ask for 360; 200 frames held 97."""
+    monkeypatch.setattr(feature_batches, "PER_UNIT", 30)
+    agent, probes = BareAgent(), [SRank(modules=["actor"]), EffectiveRank(modules=["actor"])]
+    agent.data.action_dim, agent.data.capacity, agent.data.replay.num_windows = 2, 10**6, 97
+    with pytest.warns(UserWarning, match="ranks of wide layers") as warned:
+        warn_of_few(agent, probes, 200)
+    warn_of_few(agent, probes, 200)  # a second warning would be an error
+    assert [str(one.message) for one in warned] == [
+        "ranks of wide layers are taken of the 97 transitions that the replay holds, where 360 are asked for (four for "
+        "every unit): they come out lower than of a fuller replay, and cannot be compared with those; "
+        "give --rollout_frames 1000"
+    ]
+    agent = BareAgent()
+    agent.data.action_dim, agent.data.capacity, agent.data.replay.num_windows = 2, 10**6, 360
+    warn_of_few(agent, probes, 1000)
 
 
 def test_too_few_rollouts_are_refused(run_dir, tmp_path):

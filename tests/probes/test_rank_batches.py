@@ -6,9 +6,11 @@ import pytest
 import torch
 from helpers import fit_tiny
 
-from callbacks import EffectiveRank, SRank
+from callbacks import EffectiveRank, FeatureRank, SRank
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.callback.feature_batches import automatic_batch_size, feature_shape
+from plasticity_rl.measures import spectrum, srank
+from plasticity_rl.nn.hooks import evaluation_mode
 from plasticity_rl.run.callback_checks import idle_schedules
 
 WIDE = {"max_frames": 44, "agent_options": {"hidden_dim": 1024}, "data_options": {"capacity": 5000}}
@@ -24,12 +26,17 @@ class Kill(RLCallback):
 
 
 class Noise(RLCallback):
-    """Gives the last hidden layer inputs as rich as can be: a tiny environment has too few states to fill a rank."""
+    """Gives the last hidden layer inputs as rich as can be: a tiny environment has too few states to fill a rank.
+
+    And as many as are asked for, though the replay holds a few dozen.
+    """
 
     def on_train_start(self, trainer, pl_module) -> None:
         generator = torch.Generator().manual_seed(1)
         draw = lambda _, inputs: (torch.randn(inputs[0].shape, generator=generator),)  # noqa: E731
         self.handle = pl_module.critic.Q1[2].register_forward_pre_hook(draw)
+        replay = pl_module.data.replay
+        replay.peek_distinct = lambda most, generator, part: (replay.peek(part, generator) for _ in range(most // part))
 
 
 def test_700_dead_units_of_1024_show_in_the_default_rank(tmp_path):
@@ -82,3 +89,50 @@ def test_a_batch_narrower_than_the_layer_is_named_with_the_number(tmp_path, caps
         "warning: SRank.batch_size=100: no rank of actor, whose last hidden layer has 1024 units"
         in capsys.readouterr().err
     )
+
+
+class AllWindows(RLCallback):
+    """Takes the rank of the features of every window of the replay, each once."""
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        replay = agent.data.replay
+        lanes, numbers = replay._windows.complete_anchors(replay._records)
+        every = replay.transform(
+            replay._records.read(replay._windows._windows(replay._records, lanes, numbers), reuse=False)
+        )
+        seen: list[torch.Tensor] = []
+        handle = agent.critic.Q1[3].register_forward_hook(lambda _, __, output: seen.append(output))
+        with evaluation_mode(agent), torch.no_grad():
+            agent.forward_all(every)
+        handle.remove()
+        self.found = len(numbers), srank(spectrum(seen[0]))
+
+
+def test_a_replay_of_fewer_transitions_gives_each_once_and_one_warning(tmp_path):
+    """Drawn with replacement, 4096 of a few dozen weigh some of them thousands of times."""
+    probes = [SRank(every_n_updates=1, modules=["critic.Q1"]), FeatureRank(every_n_updates=1, modules=["critic.Q1"])]
+    by_hand = AllWindows()
+    with pytest.warns(UserWarning, match="ranks of wide layers") as warned:
+        latest = fit_tiny(tmp_path, callbacks=[*probes, by_hand], **{**WIDE, "max_frames": 60}).latest
+    held, expected = by_hand.found
+    assert held < 30
+    assert float(latest["rank/srank/critic.Q1"]) == expected
+    texts = [str(one.message) for one in warned if "ranks of wide layers" in str(one.message)]
+    assert len(texts) == 1
+    assert "transitions that the replay holds, where 4096 are asked for (four for every unit)" in texts[0]
+
+
+def test_distinct_windows_are_all_there_are_and_none_twice(tmp_path):
+    agent = fit_tiny(tmp_path, max_frames=200)
+    replay = agent.data.replay
+    lanes, numbers = replay._windows.complete_anchors(replay._records)
+    draw = lambda most: replay._windows.draw_distinct(  # noqa: E731
+        replay._records, most, torch.Generator().manual_seed(0), 32
+    )
+    parts = list(draw(10**6))
+    assert [len(part.steps) for part in parts[:-1]] == [32] * (len(parts) - 1)
+    firsts = torch.cat([part.steps[:, 0] for part in parts])
+    assert sorted(firsts.tolist()) == sorted(replay._records.slot(lanes, numbers).tolist())
+    some = torch.cat([part.steps[:, 0] for part in draw(40)])
+    assert len(some.unique()) == 40
+    assert torch.equal(some, firsts[:40])

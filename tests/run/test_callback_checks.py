@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from cli_runs import REPOSITORY, TINY, append_callbacks, call
 from helpers import tiny_data
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks import (
     AdaptiveReplayRatio,
@@ -18,7 +19,8 @@ from callbacks import (
     Reset,
 )
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.run.callback_checks import idle_schedules
+from plasticity_rl.errors import UserError
+from plasticity_rl.run.callback_checks import idle_schedules, refuse_unsuitable
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,16 @@ def test_the_command_line_says_so_and_goes_on(tmp_path):
     result = call("fit", "--config", fragment, *options[:-1], f"--trainer.default_root_dir={tmp_path / 'other'}")
     assert result.code == 0, result.err
     assert "warning" not in result.err
+
+
+def test_a_file_name_with_a_tag_that_is_never_logged_is_refused():
+    """Lightning writes 0 in its place, and says nothing."""
+    refuse_unsuitable([ModelCheckpoint(filename="{env_frames:.0f}_{eval/return:.1f}"), ModelCheckpoint()])
+    message = r"ModelCheckpoint\.filename: \{eval/retrun\} is never logged, so that every file would have 0 there; .*"
+    with pytest.raises(UserError, match=message + "eval/return"):
+        refuse_unsuitable([ModelCheckpoint(filename="{epoch}_{eval/retrun:.1f}")])
+    refuse_unsuitable([ModelCheckpoint(filename="{mine:.1f}"), Own()])
+
+
+class Own(RLCallback):
+    """Of the user's: may log anything."""
