@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -11,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import resume_run
 import torch
 
+pytestmark = pytest.mark.xdist_group("resume")  # the run that was never stopped is made once
 TESTS = Path(__file__).parent
 
 
-def start(folder: Path, storage: str, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
+def start(folder: Path, storage: str, kill_at: int) -> subprocess.CompletedProcess[str]:
+    """Run in a process of its own, as only such a one can be killed."""
     command = [
         sys.executable,
         "-W",
@@ -31,9 +36,11 @@ def start(folder: Path, storage: str, kill_at: int = 0) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=550, env=environment)
 
 
-def result(process: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    assert process.returncode == 0, process.stderr[-2000:]
-    return json.loads(process.stdout.strip().splitlines()[-1])
+def run_to_the_end(folder: Path, storage: str) -> dict[str, Any]:
+    """Begin, or go on, in this process: another one than that which was killed, and nothing to import again."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        resume_run.main(folder, storage, 0)
+    return json.loads(out.getvalue().strip().splitlines()[-1])
 
 
 def frames_of(folder: Path) -> int:
@@ -49,7 +56,7 @@ def killed(folder: Path, storage: str, at: int, *, last_checkpoint: int) -> None
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory) -> dict[str, Any]:
     """The run that was never stopped."""
-    run = result(start(tmp_path_factory.mktemp("straight"), "ram"))
+    run = run_to_the_end(tmp_path_factory.mktemp("straight"), "ram")
     assert run["facts"]["frames"] == 1440
     assert [frames for frames, _ in run["facts"]["evaluated"]] == [0, 480, 960, 1440]
     return run
@@ -68,7 +75,7 @@ def test_killed_in_mid_epoch_and_resumed_is_exact(storage, kills, straight, tmp_
     """Killed at frame 800, inside the first episode, and at 1300: the checkpoint is one episode older."""
     for frame, last_checkpoint in kills:
         killed(tmp_path, storage, frame, last_checkpoint=last_checkpoint)
-    resumed = result(start(tmp_path, storage))
+    resumed = run_to_the_end(tmp_path, storage)
     assert resumed["facts"] == straight["facts"]
     different = [part for part, digest in straight["digests"].items() if resumed["digests"][part] != digest]
     assert different == []

@@ -19,6 +19,14 @@ pytestmark = pytest.mark.xdist_group("study")
 __all__ = ["tiny_env_can_be_imported"]  # a fixture, used by every test here
 
 
+def heir_of(arm: str) -> list[str]:
+    """Return an arm whose runs start with the replay of those of another one."""
+    return [
+        "trainer.callbacks+=callbacks.WarmStartReplay",
+        f"trainer.callbacks.path={{folder}}/{{task}}/{arm}/seed{{seed}}",
+    ]
+
+
 @pytest.mark.parametrize(
     ("workers", "set_by_user", "threads"), [(1, None, "6"), (2, None, "3"), (9, None, "1"), (2, "5", "5")]
 )
@@ -35,14 +43,14 @@ def test_workers_share_the_cores_that_this_process_may_use(workers, set_by_user,
 
 
 def test_a_failing_run_does_not_stop_the_others_and_finished_ones_are_skipped(tmp_path):
-    factors = {"lr": {"refused": ["model.lr=-1"], "usual": ["model.lr=0.001"]}}
-    path = tiny_study(tmp_path, factors)
-    refused, usual = read_study(path).runs()
+    arms = {"refused": ["model.lr=-1"], "heir": heir_of("usual"), "usual": ["model.lr=0.001"]}
+    path = tiny_study(tmp_path, {"arm": arms})
+    refused, heir, usual = read_study(path).runs()
 
     result = call("study", "run", path, "--workers", "2")
     assert result.code == 1
     assert result.err.count("\n") == 1
-    assert "1 of 2 runs failed (tiny/refused/seed1)" in result.err
+    assert "1 of 3 runs failed (tiny/refused/seed1)" in result.err
     assert "tiny/refused/seed1 failed with exit code 2: error: model.lr=-1" in result.out
     assert "tiny/usual/seed1 finished in" in result.out
     assert "note: 1 seeds per arm" in result.out
@@ -50,40 +58,39 @@ def test_a_failing_run_does_not_stop_the_others_and_finished_ones_are_skipped(tm
     assert "Return after training" in (usual.folder / "log.txt").read_text()
     assert finished_frames(usual.folder) == 100
     assert list(usual.folder.glob("events.out.tfevents.*"))
+    # The heir comes before the run whose replay it starts with, there is a place for it, and it waits.
+    lines = [line.partition("] ")[2].partition(" in ")[0] for line in result.out.splitlines() if line.startswith("[")]
+    of_two = [line for line in lines if "refused" not in line]
+    assert of_two == [f"tiny/{name}/seed1 {what}" for name in ("usual", "heir") for what in ("started", "finished")]
+    assert finished_frames(heir.folder) == 100
 
     # The run that was refused is tried again, as the study says it now; the other one is not touched.
     before = (usual.folder / "starts.yaml").read_bytes()
-    tiny_study(tmp_path, {"lr": {"refused": ["model.lr=0.01"], "usual": ["model.lr=0.001"]}})
+    tiny_study(tmp_path, {"arm": {**arms, "refused": ["model.lr=0.01"]}})
     assert "tiny  usual    finished" in call("study", "status", path).out
     again = call("study", "run", path)
     assert again.code == 0, again.err
-    assert "2 runs of 100 frames" in again.out
-    assert "1 finished, 0 stopped, 1 new" in again.out
+    assert "3 runs of 100 frames" in again.out
+    assert "2 finished, 0 stopped, 1 new" in again.out
     assert (usual.folder / "starts.yaml").read_bytes() == before
     assert call("study", "run", path, "--dry-run").out == ""
 
 
-def test_a_run_waits_for_the_run_whose_replay_it_starts_with(tmp_path):
-    """Though it comes first in the study, and there are two workers."""
-    path = "trainer.callbacks.path={folder}/{task}/donor/seed{seed}"
-    factors = {"agent": {"heir": ["trainer.callbacks+=callbacks.WarmStartReplay", path], "donor": []}}
-    result = call("study", "run", tiny_study(tmp_path, factors), "--workers", "2")
-    assert result.code == 0, result.err
-    lines = [line.partition("] ")[2] for line in result.out.splitlines() if line.startswith("[")]
-    assert [line.partition(" in ")[0] for line in lines] == [
-        "tiny/donor/seed1 started",
-        "tiny/donor/seed1 finished",
-        "tiny/heir/seed1 started",
-        "tiny/heir/seed1 finished",
-    ]
-
-
 def test_a_run_that_waits_for_one_that_failed_fails_too(tmp_path):
-    path = "trainer.callbacks.path={folder}/{task}/donor/seed{seed}"
-    heir = ["trainer.callbacks+=callbacks.WarmStartReplay", path]
-    result = call("study", "run", tiny_study(tmp_path, {"agent": {"heir": heir, "donor": ["model.lr=-1"]}}))
-    assert result.code == 1
-    assert "2 of 2 runs failed (tiny/donor/seed1, tiny/heir/seed1)" in result.err
+    """Started when the other has failed; what it says by itself is WarmStartReplay's to test."""
+    study = read_study(tiny_study(tmp_path, {"arm": {"heir": heir_of("donor"), "donor": []}}))
+    said: list[str] = []
+
+    def fail(arguments, log):
+        return subprocess.Popen(["sh", "-c", "echo 'error: no'; exit 2"], stdout=log, stderr=log)
+
+    failing = runner.Runner(study.max_frames, 2, fail, say=said.append)
+    failing.run_all(study.runs())
+    assert [line.partition("] ")[2].partition(" (")[0] for line in said] == [
+        *("tiny/donor/seed1 started", "tiny/donor/seed1 failed with exit code 2: error: no"),
+        *("tiny/heir/seed1 started", "tiny/heir/seed1 failed with exit code 2: error: no"),
+    ]
+    assert [(run.name, code) for run, code in failing.failed] == [("tiny/donor/seed1", 2), ("tiny/heir/seed1", 2)]
 
 
 def test_the_commands_of_a_dry_run_are_those_of_the_runs(tmp_path):
