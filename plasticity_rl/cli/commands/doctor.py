@@ -75,9 +75,7 @@ def refuse_unknown(of_run: Sequence[str]) -> None:
     for arg in [*of_run[:1], *(arg for arg in of_run[1:] if arg.startswith("-"))]:
         name = arg.partition("=")[0]
         if name == "--print_config":
-            raise UserError(
-                "--print_config belongs to fit: plasticity-rl fit ... --print_config"
-            )
+            raise UserError("--print_config belongs to fit: plasticity-rl fit ... --print_config")
         if name not in OF_RUN and name.partition(".")[0] not in GROUPS:
             hint = suggestion(name, ("--json", *OF_RUN))
             raise UserError(f"unrecognized arguments: {name}.{hint} See plasticity-rl doctor --help")
