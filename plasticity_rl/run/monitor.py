@@ -15,7 +15,8 @@ from torch.utils.tensorboard.summary import hparams
 
 from plasticity_rl import scalars
 from plasticity_rl.agents.base import RLModule, as_agent
-from plasticity_rl.callback.bases import RLCallback, ScheduledIntervention
+from plasticity_rl.agents.hooks import RLCallback, callbacks_of
+from plasticity_rl.callback.bases import ScheduledIntervention
 from plasticity_rl.callback.charts import layout, summary
 from plasticity_rl.run.description import first_columns, hyperparameters
 
@@ -41,12 +42,12 @@ class RunMonitor(RLCallback):
         self._written_at = agent.env_frames if agent.eval_returns else -1
         if not trainer.is_global_zero:
             return
-        chosen = hyperparameters(agent, trainer.callbacks)  # type: ignore[attr-defined]
+        chosen = hyperparameters(agent, callbacks_of(trainer))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars(summary(layout(trainer.callbacks)))  # type: ignore[attr-defined]
+                logger.experiment.add_custom_scalars(summary(layout(callbacks_of(trainer))))
                 experiment, start, _ = hparams(chosen, dict.fromkeys(_metric_names(agent), 0.0))
-                show_first(experiment, first_columns(trainer.callbacks))  # type: ignore[attr-defined]
+                show_first(experiment, first_columns(callbacks_of(trainer)))
                 writer = logger.experiment._get_file_writer()
                 writer.add_summary(experiment, agent.env_frames)
                 writer.add_summary(start, agent.env_frames)
@@ -60,7 +61,7 @@ class RunMonitor(RLCallback):
         interval = max(trainer.log_every_n_steps, 1) * tick  # type: ignore[attr-defined]
         if agent.env_steps // interval == (agent.env_steps - tick) // interval:
             return
-        scheduled = [c.name for c in trainer.callbacks if isinstance(c, ScheduledIntervention)]  # type: ignore[attr-defined]
+        scheduled = [c.name for c in callbacks_of(trainer) if isinstance(c, ScheduledIntervention)]
         names = dict.fromkeys([*scheduled, *agent.last_events])
         quiet = [name for name in names if agent.last_events.get(name) != agent.env_frames]
         scalars.log_scalars(trainer.loggers, {f"intervention/{name}": 0.0 for name in quiet}, agent.env_frames)
