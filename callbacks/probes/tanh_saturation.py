@@ -84,12 +84,10 @@ class TanhSaturation(BatchProbe):
         """Return the shares."""
         layers = {f"{name}/{path}": layer for name in self.modules for path, layer in _tanh_layers(agent, name).items()}
         share = lambda values: or_nan(saturated_share, values, self.threshold)  # noqa: E731
-        seen = means_by_layer(agent, layers, self.batch_size, share)
-        scalars = {f"tanh_saturation/{key}": of_output for key, (_, of_output) in seen.items()}
-        if agent.policy_module in self.modules:
-            actions = agent.probe_outputs(self.batch_size)[agent.policy_module]
-            scalars[f"policy_saturation/{agent.policy_module}"] = or_nan(saturated_share, actions, self.threshold)
-        return scalars
+        policy = [agent.policy_module] if agent.policy_module in self.modules else []
+        seen = means_by_layer(agent, layers, self.batch_size, share, policy)
+        kind = dict.fromkeys(policy, "policy_saturation")
+        return {f"{kind.get(key, 'tanh_saturation')}/{key}": value for key, (_, value) in seen.items()}
 
 
 def _tanh_layers(agent: RLModule, name: str) -> dict[str, nn.Module]:

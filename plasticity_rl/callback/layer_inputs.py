@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ Measure = Callable[[Tensor], Any]
 
 @torch.no_grad()
 def means_by_layer(
-    agent: RLModule, layers: Mapping[str, nn.Module], batch_size: int, measure: Measure
+    agent: RLModule, layers: Mapping[str, nn.Module], batch_size: int, measure: Measure, modules: Sequence[str] = ()
 ) -> dict[str, tuple[Any, Any]]:
     """Run every module on the probe batch and return the mean of a measure over input and output of ``layers``.
 
@@ -33,20 +33,23 @@ def means_by_layer(
         layers: Layers of one input and one output, by any name.
         batch_size: Transitions in the probe batch.
         measure: Of input and of output, for parts of the batch.
+        modules: Top-level modules of whose output in ``forward_all`` the mean is wanted too.
 
     Returns:
-        Of the inputs and of the outputs, by the same keys.
+        Of the inputs and of the outputs, by the same keys; by the name of a module 0 and that of its output.
     """
     sums: dict[str, tuple[Any, Any]] = {}
     for part in agent.probe_batch(batch_size).split(PART):
         share = len(part) / batch_size
-        for key, (given, put_out) in _pass(agent, layers, part, measure).items():
+        for key, (given, put_out) in _pass(agent, layers, part, measure, modules).items():
             before = sums.get(key, (0.0, 0.0))
             sums[key] = (before[0] + share * given, before[1] + share * put_out)
     return sums
 
 
-def _pass(agent: RLModule, layers: Mapping[str, nn.Module], batch: Any, measure: Measure) -> dict[str, tuple[Any, Any]]:
+def _pass(
+    agent: RLModule, layers: Mapping[str, nn.Module], batch: Any, measure: Measure, modules: Sequence[str]
+) -> dict[str, tuple[Any, Any]]:
     found: dict[str, tuple[Any, Any]] = {}
     given: dict[str, Any] = {}
 
@@ -70,8 +73,8 @@ def _pass(agent: RLModule, layers: Mapping[str, nn.Module], batch: Any, measure:
         for key, layer in layers.items():
             handles += [layer.register_forward_pre_hook(before(key)), layer.register_forward_hook(after(key))]
         try:
-            agent.forward_all(batch)
+            outputs = agent.forward_all(batch)
         finally:
             for handle in handles:
                 handle.remove()
-    return found
+    return found | {name: (0.0, measure(outputs[name])) for name in modules}

@@ -66,7 +66,12 @@ def test_a_share_of_a_large_batch_is_that_of_the_whole():
     probe = TanhSaturation(batch_size=size, threshold=0.2)
     probe.resolve(agent)
     _, outputs = whole(agent, agent.critic.trunk[2], size)
+    with torch.no_grad():
+        actions = agent.forward_all(agent.probe_batch(size))["actor"]
+    sizes = parts_of(agent)
     found = probe.measure(agent, None, None)
+    assert sizes == [PART, 7], "one pass for the layers and the policy"
+    assert float(found["policy_saturation/actor"]) == pytest.approx(float((actions.abs() > 0.2).double().mean()))
     share = float((outputs.abs() > 0.2).double().mean())
     assert 0 < share < 1
     assert float(found["tanh_saturation/critic/trunk.2"]) == pytest.approx(share, rel=1e-6)
