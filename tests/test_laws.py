@@ -131,7 +131,7 @@ def test_the_example_of_an_intervention_acts(cls, baseline, tmp_path):
 # ------------------------------------------- laws 3 and 4: it touches what it declares, in tensors that stay the same
 
 
-def everything(agent: RLModule) -> dict[str, Any]:
+def all_of(agent: RLModule) -> dict[str, Any]:
     """What an event could touch."""
     return fingerprint(
         {
@@ -172,10 +172,10 @@ class ActLate(RLCallback):
         if agent.num_updates < self.from_update:
             return
         self.mutation = self.intervention.mutates(agent)
-        before = everything(agent)
+        before = all_of(agent)
         self.values = {name: p.detach().clone() for name, p in agent.named_parameters()}
         self.act(agent)
-        after = everything(agent)
+        after = all_of(agent)
         changed = {part: _changed(before[part], after[part]) for part in before}
         if any(changed.values()):
             self.acts.append(changed)
@@ -269,21 +269,20 @@ def in_three_sessions(folder, make_callbacks, log: Log, **options: Any) -> tuple
     return (run_state(agent), callback_states(given)), scalars, events
 
 
-def assert_resume_is_exact(tmp_path, make_callbacks, monkeypatch, **data_options: Any) -> list:
-    """Compare a run that died twice with one that never stopped; return the events of the latter."""
-    options = {"data_options": {**STOPS["data_options"], **data_options}}
-    log, given = Log(monkeypatch), make_callbacks()
-    straight = fit_tiny(tmp_path / "straight", callbacks=given, max_frames=END, **options)
+def straight_run(folder, given: Sequence[RLCallback], log: Log, **options: Any) -> tuple[Any, list, list]:
+    """A run that never stops: what it ends with, and its log."""
+    straight = fit_tiny(folder, callbacks=given, max_frames=END, **options)
     assert straight.data.collector.episode_steps.tolist() == [15], "the run should end in mid-episode"
     assert straight.data.replay.written.item() > 70
-    expected, (scalars, events) = (run_state(straight), callback_states(given)), log.take()
+    return (run_state(straight), callback_states(given)), *log.take()
 
-    resumed, resumed_scalars, resumed_events = in_three_sessions(tmp_path / "resumed", make_callbacks, log, **options)
+
+def assert_resumed_equals(straight: tuple[Any, list, list], resumed: tuple[Any, list, list]) -> None:
+    (expected, scalars, events), (found, resumed_scalars, resumed_events) = straight, resumed
     assert resumed_events == events
-    assert differences(expected[0], resumed[0]) == []
-    assert differences(expected[1], resumed[1]) == []
+    assert differences(expected[0], found[0]) == []
+    assert differences(expected[1], found[1]) == []
     assert resumed_scalars == scalars
-    return events
 
 
 def test_law_5_the_last_checkpoint_is_the_newest_also_when_returns_fall(tmp_path, monkeypatch):
@@ -296,15 +295,39 @@ def test_law_5_the_last_checkpoint_is_the_newest_also_when_returns_fall(tmp_path
 
 @pytest.mark.parametrize("cls", EXPORTED, ids=names(EXPORTED))
 def test_law_5_resume_is_exact_after_an_early_event(cls, tmp_path, monkeypatch):
-    assert_resume_is_exact(tmp_path, lambda: [example(cls)], monkeypatch)
+    log = Log(monkeypatch)
+    straight = straight_run(tmp_path / "straight", [example(cls)], log, **STOPS)
+    assert_resumed_equals(straight, in_three_sessions(tmp_path / "resumed", lambda: [example(cls)], log, **STOPS))
 
 
+SPARING: dict[str, Any] = {"agent_options": {"replay_ratio": 0.25}}
+"""An update costs most where everything is on: half as many, also once the ratio has adapted."""
+
+
+def everything(frame: int | None = None) -> list[RLCallback]:
+    """As many as go together, their events at ``frame`` where one is given."""
+    chosen = [type(callback) for callback in examples()]
+    given = [example(cls) if frame is None else rescheduled(cls, frame) for cls in chosen]
+    sparing = callbacks.AdaptiveReplayRatio(**{**callbacks.AdaptiveReplayRatio.example_arguments, "high": 0.5})
+    return [sparing if isinstance(callback, callbacks.AdaptiveReplayRatio) else callback for callback in given]
+
+
+@pytest.fixture(scope="module")
+def everything_on(tmp_path_factory) -> tuple[Any, list, list]:
+    """The run that never stopped, for both storages: where the records lie changes nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        log = Log(patch)
+        return straight_run(tmp_path_factory.mktemp("everything"), everything(60), log, **STOPS, **SPARING)
+
+
+@pytest.mark.xdist_group("everything on")
 @pytest.mark.parametrize("storage", ["ram", "memmap"])
-def test_law_5_resume_is_exact_with_everything_on(storage, tmp_path, monkeypatch):
+def test_law_5_resume_is_exact_with_everything_on(storage, everything_on, tmp_path, monkeypatch):
     """Events are due at frame 60, where the first session's checkpoint lies, and periodic ones every 50 frames."""
-    make = lambda: [rescheduled(type(callback), 60) for callback in examples()]  # noqa: E731
-    events = assert_resume_is_exact(tmp_path, make, monkeypatch, storage=storage)
-    acted = {frame for frame, *_ in events}
+    options = {"data_options": {**STOPS["data_options"], "storage": storage}, **SPARING}
+    resumed = in_three_sessions(tmp_path, lambda: everything(60), Log(monkeypatch), **options)
+    assert_resumed_equals(everything_on, resumed)
+    acted = {frame for frame, *_ in everything_on[2]}
     assert 64 in acted, "the first update after frame 60"
     assert max(acted) > 180
 
@@ -312,13 +335,13 @@ def test_law_5_resume_is_exact_with_everything_on(storage, tmp_path, monkeypatch
 def test_law_5_resume_is_exact_with_several_envs(tmp_path, monkeypatch):
     options = {"num_envs": 2, "eval_every_n_frames": 60}
     log = Log(monkeypatch)
-    run = {"max_frames": 200, "data_options": options}
-    straight = fit_tiny(tmp_path / "straight", callbacks=examples(), **run)
+    run = {"max_frames": 200, "data_options": options, **SPARING}
+    straight = fit_tiny(tmp_path / "straight", callbacks=everything(), **run)
     expected = run_state(straight), log.take()
     with pytest.raises(Killed):
-        fit_tiny(tmp_path / "resumed", callbacks=[*examples(), DieAt(150)], **run)
+        fit_tiny(tmp_path / "resumed", callbacks=[*everything(), DieAt(150)], **run)
     before = log.take(until=120)
-    resumed = fit_tiny(tmp_path / "resumed", callbacks=examples(), ckpt_path="last", **run)
+    resumed = fit_tiny(tmp_path / "resumed", callbacks=everything(), ckpt_path="last", **run)
     after = log.take()
     assert differences(expected[0], run_state(resumed)) == []
     assert expected[1] == (before[0] + after[0], before[1] + after[1])
@@ -371,10 +394,16 @@ def _both(one: RLCallback, two: RLCallback) -> list[list[RLCallback]]:
     return [[one, two], [type(two)(**two.arguments()), type(one)(**one.arguments())]]
 
 
-def test_law_7_all_of_them_compose_in_either_order(tmp_path, monkeypatch):
-    log = Log(monkeypatch)
-    forward = run_in_order(tmp_path / "forward", examples(), log)
-    backward = run_in_order(tmp_path / "backward", examples()[::-1], log)
+@pytest.fixture(scope="module")
+def forward(tmp_path_factory) -> tuple[Any, ...]:
+    """A run with everything on, for laws 7 and 8."""
+    with pytest.MonkeyPatch.context() as patch:
+        return run_in_order(tmp_path_factory.mktemp("forward"), examples(), Log(patch))
+
+
+@pytest.mark.xdist_group("forward")
+def test_law_7_all_of_them_compose_in_either_order(forward, tmp_path, monkeypatch):
+    backward = run_in_order(tmp_path, examples()[::-1], Log(monkeypatch))
     assert differences(forward, backward) == []
 
 
@@ -458,15 +487,14 @@ def test_law_7_an_incompatible_pair_is_refused_by_name_before_training(order, tm
 # ---------------------------------------------------------------------------------------- law 8: same seed, same run
 
 
-def test_law_8_same_seed_same_run(tmp_path, monkeypatch):
-    log = Log(monkeypatch)
-    runs = []
-    for seed, name in [(3, "a"), (3, "b"), (4, "c")]:
-        given = examples()
-        agent = fit_tiny(tmp_path / name, callbacks=given, seed=seed, max_frames=130)
-        runs.append((run_state(agent), callback_states(given), *log.take()))
-    assert differences(runs[0], runs[1]) == []
-    assert all(differences(runs[0][0][part], runs[2][0][part]) for part in ("weights", "replay", "optimizers"))
+@pytest.mark.xdist_group("forward")
+def test_law_8_same_seed_same_run(forward, tmp_path, monkeypatch):
+    assert differences(forward, run_in_order(tmp_path, examples(), Log(monkeypatch))) == []
+
+
+def test_law_8_another_seed_gives_another_run(baseline, tmp_path):
+    other = run_state(fit_tiny(tmp_path, seed=2))
+    assert all(differences(baseline["state"][part], other[part]) for part in ("weights", "replay", "optimizers"))
 
 
 # ---------------------------------------------------------------------------------------- an agent of another kind
