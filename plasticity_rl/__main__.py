@@ -89,20 +89,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             return importlib.import_module(f"plasticity_rl.cli.commands.{args[0]}").run(args[1:]) or 0
         _check_machine(warn=args[0] == "fit" and not asks)
         # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
-        from plasticity_rl.cli.checks import check_config_files
-        from plasticity_rl.cli.early import observes_pixels
+        from plasticity_rl.cli.early import observes_pixels, read
         from plasticity_rl.machine.rendering import check_rendering, configure_backend
 
-        check_config_files(args)  # a slip in a file need not wait for the imports
+        command = read(args)  # a slip in a file need not wait for the imports
         configure_backend()
-        if args[0] not in DRAWS_NOTHING and not asks and observes_pixels(args):
+        if args[0] not in DRAWS_NOTHING and not asks and observes_pixels(command):
             check_rendering()
         if args[0] in OWN_MODULE:
             importlib.import_module(f"plasticity_rl.cli.commands.{args[0]}").run(args[1:])
         else:
             from plasticity_rl.cli.app import run
 
-            run(args)
+            run(command)
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

@@ -37,7 +37,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     A checkpoint is written beside the old one, brought to the disk, and only then takes its name: Lightning's goes
     through the system's folder for temporary files, perhaps another disk, and is not synced. It is read only when every
     byte fits the checksums in the file, and never with a pickle that could execute code.
+
+    Args:
+        reader: By which it may have been read before; None for one of its own.
     """
+
+    def __init__(self, reader: CheckpointReader | None = None) -> None:
+        self._reader = reader or CheckpointReader()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write ``checkpoint``, with the versions of the packages, or leave the file at ``path`` as it is.
@@ -72,7 +78,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         if weights_only is False:
             raise UserError("weights_only=False would execute code from the checkpoint; leave it out")
-        checkpoint = read_checkpoint(path)
+        checkpoint = self._reader.take(path)
         warn_other_versions(checkpoint.get("written_by", {}), path)
         return checkpoint
 
@@ -115,6 +121,40 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "rl" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of plasticity_rl: it holds no 'rl' entry")
     return checkpoint
+
+
+class CheckpointReader:
+    """Reads a checkpoint from the disk once: who looks at it first leaves it for the one who loads it.
+
+    It holds one at most, and none once it was taken, so that no second copy of a state lies in memory.
+    """
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._checkpoint: dict[str, Any] = {}
+
+    def look(self, path: str | os.PathLike[str]) -> Mapping[str, Any]:
+        """Return a checkpoint, and keep it for :meth:`take`.
+
+        Raises:
+            UserError: When the file is missing, damaged or not of this framework.
+        """
+        if self._path != Path(path).resolve():
+            self.forget()
+            self._checkpoint = read_checkpoint(path)
+            self._path = Path(path).resolve()
+        return self._checkpoint
+
+    def take(self, path: str | os.PathLike[str]) -> dict[str, Any]:
+        """Return a checkpoint, and forget it."""
+        self.look(path)
+        checkpoint = self._checkpoint
+        self.forget()
+        return checkpoint
+
+    def forget(self) -> None:
+        """Hold none."""
+        self._path, self._checkpoint = None, {}
 
 
 def warn_other_versions(written_by: Mapping[str, str], path: str | os.PathLike[str]) -> None:

@@ -27,7 +27,7 @@ from plasticity_rl import Intervention
 from plasticity_rl.__main__ import COMMANDS
 from plasticity_rl.callback.charts import layout
 from plasticity_rl.callback.documented import tag_pattern
-from plasticity_rl.cli.early import setting
+from plasticity_rl.cli.early import read
 
 pytestmark = pytest.mark.xdist_group("readme")  # its runs are made once
 TEXT = (REPOSITORY / "README.md").read_text()
@@ -98,7 +98,7 @@ def test_a_command_runs(command, folder, tmp_path, monkeypatch):
         args += ["--max_frames=200"]
     elif args[0] == "fit" and not any(arg.startswith("--trainer.callbacks.help") for arg in args):
         args = [re.sub(r"at_frames=\[\d+\]", "at_frames=[50]", arg) for arg in args]  # within the short run
-        tiny = TINY_SAC if setting(args, "agent") == "sac" else TINY
+        tiny = TINY_SAC if read(args).setting("agent") == "sac" else TINY
         args += [*tiny, "--max_frames=100", f"--trainer.default_root_dir={tmp_path}"]
     elif args[0] not in ("fit", "validate", "plot", "probe", "list", "init"):
         assert args[0] in COMMANDS

@@ -3,106 +3,47 @@
 from __future__ import annotations
 
 import datetime
-import enum
 import functools
 import importlib
 import logging
-import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import Any, Literal
 
 import lightning.pytorch as pl
-import yaml
-from jsonargparse import ActionConfigFile, get_loader, set_loader
+from jsonargparse import ActionConfigFile
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf.errors import OmegaConfBaseException
 
 from plasticity_rl import __version__
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.drqv2.agent import DrQV2
+from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.agents.sac.agent import SAC
-from plasticity_rl.callback.bases import Intervention, RLCallback
-from plasticity_rl.checkpoint_files import read_checkpoint
-from plasticity_rl.cli.checks import (
-    check_config_files,
-    first_line,
-    refuse_bad_lists,
-    refuse_extreme_numbers,
-    refuse_idle_run,
-    refuse_nulls,
-    refuse_trainer_options,
-    trainer_error,
-)
-from plasticity_rl.cli.early import setting, settings, with_run_config
+from plasticity_rl.callback.bases import Intervention
+from plasticity_rl.checkpoint_files import CheckpointReader
+from plasticity_rl.cli.checks import refuse_idle_run, refuse_nulls
+from plasticity_rl.cli.early import CommandLine
+from plasticity_rl.cli.parser import PARSER_MODE, OneLineParser, use_our_yaml
 from plasticity_rl.cli.parser_errors import UNION, one_line
 from plasticity_rl.data.module import RLDataModule
 from plasticity_rl.distributed.launch import same_run_dir
-from plasticity_rl.distributed.strategy import asks_for_ranks, choose_strategy, refuse_other_strategy
+from plasticity_rl.distributed.strategy import asks_for_ranks
 from plasticity_rl.errors import UserError, suggestion
-from plasticity_rl.former_names import todays_name
-from plasticity_rl.run.callback_checks import refuse_late_events, refuse_unsuitable
+from plasticity_rl.run.callback_checks import refuse_late_events
 from plasticity_rl.run.description import short_name
 from plasticity_rl.run.folder import refuse_other_run, refuse_unwritable, requeued_checkpoint
-from plasticity_rl.run.logger import run_logger
-from plasticity_rl.run.trainer import TRAINER_DEFAULTS, place_checkpoints, run_callbacks, with_checkpoint_io
+from plasticity_rl.run.number_checks import refuse_extreme_numbers
+from plasticity_rl.run.trainer import TRAINER_DEFAULTS, as_list, make_trainer, with_checkpoint_io
+from plasticity_rl.run.trainer_checks import first_line, refuse_trainer_options
 
 RUNS = Path("runs")
 """Where runs go that name no folder: ``runs/<task>_<interventions>_seed<seed>_<date>-<time>``."""
 
 AGENTS: dict[str, type[RLModule]] = {"drqv2": DrQV2, "sac": SAC}
 """Values of ``--agent``: whose arguments are the options ``--model.*``."""
-PARSER_MODE = "omegaconf+"
-"""YAML in which ``${...}`` follows overrides on the command line."""
-
-
-def load_yaml(text: str) -> Any:
-    """Load YAML whose keys ``on`` and ``off`` are names: YAML 1.1 reads them as true and false.
-
-    Classes that moved since a file was written are given the name they have today.
-    """
-    return _with_text_keys(get_loader("yaml")(text))
-
-
-def _with_text_keys(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_with_text_keys(item) for item in value]
-    if isinstance(value, dict):
-        names = {True: "on", False: "off"}
-        return {names[key] if isinstance(key, bool) else key: _with_text_keys(item) for key, item in value.items()}
-    return todays_name(value) if isinstance(value, str) else value
-
-
-def _write_member(dumper: yaml.SafeDumper, member: enum.Enum) -> yaml.Node:
-    """Write the default of an option that is declared as text, but is a member of an Enum (Lightning's Timer)."""
-    return dumper.represent_data(member.value)
-
-
-class OneLineParser(LightningArgumentParser):
-    """LightningCLI's parser, with errors of one line instead of sixty."""
-
-    known_options: ClassVar[set[str]] = set()
-    agent: ClassVar[str] = ""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what the console script prints as one line with exit code 2."""
-        own = set(self._option_string_actions)  # inside a callback: its arguments
-        line = one_line(message, own if "is not accepted" in message else self.known_options)
-        if re.match(r"(unrecognized arguments: --|there is no option ')model\.", line):
-            line += f" (these are of --agent {self.agent})"
-        raise UserError(line) from ex
-
-    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse; unresolved ``${...}`` is the user's error too."""
-        try:
-            return super().parse_args(*args, **kwargs)
-        except OmegaConfBaseException as error:
-            hint = "keys are absolute and start with the subcommand, e.g. ${fit.data.batch_size}"
-            raise UserError(f"{str(error).splitlines()[0]} ({hint})") from error
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -123,7 +64,16 @@ class SaveRunConfig(SaveConfigCallback):
 
 
 class RLCLI(LightningCLI):
-    """LightningCLI with frames as the budget, one seed, and one run folder."""
+    """LightningCLI with frames as the budget, one seed, and one run folder.
+
+    Args:
+        checkpoints: By which the checkpoint that a command names is read: once, and kept until it is loaded.
+        **options: Of LightningCLI.
+    """
+
+    def __init__(self, *args: Any, checkpoints: CheckpointReader | None = None, **options: Any) -> None:
+        self.checkpoints = checkpoints or CheckpointReader()
+        super().__init__(*args, **options)  # parses, builds and runs
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Use the parser with short errors."""
@@ -173,16 +123,19 @@ class RLCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Take the network's options from the checkpoint for evaluation only; Lightning does so for training too.
 
-        There it would hide that the command asks for another network than the checkpoint holds.
+        There it would hide that the command asks for another network than the checkpoint holds. Lightning would also
+        read the file by itself.
         """
-        path = self.config[self.config.subcommand].ckpt_path
+        subcommand = self.config.subcommand
+        path = self.config[subcommand].ckpt_path
         if path in (None, "last"):
             return
         if not Path(path).is_file():
             raise UserError(f"--ckpt_path {path}: no such file; give a .ckpt file or 'last'")
-        read_checkpoint(path)
-        if self.config.subcommand != "fit":
-            super()._parse_ckpt_path()
+        saved = self.checkpoints.look(path).get("hyper_parameters", {})
+        network = {name: value for name, value in saved.items() if name != "_instantiator"}
+        if subcommand != "fit" and network:
+            self.config = self.parser.parse_object({subcommand: {"model": network}}, self.config)
 
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work, choose the run folder, and refuse one that holds another run."""
@@ -196,13 +149,7 @@ class RLCLI(LightningCLI):
             config.trainer.default_root_dir = str(same_run_dir(choose, several=several))
         run_dir = Path(config.trainer.default_root_dir)
         if config.ckpt_path == "last":
-            checkpoints = list((run_dir / "checkpoints").glob("last*.ckpt"))
-            if not checkpoints:
-                raise UserError(
-                    f"--ckpt_path last: no checkpoint in {run_dir}; name the run with --trainer.default_root_dir"
-                )
-            for path in checkpoints:
-                read_checkpoint(path)
+            self.checkpoints.look(last_checkpoint(run_dir))
         if self.subcommand == "fit":
             if config.ckpt_path is None:
                 config.ckpt_path = requeued_checkpoint(run_dir)
@@ -218,7 +165,7 @@ class RLCLI(LightningCLI):
         for cls, arguments in _callbacks(config):
             if issubclass(cls, RLCallback):  # those of Lightning are its own business
                 refuse_nulls(arguments, cls, f"{cls.__name__}.")
-        refuse_trainer_options(config.trainer)
+        refuse_trainer_options(vars(config.trainer))  # make_trainer does so too, but after environments are built
         if config.data.replay_dir is not None:
             refuse_unwritable(Path(config.data.replay_dir), "data.replay_dir:", "--data.replay_dir")
         if self.subcommand == "validate" and config.ckpt_path is None:
@@ -228,54 +175,43 @@ class RLCLI(LightningCLI):
             )
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Add logger, checkpoints, progress bar and run folder, unless the user chose others."""
-        options = self.config_init[self.subcommand].trainer
-        run_dir = Path(options.default_root_dir)
-        callbacks = options.callbacks if isinstance(options.callbacks, list) else [options.callbacks]
-        callbacks = run_callbacks(
-            [callback for callback in callbacks if callback],
-            progress_bar=options.enable_progress_bar is not False,
-            checkpoints=options.enable_checkpointing is not False,
-            detect_nan=self.config_init[self.subcommand].detect_nan,
-        )
-        kwargs["plugins"] = with_checkpoint_io(options.plugins)
+        """Let :func:`make_trainer` assemble it, as for a program; add what only the command line knows."""
+        assert self.subcommand is not None
+        config = self.config_init[self.subcommand]
+        options = {**vars(config.trainer), **kwargs}
+        callbacks = as_list(options.pop("callbacks"))
         if self.subcommand == "fit":
-            refuse_bad_lists(callbacks)
-            refuse_unsuitable(callbacks)
-            refuse_late_events(callbacks, self.config_init.fit.max_frames, self.config_init.fit.data.frames_per_tick)
-            if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
-                refuse_idle_run(self.config.fit.max_frames, self.config.fit.model.num_seed_frames)
-        place_checkpoints(callbacks, run_dir)
-        if self.subcommand == "validate":
-            kwargs["logger"] = False
-        elif options.logger in (None, True):
-            kwargs["logger"] = run_logger(run_dir)
-        places = {name: options[name] for name in ("devices", "num_nodes", "accelerator")}
-        kwargs["strategy"] = choose_strategy(options.strategy, **places)
-        try:
-            trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        except UserError:
-            raise
-        except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
-            raise trainer_error(error, options) from error
-        refuse_other_strategy(trainer)
-        return trainer
+            self._refuse_short_run(callbacks)
+            if not options["fast_dev_run"]:
+                callbacks.append(SaveRunConfig(self._parser("fit"), self.config.fit))
+        else:
+            options["logger"] = False
+        options["plugins"] = with_checkpoint_io(options["plugins"], self.checkpoints)
+        run_dir = options.pop("default_root_dir")
+        return make_trainer(run_dir, callbacks=callbacks, detect_nan=config.detect_nan, **options)
+
+    def _refuse_short_run(self, callbacks: Sequence[pl.Callback]) -> None:
+        """Refuse a run that ends before it learns, or before an event; a program may want either."""
+        config = self.config_init.fit
+        refuse_late_events(callbacks, config.max_frames, config.data.frames_per_tick)
+        if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
+            refuse_idle_run(self.config.fit.max_frames, self.config.fit.model.num_seed_frames)
 
     def before_fit(self) -> None:
         """Refuse numbers that several ranks cannot share, before they are started."""
         self.datamodule.refuse_uneven(self.trainer.world_size)
 
 
-def agent_class(args: Sequence[str]) -> type[RLModule]:
+def agent_class(command: CommandLine) -> type[RLModule]:
     """Return the agent that a command asks for, from its options and config files: the parser depends on it.
 
     Raises:
         UserError: For a name that there is no agent of, or another one than a config file was written for.
     """
-    name = setting(args, "agent", "drqv2")
+    name = command.setting("agent", "drqv2")
     if name not in AGENTS:
         raise UserError(f"agent={name!r} is not an agent; there are {list(AGENTS)}.{suggestion(str(name), AGENTS)}")
-    for source, other in settings(args, "agent"):
+    for source, other in command.settings("agent"):
         if other != name and not source.startswith("--"):
             raise UserError(f"{source} holds the options of agent={other}, but the command ends up with agent={name}")
     return AGENTS[name]
@@ -306,6 +242,18 @@ def default_run_dir(config: Any, subcommand: str) -> Path:
     return RUNS / f"{prefix}{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
+def last_checkpoint(run_dir: Path) -> Path:
+    """Return the file that ``--ckpt_path last`` means, the newest one.
+
+    Raises:
+        UserError: When a run folder holds none.
+    """
+    found = list((run_dir / "checkpoints").glob("last*.ckpt"))
+    if not found:
+        raise UserError(f"--ckpt_path last: no checkpoint in {run_dir}; name the run with --trainer.default_root_dir")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
 def _callbacks(config: Any) -> list[tuple[type, dict[str, Any]]]:
     """Return class and arguments of the callbacks in a parsed config; their paths were checked by the parser."""
     entries = config.trainer.callbacks or []
@@ -326,29 +274,33 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torchrl\..*")
 
 
-def run(args: Sequence[str]) -> None:
-    """Parse ``args`` (the subcommand first) and run it.
+def run(command: CommandLine) -> None:
+    """Parse a command and run it.
 
     Raises:
         UserError: When the input is wrong.
     """
+    build(RLCLI, command)
+
+
+def build(cls: type[RLCLI], command: CommandLine, checkpoints: CheckpointReader | None = None) -> RLCLI:
+    """Parse a command and run it, as far as ``cls`` does, and turn what is wrong into UserError.
+
+    Args:
+        cls: The class, which parses, builds and runs by being made.
+        command: The subcommand first.
+        checkpoints: By which a checkpoint that the command names is read.
+    """
     quiet()
-    _build(RLCLI, args)
-
-
-def _build(cls: type[RLCLI], args: Sequence[str]) -> RLCLI:
-    """Parse ``args`` with one of the classes above, and turn what is wrong into UserError."""
-    check_config_files(args)
-    args = with_run_config(args)
-    set_loader(PARSER_MODE, load_yaml, exceptions=(yaml.YAMLError,))
-    yaml.SafeDumper.add_multi_representer(enum.Enum, _write_member)
-    agent = agent_class(args)
+    use_our_yaml()
+    agent = agent_class(command)
     OneLineParser.agent = next(name for name, known in AGENTS.items() if known is agent)
     try:
         return cls(
             agent,
             RLDataModule,
-            args=args,
+            checkpoints=checkpoints,
+            args=list(command.args),
             seed_everything_default=1,
             trainer_defaults=TRAINER_DEFAULTS,
             save_config_callback=SaveRunConfig,
@@ -364,50 +316,3 @@ def _build(cls: type[RLCLI], args: Sequence[str]) -> RLCLI:
         if UNION in str(error):
             raise UserError(one_line(str(error))) from error
         raise
-
-
-class _WithoutRunning(RLCLI):
-    """Parses and builds, and leaves the rest to the caller."""
-
-    def _claim_folder(self, run_dir: Path) -> None:
-        """Nothing is going to be written."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Do nothing."""
-
-
-@dataclass(frozen=True)
-class RestoredRun:
-    """Agent, data and callbacks as a run's configuration describes them; nothing is loaded yet."""
-
-    run_dir: Path
-    agent: RLModule
-    data: RLDataModule
-    callbacks: list[pl.Callback]
-
-
-def build_only(args: Sequence[str]) -> RestoredRun:
-    """Build what a command describes, without running it; writes nothing.
-
-    Args:
-        args: The command, the subcommand first.
-
-    Raises:
-        UserError: When the input is wrong.
-    """
-    quiet()
-    cli = _build(_WithoutRunning, args)
-    callbacks = list(cli.trainer.callbacks)  # type: ignore[attr-defined]
-    return RestoredRun(Path(cli.trainer.default_root_dir), cli.model, cli.datamodule, callbacks)
-
-
-def restore_only(checkpoint: Path) -> RestoredRun:
-    """Build what the ``config.yaml`` of a checkpoint's run describes, as ``validate`` does, without running it.
-
-    Raises:
-        UserError: When the folder of the run holds no ``config.yaml``, or it is broken.
-    """
-    run_dir = checkpoint.resolve().parent.parent
-    if not (run_dir / "config.yaml").is_file():
-        raise UserError(f"{checkpoint} does not lie in a run folder: there is no {run_dir / 'config.yaml'}")
-    return replace(build_only(["validate", f"--ckpt_path={checkpoint}"]), run_dir=run_dir)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from plasticity_rl.cli.config_files import read_config
 from plasticity_rl.packaged import CONFIG
 
 
@@ -25,31 +28,58 @@ def option_values(args: Sequence[str], *names: str) -> list[str]:
     return [value for name, value in options(args) if name in names]
 
 
-def settings(args: Sequence[str], key: str) -> Iterator[tuple[str, Any]]:
-    """Yield the values given to ``key``, e.g. ``data.observation``, in order, each after the option or file it is from.
+@dataclass(frozen=True)
+class CommandLine:
+    """A command as it was given, with its config files, each read and checked once.
 
-    Files that cannot be read give nothing; the parser will say what is wrong with them.
+    Attributes:
+        args: The command and its options, the run's own config among them.
+        contents: Options in every config file, or text in its place, by what ``--config`` says.
     """
-    for name, given in options(args):
-        if name == f"--{key}":
-            yield name, given
-        elif name in CONFIG:
-            for value in _in_file(Path(given), key.split(".")):
-                yield given, value
+
+    args: tuple[str, ...]
+    contents: Mapping[str, Mapping[str, Any]]
+
+    def settings(self, key: str) -> Iterator[tuple[str, Any]]:
+        """Yield the values given to ``key``, e.g. ``data.observation``, in order, each after its option or file."""
+        for name, given in options(self.args):
+            if name == f"--{key}":
+                yield name, given
+            elif name in CONFIG:
+                for value in _under(key.split("."), self.contents[given]):
+                    yield given, value
+
+    def setting(self, key: str, default: Any = None) -> Any:
+        """Return the last of the :meth:`settings`: the one that counts."""
+        return [default, *(value for _, value in self.settings(key))][-1]
 
 
-def setting(args: Sequence[str], key: str, default: Any = None) -> Any:
-    """Return the last of the :func:`settings`: the one that counts."""
-    return [default, *(value for _, value in settings(args, key))][-1]
+def read(args: Sequence[str]) -> CommandLine:
+    """Read the files that a command names, once: whoever asks later is given what this returns.
+
+    Args:
+        args: The command first; a ``--config`` that is no file is text, or the parser says what is wrong with it.
+
+    Raises:
+        UserError: For the first config file that is broken or holds no options.
+    """
+    args = with_run_config(args)
+    return CommandLine(tuple(args), {given: _content(given) for given in option_values(args, *CONFIG)})
 
 
-def _in_file(path: Path, keys: Sequence[str]) -> list[Any]:
+def _content(given: str) -> Mapping[str, Any]:
+    if os.path.isfile(given):
+        return read_config(Path(given))
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return []
+        content = yaml.safe_load(given)
+    except yaml.YAMLError:
+        content = None
+    return content if isinstance(content, dict) else {}
+
+
+def _under(keys: Sequence[str], value: Any) -> list[Any]:
     for key in keys:
-        if not isinstance(value, dict) or key not in value:
+        if not isinstance(value, Mapping) or key not in value:
             return []
         value = value[key]
     return [value]
@@ -74,15 +104,16 @@ def with_run_config(args: Sequence[str]) -> list[str]:
     return [args[0], f"--config={run_dir / 'config.yaml'}", *own, *args[1:]]
 
 
-def observes_pixels(args: Sequence[str]) -> bool:
+def observes_pixels(command: CommandLine) -> bool:
     """Return whether a command trains, evaluates or measures an agent that needs a renderer, as far as is known here.
 
     Raises:
         UserError: When the arguments of ``probe``, which names its checkpoints without an option, are wrong.
     """
-    commands = [args]
-    if args[0] == "probe":
+    commands = [command]
+    if command.args[0] == "probe":
         from plasticity_rl.cli.commands.probe import parse
 
-        commands = [["validate", f"--ckpt_path={path}"] for path in parse(args[1:]).checkpoints]
-    return any(setting(with_run_config(command), "data.observation") != "state" for command in commands)
+        paths = parse(command.args[1:]).checkpoints
+        commands = [read(["validate", f"--ckpt_path={path}"]) for path in paths]
+    return any(one.setting("data.observation") != "state" for one in commands)

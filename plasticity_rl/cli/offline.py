@@ -24,8 +24,8 @@ from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.bases import Intervention, Probe, RLCallback
 from plasticity_rl.callback.feature_batches import LEAST, automatic_batch_size, feature_shape, too_few
 from plasticity_rl.callback.module_probes import RankProbe
-from plasticity_rl.checkpoint_files import AtomicCheckpointIO, read_checkpoint
-from plasticity_rl.cli.app import RestoredRun, quiet, restore_only
+from plasticity_rl.checkpoint_files import AtomicCheckpointIO, CheckpointReader
+from plasticity_rl.cli.rebuild import RestoredRun, restore_only
 from plasticity_rl.data.module import RLDataModule
 from plasticity_rl.distributed.ranks import saved_world_size
 from plasticity_rl.errors import UserError, suggestion
@@ -90,17 +90,18 @@ def measure_checkpoint(
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a checkpoint, RUN/checkpoints/last.ckpt")
-    checkpoint = read_checkpoint(path)
-    quiet()
-    restored = restore_only(path)
+    checkpoints = CheckpointReader()
+    world_size, saved = saved_world_size(checkpoints.look(path)), checkpoints.look(path).get("callbacks", {})
+    restored = restore_only(path, checkpoints)
     result = Measurement(str(path), restored.data.task)
     for name in modules or ():
         restored.agent.module(name)  # refuses one that does not exist
-    chosen = choose_probes(probes, restored, checkpoint.get("callbacks", {}), result.skipped, modules)
+    chosen = choose_probes(probes, restored, saved, result.skipped, modules)
     chosen = [probe for probe in chosen if _accepts(probe, restored.agent, result, explicit=probes is not None)]
     session = _Session(chosen, result, rollout_frames, Path(restored.run_dir))
     interventions = [callback for callback in restored.callbacks if isinstance(callback, Intervention)]
-    session.run(restored.agent, restored.data, interventions, path, checkpoint)
+    restored.data.world_size_of_checkpoint = world_size  # of which rank 0's replay is looked at
+    session.run(restored.agent, restored.data, interventions, path, checkpoints)
     return result
 
 
@@ -190,9 +191,8 @@ class _Session(RLCallback):
         data: RLDataModule,
         interventions: Sequence[pl.Callback],
         path: Path,
-        checkpoint: Mapping[str, Any],
+        checkpoints: CheckpointReader,
     ) -> None:
-        data.world_size_of_checkpoint = saved_world_size(checkpoint)  # of which rank 0's replay is looked at
         data.storage = "memmap"  # reads the run's files in place; they would be changed by a write alone
         self._let_replay_be_missing(data)
         trainer = pl.Trainer(
@@ -202,7 +202,7 @@ class _Session(RLCallback):
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(checkpoints)],
         )
         with suppress(Measured):
             trainer.fit(agent, data, ckpt_path=str(path))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import lightning.pytorch as pl
 
 from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.callback.bases import Intervention, Probe, ScheduledIntervention
 from plasticity_rl.errors import UserError, suggestion
 
@@ -47,6 +48,22 @@ def refuse_unsuitable(callbacks: Sequence[pl.Callback]) -> None:
                     f"{name}.filename: {{{tag}}} is never logged, so that every file would have 0 there; there are "
                     f"{list(MONITORED)}.{suggestion(tag, MONITORED)}"
                 )
+
+
+def refuse_bad_lists(callbacks: Iterable[pl.Callback]) -> None:
+    """Raise UserError when a callback is given no modules, so that it would do nothing, or one thing twice."""
+    for callback in callbacks:
+        arguments = callback.arguments() if isinstance(callback, RLCallback) else {}
+        for name in ("modules", "taus", "at_frames"):
+            items = list(arguments.get(name) or [])
+            if twice := [item for item in items if items.count(item) > 1]:
+                raise UserError(f"{type(callback).__name__}.{name}={items} lists {twice[0]} twice; remove one")
+        modules = arguments.get("modules")
+        if isinstance(modules, list | tuple) and not modules:
+            raise UserError(
+                f"{type(callback).__name__}.modules=[] names no module, so it would do nothing: list some, or leave it "
+                "out for the default"
+            )
 
 
 def refuse_late_events(callbacks: Iterable[pl.Callback], max_frames: int, frames_per_tick: int = 1) -> None:

@@ -10,16 +10,22 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks.progress import ProgressBar
 from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from plasticity_rl.agents.hook_checks import refuse_doubles
-from plasticity_rl.checkpoint_files import AtomicCheckpointIO
+from plasticity_rl.agents.hooks import RLCallback
+from plasticity_rl.checkpoint_files import AtomicCheckpointIO, CheckpointReader
 from plasticity_rl.distributed.strategy import choose_strategy, refuse_other_strategy
+from plasticity_rl.errors import UserError
+from plasticity_rl.run.callback_checks import refuse_bad_lists, refuse_unsuitable
 from plasticity_rl.run.checkpoints import BestCheckpoint, LastCheckpoint
 from plasticity_rl.run.folder import RunFolder
 from plasticity_rl.run.logger import run_logger
 from plasticity_rl.run.monitor import RunMonitor
 from plasticity_rl.run.nan_guard import DetectNaN
+from plasticity_rl.run.number_checks import refuse_extreme_numbers
 from plasticity_rl.run.progress import FrameProgressBar
+from plasticity_rl.run.trainer_checks import refuse_trainer_options, trainer_error
 from plasticity_rl.run.video import EvalVideo
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -41,7 +47,6 @@ def run_callbacks(
     each written after an evaluation: ``last.ckpt`` always, the best by return unless ``given`` says what else to keep.
     """
     callbacks = list(given)
-    refuse_doubles(callbacks)
     if not any(isinstance(callback, RunFolder) for callback in callbacks):
         callbacks.insert(0, RunFolder())
     if not any(isinstance(callback, RunMonitor) for callback in callbacks):
@@ -66,35 +71,76 @@ def place_checkpoints(callbacks: Sequence[pl.Callback], run_dir: Path) -> None:
             callback.dirpath = str(run_dir / "checkpoints")
 
 
-def with_checkpoint_io(plugins: Any) -> list[Any]:
-    """Return Lightning plugins, with the safe checkpoint files unless they have some already."""
-    given = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins] if plugins is not None else []
-    return given if any(isinstance(plugin, CheckpointIO) for plugin in given) else [*given, AtomicCheckpointIO()]
+def with_checkpoint_io(plugins: Any, reader: CheckpointReader | None = None) -> list[Any]:
+    """Return Lightning plugins, with the safe checkpoint files unless they have some already.
+
+    Args:
+        plugins: None, one or several.
+        reader: What may have read the checkpoint already.
+    """
+    given = as_list(plugins)
+    if not any(isinstance(plugin, CheckpointIO) for plugin in given):
+        return [*given, AtomicCheckpointIO(reader)]
+    if reader is not None:
+        reader.forget()  # nobody would take it
+    return given
+
+
+def as_list(given: Any) -> list[Any]:
+    """Return what Lightning takes as None, one or several as a list."""
+    return list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+
+
+def refuse_callbacks(callbacks: Sequence[pl.Callback]) -> None:
+    """Raise UserError for callbacks that cannot work in any run."""
+    arguments = {type(one).__name__: dict(one.arguments()) for one in callbacks if isinstance(one, RLCallback)}
+    refuse_extreme_numbers(arguments)
+    refuse_doubles(callbacks)
+    refuse_bad_lists(callbacks)
+    refuse_unsuitable(callbacks)
 
 
 def make_trainer(
-    run_dir: str | Path, *, callbacks: Sequence[pl.Callback] = (), detect_nan: bool = True, **options: Any
+    run_dir: str | Path,
+    *,
+    callbacks: Sequence[pl.Callback] | pl.Callback | None = (),
+    detect_nan: bool = True,
+    **options: Any,
 ) -> pl.Trainer:
-    """Return a Trainer that writes everything into ``run_dir``.
+    """Return a Trainer that writes everything into ``run_dir``: the one of the command line too.
 
     Args:
         run_dir: Run folder: ``checkpoints/``, TensorBoard events, ``videos/``, ``replay/``.
         callbacks: Interventions and probes, in any order, and any other Lightning callbacks.
         detect_nan: Whether a loss or weight that is NaN or infinite ends the run, before it is saved.
         **options: Passed on to ``lightning.Trainer``. With several ``devices`` the strategy is ``ddp_rl``.
+
+    Raises:
+        UserError: For options and callbacks that mean something else here, or that Lightning refuses.
     """
-    run_dir = Path(run_dir)
+    refuse_extreme_numbers(
+        {"trainer": {name: value for name, value in options.items() if isinstance(value, int | float)}}
+    )
+    refuse_trainer_options({"default_root_dir": run_dir, **TRAINER_DEFAULTS, **options})
+    given, run_dir = as_list(callbacks), Path(run_dir)
+    refuse_callbacks(given)
     all_callbacks = run_callbacks(
-        callbacks,
+        given,
         progress_bar=options.get("enable_progress_bar") is not False,
         checkpoints=options.get("enable_checkpointing") is not False,
         detect_nan=detect_nan,
     )
     place_checkpoints(all_callbacks, run_dir)
-    options = {"logger": run_logger(run_dir), **TRAINER_DEFAULTS, **options}
-    options["plugins"] = with_checkpoint_io(options.get("plugins"))
+    options = {**TRAINER_DEFAULTS, **options, "plugins": with_checkpoint_io(options.get("plugins"))}
+    if options.get("logger") in (None, True):
+        options["logger"] = run_logger(run_dir)
     places = {name: options[name] for name in ("devices", "num_nodes", "accelerator") if name in options}
     options["strategy"] = choose_strategy(options.get("strategy", "auto"), **places)
-    trainer = pl.Trainer(default_root_dir=run_dir, callbacks=all_callbacks, **options)
+    try:
+        trainer = pl.Trainer(default_root_dir=run_dir, callbacks=all_callbacks, **options)
+    except UserError:
+        raise
+    except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+        raise trainer_error(error, options) from error
     refuse_other_strategy(trainer)
     return trainer

@@ -21,7 +21,6 @@ from cli_runs import (
 )
 
 from plasticity_rl import SAC
-from plasticity_rl.cli.early import option_values, options, setting
 
 TINY_DRQV2 = [*TINY, "--data.observation=state"]
 
@@ -36,34 +35,6 @@ def refusal(*options) -> str:
     assert result.code == 2
     (line,) = result.err.strip().splitlines()
     return line
-
-
-# ---- reading the command line before there is a parser --------------------------------------------------------------
-
-
-def test_options_in_either_spelling():
-    args = ["fit", "--agent", "sac", "--data.observation=state", "-c", "a.yaml", "--flag"]
-    assert list(options(args)) == [
-        ("--agent", "sac"),
-        ("--data.observation", "state"),
-        ("-c", "a.yaml"),
-        ("--flag", ""),
-    ]
-    assert option_values(args, "--config", "-c") == ["a.yaml"]
-
-
-def test_the_last_value_counts_from_files_and_options(tmp_path):
-    sac = write_yaml(tmp_path / "sac.yaml", {"agent": "sac", "data": {"observation": "state"}})
-    other = write_yaml(tmp_path / "other.yaml", {"data": {"task": "walker_run"}})
-    broken = tmp_path / "broken.yaml"
-    broken.write_text("agent: [")
-    assert setting(["fit"], "agent", "drqv2") == "drqv2"
-    assert setting(["fit", "--config", str(sac)], "agent") == "sac"
-    assert setting(["fit", f"--config={sac}", "--agent=drqv2"], "agent") == "drqv2"
-    assert setting(["fit", "--agent=drqv2", f"--config={sac}"], "agent") == "sac"
-    assert setting(["fit", f"--config={sac}", f"-c={other}"], "data.observation") == "state"
-    for path in (broken, tmp_path / "absent.yaml", tmp_path):
-        assert setting(["fit", f"--config={path}"], "agent", "drqv2") == "drqv2"
 
 
 # ---- choosing --------------------------------------------------------------------------------------------------------

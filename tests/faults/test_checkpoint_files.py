@@ -17,7 +17,13 @@ from helpers import fit_tiny
 from run_state import differences, fingerprint
 
 from plasticity_rl import UserError, checkpoint_files
-from plasticity_rl.checkpoint_files import DRAFT, AtomicCheckpointIO, read_checkpoint, replace_durably
+from plasticity_rl.checkpoint_files import (
+    DRAFT,
+    AtomicCheckpointIO,
+    CheckpointReader,
+    read_checkpoint,
+    replace_durably,
+)
 from plasticity_rl.errors import RunFailure
 
 
@@ -190,3 +196,20 @@ def test_a_write_that_fails_leaves_the_old_file(call_that_fails, tmp_path, monke
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
     assert not (tmp_path / DRAFT).exists()
+
+
+def test_what_was_looked_at_is_given_away_and_then_nothing_is_held(finished, monkeypatch):
+    path = finished / "checkpoints" / "last.ckpt"
+    reads = []
+    monkeypatch.setattr(
+        "plasticity_rl.checkpoint_files.read_checkpoint", lambda path: reads.append(path) or {"number": len(reads)}
+    )
+    reader = CheckpointReader()
+    seen = reader.look(path)
+    assert reader.look(str(path)) is seen
+    assert reader.take(path.parent / "." / path.name) is seen
+    assert reads == [path]
+    assert AtomicCheckpointIO(reader).load_checkpoint(path) == {"number": 2}  # read anew: none was held
+    reader.look(path)
+    reader.look(finished / "other.ckpt")  # takes the place of the first
+    assert reader.take(path) == {"number": 5}

@@ -118,7 +118,7 @@ def check_run(args: Sequence[str]) -> list[Finding]:
     Args:
         args: Options of ``fit``.
     """
-    from plasticity_rl.cli.app import build_only
+    from plasticity_rl.cli.rebuild import build_only
     from plasticity_rl.machine.capacity import available_disk, available_memory, check_fits
 
     try:
@@ -180,7 +180,8 @@ def run_folder(of_run: Sequence[str]) -> Path:
 def _setting(of_run: Sequence[str], key: str) -> Any:
     """Return what ``fit`` would take for ``key``: given, or saved with the run whose checkpoint is named."""
     try:
-        from plasticity_rl.cli.early import setting, with_run_config
-    except ImportError:  # without yaml
+        from plasticity_rl.cli.early import read
+
+        return read(["fit", *of_run]).setting(key)
+    except (ImportError, UserError):  # without yaml, or a broken file, which is a finding of its own
         return None
-    return setting(with_run_config(["fit", *of_run]), key)

@@ -1,0 +1,70 @@
+"""The parser behind ``plasticity-rl fit`` and ``validate``: its YAML, and its errors of one line."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Any, ClassVar, NoReturn
+
+import yaml
+from jsonargparse import get_loader, set_loader
+from lightning.pytorch.cli import LightningArgumentParser
+from omegaconf.errors import OmegaConfBaseException
+
+from plasticity_rl.cli.parser_errors import one_line
+from plasticity_rl.errors import UserError
+from plasticity_rl.former_names import todays_name
+
+PARSER_MODE = "omegaconf+"
+"""YAML in which ``${...}`` follows overrides on the command line."""
+
+
+def use_our_yaml() -> None:
+    """Have the parser read YAML by :func:`load_yaml`, and write members of Enums."""
+    set_loader(PARSER_MODE, load_yaml, exceptions=(yaml.YAMLError,))
+    yaml.SafeDumper.add_multi_representer(enum.Enum, _write_member)
+
+
+def _write_member(dumper: yaml.SafeDumper, member: enum.Enum) -> yaml.Node:
+    """Write the default of an option that is declared as text, but is a member of an Enum (Lightning's Timer)."""
+    return dumper.represent_data(member.value)
+
+
+def load_yaml(text: str) -> Any:
+    """Load YAML whose keys ``on`` and ``off`` are names: YAML 1.1 reads them as true and false.
+
+    Classes that moved since a file was written are given the name they have today.
+    """
+    return _with_text_keys(get_loader("yaml")(text))
+
+
+def _with_text_keys(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_text_keys(item) for item in value]
+    if isinstance(value, dict):
+        names = {True: "on", False: "off"}
+        return {names[key] if isinstance(key, bool) else key: _with_text_keys(item) for key, item in value.items()}
+    return todays_name(value) if isinstance(value, str) else value
+
+
+class OneLineParser(LightningArgumentParser):
+    """LightningCLI's parser, with errors of one line instead of sixty."""
+
+    known_options: ClassVar[set[str]] = set()
+    agent: ClassVar[str] = ""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise what the console script prints as one line with exit code 2."""
+        own = set(self._option_string_actions)  # inside a callback: its arguments
+        line = one_line(message, own if "is not accepted" in message else self.known_options)
+        if re.match(r"(unrecognized arguments: --|there is no option ')model\.", line):
+            line += f" (these are of --agent {self.agent})"
+        raise UserError(line) from ex
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse; unresolved ``${...}`` is the user's error too."""
+        try:
+            return super().parse_args(*args, **kwargs)
+        except OmegaConfBaseException as error:
+            hint = "keys are absolute and start with the subcommand, e.g. ${fit.data.batch_size}"
+            raise UserError(f"{str(error).splitlines()[0]} ({hint})") from error

@@ -1,0 +1,67 @@
+"""Agent, data and callbacks of a command or of a run's configuration, built as for training and not run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import lightning.pytorch as pl
+
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.checkpoint_files import CheckpointReader
+from plasticity_rl.cli.app import RLCLI, build
+from plasticity_rl.cli.early import read
+from plasticity_rl.data.module import RLDataModule
+from plasticity_rl.errors import UserError
+
+
+class _WithoutRunning(RLCLI):
+    """Parses and builds, and leaves the rest to the caller."""
+
+    def _claim_folder(self, run_dir: Path) -> None:
+        """Nothing is going to be written."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class RestoredRun:
+    """Agent, data and callbacks as a run's configuration describes them; nothing is loaded yet."""
+
+    run_dir: Path
+    agent: RLModule
+    data: RLDataModule
+    callbacks: list[pl.Callback]
+
+
+def build_only(args: Sequence[str], checkpoints: CheckpointReader | None = None) -> RestoredRun:
+    """Build what a command describes, without running it; writes nothing.
+
+    Args:
+        args: The command, the subcommand first.
+        checkpoints: By which a checkpoint that the command names is read, and kept for whoever loads it.
+
+    Raises:
+        UserError: When the input is wrong.
+    """
+    cli = build(_WithoutRunning, read(args), checkpoints)
+    callbacks = list(cli.trainer.callbacks)  # type: ignore[attr-defined]
+    return RestoredRun(Path(cli.trainer.default_root_dir), cli.model, cli.datamodule, callbacks)
+
+
+def restore_only(checkpoint: Path, checkpoints: CheckpointReader) -> RestoredRun:
+    """Build what the ``config.yaml`` of a checkpoint's run describes, as ``validate`` does, without running it.
+
+    Args:
+        checkpoint: Its file.
+        checkpoints: By which it is read, and kept for whoever loads it.
+
+    Raises:
+        UserError: When the folder of the run holds no ``config.yaml``, or it is broken.
+    """
+    run_dir = checkpoint.resolve().parent.parent
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(f"{checkpoint} does not lie in a run folder: there is no {run_dir / 'config.yaml'}")
+    return replace(build_only(["validate", f"--ckpt_path={checkpoint}"], checkpoints), run_dir=run_dir)

@@ -1,0 +1,117 @@
+"""What is refused about the options of a Trainer: what means something else here, and what Lightning refuses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from plasticity_rl.errors import UserError
+
+OF_DATA_SETS = {
+    "limit_train_batches": 1.0,
+    "limit_val_batches": 1.0,
+    "overfit_batches": 0.0,
+    "val_check_interval": 1.0,
+    "check_val_every_n_epoch": 1,
+    "num_sanity_val_steps": 0,
+    "reload_dataloaders_every_n_epochs": 0,
+}
+"""Options of the Trainer that choose batches or evaluations, with the values that leave both as they are."""
+OF_AUTOMATIC_STEPS = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
+"""Options of the Trainer about steps of an optimizer that it takes by itself, with the values that mean nothing."""
+
+
+def refuse_trainer_options(options: Mapping[str, Any]) -> None:
+    """Raise UserError for options of the Trainer that mean something else here, or that it would take without a word.
+
+    Args:
+        options: Arguments of the Trainer by name; those that are left out have their defaults.
+    """
+    _refuse_other_clocks(options)
+    for name, usual in OF_DATA_SETS.items():
+        if options.get(name) not in (None, usual):
+            raise UserError(
+                f"trainer.{name}={options[name]} is for data sets, of which there are none here; leave it out. "
+                "Evaluations: --data.eval_every_n_frames and --data.num_eval_episodes"
+            )
+    for name, usual_step in OF_AUTOMATIC_STEPS.items():
+        if options.get(name) not in (None, usual_step):
+            raise UserError(
+                f"trainer.{name}={options[name]} is for steps that the Trainer takes, and agents step their three "
+                "optimizers themselves; leave it out"
+            )
+    folder = options.get("default_root_dir")
+    if folder is not None and not str(folder).strip():
+        raise UserError("trainer.default_root_dir='' names no folder; give one, or leave it out for a new one in runs/")
+    interval = options.get("log_every_n_steps")
+    if interval is not None and interval < 1:
+        raise UserError(f"trainer.log_every_n_steps={interval} must be a whole number >= 1 (env steps)")
+    _refuse_places(options)
+
+
+def _refuse_other_clocks(options: Mapping[str, Any]) -> None:
+    for name in ("max_steps", "min_steps"):
+        if options.get(name) not in (None, -1):
+            raise UserError(
+                f"trainer.{name}={options[name]} counts the steps of all optimizers; give env frames: --max_frames"
+            )
+    for name in ("max_epochs", "min_epochs"):
+        if options.get(name) not in (None, -1):
+            raise UserError(f"trainer.{name}={options[name]} counts evaluations here; give env frames: --max_frames")
+
+
+def _refuse_places(options: Mapping[str, Any]) -> None:
+    num_nodes, devices = options.get("num_nodes", 1), options.get("devices", 1)
+    if isinstance(num_nodes, int) and num_nodes > 1 and not _knows_first_node():
+        raise UserError(
+            f"trainer.num_nodes={num_nodes}, but nothing says where the first node is (no SLURM, no torchrun, "
+            "no MASTER_ADDR), so it would wait: start it with torchrun or SLURM (docs/multi_gpu.md), or leave out "
+            "--trainer.num_nodes"
+        )
+    if not _is_devices(devices):
+        raise UserError(
+            f"trainer.devices={devices} must be a number of devices >= 1, a list of GPUs such as [0, 1], or auto"
+        )
+
+
+def _knows_first_node() -> bool:
+    """Whether a launcher, or the user, has set where the ranks of several machines meet."""
+    return any(name in os.environ for name in ("MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE"))
+
+
+def _is_devices(value: Any) -> bool:
+    if isinstance(value, str):
+        parts = value.split(",")
+        return value in ("auto", "-1") or (all(part.strip().isdecimal() for part in parts) and value.strip() != "0")
+    if isinstance(value, int):
+        return value == -1 or value >= 1
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(i, int) and i >= 0 for i in value)
+
+
+def trainer_error(error: Exception, options: Mapping[str, Any]) -> UserError:
+    """Return what the Trainer refused as one line, with the options that it speaks of.
+
+    Args:
+        error: What its constructor raised.
+        options: Arguments that it was given, by name.
+    """
+    text = first_line(error)
+    if (accelerator := options.get("accelerator")) in ("gpu", "cuda", "mps", "tpu"):
+        return UserError(
+            f"trainer.accelerator={accelerator}: {text} Use --trainer.accelerator=cpu or auto; "
+            "`plasticity-rl doctor` says what torch sees"
+        )
+    given = [f"--trainer.{name}={value}" for name, value in _named_in(text, options)]
+    return UserError(f"trainer: {text}{' (given: ' + ', '.join(given) + ')' if given else ''}")
+
+
+def _named_in(text: str, options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in options.items():
+        if isinstance(value, str | int | float) and not isinstance(value, bool) and name in text:
+            yield name, value
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an exception's message, or the name of its class."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
