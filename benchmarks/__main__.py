@@ -10,7 +10,7 @@ render      frames per second, exact and fast
 end_to_end  env frames per second of a whole training, replay ratio 0.5, past the seed phase
 overhead    what Lightning, TorchRL and the default callbacks add to a plain loop with the same updates
 scaling     cost against batch size, image size, size of the replay, number of environments
-probes      what the default probes cost (options after --; see benchmarks/probe_cost.py)
+probes      what the default probes cost (options after --; see benchmarks/measurements/probes.py)
 
 Contestants are processes that are stopped while it is another one's turn. Shown is the median over the repeats, and the
 ratio to the first row of each round. Without --reference: our own numbers only.
@@ -26,9 +26,10 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import reference, report
-from benchmarks.options import Options
-from benchmarks.ours import SIZES
+from benchmarks.contestants import reference
+from benchmarks.contestants.ours import SIZES
+from benchmarks.harness import report
+from benchmarks.harness.options import Options
 
 NAMES = ("learner", "replay", "render", "end_to_end", "overhead", "scaling", "probes")
 
@@ -72,7 +73,7 @@ def main() -> None:
     try:
         for name in dict.fromkeys(names):
             load, start = report.load_average(), time.monotonic()
-            results[name] = importlib.import_module(f"benchmarks.{name}").run(options)
+            results[name] = importlib.import_module(f"benchmarks.measurements.{name}").run(options)
             results[name]["load_before"], results[name]["minutes"] = load, round((time.monotonic() - start) / 60, 1)
             print(f"\nload average before: {load}; took {results[name]['minutes']} minutes")
             if kept:

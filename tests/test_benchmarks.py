@@ -22,7 +22,7 @@ from cli_runs import REPOSITORY
 
 from plasticity_rl import DrQV2
 
-PRELOADED = ["benchmarks.inside", "plasticity_rl.cli.app", "callbacks"]
+PRELOADED = ["benchmarks.contestants.inside", "plasticity_rl.cli.app", "callbacks"]
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ def bench(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[dict[str, Any], 
     def run(*arguments: str | Path) -> tuple[dict[str, Any], str]:
         kept = tmp_path / "kept.json"
         options = ["--size", "tiny", "--repeats", "1", "--threads", "1", "--json", kept]
-        monkeypatch.setattr("benchmarks.contest.Popen", Forked)
+        monkeypatch.setattr("benchmarks.harness.contest.Popen", Forked)
         monkeypatch.setattr("sys.argv", ["benchmarks", *map(str, [*options, *arguments])])
         importlib.import_module("benchmarks.__main__").main()
         return json.loads(kept.read_text()), capsys.readouterr().out
@@ -130,7 +130,7 @@ def test_overhead(bench):
 
 def test_scaling_draws_a_figure(bench, tmp_path):
     kept, _ = bench("scaling", "--task", "cartpole_swingup", "--figure", tmp_path / "scaling.svg")
-    for what, sizes in importlib.import_module("benchmarks.scaling").RANGES["tiny"].items():
+    for what, sizes in importlib.import_module("benchmarks.measurements.scaling").RANGES["tiny"].items():
         assert [row[0] for row in kept["scaling"][what]] == sizes
     assert "<svg" in (tmp_path / "scaling.svg").read_text()
 
@@ -161,7 +161,7 @@ def test_reference_must_be_a_clone(tmp_path):
 
 
 def test_contestants_stand_still_between_turns():
-    contest = importlib.import_module("benchmarks.contest")
+    contest = importlib.import_module("benchmarks.harness.contest")
     # Once connected it writes into its own answers how often it went round while nobody asked.
     code = (
         "import socket, os, threading, time, json\n"
@@ -185,8 +185,8 @@ def test_contestants_stand_still_between_turns():
 
 
 def test_plain_torch_does_the_same_update():
-    bare = importlib.import_module("benchmarks.bare_loop")
-    inside = importlib.import_module("benchmarks.inside")
+    bare = importlib.import_module("benchmarks.contestants.bare_loop")
+    inside = importlib.import_module("benchmarks.contestants.inside")
     agents = []
     for _ in range(2):
         torch.manual_seed(0)
@@ -203,7 +203,7 @@ def test_plain_torch_does_the_same_update():
 
 
 def test_ring_of_the_bare_loop():
-    bare = importlib.import_module("benchmarks.bare_loop")
+    bare = importlib.import_module("benchmarks.contestants.bare_loop")
     ring = bare.Ring(capacity=50, image_size=2)
     for number in range(20):
         ring.write(torch.full((3, 2, 2), number, dtype=torch.uint8), torch.full((6,), float(number)), float(number))
@@ -219,7 +219,7 @@ def test_ring_of_the_bare_loop():
 
 
 def test_ratios_are_of_the_same_round(capsys):
-    report = importlib.import_module("benchmarks.report")
+    report = importlib.import_module("benchmarks.harness.report")
     turn = lambda units, seconds: {"units": units, "seconds": seconds, "cpu_seconds": 2 * seconds}  # noqa: E731
     answers = {"theirs": [turn(4, 2.0), turn(4, 8.0)], "ours": [turn(4, 1.0), turn(4, 1.0)]}
     theirs, ours = report.rate_rows(answers, "theirs")
@@ -239,7 +239,7 @@ def test_ratios_are_of_the_same_round(capsys):
 
 
 def test_adam_compares_fused_with_the_default():
-    adam = importlib.import_module("benchmarks.adam")
+    adam = importlib.import_module("benchmarks.measurements.adam")
     default, fused = adam.measure("tiny", repeats=2)
     assert (default["name"], fused["name"]) == (adam.BASELINE, "fused")
     assert len(fused["ratios"]) == 2

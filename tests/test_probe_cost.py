@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from typing import Any
 
@@ -21,12 +21,9 @@ TINY: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def benchmark() -> Any:
-    spec = importlib.util.spec_from_file_location("probe_cost", REPOSITORY / "benchmarks" / "probe_cost.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(REPOSITORY))
+        return importlib.import_module("benchmarks.measurements.probes")
 
 
 def test_it_prints_a_table_and_writes_json(benchmark, tmp_path, capsys):

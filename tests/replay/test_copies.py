@@ -8,7 +8,7 @@ import pytest
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from benchmarks.inside import episode_steps
+from benchmarks.contestants.inside import episode_steps
 from plasticity_rl.replay.buffer import FrameReplay
 
 OBS_SHAPE, BATCH = (9, 16, 16), 8

@@ -1,4 +1,7 @@
-"""The contestant's side: connect, say ready, answer requests. ``python -m benchmarks.child MODULE:FUNCTION JSON``."""
+"""The contestant's side: connect, say ready, answer requests.
+
+``python -m benchmarks.harness.child MODULE:FUNCTION JSON``, with the module as it is called below ``benchmarks``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.contest import SOCKET, settings_of
+from benchmarks.harness.contest import SOCKET, settings_of
 
 
 class Link:
@@ -110,7 +113,7 @@ class Gate:
 
 def command(function: str, **arguments: Any) -> list[str]:
     """Return the command that runs ``MODULE:FUNCTION`` of this package as a contestant."""
-    return [sys.executable, "-m", "benchmarks.child", function, json.dumps(arguments)]
+    return [sys.executable, "-m", "benchmarks.harness.child", function, json.dumps(arguments)]
 
 
 if __name__ == "__main__":

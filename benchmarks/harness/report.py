@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import ROOT
+from benchmarks.harness.contest import ROOT
 
 PACKAGES = ("torch", "torchrl", "tensordict", "lightning", "dm_control", "mujoco", "numpy")
 

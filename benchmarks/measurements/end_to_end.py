@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks import reference
-from benchmarks.child import command
-from benchmarks.contest import Contestants, Lane
-from benchmarks.options import Options
-from benchmarks.ours import BLANK, QUICK, fit_command
-from benchmarks.report import print_rates
-from benchmarks.rounds import measured, reference_lanes
+from benchmarks.contestants import reference
+from benchmarks.contestants.ours import BLANK, QUICK, fit_command
+from benchmarks.harness.child import command
+from benchmarks.harness.contest import Contestants, Lane
+from benchmarks.harness.options import Options
+from benchmarks.harness.report import print_rates
+from benchmarks.harness.rounds import measured, reference_lanes
 
 ACTION_REPEAT = 2
 
@@ -33,7 +33,9 @@ def run(options: Options) -> dict[str, Any]:
             fit = fit_command("TimedTraining", options.size, options.new_folder(), *arguments)
             if contestant := group.start(name, fit):
                 ours.append(Lane(name, contestant, {"n": n}))
-        theirs = command("reference:training", path=options.reference, task=options.task, device=options.device)
+        theirs = command(
+            "contestants.reference:training", path=options.reference, task=options.task, device=options.device
+        )
         lanes = [*reference_lanes(options, group, ours, theirs), *ours]
         found = measured(lanes, options.repeats, group, scale=ACTION_REPEAT)
     title = f"end_to_end: env frames per second, {options.task if full else 'blank'}, {n} env steps a turn"

@@ -8,8 +8,8 @@ from tensordict import TensorDictBase
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer
 
-from benchmarks.blank_env import ACTION_DIM, make_env
-from benchmarks.child import Gate
+from benchmarks.contestants.blank_env import ACTION_DIM, make_env
+from benchmarks.harness.child import Gate
 from plasticity_rl.data.ticks import Ticks
 from plasticity_rl.machine.malloc import keep_freed_memory
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.contest import Contestants, Lane, interleave
-from benchmarks.options import Options
-from benchmarks.report import rate_rows
+from benchmarks.harness.contest import Contestants, Lane, interleave
+from benchmarks.harness.options import Options
+from benchmarks.harness.report import rate_rows
 
 
 def reference_lanes(

@@ -6,14 +6,14 @@ import inspect
 import sys
 from collections.abc import Iterator
 
-from benchmarks.contest import ROOT
+from benchmarks.harness.contest import ROOT
 
 SIZES = {
     "full": ["--data.image_size=84", "--data.batch_size=256", "--model.hidden_dim=1024", "--model.num_channels=32"],
     "tiny": ["--data.image_size=16", "--data.batch_size=8", "--model.hidden_dim=8", "--model.num_channels=1"],
 }
 """``full`` is the published agent; ``tiny`` has almost nothing to compute, for overhead and tests."""
-BLANK = ["--data.env=benchmarks.blank_env.make_env", "--data.task=blank_500"]
+BLANK = ["--data.env=benchmarks.contestants.blank_env.make_env", "--data.task=blank_500"]
 QUICK = ["--data.task=blank_50", "--model.num_seed_frames=40"]
 """Short episodes and seed phase, where only that it runs is of interest."""
 SHORT = ["--max_frames=20000", "--data.capacity=20000"]
@@ -21,7 +21,7 @@ SHORT += ["--data.eval_every_n_frames=20000", "--data.num_eval_episodes=1"]
 
 
 def fit_command(callback: str, size: str, run_dir: str, *options: str) -> list[str]:
-    """Return ``plasticity-rl fit`` with ``callback`` of ``benchmarks.inside`` and everything else a run has by default.
+    """Return ``plasticity-rl fit`` with a callback of ``inside.py`` and everything else a run has by default.
 
     Args:
         callback: Name of the class.
@@ -33,7 +33,7 @@ def fit_command(callback: str, size: str, run_dir: str, *options: str) -> list[s
     others = [option for option in options if option not in own]
     command = [sys.executable, "-m", "plasticity_rl", "fit", "--config", str(ROOT / "configs" / "drqv2.yaml")]
     command += [*SIZES[size], *SHORT, f"--trainer.default_root_dir={run_dir}", *others]
-    return [*command, f"--trainer.callbacks+=benchmarks.inside.{callback}", *own]
+    return [*command, f"--trainer.callbacks+=benchmarks.contestants.inside.{callback}", *own]
 
 
 def variants(*, overlap: bool = False, compiled: bool = False) -> Iterator[tuple[str, list[str]]]:

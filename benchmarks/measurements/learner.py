@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.child import command
-from benchmarks.contest import Contestants, Lane
-from benchmarks.options import Options
-from benchmarks.ours import BLANK, fit_command
-from benchmarks.report import print_rates
-from benchmarks.rounds import measured, reference_lanes
+from benchmarks.contestants.ours import BLANK, fit_command
+from benchmarks.harness.child import command
+from benchmarks.harness.contest import Contestants, Lane
+from benchmarks.harness.options import Options
+from benchmarks.harness.report import print_rates
+from benchmarks.harness.rounds import measured, reference_lanes
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def run(options: Options) -> dict[str, Any]:
             fit = fit_command("TimedUpdates", options.size, options.new_folder(), *arguments)
             if contestant := group.start(name, fit, threads):
                 ours.append(Lane(name, contestant, {"n": n}))
-        theirs = command("reference:updates", path=options.reference, device=options.device)
+        theirs = command("contestants.reference:updates", path=options.reference, device=options.device)
         lanes = [*reference_lanes(options, group, ours, theirs, threads), *ours]
         found = measured(lanes, options.repeats, group)
     title = f"learner: updates per second, {options.size} size, {options.threads} threads each"

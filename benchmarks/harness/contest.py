@@ -20,7 +20,7 @@ from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SOCKET = "BENCHMARK_SOCKET"
 """Environment variable with the path of the socket on which the parent waits for a contestant."""
 SETTINGS = ("OMP_", "MKL_", "KMP_", "GOMP_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "MUJOCO_", "RL_LOGGING")

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.child import Gate, serve
+from benchmarks.harness.child import Gate, serve
 
 FILES = ("dmc.py", "drqv2.py", "replay_buffer.py", "utils.py")
 WORKERS = 4
@@ -103,7 +103,7 @@ def updates(path: str, device: str) -> None:
     """Contestant: its ``update`` on one batch of noise, as its loader would hand it on."""
     import torch
 
-    from benchmarks.inside import random_batch
+    from benchmarks.contestants.inside import random_batch
 
     modules, device = load(path), choose_device(device)
     agent = make_agent(modules, (9, 84, 84), (6,), device)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.blank_env import ACTION_DIM, noise_frames
-from benchmarks.child import serve
+from benchmarks.contestants.blank_env import ACTION_DIM, noise_frames
+from benchmarks.harness.child import serve
 
 N_STEP, STACK, DISCOUNT, EPISODE_STEPS = 3, 3, 0.99, 500
 

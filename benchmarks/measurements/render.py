@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from benchmarks.child import command, serve
-from benchmarks.contest import Contestants, Lane, interleave
-from benchmarks.options import Options
-from benchmarks.report import print_rates, rate_rows
+from benchmarks.harness.child import command, serve
+from benchmarks.harness.contest import Contestants, Lane, interleave
+from benchmarks.harness.options import Options
+from benchmarks.harness.report import print_rates, rate_rows
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -19,7 +19,9 @@ def run(options: Options) -> dict[str, Any]:
     with Contestants() as group:
         # One thread, as our command sets it on two cores: with more, ours lets a second thread copy 64 KB and wait. The
         # reference does no work in torch here.
-        contestant = group.start("render", command("render:environments", **arguments), {"OMP_NUM_THREADS": "1"})
+        contestant = group.start(
+            "render", command("measurements.render:environments", **arguments), {"OMP_NUM_THREADS": "1"}
+        )
         if contestant is None:
             sys.exit(1)
         ready = contestant.ready
@@ -57,7 +59,7 @@ def environments(path: str | None, task: str, image_size: int) -> None:
 
     theirs: Any = None
     if path:
-        from benchmarks import reference
+        from benchmarks.contestants import reference
 
         theirs = reference.make_env(reference.load(path), task)
         time_step = theirs.reset()

@@ -1,8 +1,7 @@
 """What the probes cost, as a share of the update time at their default periods.
 
-    python benchmarks/probe_cost.py                                  # the size of configs/quickstart.yaml
-    python benchmarks/probe_cost.py --config configs/drqv2.yaml --repeats 5 --together-only --json probe_cost.json
-    python -m benchmarks probes -- --repeats 5                       # the same beside the other benchmarks
+    python -m benchmarks probes                                      # the size of configs/quickstart.yaml
+    python -m benchmarks probes -- --config configs/drqv2.yaml --repeats 5 --together-only --json probe_cost.json
 
 Every repeat times one plain update and then one update with each probe, and with all probes of a period together (they
 share one forward pass), side by side; sampling the batch counts as part of an update, and reading and writing what was
@@ -27,6 +26,7 @@ import torch
 import yaml
 
 import callbacks
+from benchmarks.harness.options import Options
 from plasticity_rl import DrQV2, Probe, RLDataModule, make_trainer
 from plasticity_rl.run.trainer import run_logger
 from plasticity_rl.run.video import EvalVideo
@@ -124,9 +124,16 @@ def _now(agent: Any) -> float:
     return time.perf_counter()
 
 
-def main(args: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def run(options: Options) -> dict[str, Any]:
+    """Measure and print; return what is kept."""
+    return {"rows": main(options.probes), "options": options.probes}
+
+
+def main(args: Sequence[str]) -> list[dict[str, Any]]:
     """Measure and print; return a row for the plain update, for every cost and for all of them together."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks probes --", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", default="configs/quickstart.yaml", help="its data and model sections are used")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--together-only", action="store_true", help="leave out the single probes, but for FAU")
@@ -175,7 +182,3 @@ def table(results: dict[str, Any]) -> str:
         target = results["targets"][name]
         lines.append(f"{name.replace('_', ' '):24} {share:.3%} of the update time; target <= {target:.0%}: {words}")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    main()

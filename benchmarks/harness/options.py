@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import ours, reference
+from benchmarks.contestants import ours, reference
 from plasticity_rl.machine import malloc
 
 KEEP_FREED_MEMORY = {

@@ -10,12 +10,12 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import reference
-from benchmarks.child import command
-from benchmarks.contest import Contestants, Lane, interleave
-from benchmarks.options import Options
-from benchmarks.ours import BLANK, QUICK, fit_command
-from benchmarks.report import median_ratio, print_rates, print_table, rate_rows, rates
+from benchmarks.contestants import reference
+from benchmarks.contestants.ours import BLANK, QUICK, fit_command
+from benchmarks.harness.child import command
+from benchmarks.harness.contest import Contestants, Lane, interleave
+from benchmarks.harness.options import Options
+from benchmarks.harness.report import median_ratio, print_rates, print_table, rate_rows, rates
 
 DIMENSIONS = {
     "full": {"image_size": 84, "batch_size": 256, "hidden_dim": 1024, "num_channels": 32},
@@ -49,14 +49,14 @@ def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
         shared = {"replay_ratio": REPLAY_RATIO, "threads": threads}
         bare = {"size": DIMENSIONS[size], **shared, "device": reference.choose_device(options.device)}
         commands = {
-            BARE: command("bare_loop:training", **bare, own_update=False),
-            BARE_LOOP: command("bare_loop:training", **bare, own_update=True),
+            BARE: command("contestants.bare_loop:training", **bare, own_update=False),
+            BARE_LOOP: command("contestants.bare_loop:training", **bare, own_update=True),
         }
         if size == "tiny":
             image_size = DIMENSIONS[size]["image_size"]
             for name in (LIBRARIES, STOCK):
                 commands[name] = command(
-                    "libraries_alone:training", image_size=image_size, **shared, stock=name == STOCK
+                    "contestants.libraries_alone:training", image_size=image_size, **shared, stock=name == STOCK
                 )
         for name, other in commands.items():
             if contestant := group.start(name, other, settings):  # the same threads and memory settings as fit

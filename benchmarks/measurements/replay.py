@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks import reference
-from benchmarks.child import command
-from benchmarks.contest import Contestants, Lane, interleave
-from benchmarks.options import Options
-from benchmarks.ours import BLANK, fit_command
-from benchmarks.report import print_rates, print_table, rate_rows
+from benchmarks.contestants import reference
+from benchmarks.contestants.ours import BLANK, fit_command
+from benchmarks.harness.child import command
+from benchmarks.harness.contest import Contestants, Lane, interleave
+from benchmarks.harness.options import Options
+from benchmarks.harness.report import print_rates, print_table, rate_rows
 
 STORAGES = ("ram", "memmap")
 
@@ -30,7 +30,9 @@ def run(options: Options) -> dict[str, Any]:
             for workers in sorted({1, options.threads, reference.WORKERS}):
                 name = f"reference, {workers} worker{'s' if workers > 1 else ''}"
                 arguments = {"path": options.reference, "task": options.task, "workers": workers, "episodes": episodes}
-                if contestant := group.start(name, command("reference:replay", **arguments), reference.settings()):
+                if contestant := group.start(
+                    name, command("contestants.reference:replay", **arguments), reference.settings()
+                ):
                     lanes.append(Lane(name, contestant, {"n": n, "what": "sample"}))
         theirs, lanes = lanes, [*lanes, *ours]
         sampling = interleave(lanes, options.repeats)

@@ -7,11 +7,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.child import command, serve
-from benchmarks.contest import Contestants, Lane, interleave
-from benchmarks.options import Options
-from benchmarks.ours import BLANK, fit_command
-from benchmarks.report import print_table
+from benchmarks.contestants.ours import BLANK, fit_command
+from benchmarks.harness.child import command, serve
+from benchmarks.harness.contest import Contestants, Lane, interleave
+from benchmarks.harness.options import Options
+from benchmarks.harness.report import print_table
 
 RANGES = {
     "full": {
@@ -86,7 +86,7 @@ def _updates(options: Options, *own: str) -> list[str]:
 
 
 def _replay_sizes(options: Options, sizes: list[int], group: Contestants, threads: dict[str, str]) -> list[Lane]:
-    contestant = group.start("replays", command("scaling:replays", sizes=sizes), threads)
+    contestant = group.start("replays", command("measurements.scaling:replays", sizes=sizes), threads)
     return [Lane(str(size), contestant, {"n": 50, "size": size}) for size in sizes] if contestant else []
 
 
@@ -125,7 +125,9 @@ def replays(sizes: list[int]) -> None:
 
 def _environments(options: Options, counts: list[int], group: Contestants, threads: dict[str, str]) -> list[Lane]:
     arguments = {"task": options.task, "counts": counts, "image_size": 84 if options.size == "full" else 16}
-    contestant = group.start("environments", command("scaling:environments", **arguments), {"OMP_NUM_THREADS": "1"})
+    contestant = group.start(
+        "environments", command("measurements.scaling:environments", **arguments), {"OMP_NUM_THREADS": "1"}
+    )
     steps = 40 if options.size == "full" else 4
     return [Lane(str(count), contestant, {"n": steps, "count": count}) for count in counts] if contestant else []
 

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 from tensordict import TensorDict
 
-from benchmarks.child import Gate, serve
+from benchmarks.harness.child import Gate, serve
 
 
 def random_batch(batch_size: int, obs_shape: tuple[int, ...], action_dim: int) -> TensorDict:

@@ -1,6 +1,6 @@
 """What one fused call of Adam is worth: updates with it and with torch's default, in turns, in one process.
 
-python -m benchmarks.adam --repeats 7
+python -m benchmarks.measurements.adam --repeats 7
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.child import Stopwatch
-from benchmarks.inside import random_batch
-from benchmarks.overhead import DIMENSIONS
-from benchmarks.report import machine, print_rates, rate_rows
+from benchmarks.contestants.inside import random_batch
+from benchmarks.harness.child import Stopwatch
+from benchmarks.harness.report import machine, print_rates, rate_rows
+from benchmarks.measurements.overhead import DIMENSIONS
 from plasticity_rl import DrQV2
 from plasticity_rl.machine.malloc import keep_freed_memory
 

@@ -1,0 +1,1 @@
+"""What takes turns: our command, the original implementation, plain torch, and the libraries alone."""
