@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
 from plasticity_rl.agents.base import RLModule, as_agent
+from plasticity_rl.agents.hooks import callbacks_of
 from plasticity_rl.callback import Intervention, Mutation
 from plasticity_rl.data.limits import refuse_above
 from plasticity_rl.errors import UserError
@@ -79,8 +80,7 @@ class HeavyPriming(Intervention):
             )
         seed_transitions = agent.num_seed_frames // data.action_repeat
         if self.num_transitions > seed_transitions and not any(
-            isinstance(callback, Intervention) and callback.fills_replay
-            for callback in trainer.callbacks  # type: ignore[attr-defined]
+            isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks_of(trainer)
         ):
             raise UserError(
                 f"HeavyPriming.num_transitions={self.num_transitions} are more than the {seed_transitions} transitions "

@@ -201,6 +201,12 @@ def _parameters(callback: type) -> tuple[str, ...]:
     return tuple(inspect.signature(callback).parameters)
 
 
+def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
+    """Return all callbacks of a Trainer, which has them without declaring them."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return callbacks
+
+
 def in_order(callbacks: Iterable[pl.Callback]) -> list[RLCallback]:
     """Return the interventions by family, stage, name and state key, then the others by name and state key."""
     ours = [callback for callback in callbacks if isinstance(callback, RLCallback)]

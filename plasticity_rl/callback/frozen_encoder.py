@@ -11,6 +11,7 @@ from tensordict import TensorDictBase
 from torch import nn
 
 from plasticity_rl.agents.base import RLModule, as_agent
+from plasticity_rl.agents.hooks import callbacks_of
 from plasticity_rl.callback.architecture import Architecture, place_generator, put
 from plasticity_rl.callback.bases import Intervention
 from plasticity_rl.data.limits import refuse_above
@@ -132,7 +133,7 @@ class FrozenEncoderIntervention(Architecture):
                 f"not share; use batch_norm='eval' or one process"
             )
         network = agent.module(self.encoder).get_submodule("network")
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
+        for other in callbacks_of(trainer):
             if isinstance(other, Intervention) and (reason := self._overwrites(agent, other, network)):
                 raise UserError(f"{type(self).__name__} cannot run beside {type(other).__name__}: {reason}")
 

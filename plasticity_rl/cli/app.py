@@ -24,7 +24,7 @@ from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.agents.sac.agent import SAC
 from plasticity_rl.callback.bases import Intervention
 from plasticity_rl.checkpoint_files import CheckpointReader
-from plasticity_rl.cli.checks import refuse_idle_run, refuse_nulls
+from plasticity_rl.cli.checks import refuse_nulls
 from plasticity_rl.cli.early import CommandLine
 from plasticity_rl.cli.parser import PARSER_MODE, OneLineParser, use_our_yaml
 from plasticity_rl.cli.parser_errors import UNION, one_line
@@ -32,7 +32,7 @@ from plasticity_rl.data.module import RLDataModule
 from plasticity_rl.distributed.launch import same_run_dir
 from plasticity_rl.distributed.strategy import asks_for_ranks
 from plasticity_rl.errors import UserError, suggestion
-from plasticity_rl.run.callback_checks import refuse_late_events
+from plasticity_rl.run.callback_checks import idle_run, late_events
 from plasticity_rl.run.description import short_name
 from plasticity_rl.run.folder import refuse_other_run, refuse_unwritable, requeued_checkpoint
 from plasticity_rl.run.number_checks import refuse_extreme_numbers
@@ -191,11 +191,11 @@ class RLCLI(LightningCLI):
         return make_trainer(run_dir, callbacks=callbacks, detect_nan=config.detect_nan, **options)
 
     def _refuse_short_run(self, callbacks: Sequence[pl.Callback]) -> None:
-        """Refuse a run that ends before it learns, or before an event; a program may want either."""
+        """Refuse a run that ends before an event, or before it learns; a program may want either, and is told."""
         config = self.config_init.fit
-        refuse_late_events(callbacks, config.max_frames, config.data.frames_per_tick)
-        if not any(isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks):
-            refuse_idle_run(self.config.fit.max_frames, self.config.fit.model.num_seed_frames)
+        lines = late_events(callbacks, config.max_frames, config.data.frames_per_tick)
+        for line in [*lines, *idle_run(callbacks, config.max_frames, config.model.num_seed_frames)]:
+            raise UserError(line)
 
     def before_fit(self) -> None:
         """Refuse numbers that several ranks cannot share, before they are started."""

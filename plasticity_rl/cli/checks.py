@@ -1,4 +1,4 @@
-"""What the command line refuses before anything is built: nulls, runs that would learn nothing."""
+"""What the command line refuses because its parser does not: null for an option that has another default."""
 
 from __future__ import annotations
 
@@ -22,13 +22,3 @@ def refuse_nulls(options: Any, cls: type, prefix: str) -> None:
         default = parameter.default
         if default not in (None, inspect.Parameter.empty) and name in options and options[name] is None:
             raise UserError(f"{prefix}{name}: null is no value; leave it out for the default, {default!r}")
-
-
-def refuse_idle_run(max_frames: int, num_seed_frames: int) -> None:
-    """Raise UserError when a run would end before its first gradient update."""
-    if max_frames <= num_seed_frames:
-        raise UserError(
-            f"max_frames={max_frames} ends in the seed phase (model.num_seed_frames={num_seed_frames} of random "
-            f"actions), so the agent would never learn: raise --max_frames above {num_seed_frames}, or lower "
-            "--model.num_seed_frames"
-        )

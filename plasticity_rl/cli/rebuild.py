@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 
 from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.hooks import callbacks_of
 from plasticity_rl.checkpoint_files import CheckpointReader
 from plasticity_rl.cli.app import RLCLI, build
 from plasticity_rl.cli.early import read
@@ -47,7 +48,7 @@ def build_only(args: Sequence[str], checkpoints: CheckpointReader | None = None)
         UserError: When the input is wrong.
     """
     cli = build(_WithoutRunning, read(args), checkpoints)
-    callbacks = list(cli.trainer.callbacks)  # type: ignore[attr-defined]
+    callbacks = list(callbacks_of(cli.trainer))
     return RestoredRun(Path(cli.trainer.default_root_dir), cli.model, cli.datamodule, callbacks)
 
 

@@ -66,17 +66,18 @@ def refuse_bad_lists(callbacks: Iterable[pl.Callback]) -> None:
             )
 
 
-def refuse_late_events(callbacks: Iterable[pl.Callback], max_frames: int, frames_per_tick: int = 1) -> None:
-    """Raise UserError when an event is listed for a frame that the run does not get past, so that it never acts.
+def late_events(callbacks: Iterable[pl.Callback], max_frames: int, frames_per_tick: int = 1) -> list[str]:
+    """Return a line for every callback with an event at a frame that the run does not get past, so that it never acts.
 
-    The command line does so, where such a frame is a slip. A program may schedule beyond the end of a run, and nothing
-    happens; a period longer than the run is no event either.
+    The command line refuses such a frame, which is a slip there. A program may schedule beyond the end of a run, and is
+    told; a period longer than the run is no event.
 
     Args:
         callbacks: Callbacks of the run.
         max_frames: Env frames at which it ends, with an evaluation.
         frames_per_tick: Env frames of its last env step, in which nothing acts that waits for that evaluation.
     """
+    found = []
     for callback in callbacks:
         if not isinstance(callback, ScheduledIntervention):
             continue
@@ -84,10 +85,28 @@ def refuse_late_events(callbacks: Iterable[pl.Callback], max_frames: int, frames
         late = [frame for frame in callback.events.at if frame >= end]
         if late:
             option = "at_frame" if "at_frame" in callback.arguments() else "at_frames"
-            raise UserError(
+            found.append(
                 f"{type(callback).__name__}.{option}: an event at frame {late[0]} never happens in a run of "
                 f"max_frames={max_frames}; list earlier frames, or raise --max_frames above {late[-1]}"
             )
+    return found
+
+
+def idle_run(callbacks: Iterable[pl.Callback], max_frames: int, num_seed_frames: int) -> list[str]:
+    """Return a line when a run ends before its first gradient update; the command line refuses that too.
+
+    Args:
+        callbacks: Callbacks of the run; one that fills the replay may need no seed phase.
+        max_frames: Env frames at which it ends.
+        num_seed_frames: Env frames of random actions at its start.
+    """
+    filled = any(isinstance(callback, RLCallback) and callback.fills_replay for callback in callbacks)
+    if filled or max_frames > num_seed_frames:
+        return []
+    return [
+        f"max_frames={max_frames} ends in the seed phase (model.num_seed_frames={num_seed_frames} of random actions), "
+        f"so the agent would never learn: raise --max_frames above {num_seed_frames}, or lower --model.num_seed_frames"
+    ]
 
 
 def idle_schedules(callbacks: Iterable[pl.Callback], agent: RLModule) -> list[str]:

@@ -22,10 +22,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from plasticity_rl.agents.base import as_agent
-from plasticity_rl.agents.hooks import in_order
+from plasticity_rl.agents.hooks import callbacks_of, in_order
 from plasticity_rl.checkpoint_files import versions
 from plasticity_rl.errors import UserError
-from plasticity_rl.run.callback_checks import idle_schedules
+from plasticity_rl.run.callback_checks import idle_run, idle_schedules, late_events
 
 
 def refuse_unwritable(folder: Path, what: str, option: str) -> None:
@@ -155,11 +155,13 @@ class RunFolder(pl.Callback):
         self._claimed.write(OmegaConf.to_yaml(OmegaConf.create([describe_start(as_agent(pl_module).env_frames)])))
         self._claimed.flush()
         self._started = True
-        callbacks, agent = trainer.callbacks, as_agent(pl_module)  # type: ignore[attr-defined]
-        for note in [*idle_schedules(callbacks, agent), *(n for c in in_order(callbacks) for n in c.notes(agent))]:
+        callbacks, agent = callbacks_of(trainer), as_agent(pl_module)
+        data = agent.data
+        notes = late_events(callbacks, data.max_frames, data.frames_per_tick)
+        notes += idle_run(callbacks, data.max_frames, agent.num_seed_frames) + idle_schedules(callbacks, agent)
+        for note in [*notes, *(n for c in in_order(callbacks) for n in c.notes(agent))]:
             print(f"warning: {note}", file=sys.stderr)
         _print_where_to_look(trainer)
-        data = as_agent(pl_module).data
         where = "memory, and as much on disk" if data.storage == "ram" else "disk"
         print(f"Replay:      {data.replay_size_bytes / 1e9:.2f} GB{data.times_ranks} of {where} once it is full")
 

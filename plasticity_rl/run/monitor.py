@@ -15,8 +15,8 @@ from torch.utils.tensorboard.summary import hparams
 
 from plasticity_rl import scalars
 from plasticity_rl.agents.base import RLModule, as_agent
-from plasticity_rl.agents.hooks import headlines
-from plasticity_rl.callback.bases import RLCallback, ScheduledIntervention
+from plasticity_rl.agents.hooks import RLCallback, callbacks_of, headlines
+from plasticity_rl.callback.bases import ScheduledIntervention
 from plasticity_rl.callback.charts import layout, summary
 from plasticity_rl.run.description import first_columns, hyperparameters
 
@@ -43,18 +43,18 @@ class RunMonitor(RLCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the layout and the hyperparameters; of a resumed run again, its events lie in a file of their own."""
-        agent = as_agent(pl_module)
+        agent, callbacks = as_agent(pl_module), callbacks_of(trainer)
         self._written_at = agent.env_frames if agent.eval_returns else -1
-        tags = [tag.format(name) for tag in headlines(trainer.callbacks).values() for name in agent.module_names]  # type: ignore[attr-defined]
+        tags = [tag.format(name) for tag in headlines(callbacks).values() for name in agent.module_names]
         self._summed_up = {f"hparam/{tag.replace('/', '_')}": tag for tag in tags}
         if not trainer.is_global_zero:
             return
-        chosen = hyperparameters(agent, trainer.callbacks)  # type: ignore[attr-defined]
+        chosen = hyperparameters(agent, callbacks)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars(summary(layout(trainer.callbacks)))  # type: ignore[attr-defined]
+                logger.experiment.add_custom_scalars(summary(layout(callbacks)))
                 experiment, start, _ = hparams(chosen, dict.fromkeys([*OF_EVERY_RUN, *self._summed_up], 0.0))
-                show_first(experiment, first_columns(trainer.callbacks))  # type: ignore[attr-defined]
+                show_first(experiment, first_columns(callbacks))
                 writer = logger.experiment._get_file_writer()
                 writer.add_summary(experiment, agent.env_frames)
                 writer.add_summary(start, agent.env_frames)
@@ -66,7 +66,7 @@ class RunMonitor(RLCallback):
         agent = as_agent(pl_module)
         if not agent.every(trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return
-        scheduled = [c.name for c in trainer.callbacks if isinstance(c, ScheduledIntervention)]  # type: ignore[attr-defined]
+        scheduled = [c.name for c in callbacks_of(trainer) if isinstance(c, ScheduledIntervention)]
         names = dict.fromkeys([*scheduled, *agent.last_events])
         quiet = [name for name in names if agent.last_events.get(name) != agent.env_frames]
         scalars.log_scalars(trainer.loggers, {f"intervention/{name}": 0.0 for name in quiet}, agent.env_frames)

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import yaml
 from cli_runs import TINY, call
+from helpers import fit_tiny
 from lightning.pytorch.callbacks import BatchSizeFinder, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
@@ -106,6 +107,16 @@ def test_a_strategy_that_lets_the_ranks_drift_is_refused_in_the_same_words(tmp_p
 
 def test_an_option_that_the_trainer_does_not_have_is_refused(tmp_path):
     assert "unexpected keyword argument 'max_frame'" in refused_by_python(tmp_path, max_frame=100)
+
+
+def test_a_program_is_told_what_the_command_line_refuses_about_the_length_of_a_run(tmp_path, capsys):
+    late = ["--trainer.callbacks+=callbacks.Reset", "--trainer.callbacks.at_frames=[500]"]
+    run = f"--trainer.default_root_dir={tmp_path / 'cli'}"
+    lines = [refused_by_the_command_line(run, *late), refused_by_the_command_line(run, "--max_frames=40")]
+    fit_tiny(tmp_path / "python", callbacks=[Reset(at_frames=[500])], max_frames=40)
+    told = capsys.readouterr().err
+    assert f"warning: {lines[0].replace('max_frames=200', 'max_frames=40')}\n" in told
+    assert f"warning: {lines[1]}\n" in told
 
 
 # ---- the same Trainer ------------------------------------------------------------------------------------------------
