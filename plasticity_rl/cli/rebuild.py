@@ -52,7 +52,7 @@ def build_only(args: Sequence[str], checkpoints: CheckpointReader | None = None)
     return RestoredRun(Path(cli.trainer.default_root_dir), cli.model, cli.datamodule, callbacks)
 
 
-def restore_only(checkpoint: Path, checkpoints: CheckpointReader) -> RestoredRun:
+def restore_only(checkpoint: Path, checkpoints: CheckpointReader | None = None) -> RestoredRun:
     """Build what the ``config.yaml`` of a checkpoint's run describes, as ``validate`` does, without running it.
 
     Args:

@@ -8,7 +8,7 @@ import pytest
 from cli_runs import call, write_yaml
 
 from plasticity_rl.cli import offline
-from plasticity_rl.cli.early import observes_pixels, with_run_config
+from plasticity_rl.cli.early import observes_pixels, read, with_run_config
 from plasticity_rl.errors import UserError
 from plasticity_rl.replay.donor import donor_replay
 
@@ -39,7 +39,7 @@ def runs(tmp_path, monkeypatch) -> None:
     ],
 )
 def test_whether_a_command_needs_a_renderer(command, expected, runs):
-    assert observes_pixels(command.split()) is expected
+    assert observes_pixels(read(command.split())) is expected
 
 
 @pytest.mark.parametrize("checkpoint", ["/last.ckpt", "last.ckpt", "../last.ckpt"])
