@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from cli_runs import REPOSITORY, TINY, call, printed_config, write_yaml
 
-from plasticity_rl.cli.parser import OneLineParser
 from plasticity_rl.cli.commands import doctor
+from plasticity_rl.cli.parser import OneLineParser
 from plasticity_rl.errors import UserError
 from plasticity_rl.machine import health
 from plasticity_rl.machine.health import Package
