@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks.progress import ProgressBar
 from tqdm import tqdm
 
 from plasticity_rl.agents.base import as_agent
-from plasticity_rl.agents.hooks import headlines
+from plasticity_rl.agents.hooks import callbacks_of, headlines
 
 
 class FrameProgressBar(ProgressBar):
@@ -63,7 +63,7 @@ class FrameProgressBar(ProgressBar):
         if agent.eval_returns:
             shown["return"] = f"{agent.eval_returns[-1][1]:.0f}"
         module = agent.value_module
-        for label, tag in headlines(trainer.callbacks).items():  # type: ignore[attr-defined]
+        for label, tag in headlines(callbacks_of(trainer)).items():
             if tag.format(module) in agent.latest:
                 shown[f"{module} {label}"] = f"{agent.latest[tag.format(module)]:.2f}"
         return shown
