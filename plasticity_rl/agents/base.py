@@ -26,7 +26,7 @@ from plasticity_rl.agents.hook_checks import (
     refuse_shared_tags,
     refuse_without_pixels,
 )
-from plasticity_rl.agents.hooks import RLCallback, describe, in_order
+from plasticity_rl.agents.hooks import RLCallback, callbacks_of, describe, in_order
 from plasticity_rl.agents.reporting import Reports
 from plasticity_rl.checkpoint_files import refuse_other_architecture
 from plasticity_rl.data.evaluation import Episode, all_episodes
@@ -124,7 +124,7 @@ class RLModule(Reports):
             raise UserError(
                 f"trainer.precision={precision}: {type(self).__name__} trains in one of {list(self.precisions)}"
             )
-        callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        callbacks = callbacks_of(self.trainer)
         self.build(callbacks)
         if self.trainer.state.fn == TrainerFn.FITTING:
             refuse_other_observations(self.observation_key, self.data)
@@ -230,7 +230,7 @@ class RLModule(Reports):
             "rng": self.rng.state_dict(),
             "global_rng": global_rng_state(),
             "eval_returns": [list(pair) for pair in self.eval_returns],
-            "callbacks": describe(self.trainer.callbacks) if self._trainer is not None else [],  # type: ignore[attr-defined]
+            "callbacks": describe(callbacks_of(self.trainer)) if self._trainer is not None else [],
             "architecture": {name: list(p.shape) for name, p in self.named_parameters()},
         }
         if self._trainer is not None:

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 
 from plasticity_rl import scalars as rl_logging
 from plasticity_rl.agents.clocks import KeepsTime
-from plasticity_rl.agents.hooks import RLCallback, in_order
+from plasticity_rl.agents.hooks import RLCallback, callbacks_of, in_order
 from plasticity_rl.agents.jumps import watched
 from plasticity_rl.checkpoint_files import LAST_CHECKPOINT
 from plasticity_rl.distributed import ranks
@@ -47,7 +47,7 @@ class Reports(KeepsTime):
     def dispatch(self, hook: str, *args: Any) -> None:
         """Call ``hook(agent, *args)`` on the attached interventions and probes, in their fixed order."""
         if self._callbacks is None:
-            self.attach(self.trainer.callbacks if self._trainer is not None else [])  # type: ignore[attr-defined]
+            self.attach(callbacks_of(self.trainer) if self._trainer is not None else [])
         assert self._callbacks is not None
         self._once_per_update = {} if hook == "on_update_end" else None
         try:

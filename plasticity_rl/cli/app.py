@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import importlib
 import logging
 import warnings
 from collections.abc import Sequence
@@ -22,25 +21,21 @@ from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.drqv2.agent import DrQV2
 from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.agents.sac.agent import SAC
-from plasticity_rl.callback.bases import Intervention
 from plasticity_rl.checkpoint_files import CheckpointReader
-from plasticity_rl.cli.checks import refuse_nulls
+from plasticity_rl.cli.checks import as_seed, refuse_nulls
 from plasticity_rl.cli.early import CommandLine
 from plasticity_rl.cli.parser import PARSER_MODE, OneLineParser, use_our_yaml
 from plasticity_rl.cli.parser_errors import UNION, one_line
+from plasticity_rl.cli.run_dirs import callbacks_in, default_run_dir, last_checkpoint
 from plasticity_rl.data.module import RLDataModule
 from plasticity_rl.distributed.launch import same_run_dir
 from plasticity_rl.distributed.strategy import asks_for_ranks
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.run.callback_checks import idle_run, late_events
-from plasticity_rl.run.description import short_name
 from plasticity_rl.run.folder import refuse_other_run, refuse_unwritable, requeued_checkpoint
 from plasticity_rl.run.number_checks import refuse_extreme_numbers
 from plasticity_rl.run.trainer import TRAINER_DEFAULTS, as_list, make_trainer, with_checkpoint_io
 from plasticity_rl.run.trainer_checks import first_line, refuse_trainer_options
-
-RUNS = Path("runs")
-"""Where runs go that name no folder: ``runs/<task>_<interventions>_seed<seed>_<date>-<time>``."""
 
 AGENTS: dict[str, type[RLModule]] = {"drqv2": DrQV2, "sac": SAC}
 """Values of ``--agent``: whose arguments are the options ``--model.*``."""
@@ -162,7 +157,7 @@ class RLCLI(LightningCLI):
         refuse_extreme_numbers(config)
         refuse_nulls(config.data, RLDataModule, "data.")
         refuse_nulls(config.model, AGENTS[config.agent], "model.")
-        for cls, arguments in _callbacks(config):
+        for cls, arguments in callbacks_in(config):
             if issubclass(cls, RLCallback):  # those of Lightning are its own business
                 refuse_nulls(arguments, cls, f"{cls.__name__}.")
         refuse_trainer_options(vars(config.trainer))  # make_trainer does so too, but after environments are built
@@ -215,53 +210,6 @@ def agent_class(command: CommandLine) -> type[RLModule]:
         if other != name and not source.startswith("--"):
             raise UserError(f"{source} holds the options of agent={other}, but the command ends up with agent={name}")
     return AGENTS[name]
-
-
-def as_seed(seed: int | bool | None) -> int:
-    """Turn ``--seed_everything`` into a number: false means 0 to the framework's own generators."""
-    seed = 0 if seed is None or isinstance(seed, bool) else seed
-    if not 0 <= seed < 2**32:
-        raise UserError(f"seed_everything={seed} must be a whole number from 0 to {2**32 - 1}")
-    return seed
-
-
-def default_run_dir(config: Any, subcommand: str) -> Path:
-    """Return the folder of a run that names none: a new one, or with ``--ckpt_path`` that of the checkpoint."""
-    name = short_name([(cls, given) for cls, given in _callbacks(config) if issubclass(cls, Intervention)])
-    prefix = f"{config.data.task}_{name + '_' if name else ''}seed{as_seed(config.seed_everything)}_"
-    if config.ckpt_path == "last":
-        candidates = sorted(RUNS.glob(f"{prefix}*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-        if not candidates:
-            raise UserError(
-                f"--ckpt_path last: no run called {RUNS / prefix}* has a checkpoint; "
-                "name the run's folder with --trainer.default_root_dir"
-            )
-        return candidates[-1].parent.parent
-    if config.ckpt_path is not None and Path(config.ckpt_path).resolve().parent.name == "checkpoints":
-        return Path(config.ckpt_path).resolve().parent.parent
-    return RUNS / f"{prefix}{datetime.datetime.now():%Y%m%d-%H%M%S}"
-
-
-def last_checkpoint(run_dir: Path) -> Path:
-    """Return the file that ``--ckpt_path last`` means, the newest one.
-
-    Raises:
-        UserError: When a run folder holds none.
-    """
-    found = list((run_dir / "checkpoints").glob("last*.ckpt"))
-    if not found:
-        raise UserError(f"--ckpt_path last: no checkpoint in {run_dir}; name the run with --trainer.default_root_dir")
-    return max(found, key=lambda path: path.stat().st_mtime)
-
-
-def _callbacks(config: Any) -> list[tuple[type, dict[str, Any]]]:
-    """Return class and arguments of the callbacks in a parsed config; their paths were checked by the parser."""
-    entries = config.trainer.callbacks or []
-    found = []
-    for entry in entries if isinstance(entries, list) else [entries]:
-        module, _, name = entry.class_path.rpartition(".")
-        found.append((getattr(importlib.import_module(module), name), dict((entry.get("init_args") or {}).items())))
-    return found
 
 
 def quiet() -> None:

@@ -1,4 +1,4 @@
-"""What the command line refuses because its parser does not: null for an option that has another default."""
+"""What the command line refuses because its parser does not: nulls, and seeds out of range."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ def refuse_nulls(options: Any, cls: type, prefix: str) -> None:
         default = parameter.default
         if default not in (None, inspect.Parameter.empty) and name in options and options[name] is None:
             raise UserError(f"{prefix}{name}: null is no value; leave it out for the default, {default!r}")
+
+
+def as_seed(seed: int | bool | None) -> int:
+    """Turn ``--seed_everything`` into a number: false means 0 to the framework's own generators."""
+    seed = 0 if seed is None or isinstance(seed, bool) else seed
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed_everything={seed} must be a whole number from 0 to {2**32 - 1}")
+    return seed

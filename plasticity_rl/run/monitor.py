@@ -43,18 +43,18 @@ class RunMonitor(RLCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the layout and the hyperparameters; of a resumed run again, its events lie in a file of their own."""
-        agent = as_agent(pl_module)
+        agent, callbacks = as_agent(pl_module), callbacks_of(trainer)
         self._written_at = agent.env_frames if agent.eval_returns else -1
-        tags = [tag.format(name) for tag in headlines(callbacks_of(trainer)).values() for name in agent.module_names]
+        tags = [tag.format(name) for tag in headlines(callbacks).values() for name in agent.module_names]
         self._summed_up = {f"hparam/{tag.replace('/', '_')}": tag for tag in tags}
         if not trainer.is_global_zero:
             return
-        chosen = hyperparameters(agent, callbacks_of(trainer))
+        chosen = hyperparameters(agent, callbacks)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars(summary(layout(callbacks_of(trainer))))
+                logger.experiment.add_custom_scalars(summary(layout(callbacks)))
                 experiment, start, _ = hparams(chosen, dict.fromkeys([*OF_EVERY_RUN, *self._summed_up], 0.0))
-                show_first(experiment, first_columns(callbacks_of(trainer)))
+                show_first(experiment, first_columns(callbacks))
                 writer = logger.experiment._get_file_writer()
                 writer.add_summary(experiment, agent.env_frames)
                 writer.add_summary(start, agent.env_frames)

@@ -1,0 +1,55 @@
+"""Which folder a command means, and which checkpoint in it, where it names none."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+from pathlib import Path
+from typing import Any
+
+from plasticity_rl.callback.bases import Intervention
+from plasticity_rl.cli.checks import as_seed
+from plasticity_rl.errors import UserError
+from plasticity_rl.run.description import short_name
+
+RUNS = Path("runs")
+"""Where runs go that name no folder: ``runs/<task>_<interventions>_seed<seed>_<date>-<time>``."""
+
+
+def default_run_dir(config: Any, subcommand: str) -> Path:
+    """Return the folder of a run that names none: a new one, or with ``--ckpt_path`` that of the checkpoint."""
+    name = short_name([(cls, given) for cls, given in callbacks_in(config) if issubclass(cls, Intervention)])
+    prefix = f"{config.data.task}_{name + '_' if name else ''}seed{as_seed(config.seed_everything)}_"
+    if config.ckpt_path == "last":
+        candidates = sorted(RUNS.glob(f"{prefix}*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+        if not candidates:
+            raise UserError(
+                f"--ckpt_path last: no run called {RUNS / prefix}* has a checkpoint; "
+                "name the run's folder with --trainer.default_root_dir"
+            )
+        return candidates[-1].parent.parent
+    if config.ckpt_path is not None and Path(config.ckpt_path).resolve().parent.name == "checkpoints":
+        return Path(config.ckpt_path).resolve().parent.parent
+    return RUNS / f"{prefix}{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def last_checkpoint(run_dir: Path) -> Path:
+    """Return the file that ``--ckpt_path last`` means, the newest one.
+
+    Raises:
+        UserError: When a run folder holds none.
+    """
+    found = list((run_dir / "checkpoints").glob("last*.ckpt"))
+    if not found:
+        raise UserError(f"--ckpt_path last: no checkpoint in {run_dir}; name the run with --trainer.default_root_dir")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def callbacks_in(config: Any) -> list[tuple[type, dict[str, Any]]]:
+    """Return class and arguments of the callbacks in a parsed config; their paths were checked by the parser."""
+    entries = config.trainer.callbacks or []
+    found = []
+    for entry in entries if isinstance(entries, list) else [entries]:
+        module, _, name = entry.class_path.rpartition(".")
+        found.append((getattr(importlib.import_module(module), name), dict((entry.get("init_args") or {}).items())))
+    return found
