@@ -74,3 +74,11 @@ def one_of(option: str, value: Any, choices: Collection[Any], note: str = "") ->
         allowed = " or ".join(names) if len(names) == 2 else f"one of [{', '.join(names)}]"
         near = suggestion(str(value), [str(choice) for choice in choices])
         raise UserError(f"{option}={value!r} must be {allowed}{note}{'.' * bool(near)}{near}")
+
+
+def refuse_unknown(given: Iterable[str], known: Collection[str], prefix: str = "") -> None:
+    """Refuse names of options that there are not, and suggest what is near."""
+    for name in given:
+        if name not in known:
+            near = suggestion(name, known) or f" There are {', '.join(known)}."
+            raise UserError(f"there is no option {prefix + name!r}.{near}")

@@ -13,8 +13,7 @@ from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.charts import ONE, Layout
 from plasticity_rl.callback.gradient_probes import LossProbe, hessian_product, probe_generator, trained_parameters
 from plasticity_rl.callback.module_probes import or_nan
-from plasticity_rl.data.limits import refuse_above
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_most
 from plasticity_rl.measures import Eigenvalue, top_eigenvalue
 
 
@@ -59,7 +58,7 @@ class HessianTop(LossProbe):
         if num_iterations < 1:
             raise UserError(f"HessianTop.num_iterations={num_iterations} must be a whole number >= 1")
         reason = "each costs two gradients, and power iteration has settled long before; default 20"
-        refuse_above("HessianTop.num_iterations", num_iterations, 10_000, reason)
+        at_most("HessianTop.num_iterations", num_iterations, 10_000, reason)
         self.num_iterations = num_iterations
 
     def tags(self) -> frozenset[str]:

@@ -13,8 +13,7 @@ from torch import nn
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.architecture import Architecture, place_generator, put
 from plasticity_rl.callback.bases import Intervention
-from plasticity_rl.data.limits import refuse_above
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_most
 from plasticity_rl.nn.frozen_resnet import FrozenResNet
 from plasticity_rl.nn.hooks import evaluation_mode
 from plasticity_rl.nn.resnet import ARCHITECTURES, LAYERS
@@ -64,7 +63,7 @@ class FrozenEncoderIntervention(Architecture):
         if feature_dim < 1:
             raise UserError(f"{type(self).__name__}.feature_dim={feature_dim} must be >= 1 (published: 1024)")
         reason = "the layer on top of a ResNet would have billions of weights; published: 1024"
-        refuse_above(f"{type(self).__name__}.feature_dim", feature_dim, MAX_FEATURE_DIM, reason)
+        at_most(f"{type(self).__name__}.feature_dim", feature_dim, MAX_FEATURE_DIM, reason)
 
     def _refuse(self, option: str, choices: Sequence[str]) -> None:
         value = getattr(self, option)

@@ -40,7 +40,7 @@ from plasticity_rl.cli.checks import (
 )
 from plasticity_rl.cli.early import setting, settings, with_run_config
 from plasticity_rl.cli.parser_errors import UNION, one_line
-from plasticity_rl.data.module import RLDataModule
+from plasticity_rl.data.module import RLDataModule, data_module_of
 from plasticity_rl.distributed.launch import same_run_dir
 from plasticity_rl.distributed.strategy import asks_for_ranks, choose_strategy, refuse_other_strategy
 from plasticity_rl.errors import UserError, suggestion
@@ -213,7 +213,7 @@ class RLCLI(LightningCLI):
 
     def _refuse_options(self, config: Any) -> None:
         refuse_extreme_numbers(config)
-        refuse_nulls(config.data, RLDataModule, "data.")
+        refuse_nulls(config.data, data_module_of(config.data.task or ""), "data.")
         refuse_nulls(config.model, AGENTS[config.agent], "model.")
         for cls, arguments in _callbacks(config):
             if issubclass(cls, RLCallback):  # those of Lightning are its own business
@@ -347,7 +347,7 @@ def _build(cls: type[RLCLI], args: Sequence[str]) -> RLCLI:
     try:
         return cls(
             agent,
-            RLDataModule,
+            data_module_of(str(setting(args, "data.task", ""))),
             args=args,
             seed_everything_default=1,
             trainer_defaults=TRAINER_DEFAULTS,

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.drqv2.networks import count_mlp_parameters, init_weights
 from plasticity_rl.agents.sac.losses import ModularSACLoss, SquashedGaussian
-from plasticity_rl.data.limits import MAX_LR, refuse_large_networks
+from plasticity_rl.agents.sizes import MAX_LR, refuse_large_networks
 from plasticity_rl.errors import UserError
 
 LOG_STD_BOUNDS = (-20.0, 2.0)
