@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from plasticity_rl.cli.early import option_values
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_least
 from plasticity_rl.packaged import CONFIG
 
 DEEPEST = 50
@@ -188,10 +188,8 @@ def refuse_trainer_options(options: Any) -> None:
             )
     if options.default_root_dir is not None and not str(options.default_root_dir).strip():
         raise UserError("trainer.default_root_dir='' names no folder; give one, or leave it out for a new one in runs/")
-    if options.log_every_n_steps is not None and options.log_every_n_steps < 1:
-        raise UserError(
-            f"trainer.log_every_n_steps={options.log_every_n_steps} must be a whole number >= 1 (env steps)"
-        )
+    if options.log_every_n_steps is not None:
+        at_least("trainer.log_every_n_steps", options.log_every_n_steps, 1, " (env steps)")
     if isinstance(options.num_nodes, int) and options.num_nodes > 1 and not _knows_first_node():
         raise UserError(
             f"trainer.num_nodes={options.num_nodes}, but nothing says where the first node is (no SLURM, no torchrun, "

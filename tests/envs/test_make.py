@@ -262,7 +262,7 @@ def test_names_and_their_errors() -> None:
         ("image_size", -1, ">= 1"),
         ("num_envs", 0, ">= 1"),
         ("seed", -1, "from 0"),
-        ("render", "nice", "'exact' or 'fast'"),
+        ("render", "nice", "one of .'exact', 'fast'"),
         ("camera_id", 9, "-1 "),
     ],
 )

@@ -39,10 +39,10 @@ def test_what_pictures_mean_to_states():
 @pytest.mark.parametrize(
     ("option", "value", "says"),
     [
-        ("observation", "touch", "observation='touch' must be 'pixels' or 'state'"),
+        ("observation", "touch", "observation='touch' must be one of \\['pixels', 'state'\\]"),
         ("action_repeat", 0, "action_repeat=0 must be a whole number >= 1"),
         ("image_size", 5000, "image_size=5000 must be at most 4096: neither .* published: 84"),
-        ("render", "nice", "render='nice' must be 'exact' or 'fast'"),
+        ("render", "nice", "render='nice' must be one of \\['exact', 'fast'\\]"),
     ],
 )
 def test_a_bad_option_is_refused_without_the_simulator(option, value, says):
