@@ -54,23 +54,26 @@ def at_most(option: str, value: float, largest: float, reason: str) -> None:
 
 
 def within(option: str, value: float, interval: str, note: str = "") -> None:
-    """Refuse a number outside an interval such as ``[0, 1)`` or ``(0, inf)``, and nan.
-
-    Without a bound above, infinity is allowed, whatever the bracket.
-    """
+    """Refuse a number outside an interval such as ``[0, 1)``, ``(0, inf)`` or, with infinity, ``(0, inf]``; and nan."""
     low, high = (float(bound) for bound in interval[1:-1].split(","))
     above = value > low if interval[0] == "(" else value >= low
-    below = value < high if interval[-1] == ")" and high < math.inf else value <= high
+    below = value < high if interval[-1] == ")" else value <= high
     if not (above and below):
-        sign = ">" if interval[0] == "(" else ">="
-        allowed = f"in {interval}" if high < math.inf else f"{sign} {interval[1:-1].split(',')[0]}"
+        least = f"{'>' if interval[0] == '(' else '>='} {interval[1:-1].split(',')[0]}"
+        allowed = f"in {interval}" if high < math.inf else least + " and finite" * (interval[-1] == ")")
         raise UserError(f"{option}={value} must be {allowed}{note}")
 
 
 def one_of(option: str, value: Any, choices: Collection[Any], note: str = "") -> None:
     """Refuse what is not among ``choices``, and suggest what is near."""
     if value not in list(choices):
-        names = [repr(choice) for choice in choices]
-        allowed = " or ".join(names) if len(names) == 2 else f"one of [{', '.join(names)}]"
         near = suggestion(str(value), [str(choice) for choice in choices])
-        raise UserError(f"{option}={value!r} must be {allowed}{note}{'.' * bool(near)}{near}")
+        raise UserError(f"{option}={value!r} must be one of {list(choices)}{note}{'.' * bool(near)}{near}")
+
+
+def refuse_unknown(given: Iterable[str], known: Collection[str], prefix: str = "") -> None:
+    """Refuse names of options that there are not, and suggest what is near."""
+    for name in given:
+        if name not in known:
+            near = suggestion(name, known) or f" There are {', '.join(known)}."
+            raise UserError(f"there is no option {prefix + name!r}.{near}")

@@ -33,8 +33,9 @@ def test_a_limit_with_its_reason():
         ("[0, 1]", (0, 0.5, 1), (-0.1, 1.1, math.nan, math.inf), "in [0, 1]"),
         ("[0, 1)", (0, 0.9), (-1, 1), "in [0, 1)"),
         ("(0, 1]", (1e-9, 1), (0, 2), "in (0, 1]"),
-        ("(0, inf)", (1e-9, 1e9, math.inf), (0, -1, math.nan), "> 0"),
-        ("[-2, inf)", (-2, math.inf), (-3,), ">= -2"),
+        ("(0, inf]", (1e-9, 1e9, math.inf), (0, -1, math.nan), "> 0"),
+        ("[-2, inf]", (-2, math.inf), (-3,), ">= -2"),
+        ("(0, inf)", (1e-9, 1e9), (0, math.inf, math.nan), "> 0 and finite"),
     ],
 )
 def test_an_interval(interval, allowed, refused, words):
@@ -46,7 +47,7 @@ def test_an_interval(interval, allowed, refused, words):
 
 def test_choices():
     one_of("render", "fast", ("exact", "fast"))
-    assert refusal(one_of, "render", "nice", ("exact", "fast")) == "render='nice' must be 'exact' or 'fast'"
+    assert refusal(one_of, "render", "nice", ("exact", "fast")) == "render='nice' must be one of ['exact', 'fast']"
     three = {"gather": 1, "shift": 2, "keep": 3}
     assert refusal(one_of, "a", 7, three) == "a=7 must be one of ['gather', 'shift', 'keep']"
     assert refusal(one_of, "a", "shft", three).endswith("'keep']. Did you mean shift?")

@@ -14,7 +14,7 @@ from torch import Tensor
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Intervention, Mutation
 from plasticity_rl.callback.unit_activity import ActiveUnitCounter
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_least, one_of
 from plasticity_rl.measures import pooled_fraction
 from plasticity_rl.nn.layers import LEARNS
 from plasticity_rl.schedules import exact_ratio
@@ -81,10 +81,8 @@ class AdaptiveReplayRatio(Intervention):
     ) -> None:
         for name, value in {"low": low, "high": high}.items():
             exact_ratio(value, option=f"AdaptiveReplayRatio.{name}")  # not in the middle of the run
-        if every_n_episodes < 1:
-            raise UserError(f"AdaptiveReplayRatio.every_n_episodes={every_n_episodes} must be a whole number > 0")
-        if average_over not in AVERAGES:
-            raise UserError(f"AdaptiveReplayRatio.average_over={average_over!r} must be one of {list(AVERAGES)}")
+        at_least("AdaptiveReplayRatio.every_n_episodes", every_n_episodes, 1)
+        one_of("AdaptiveReplayRatio.average_over", average_over, AVERAGES)
         if not threshold >= 0 or not 0 <= min_recovery <= 1:
             raise UserError(
                 f"AdaptiveReplayRatio: threshold={threshold} must be >= 0 and min_recovery={min_recovery} in [0, 1]"

@@ -15,7 +15,7 @@ from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Regularizer
 from plasticity_rl.callback.shadow import Twin, network_tensors
 from plasticity_rl.distributed.ranks import over_ranks
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import at_least, one_of, within
 
 
 class ChurnReduction(Regularizer):
@@ -64,12 +64,10 @@ class ChurnReduction(Regularizer):
         batch_size: int | None = None,
     ) -> None:
         super().__init__(coefficient=1.0 if coefficient is None else coefficient, modules=[module], loss=loss)
-        if not target_ratio > 0:
-            raise UserError(f"ChurnReduction.target_ratio={target_ratio} must be > 0; for no term set coefficient: 0")
-        if not 0 <= decay < 1:
-            raise UserError(f"ChurnReduction.decay={decay} must be in [0, 1): at 1 the averages never move")
-        if batch_size is not None and batch_size < 1:
-            raise UserError(f"ChurnReduction.batch_size={batch_size} must be a whole number >= 1, or null")
+        within("ChurnReduction.target_ratio", target_ratio, "(0, inf]", "; for no term set coefficient: 0")
+        within("ChurnReduction.decay", decay, "[0, 1)", ": at 1 the averages never move")
+        if batch_size is not None:
+            at_least("ChurnReduction.batch_size", batch_size, 1, ", or null")
         self.module, self.fixed, self.target_ratio = module, coefficient, target_ratio
         self.decay, self.batch_size = decay, batch_size
         self._older: dict[str, Tensor] = {}
@@ -92,8 +90,7 @@ class ChurnReduction(Regularizer):
         """Forget the networks of an earlier run."""
         super().setup(trainer, pl_module, stage)
         agent = as_agent(pl_module)
-        if self.module not in agent.module_names:
-            raise UserError(f"ChurnReduction.module={self.module!r} must be one of {list(agent.module_names)}")
+        one_of("ChurnReduction.module", self.module, agent.module_names)
         self._averages, self._updates = torch.zeros(2), 0
         self._older, self._newer = {}, {}
 

@@ -21,7 +21,7 @@ from plasticity_rl.callback.unit_interventions import (
     put_units,
 )
 from plasticity_rl.callback.unit_utility import UnitUtility
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, within
 from plasticity_rl.measures import outgoing_magnitude
 from plasticity_rl.nn.units import UnitLayer
 from plasticity_rl.nn.weight_transforms import weight_in_use
@@ -84,10 +84,8 @@ class ContinualBackprop(RecordingUnitIntervention):
         log_every_n_updates: int = 1000,
     ) -> None:
         super().__init__(modules=modules)
-        if not 0 <= replacement_rate <= 1:
-            raise UserError(f"ContinualBackprop.replacement_rate={replacement_rate} must be in [0, 1]")
-        if not 0 <= decay < 1:
-            raise UserError(f"ContinualBackprop.decay={decay} must be in [0, 1): at 1 the utility never changes")
+        within("ContinualBackprop.replacement_rate", replacement_rate, "[0, 1]")
+        within("ContinualBackprop.decay", decay, "[0, 1)", ": at 1 the utility never changes")
         if maturity_threshold < 0 or log_every_n_updates < 1:
             raise UserError(
                 f"ContinualBackprop: maturity_threshold={maturity_threshold} must be a whole number >= 0 and "

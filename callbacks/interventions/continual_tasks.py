@@ -11,7 +11,7 @@ import torch
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Intervention
 from plasticity_rl.data.evaluation import Episode, all_episodes
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, one_of
 from plasticity_rl.rng import derive_seed, global_rng_state, set_global_rng_state
 
 
@@ -61,8 +61,7 @@ class ContinualTasks(Intervention):
             raise UserError(
                 f"ContinualTasks: tasks={self.tasks} must name tasks, and every_n_frames={every_n_frames} be >= 1"
             )
-        if evaluate not in ("current", "all"):
-            raise UserError(f"ContinualTasks.evaluate={evaluate!r} must be 'current' or 'all'")
+        one_of("ContinualTasks.evaluate", evaluate, ("current", "all"))
         self.visit = 0
 
     def claims(self, agent: RLModule) -> frozenset[str]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.architecture import Architecture, put, resize_units
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import one_of
 from plasticity_rl.nn.activations import CReLU as CReLUActivation
 
 KEEP = ("units", "inputs")
@@ -44,8 +44,7 @@ class CReLU(Architecture):
 
     def __init__(self, *, modules: Sequence[str] | None = None, keep: Literal["units", "inputs"] = "units") -> None:
         super().__init__(modules=modules, published=("critic",))
-        if keep not in KEEP:
-            raise UserError(f"CReLU.keep={keep!r} must be one of {list(KEEP)}")
+        one_of("CReLU.keep", keep, KEEP)
         self.keep = keep
 
     def default_modules(self, agent: RLModule) -> list[str]:

@@ -15,7 +15,7 @@ from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.augment.transforms import random_shift, refuse_large_shift
 from plasticity_rl.callback import Regularizer
 from plasticity_rl.callback.contrastive import BilinearProduct, Embedding, info_nce, move_towards
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_least, within
 
 
 class CURL(Regularizer):
@@ -64,10 +64,8 @@ class CURL(Regularizer):
     ) -> None:
         modules = [encoder] if projection is None else [encoder, projection]
         super().__init__(coefficient=coefficient, modules=modules, loss=loss)
-        if not 0 < encoder_tau <= 1:
-            raise UserError(f"CURL.encoder_tau={encoder_tau} must be in (0, 1]; published: 0.05")
-        if random_shift_pad < 1:
-            raise UserError(f"CURL.random_shift_pad={random_shift_pad} must be >= 1, or both views are the same image")
+        within("CURL.encoder_tau", encoder_tau, "(0, 1]", "; published: 0.05")
+        at_least("CURL.random_shift_pad", random_shift_pad, 1, ", or both views are the same image")
         self.encoder, self.projection = encoder, projection
         self.encoder_tau, self.random_shift_pad = encoder_tau, random_shift_pad
         self._fast: dict[str, nn.Parameter] = {}

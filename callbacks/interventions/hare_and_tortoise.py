@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Mutation, UpdateIntervention
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import within
 
 
 class HareAndTortoise(UpdateIntervention):
@@ -47,8 +47,7 @@ class HareAndTortoise(UpdateIntervention):
         every_n_updates: int = 10_000,
     ) -> None:
         super().__init__(every_n_updates=every_n_updates)
-        if not 0 <= decay < 1:
-            raise UserError(f"HareAndTortoise.decay={decay} must be in [0, 1): at 1 the average never moves")
+        within("HareAndTortoise.decay", decay, "[0, 1)", ": at 1 the average never moves")
         self.modules, self.decay = self.named_or_open(modules, ("encoder", "actor", "critic")), decay
         self._fast: dict[str, nn.Parameter] = {}
         self._slow: dict[str, Tensor] = {}

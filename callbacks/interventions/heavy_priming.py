@@ -12,8 +12,7 @@ from tqdm import tqdm
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import callbacks_of
 from plasticity_rl.callback import Intervention, Mutation
-from plasticity_rl.data.limits import refuse_above
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_most
 from plasticity_rl.rng import NamedGenerators, derive_seed
 
 
@@ -55,7 +54,7 @@ class HeavyPriming(Intervention):
             raise UserError(
                 f"HeavyPriming: num_transitions={num_transitions} must be >= 1 and num_updates={num_updates} >= 0"
             )
-        refuse_above("HeavyPriming.num_updates", num_updates, 100_000_000, "no run gets past it; published: 100000")
+        at_most("HeavyPriming.num_updates", num_updates, 100_000_000, "no run gets past it; published: 100000")
         self.num_transitions, self.num_updates, self.augment = num_transitions, num_updates, augment
         self.done = num_updates == 0
         self._priming = False

@@ -16,8 +16,7 @@ from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Regularizer
 from plasticity_rl.callback.shadow import Twin, network_tensors
 from plasticity_rl.callback.unit_activity import TrainingActivations
-from plasticity_rl.data.limits import refuse_above
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_least, at_most, within
 from plasticity_rl.losses import feature_regression
 from plasticity_rl.nn.layers import LEARNS
 from plasticity_rl.rng import derive_seed
@@ -75,11 +74,9 @@ class InFeR(Regularizer):
         loss: str | None = None,
     ) -> None:
         super().__init__(coefficient=coefficient, modules=modules, loss=loss)
-        if num_heads < 1:
-            raise UserError(f"InFeR.num_heads={num_heads} must be a whole number >= 1")
-        if not scale > 0:
-            raise UserError(f"InFeR.scale={scale} must be > 0; published: 100")
-        refuse_above("InFeR.num_heads", num_heads, 100_000, "their weights would outgrow the network; published: 10")
+        at_least("InFeR.num_heads", num_heads, 1)
+        within("InFeR.scale", scale, "(0, inf]", "; published: 100")
+        at_most("InFeR.num_heads", num_heads, 100_000, "their weights would outgrow the network; published: 10")
         self.num_heads, self.scale = num_heads, scale
         self._features = TrainingActivations(self.modules, lambda output: output, with_gradient=True)
         self._initial: dict[str, Tensor] = {}

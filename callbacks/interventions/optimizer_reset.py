@@ -7,7 +7,7 @@ from typing import Any, ClassVar, get_args
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback import Mutation, ScheduledIntervention
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import one_of
 from plasticity_rl.surgery import StatePart, clear_state
 
 
@@ -45,8 +45,7 @@ class OptimizerReset(ScheduledIntervention):
         at_frames: Sequence[int] = (),
     ) -> None:
         super().__init__(every_n_frames=every_n_frames, at_frames=at_frames)
-        if what not in get_args(StatePart):
-            raise UserError(f"OptimizerReset.what={what!r} must be one of {list(get_args(StatePart))}")
+        one_of("OptimizerReset.what", what, get_args(StatePart))
         self.modules, self.what = self.named_or_open(modules, ("encoder", "actor", "critic")), what
 
     def mutates(self, agent: RLModule) -> Mutation:

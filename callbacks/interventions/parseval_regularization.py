@@ -11,7 +11,7 @@ from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Regularizer
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import within
 from plasticity_rl.losses import parseval_penalty
 from plasticity_rl.nn.layers import LEARNS, hidden_weight_layers
 from plasticity_rl.nn.weight_transforms import weight_in_use
@@ -50,8 +50,7 @@ class ParsevalRegularization(Regularizer):
         loss: str | None = None,
     ) -> None:
         super().__init__(coefficient=coefficient, modules=modules, loss=loss)
-        if not scale > 0:
-            raise UserError(f"ParsevalRegularization.scale={scale} must be > 0")
+        within("ParsevalRegularization.scale", scale, "(0, inf]")
         self.scale = scale
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.architecture import Architecture, place_generator, with_twin
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import one_of, within
 from plasticity_rl.nn.layers import weight_layers
 from plasticity_rl.nn.weight_transforms import FixedMask, add_transform
 from plasticity_rl.surgery import erdos_renyi_densities, random_mask
@@ -51,10 +51,8 @@ class RandomPruning(Architecture):
         distribution: Literal["erdos_renyi", "uniform"] = "erdos_renyi",
     ) -> None:
         super().__init__(modules=modules)
-        if not 0 <= sparsity < 1:
-            raise UserError(f"RandomPruning.sparsity={sparsity} must be in [0, 1): the share of weights that is pruned")
-        if distribution not in DISTRIBUTIONS:
-            raise UserError(f"RandomPruning.distribution={distribution!r} must be one of {list(DISTRIBUTIONS)}")
+        within("RandomPruning.sparsity", sparsity, "[0, 1)", ": the share of weights that is pruned")
+        one_of("RandomPruning.distribution", distribution, DISTRIBUTIONS)
         self.sparsity, self.distribution = sparsity, distribution
 
     def _paths(self, agent: RLModule) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.architecture import Architecture, put
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import one_of
 from plasticity_rl.nn.activations import RATIONAL_COEFFICIENTS, Rational, RationalInit
 
 
@@ -40,8 +40,7 @@ class RationalActivation(Architecture):
 
     def __init__(self, *, modules: Sequence[str] | None = None, init: RationalInit = "leaky_relu") -> None:
         super().__init__(modules=modules, published=("actor", "critic"))
-        if init not in RATIONAL_COEFFICIENTS:
-            raise UserError(f"RationalActivation.init={init!r} must be one of {list(RATIONAL_COEFFICIENTS)}")
+        one_of("RationalActivation.init", init, RATIONAL_COEFFICIENTS)
         self.init = init
 
     def default_modules(self, agent: RLModule) -> list[str]:

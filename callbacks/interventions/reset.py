@@ -10,7 +10,7 @@ from torch import nn
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback import Mutation, ScheduledIntervention
 from plasticity_rl.callback.soft_reset import clear_optimizer_state
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_least
 from plasticity_rl.nn.layers import layers_from_output
 from plasticity_rl.surgery import copy_parameters, reinitialize
 
@@ -60,8 +60,8 @@ class Reset(ScheduledIntervention):
         at_frames: Sequence[int] = (),
     ) -> None:
         super().__init__(every_n_frames=every_n_frames, at_frames=at_frames)
-        if last_layers is not None and last_layers < 1:
-            raise UserError(f"Reset.last_layers={last_layers} must be a whole number >= 1, or null for whole modules")
+        if last_layers is not None:
+            at_least("Reset.last_layers", last_layers, 1, ", or null for whole modules")
         self.modules, self.last_layers = self.named_or_open(modules, ("actor", "critic")), last_layers
 
     def default_modules(self, agent: RLModule) -> list[str]:

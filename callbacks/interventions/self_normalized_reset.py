@@ -19,7 +19,7 @@ from plasticity_rl.callback.unit_interventions import (
     put_units,
 )
 from plasticity_rl.callback.unit_silence import SilenceRecord
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import at_least, within
 from plasticity_rl.schedules import Events
 
 
@@ -77,10 +77,8 @@ class SelfNormalizedReset(RecordingUnitIntervention):
         every_n_updates: int = 10,
     ) -> None:
         super().__init__(modules=modules)
-        if not 0 <= eta < 1:
-            raise UserError(f"SelfNormalizedReset.eta={eta} must be in [0, 1): at 1 every silent unit is reset")
-        if max_silent_updates < 1:
-            raise UserError(f"SelfNormalizedReset.max_silent_updates={max_silent_updates} must be a whole number >= 1")
+        within("SelfNormalizedReset.eta", eta, "[0, 1)", ": at 1 every silent unit is reset")
+        at_least("SelfNormalizedReset.max_silent_updates", max_silent_updates, 1)
         self.eta, self.max_silent_updates, self.every_n_updates = eta, max_silent_updates, every_n_updates
         self.events = Events(every=every_n_updates, option="SelfNormalizedReset.every_n_updates")
         self._records: dict[str, SilenceRecord] = {}

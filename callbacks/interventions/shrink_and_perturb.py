@@ -14,7 +14,7 @@ from plasticity_rl.callback.soft_reset import (
     moved_parameters,
     online_and_target,
 )
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import within
 from plasticity_rl.nn.layers import parameters_outside_norms
 
 
@@ -60,8 +60,8 @@ class ShrinkAndPerturb(ScheduledIntervention):
     ) -> None:
         super().__init__(every_n_frames=every_n_frames, at_frames=at_frames)
         for name, value in {"shrink": shrink, "perturb": perturb}.items():
-            if value is not None and not 0 <= value <= 1:
-                raise UserError(f"ShrinkAndPerturb.{name}={value} must be in [0, 1]")
+            if value is not None:
+                within(f"ShrinkAndPerturb.{name}", value, "[0, 1]")
         self.modules = self.named_or_open(modules, ("critic",))
         self.shrink, self.perturb, self.reset_optimizer = shrink, perturb, reset_optimizer
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.jumps import Jump
 from plasticity_rl.callback import Regularizer
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import within
 from plasticity_rl.losses import largest_singular_value, spectral_penalty
 from plasticity_rl.nn.layers import EVERYWHERE, LEARNS, Part, weight_layers
 from plasticity_rl.nn.weight_transforms import weight_in_use
@@ -59,8 +59,7 @@ class SpectralRegularization(Regularizer):
         loss: str | None = None,
     ) -> None:
         super().__init__(coefficient=coefficient, modules=modules, loss=loss)
-        if not exponent > 0:
-            raise UserError(f"SpectralRegularization.exponent={exponent} must be > 0")
+        within("SpectralRegularization.exponent", exponent, "(0, inf]")
         self.exponent = exponent
         self._left: dict[str, Tensor] = {}
 

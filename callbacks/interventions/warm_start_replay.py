@@ -82,9 +82,7 @@ class WarmStartReplay(Intervention):
 def refuse_other_data(path: str, donor: DonorReplay, data: RLDataModule) -> None:
     """Raise UserError naming the first option in which a donor's experience differs from what this run collects."""
     frame_shape = (data.obs_shape[0] // data.stacked_frames, *data.obs_shape[1:])
-    pictures = ("frame_stack", "image_size", "render", "camera_id") if data.observation == "pixels" else ()
-    mine = {name: getattr(data, name) for name in ("task", "action_repeat", *pictures)}
-    mine |= {"observation": data.observation, "action_dim": data.action_dim, "frame shape": frame_shape}
+    mine = {**data.environment.experience, "action_dim": data.action_dim, "frame shape": frame_shape}
     theirs = {
         "observation": "pixels",  # of runs that did not say it yet
         **donor.identity,
@@ -92,8 +90,8 @@ def refuse_other_data(path: str, donor: DonorReplay, data: RLDataModule) -> None
         "frame shape": donor.layout.frame_shape,
     }
     for name, value in mine.items():
-        if theirs[name] != value:
+        if theirs.get(name) != value:
             raise UserError(
-                f"WarmStartReplay: the run {path} has {name}={theirs[name]}, but this run has {value}: "
+                f"WarmStartReplay: the run {path} has {name}={theirs.get(name)}, but this run has {value}: "
                 "its transitions mean something else here"
             )

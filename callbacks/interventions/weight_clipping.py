@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.jumps import Jump
 from plasticity_rl.callback import Intervention, Mutation
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import at_least, within
 from plasticity_rl.nn.layers import weight_layers
 from plasticity_rl.surgery import clip_weights, clipping_bound
 
@@ -52,10 +52,8 @@ class WeightClipping(Intervention):
         modules: Sequence[str] | None = None,
         log_every_n_updates: int = 100,
     ) -> None:
-        if not kappa > 0:
-            raise UserError(f"WeightClipping.kappa={kappa} must be > 0")
-        if log_every_n_updates <= 0:
-            raise UserError(f"WeightClipping.log_every_n_updates={log_every_n_updates} must be a whole number > 0")
+        within("WeightClipping.kappa", kappa, "(0, inf]")
+        at_least("WeightClipping.log_every_n_updates", log_every_n_updates, 1)
         self.modules = self.named_or_open(modules, ("encoder", "actor", "critic"))
         self.kappa, self.log_every_n_updates = kappa, log_every_n_updates
         self._jumped = True  # whether the next clip has more to do than the one step since the last

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.architecture import Architecture, resize_units
-from plasticity_rl.data.limits import refuse_above
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_most
 
 
 class WiderNetwork(Architecture):
@@ -39,7 +38,7 @@ class WiderNetwork(Architecture):
         super().__init__(modules=modules)
         if not 0 < factor < math.inf:
             raise UserError(f"WiderNetwork.factor={factor} must be > 0")
-        refuse_above("WiderNetwork.factor", factor, 32, "parameters grow with its square; published: 2 and 4")
+        at_most("WiderNetwork.factor", factor, 32, "parameters grow with its square; published: 2 and 4")
         self.factor = factor
 
     def claims(self, agent: RLModule) -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from plasticity_rl.callback.module_probes import RankProbe
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import within
 from plasticity_rl.measures import Spectrum, feature_rank
 
 
@@ -46,8 +46,7 @@ class FeatureRank(RankProbe):
         divide: bool = True,
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
-        if not epsilon >= 0:
-            raise UserError(f"FeatureRank.epsilon={epsilon} must be >= 0")
+        within("FeatureRank.epsilon", epsilon, "[0, inf]")
         self.epsilon, self.divide = epsilon, divide
 
     @property

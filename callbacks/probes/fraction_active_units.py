@@ -15,7 +15,7 @@ from plasticity_rl.callback import Probe
 from plasticity_rl.callback.charts import EVENTS, ONE, Layout, by_module
 from plasticity_rl.callback.module_probes import numbers_of_module, tags_by_module
 from plasticity_rl.callback.unit_activity import TrainingActivations
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import at_least, one_of, within
 from plasticity_rl.measures import active_and_total, nan_unless_finite, pooled_fraction, share_above, unit_rates
 
 DEFINITIONS = ("element_rate", "any_input", "mean_rate")
@@ -74,12 +74,9 @@ class FractionActiveUnits(Probe):
     ) -> None:
         super().__init__(every_n_updates=every_n_updates)
         for option, value, allowed in (("definition", definition, DEFINITIONS), ("batch", batch, BATCHES)):
-            if value not in allowed:
-                raise UserError(f"FractionActiveUnits.{option}={value!r} must be one of {list(allowed)}")
-        if not 0 <= threshold < 1:
-            raise UserError(f"FractionActiveUnits.threshold={threshold} must be in [0, 1)")
-        if batch_size < 1:
-            raise UserError(f"FractionActiveUnits.batch_size={batch_size} must be a whole number >= 1")
+            one_of(f"FractionActiveUnits.{option}", value, allowed)
+        within("FractionActiveUnits.threshold", threshold, "[0, 1)")
+        at_least("FractionActiveUnits.batch_size", batch_size, 1)
         self.modules, self.per_layer = [] if modules is None else list(modules), per_layer
         self.leave_open(modules=modules)
         self.definition, self.batch, self.threshold, self.batch_size = definition, batch, threshold, batch_size

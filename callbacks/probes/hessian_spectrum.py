@@ -13,8 +13,7 @@ from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.charts import ONE, Layout
 from plasticity_rl.callback.gradient_probes import LossProbe, hessian_product, probe_generator, trained_parameters
 from plasticity_rl.callback.module_probes import or_nan
-from plasticity_rl.data.limits import refuse_above
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import at_least, at_most
 from plasticity_rl.measures import SpectralDensity, spectral_density
 
 NAMES = ("largest", "smallest", "trace", "negative_share", "effective_rank", "srank")
@@ -65,9 +64,8 @@ class HessianSpectrum(LossProbe):
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, loss=loss, batch_size=batch_size)
         for name, value in {"num_steps": num_steps, "num_vectors": num_vectors}.items():
-            if value < 1:
-                raise UserError(f"HessianSpectrum.{name}={value} must be a whole number >= 1")
-            refuse_above(f"HessianSpectrum.{name}", value, 1000, "the run waits for all of it; default 30 and 1")
+            at_least(f"HessianSpectrum.{name}", value, 1)
+            at_most(f"HessianSpectrum.{name}", value, 1000, "the run waits for all of it; default 30 and 1")
         self.num_steps, self.num_vectors = num_steps, num_vectors
 
     def tags(self) -> frozenset[str]:

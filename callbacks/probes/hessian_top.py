@@ -13,8 +13,7 @@ from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.charts import ONE, Layout
 from plasticity_rl.callback.gradient_probes import LossProbe, hessian_product, probe_generator, trained_parameters
 from plasticity_rl.callback.module_probes import or_nan
-from plasticity_rl.data.limits import refuse_above
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import at_least, at_most
 from plasticity_rl.measures import Eigenvalue, top_eigenvalue
 
 
@@ -56,10 +55,9 @@ class HessianTop(LossProbe):
         batch_size: int = 128,
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, loss=loss, batch_size=batch_size)
-        if num_iterations < 1:
-            raise UserError(f"HessianTop.num_iterations={num_iterations} must be a whole number >= 1")
+        at_least("HessianTop.num_iterations", num_iterations, 1)
         reason = "each costs two gradients, and power iteration has settled long before; default 20"
-        refuse_above("HessianTop.num_iterations", num_iterations, 10_000, reason)
+        at_most("HessianTop.num_iterations", num_iterations, 10_000, reason)
         self.num_iterations = num_iterations
 
     def tags(self) -> frozenset[str]:

@@ -15,8 +15,7 @@ from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.charts import ONE, Layout
 from plasticity_rl.callback.gradient_probes import OutputProbe, trained_parameters
 from plasticity_rl.callback.module_probes import or_nan
-from plasticity_rl.data.limits import refuse_above
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_least, at_most
 from plasticity_rl.measures import loss_after_training, random_targets
 from plasticity_rl.measures.checks import refuse_not_finite
 from plasticity_rl.nn.hooks import evaluation_mode
@@ -92,9 +91,8 @@ class RandomTargetFit(OutputProbe):
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, output=output, modules=modules, batch_size=batch_size)
         for name, value in {"num_steps": num_steps, "num_targets": num_targets}.items():
-            if value < 1:
-                raise UserError(f"RandomTargetFit.{name}={value} must be a whole number >= 1")
-            refuse_above(f"RandomTargetFit.{name}", value, 1_000_000, "the run waits for all of it; default 18 and 1")
+            at_least(f"RandomTargetFit.{name}", value, 1)
+            at_most(f"RandomTargetFit.{name}", value, 1_000_000, "the run waits for all of it; default 18 and 1")
         if not 0 < learning_rate < math.inf:
             raise UserError(f"RandomTargetFit.learning_rate={learning_rate} must be > 0")
         self.num_steps, self.num_targets, self.learning_rate = num_steps, num_targets, learning_rate

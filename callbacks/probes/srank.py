@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from plasticity_rl.callback.module_probes import RankProbe
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import within
 from plasticity_rl.measures import Spectrum, srank
 
 
@@ -42,8 +42,7 @@ class SRank(RankProbe):
         delta: float = 0.01,
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
-        if not 0 <= delta < 1:
-            raise UserError(f"SRank.delta={delta} must be in [0, 1)")
+        within("SRank.delta", delta, "[0, 1)")
         self.delta = delta
 
     def rank(self, features: Spectrum) -> float:

@@ -14,7 +14,7 @@ from plasticity_rl.callback.charts import ONE, Layout
 from plasticity_rl.callback.gradient_probes import BatchProbe
 from plasticity_rl.callback.layer_inputs import means_by_layer
 from plasticity_rl.callback.module_probes import or_nan
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, within
 from plasticity_rl.measures import saturated_share
 
 
@@ -54,8 +54,7 @@ class TanhSaturation(BatchProbe):
         batch_size: int = 256,
     ) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
-        if not 0 < threshold < 1:
-            raise UserError(f"TanhSaturation.threshold={threshold} must be in (0, 1); default 0.95")
+        within("TanhSaturation.threshold", threshold, "(0, 1)", "; default 0.95")
         self.threshold = threshold
 
     def default_modules(self, agent: RLModule) -> list[str]:

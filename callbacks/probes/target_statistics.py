@@ -16,7 +16,7 @@ from plasticity_rl.callback.charts import Layout
 from plasticity_rl.callback.gradient_probes import probe_generator, refuse_without
 from plasticity_rl.callback.module_probes import or_nan
 from plasticity_rl.data.evaluation import Episode
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_least
 from plasticity_rl.measures import discounted_return, mean_absolute, mean_absolute_difference, spread
 from plasticity_rl.nn.hooks import evaluation_mode
 
@@ -63,8 +63,7 @@ class TargetStatistics(Probe):
 
     def __init__(self, *, every_n_updates: int = 1000, module: str | None = None, batch_size: int = 256) -> None:
         super().__init__(every_n_updates=every_n_updates)
-        if batch_size < 1:
-            raise UserError(f"TargetStatistics.batch_size={batch_size} must be a whole number >= 1")
+        at_least("TargetStatistics.batch_size", batch_size, 1)
         self.module, self.batch_size = module or "", batch_size
         self.leave_open(module=module)
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import lightning.pytorch as pl
 
 from plasticity_rl.agents.hooks import RLCallback
-from plasticity_rl.data.limits import refuse_large_batches
 from plasticity_rl.data.module import RLDataModule
+from plasticity_rl.data.options import refuse_large_batches
 from plasticity_rl.errors import UserError
 
 

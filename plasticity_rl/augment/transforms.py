@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_least, within
 
 
 def random_shift(images: Tensor, pad: int, generator: torch.Generator | None = None) -> Tensor:
@@ -114,8 +114,7 @@ class RandomShift(Augmentation):
 
     def __init__(self, pad: int = 4) -> None:
         super().__init__()
-        if pad < 0:
-            raise UserError(f"RandomShift.pad={pad} must be a whole number >= 0 (published: 4)")
+        at_least("RandomShift.pad", pad, 0, " (published: 4)")
         self.pad = pad
 
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -139,8 +138,7 @@ class RandomConv(Augmentation):
 
     def __init__(self, p: float = 0.9) -> None:
         super().__init__()
-        if not 0 <= p <= 1:
-            raise UserError(f"RandomConv.p={p} must be in [0, 1]")
+        within("RandomConv.p", p, "[0, 1]")
         self.p = p
 
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -19,7 +19,7 @@ from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import Mutation as Mutation
 from plasticity_rl.agents.hooks import RLCallback as RLCallback
 from plasticity_rl.callback.declarations import BUILD_STAGES, FAMILIES
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, within
 from plasticity_rl.schedules import Events
 
 
@@ -227,8 +227,7 @@ class Regularizer(Intervention):
     published_modules: ClassVar[tuple[str, ...]] = ("critic",)
 
     def __init__(self, *, coefficient: float, modules: Sequence[str] | None, loss: str | None) -> None:
-        if not coefficient >= 0:  # nan too
-            raise UserError(f"{type(self).__name__}.coefficient={coefficient} must be >= 0")
+        within(f"{type(self).__name__}.coefficient", coefficient, "[0, inf]")
         self.coefficient, self.modules = coefficient, self.named_or_open(modules, self.published_modules)
         self._loss_is_open, self.loss = loss is None, loss or "critic"
 

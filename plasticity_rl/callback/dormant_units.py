@@ -11,7 +11,7 @@ from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.bases import UpdateIntervention
 from plasticity_rl.callback.unit_interventions import UnitIntervention
 from plasticity_rl.distributed.ranks import over_ranks
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import at_least, within
 from plasticity_rl.measures import NotFiniteError, dormant_mask
 from plasticity_rl.nn.units import UnitLayer
 
@@ -33,10 +33,8 @@ class DormantUnitIntervention(UnitIntervention, UpdateIntervention):
 
     def __init__(self, *, modules: Sequence[str] | None, tau: float, every_n_updates: int, batch_size: int) -> None:
         super().__init__(every_n_updates=every_n_updates)
-        if not 0 <= tau < 1:
-            raise UserError(f"{type(self).__name__}.tau={tau} must be in [0, 1): at 1 an average unit is dormant")
-        if batch_size < 1:
-            raise UserError(f"{type(self).__name__}.batch_size={batch_size} must be a whole number >= 1")
+        within(f"{type(self).__name__}.tau", tau, "[0, 1)", ": at 1 an average unit is dormant")
+        at_least(f"{type(self).__name__}.batch_size", batch_size, 1)
         self.modules = self.named_or_open(modules, ("encoder", "actor", "critic"))
         self.tau, self.batch_size = tau, batch_size
 

@@ -14,8 +14,7 @@ from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import callbacks_of
 from plasticity_rl.callback.architecture import Architecture, place_generator, put
 from plasticity_rl.callback.bases import Intervention
-from plasticity_rl.data.limits import refuse_above
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_least, at_most, one_of
 from plasticity_rl.nn.frozen_resnet import FrozenResNet
 from plasticity_rl.nn.hooks import evaluation_mode
 from plasticity_rl.nn.resnet import ARCHITECTURES, LAYERS
@@ -62,15 +61,13 @@ class FrozenEncoderIntervention(Architecture):
         self._refuse("layer", LAYERS)
         self._refuse("normalize", ("published", "imagenet"))
         self._refuse("batch_norm", ("eval", "train"))
-        if feature_dim < 1:
-            raise UserError(f"{type(self).__name__}.feature_dim={feature_dim} must be >= 1 (published: 1024)")
+        at_least(f"{type(self).__name__}.feature_dim", feature_dim, 1, " (published: 1024)")
         reason = "the layer on top of a ResNet would have billions of weights; published: 1024"
-        refuse_above(f"{type(self).__name__}.feature_dim", feature_dim, MAX_FEATURE_DIM, reason)
+        at_most(f"{type(self).__name__}.feature_dim", feature_dim, MAX_FEATURE_DIM, reason)
 
     def _refuse(self, option: str, choices: Sequence[str]) -> None:
         value = getattr(self, option)
-        if value not in choices:
-            raise UserError(f"{type(self).__name__}.{option}={value!r} must be one of {list(choices)}")
+        one_of(f"{type(self).__name__}.{option}", value, choices)
 
     def network(self, generator: torch.Generator) -> nn.Module:
         """Return the network that is frozen: images ``(batch, 3, h, w)`` to maps ``(batch, channels, h', w')``."""

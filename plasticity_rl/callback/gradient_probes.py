@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.module_probes import ModuleProbe
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_least
 from plasticity_rl.nn.hooks import evaluation_mode
 from plasticity_rl.rng import derive_seed
 
@@ -35,10 +35,7 @@ class BatchProbe(ModuleProbe):
 
     def __init__(self, *, every_n_updates: int, modules: Sequence[str] | None, batch_size: int) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules)
-        if batch_size < self.least_batch_size:
-            raise UserError(
-                f"{type(self).__name__}.batch_size={batch_size} must be a whole number >= {self.least_batch_size}"
-            )
+        at_least(f"{type(self).__name__}.batch_size", batch_size, self.least_batch_size)
         self.batch_size = batch_size
 
     @property

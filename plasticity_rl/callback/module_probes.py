@@ -20,7 +20,7 @@ from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.bases import Probe
 from plasticity_rl.callback.charts import Layout, by_module
 from plasticity_rl.callback.feature_batches import LEAST, automatic_batch_size, feature_shape, last_features
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_least
 from plasticity_rl.measures import NotFiniteError, Spectrum, distance, spectrum
 from plasticity_rl.nn.layers import ADDED, COMPUTES, EVERYWHERE, FIRST, Part
 from plasticity_rl.nn.weight_transforms import parameters_in_use
@@ -76,8 +76,7 @@ class ActivationProbe(ModuleProbe):
 
     def __init__(self, *, every_n_updates: int, modules: Sequence[str] | None, batch_size: int) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules)
-        if batch_size < 1:
-            raise UserError(f"{type(self).__name__}.batch_size={batch_size} must be a whole number >= 1")
+        at_least(f"{type(self).__name__}.batch_size", batch_size, 1)
         self.batch_size = batch_size
 
     def default_modules(self, agent: RLModule) -> list[str]:

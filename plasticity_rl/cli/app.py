@@ -27,7 +27,7 @@ from plasticity_rl.cli.early import CommandLine
 from plasticity_rl.cli.parser import PARSER_MODE, OneLineParser, use_our_yaml
 from plasticity_rl.cli.parser_errors import UNION, one_line
 from plasticity_rl.cli.run_dirs import callbacks_in, default_run_dir, last_checkpoint
-from plasticity_rl.data.module import RLDataModule
+from plasticity_rl.data.module import data_module_of
 from plasticity_rl.distributed.launch import same_run_dir
 from plasticity_rl.distributed.strategy import asks_for_ranks
 from plasticity_rl.errors import UserError, suggestion
@@ -155,7 +155,7 @@ class RLCLI(LightningCLI):
 
     def _refuse_options(self, config: Any) -> None:
         refuse_extreme_numbers(config)
-        refuse_nulls(config.data, RLDataModule, "data.")
+        refuse_nulls(config.data, data_module_of(config.data.task or ""), "data.")
         refuse_nulls(config.model, AGENTS[config.agent], "model.")
         for cls, arguments in callbacks_in(config):
             if issubclass(cls, RLCallback):  # those of Lightning are its own business
@@ -246,7 +246,7 @@ def build(cls: type[RLCLI], command: CommandLine, checkpoints: CheckpointReader 
     try:
         return cls(
             agent,
-            RLDataModule,
+            data_module_of(str(command.setting("data.task", ""))),
             checkpoints=checkpoints,
             args=list(command.args),
             seed_everything_default=1,

@@ -242,17 +242,18 @@ def collect(agent: RLModule, env_frames: int) -> None:
     """Fill a replay in memory with new steps of the agent's own exploring policy; its clocks stand still."""
     data = agent.data
     env_steps = -(-env_frames // data.action_repeat)
-    least = data.num_envs * (data.frame_stack + data.n_step)
+    least = data.num_envs * (data.stacked_frames + data.n_step)
     data.replay = FrameReplay(
         obs_shape=data.obs_shape,
         action_dim=data.action_dim,
         capacity=max(2 * env_steps, least),
-        frame_stack=data.frame_stack,
+        frame_stack=data.stacked_frames,
         n_step=data.n_step,
         discount=data.discount,
         batch_size=data.batch_size,
         num_lanes=data.num_envs,
         seed=data.seed,
+        observation=data.observation,
     )
     for _ in range(-(-env_steps // data.num_envs)):
         data.replay.write(data.collector.step())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
@@ -14,109 +14,84 @@ from torchrl.envs import EnvBase
 
 from plasticity_rl.data.collector import Learner, Policy, StepCollector
 from plasticity_rl.data.evaluation import Episode, WatchedPolicy, play_episode
-from plasticity_rl.data.limits import refuse_bad_data_numbers, refuse_large_batch
+from plasticity_rl.data.options import DataOptions, refuse_large_batch, refuse_misfit
+from plasticity_rl.data.signature import shows_options_of, with_options_of
 from plasticity_rl.data.ticks import Ticks
 from plasticity_rl.distributed.ranks import all_finished, refuse_different, times_ranks
-from plasticity_rl.envs.make import Observation, make_env
-from plasticity_rl.errors import RunFailure, UserError, describe_error
+from plasticity_rl.envs.backends import DEFAULT, options_class
+from plasticity_rl.envs.options import EnvironmentOptions, Observation
+from plasticity_rl.errors import RunFailure, UserError, describe_error, refuse_unknown
 from plasticity_rl.machine.rendering import refuse_drawing_in_threads
 from plasticity_rl.replay.buffer import FrameReplay, check_fits, replay_bytes
 from plasticity_rl.replay.files import holds_replay
 from plasticity_rl.rng import derive_seed
 
 
-class RLDataModule(pl.LightningDataModule):
+@shows_options_of(options_class(DEFAULT))
+class RLDataModule(pl.LightningDataModule, DataOptions):
     """Environment, collector and replay of one rank.
 
     With several ranks (``trainer.devices``), frames, env steps, ``capacity`` and ``batch_size`` count all of them
     together; ``num_envs`` are those of each (docs/multi_gpu.md).
 
-    Args:
-        task: Task name, e.g. ``walker_run``, ``cup_catch``, ``reach_duplo``.
-        observation: ``pixels``, or ``state``: the task's own observations as one float32 vector (positions, velocities
-            ...), without rendering. The options of pictures then have no meaning: ``frame_stack``, ``image_size``,
-            ``render``, ``camera_id``.
-        action_repeat: Simulator frames per env step (agent decision).
-        frame_stack: Frames per observation.
-        image_size: Height and width of a frame in pixels.
-        render: ``exact`` gives the published pixels; ``fast`` leaves out shadows, reflections and multisampling
-            (several times faster in software, visibly different pixels).
-        camera_id: Camera, or None for the published choice (quadruped 2, others 0).
-        num_envs: Environments stepped side by side, on each rank; one tick is one env step of each.
-        overlap: Step the environments in a thread beside the updates, and read the next batch in another. Actions are
-            then chosen before the updates that they run beside (``clock/policy_lag_updates``); all else is as without.
-        n_step: Steps of the n-step return.
-        discount: Discount factor gamma per env step, in [0, 1].
-        batch_size: Transitions per gradient update; each rank samples its share.
-        capacity: Transitions the replay keeps.
-        storage: ``ram``, or ``memmap`` for files in the run folder.
-        max_frames: Env frames at which training stops.
-        eval_every_n_frames: Env frames between evaluations; a multiple of ``action_repeat * num_envs * ranks``.
-        num_eval_episodes: Episodes per evaluation.
-        seed: Seed of environments and replay sampling; the command line links it to ``seed_everything``.
-        replay_dir: Folder of the replay files that make a resume exact; None is ``replay/`` in the run folder
-            (``trainer.default_root_dir``). They are written at checkpoints, or at once with ``storage="memmap"``.
-        resumable_epochs: Epochs (``eval_every_n_frames``) back to which a checkpoint can still be resumed once the
-            replay has been full; each costs that many more records of disk and, with ``ram``, of memory.
-        allow_empty_replay: Resume a checkpoint whose replay files are gone, with an empty replay: not exact. The policy
-            then collects ``num_seed_frames`` env frames without updates, as before the first one.
-        env: Factory with the signature of ``plasticity_rl.make_env``, for environments of your own.
+    ``**options`` are those of the environment that the name of the task chooses
+    (:class:`~plasticity_rl.envs.dmc_options.DMControlOptions`) and of :class:`~plasticity_rl.data.options.DataOptions`,
+    whose docstrings explain them; this class shows them in its signature.
 
     Attributes:
+        environment: The options of the environment, as one object.
         obs_shape: Shape of an observation: ``(3 * frame_stack, image_size, image_size)``, or ``(n,)`` of a state.
         action_dim: Number of action dimensions.
+
+    Raises:
+        UserError: For an option that there is not, one that is out of range, or when the environment does not start.
     """
 
-    def __init__(
-        self,
-        task: str = "walker_run",
-        *,
-        observation: Observation = "pixels",
-        action_repeat: int = 2,
-        frame_stack: int = 3,
-        image_size: int = 84,
-        render: Literal["exact", "fast"] = "exact",
-        camera_id: int | None = None,
-        num_envs: int = 1,
-        overlap: bool = False,
-        n_step: int = 3,
-        discount: float = 0.99,
-        batch_size: int = 256,
-        capacity: int = 1_000_000,
-        storage: Literal["ram", "memmap"] = "ram",
-        max_frames: int = 3_100_000,
-        eval_every_n_frames: int = 10_000,
-        num_eval_episodes: int = 10,
-        seed: int = 0,
-        replay_dir: str | None = None,
-        resumable_epochs: int = 2,
-        allow_empty_replay: bool = False,
-        env: Callable[..., EnvBase] = make_env,
-    ) -> None:
+    def __init__(self, task: str = "walker_run", **options: Any) -> None:
         super().__init__()
-        self.task, self.action_repeat, self.frame_stack, self.image_size = task, action_repeat, frame_stack, image_size
-        self.observation = observation
-        self.render, self.camera_id, self.num_envs, self.env_factory = render, camera_id, num_envs, env
-        self.overlap, self.n_step, self.discount, self.batch_size = overlap, n_step, discount, batch_size
-        self.capacity, self.storage, self.replay_dir = capacity, storage, replay_dir
-        self.max_frames, self.eval_every_n_frames = max_frames, eval_every_n_frames
-        self.num_eval_episodes, self.seed = num_eval_episodes, seed
-        self.resumable_epochs, self.allow_empty_replay = resumable_epochs, allow_empty_replay
+        own = [field.name for field in fields(DataOptions)]
+        DataOptions.__init__(self, **{name: options.pop(name) for name in own if name in options})
+        cls = options_class(task)
+        refuse_unknown(options, [*cls.names(), *own], "data.")
+        try:
+            self.environment: EnvironmentOptions = cls(task, **options)
+        except UserError as error:  # it begins with the name of the option
+            raise UserError(f"data.{error}") from error
+        refuse_misfit(self, self.environment)
         self.keep_frames_of: int | None = None
         self.world_size_of_checkpoint: int | None = None
         """Ranks of the run whose checkpoint is looked at with one process, or None for as many as there are."""
         self.starts_empty = False
         """Whether a checkpoint was resumed without its replay, so that there is nothing to learn from yet."""
-        refuse_bad_data_numbers(self)
         self.refuse_uneven(1)
         self.current_task = task
         self._eval_envs: dict[str, EnvBase] = {}
         # One env is built here, before any training, so that a wrong task or a broken renderer is known at once.
         env_of_task = self.eval_env(task)
         self._refuse_long_returns(getattr(env_of_task, "episode_steps", None))
-        self.obs_shape: tuple[int, ...] = tuple(env_of_task.observation_spec[observation].shape)
+        self.obs_shape: tuple[int, ...] = tuple(env_of_task.observation_spec[self.observation].shape)
         self.action_dim: int = env_of_task.action_spec.shape[-1]
-        refuse_large_batch(batch_size, self.observation_bytes, "data.batch_size")
+        refuse_large_batch(self.batch_size, self.observation_bytes, "data.batch_size")
+
+    @property
+    def task(self) -> str:
+        """Name of the task that the run began with."""
+        return self.environment.task
+
+    @property
+    def observation(self) -> Observation:
+        """What an observation is, and its key: ``pixels`` or ``state``."""
+        return self.environment.observation
+
+    @property
+    def action_repeat(self) -> int:
+        """Env frames per env step."""
+        return self.environment.action_repeat
+
+    @property
+    def stacked_frames(self) -> int:
+        """Frames in an observation."""
+        return self.environment.stacked_frames
 
     def refuse_uneven(self, world_size: int) -> None:
         """Raise UserError when ``world_size`` ranks cannot share a batch, or the frames between evaluations, evenly."""
@@ -172,17 +147,8 @@ class RLDataModule(pl.LightningDataModule):
         return self._eval_envs[task]
 
     def _make_env(self, task: str, *, seed: int, num_envs: int) -> EnvBase:
-        return self.env_factory(
-            task,
-            seed=seed,
-            observation=self.observation,
-            action_repeat=self.action_repeat,
-            frame_stack=self.frame_stack,
-            image_size=self.image_size,
-            render=self.render,
-            camera_id=self.camera_id,
-            num_envs=num_envs,
-        )
+        values = {**self.environment.values, "task": task}
+        return self.env(seed=seed, num_envs=num_envs, **values)
 
     # ---- Lightning --------------------------------------------------------------------------------------------------
 
@@ -193,7 +159,7 @@ class RLDataModule(pl.LightningDataModule):
         learner = self._learner
         self.starts_empty = False
         self.refuse_uneven(self.world_size)
-        refuse_drawing_in_threads(self.overlap and self.observation == "pixels")
+        refuse_drawing_in_threads(self.overlap and self.environment.draws)
         self._all_can_sample = False
         run_dir, rank = self.trainer.default_root_dir, self.trainer.global_rank  # type: ignore[union-attr]
         refuse_different({"run folder": run_dir, "data.batch_size": self.batch_size, **self._identity()})
@@ -240,11 +206,6 @@ class RLDataModule(pl.LightningDataModule):
             seed=seed,
             observation=self.observation,
         )
-
-    @property
-    def stacked_frames(self) -> int:
-        """Frames in an observation: ``frame_stack`` images, or one state."""
-        return self.frame_stack if self.observation == "pixels" else 1
 
     def _records_needed(self) -> int:
         """Transitions of this rank that ``max_frames`` can fill: a short run does not need the whole capacity."""
@@ -332,15 +293,15 @@ class RLDataModule(pl.LightningDataModule):
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 
     def _identity(self) -> dict[str, Any]:
-        names = ("task", "observation", "action_repeat", "frame_stack", "image_size", "render", "camera_id")
-        return {name: getattr(self, name) for name in (*names, "num_envs", "seed")}
+        return {**self.environment.values, "num_envs": self.num_envs, "seed": self.seed}
 
     def refuse_other_identity(self, saved: dict[str, Any]) -> None:
         """Raise UserError when training would continue a checkpoint of another task, environment setting or seed."""
+        mine = self._identity()
         for name, value in saved.items() if hasattr(self, "collector") else ():
-            if value != getattr(self, name):
+            if value != mine.get(name):
                 raise UserError(
-                    f"the checkpoint was written with data.{name}={value}, but this run has {getattr(self, name)}: "
+                    f"the checkpoint was written with data.{name}={value}, but this run has {mine.get(name)}: "
                     "a resumed run must keep its task, environment settings and seed"
                 )
 
@@ -374,3 +335,9 @@ class RLDataModule(pl.LightningDataModule):
         self.starts_empty = self._goes_on_empty(state_dict["replay"])
         self.replay.load_state_dict(state_dict["replay"], empty=self.starts_empty)
         self.collector.load_state_dict(state_dict["collector"])
+
+
+def data_module_of(task: str) -> type[RLDataModule]:
+    """Return RLDataModule with the options of a task's environment in its signature, as the command line needs it."""
+    environment = options_class(task)
+    return RLDataModule if environment is options_class(DEFAULT) else with_options_of(environment, RLDataModule)

@@ -14,7 +14,7 @@ import copy
 import functools
 import math
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import dm_env
 import numpy as np
@@ -42,7 +42,6 @@ with rendering_errors():
     from torchrl.envs import EnvBase
 keep_render_threads()
 
-Render = Literal["exact", "fast"]
 _MANIPULATION_CAMERA = "front_close"
 
 
@@ -131,7 +130,9 @@ def _pristine_model(task: str, from_pixels: bool) -> dict[str, np.ndarray]:
 
 
 class DMCEnv(EnvBase):
-    """One DeepMind Control task with single frames or state; :func:`plasticity_rl.envs.make_env` documents the keys.
+    """One DeepMind Control task with single frames or state.
+
+    :class:`~plasticity_rl.envs.dmc_options.DMControlOptions` documents the keys.
 
     Attributes:
         task_name: name of the task, as in :func:`plasticity_rl.envs.task_names`.
@@ -142,7 +143,7 @@ class DMCEnv(EnvBase):
         seed: seed of the task's generator.
         action_repeat: simulator steps per agent step.
         image_size: height and width of ``pixels`` in pixels; None observes the state.
-        render: drawing quality.
+        render: drawing quality, ``exact`` or ``fast``.
         camera_id: camera number, None for the usual one.
 
     Raises:
@@ -156,7 +157,7 @@ class DMCEnv(EnvBase):
         seed: int,
         action_repeat: int = 2,
         image_size: int | None = 84,
-        render: Render = "exact",
+        render: str = "exact",
         camera_id: int | None = None,
     ) -> None:
         super().__init__(device=torch.device("cpu"), batch_size=torch.Size())

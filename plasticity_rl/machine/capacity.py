@@ -51,6 +51,17 @@ def available_memory() -> int | None:
     return min(found, default=None)
 
 
+def largest_memory() -> int | None:
+    """Return the bytes that are available in memory, or in all of the largest GPU, or None where nobody tells."""
+    import torch
+
+    found = [memory] if (memory := available_memory()) is not None else []
+    if found and torch.cuda.is_available():
+        devices = range(torch.cuda.device_count())
+        found += [torch.cuda.get_device_properties(device).total_memory for device in devices]
+    return max(found, default=None)
+
+
 def _first_int(path: Path, prefix: str) -> int | None:
     """Return the first integer of the first line of ``path`` that starts with ``prefix``, or None."""
     try:

@@ -30,7 +30,7 @@ from torch import Tensor
 from torchrl.data import ReplayBuffer
 from torchrl.envs.transforms import Transform
 
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_least, one_of, within
 from plasticity_rl.machine.capacity import check_fits
 from plasticity_rl.replay.files import OBSERVATION_DTYPES, RecordFiles, RecordLayout, replay_bytes
 from plasticity_rl.replay.sampler import NoDumps, WindowSampler
@@ -122,10 +122,16 @@ class FrameReplay(NoDumps, ReplayBuffer):
         seed: int = 0,
         observation: Literal["pixels", "state"] = "pixels",
     ) -> None:
-        at_least = {"action_dim": 1, "frame_stack": 1, "n_step": 1, "batch_size": 1, "num_lanes": 1, "slack": 0}
-        given = {"action_dim": action_dim, "frame_stack": frame_stack, "n_step": n_step, "batch_size": batch_size}
-        given |= {"num_lanes": num_lanes, "slack": slack}
-        _check_arguments(given, at_least, obs_shape, capacity, discount, storage, folder, observation)
+        counts = {"action_dim": action_dim, "frame_stack": frame_stack, "n_step": n_step, "batch_size": batch_size}
+        for name, value in (counts | {"num_lanes": num_lanes}).items():
+            at_least(name, value, 1)
+        at_least("slack", slack, 0)
+        within("discount", discount, "[0, 1]")
+        one_of("observation", observation, OBSERVATION_DTYPES)
+        one_of("--data.storage", storage, ("ram", "memmap"))
+        if storage == "memmap" and folder is None:
+            raise UserError("--data.storage memmap needs a folder for its files.")
+        _check_sizes(obs_shape, observation, frame_stack, n_step, num_lanes, capacity)
         frame_shape = (obs_shape[0] // frame_stack, *obs_shape[1:])
         layout = RecordLayout(frame_shape, action_dim, num_lanes, -(-capacity // num_lanes), slack, observation)
         self._obs_shape = tuple(obs_shape)
@@ -362,37 +368,20 @@ class FrameReplay(NoDumps, ReplayBuffer):
         self.extend(TensorDict({**columns, **flags}, batch_size=lanes.shape))
 
 
-def _check_arguments(
-    given: dict[str, int],
-    at_least: dict[str, int],
-    obs_shape: tuple[int, ...],
-    capacity: int,
-    discount: float,
-    storage: str,
-    folder: str | os.PathLike[str] | None,
-    observation: str,
+def _check_sizes(
+    obs_shape: tuple[int, ...], observation: str, frame_stack: int, n_step: int, num_lanes: int, capacity: int
 ) -> None:
-    for name, value in given.items():
-        if value < at_least[name]:
-            raise UserError(f"{name} must be at least {at_least[name]}, got {value}.")
-    stack, window = given["frame_stack"], given["frame_stack"] + given["n_step"]
-    if observation not in OBSERVATION_DTYPES:
-        raise UserError(f"observation must be one of {list(OBSERVATION_DTYPES)}, got {observation!r}.")
+    """Refuse observations that are no stack, and a replay in which no window fits."""
     wanted = ("channels", "height", "width") if observation == "pixels" else ("numbers",)
-    if len(obs_shape) != len(wanted) or obs_shape[0] % stack:
-        shape = ", ".join([f"{wanted[0]} x {stack} stacked frames", *wanted[1:]])
+    if len(obs_shape) != len(wanted) or obs_shape[0] % frame_stack:
+        shape = ", ".join([f"{wanted[0]} x {frame_stack} stacked frames", *wanted[1:]])
         raise UserError(f"obs_shape of {observation} must be ({shape}), got {tuple(obs_shape)}.")
-    if capacity < given["num_lanes"] * window:
+    least = num_lanes * (frame_stack + n_step)
+    if capacity < least:
         raise UserError(
-            f"--data.capacity must be at least {given['num_lanes'] * window} ({given['num_lanes']} environments x "
-            f"({stack} stacked frames + {given['n_step']} steps)), got {capacity}."
+            f"--data.capacity must be at least {least} ({num_lanes} environments x "
+            f"({frame_stack} stacked frames + {n_step} steps)), got {capacity}."
         )
-    if not 0.0 <= discount <= 1.0:
-        raise UserError(f"discount must be in [0, 1], got {discount}.")
-    if storage not in ("ram", "memmap"):
-        raise UserError(f"--data.storage must be ram or memmap, got {storage!r}.")
-    if storage == "memmap" and folder is None:
-        raise UserError("--data.storage memmap needs a folder for its files.")
 
 
 def _identity(batch: TensorDictBase) -> TensorDictBase:

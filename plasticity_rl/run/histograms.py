@@ -12,7 +12,7 @@ from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.agents.probing import record_pass
 from plasticity_rl.data.evaluation import Episode
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import at_least
 from plasticity_rl.nn.weight_transforms import parameters_in_use
 
 
@@ -36,8 +36,7 @@ class Histograms(RLCallback):
 
     def __init__(self, every_n_evals: int = 1, batch_size: int = 64) -> None:
         for name, value in {"every_n_evals": every_n_evals, "batch_size": batch_size}.items():
-            if value < 1:
-                raise UserError(f"Histograms.{name}={value} must be a whole number >= 1")
+            at_least(f"Histograms.{name}", value, 1)
         self.every_n_evals, self.batch_size = every_n_evals, batch_size
 
     def on_evaluation(self, agent: RLModule, episodes: Sequence[Episode]) -> None:

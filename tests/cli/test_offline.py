@@ -145,6 +145,16 @@ def test_rollouts_of_fewer_transitions_than_ranks_ask_for_are_named_with_the_num
     warn_of_few(agent, probes, 1000)
 
 
+def test_new_rollouts_of_states(tmp_path):
+    run = tmp_path / "run"
+    result = call("fit", *TINY_SAC, "--max_frames=200", f"--trainer.default_root_dir={run}")
+    assert result.code == 0, result.err
+    shutil.rmtree(run / "replay")
+    found = measure_checkpoint(run / "checkpoints" / "last.ckpt", ["WeightNorm"], rollout_frames=80)
+    assert (found.batch, found.env_frames) == ("rollouts", 200)
+    assert found.scalars["weight_norm/critic"] > 0
+
+
 def test_too_few_rollouts_are_refused(run_dir, tmp_path):
     copy = shutil.copytree(run_dir, tmp_path / "copy")
     shutil.rmtree(copy / "replay")

@@ -257,12 +257,12 @@ def test_names_and_their_errors() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "allowed"),
     [
-        ("action_repeat", 0, "1 or more"),
-        ("frame_stack", 0, "1 or more"),
-        ("image_size", -1, "1 or more"),
-        ("num_envs", 0, "1 or more"),
+        ("action_repeat", 0, ">= 1"),
+        ("frame_stack", 0, ">= 1"),
+        ("image_size", -1, ">= 1"),
+        ("num_envs", 0, ">= 1"),
         ("seed", -1, "from 0"),
-        ("render", "nice", "'exact' or 'fast'"),
+        ("render", "nice", "one of .'exact', 'fast'"),
         ("camera_id", 9, "-1 "),
     ],
 )

@@ -183,7 +183,7 @@ def test_the_loss_falls_when_only_the_contrast_counts(tmp_path):
         ({"coefficient": -1.0}, "CURL.coefficient=-1.0 must be >= 0"),
         ({"encoder_tau": 0.0}, r"CURL.encoder_tau=0.0 must be in \(0, 1\]"),
         ({"encoder_tau": 1.5}, r"CURL.encoder_tau=1.5 must be in \(0, 1\]"),
-        ({"random_shift_pad": 0}, "CURL.random_shift_pad=0 must be >= 1"),
+        ({"random_shift_pad": 0}, "CURL.random_shift_pad=0 must be a whole number >= 1"),
     ],
 )
 def test_bad_arguments_are_refused(options, message):

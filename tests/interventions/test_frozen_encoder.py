@@ -199,7 +199,7 @@ def test_without_network_the_error_says_which_file_to_place_where(tmp_path, monk
         ({"architecture": "vgg"}, "FrozenEncoder.architecture='vgg' must be one of"),
         ({"normalize": "yes"}, "FrozenEncoder.normalize='yes' must be one of"),
         ({"batch_norm": "off"}, "FrozenEncoder.batch_norm='off' must be one of"),
-        ({"feature_dim": 0}, "FrozenEncoder.feature_dim=0 must be >= 1"),
+        ({"feature_dim": 0}, "FrozenEncoder.feature_dim=0 must be a whole number >= 1"),
     ],
 )
 def test_bad_arguments_are_refused(options, message):

@@ -87,7 +87,7 @@ def test_another_agent(tmp_path):
     [
         ({"kappa": 0}, "^WeightClipping.kappa=0 must be > 0$"),
         ({"kappa": float("nan")}, "^WeightClipping.kappa=nan must be > 0$"),
-        ({"log_every_n_updates": 0}, "^WeightClipping.log_every_n_updates=0 must be a whole number > 0$"),
+        ({"log_every_n_updates": 0}, "^WeightClipping.log_every_n_updates=0 must be a whole number >= 1$"),
         ({"modules": ["critics"]}, "no module 'critics' in DrQV2; there are .* Did you mean critic"),
         ({"modules": ["critic.trunk.1"]}, "module 'critic.trunk.1' has no linear or convolutional layer"),
         ({"modules": []}, "modules is empty"),

@@ -662,11 +662,11 @@ def test_memory_only_replay_has_no_persistence():
     ("wrong", "message"),
     [
         ({"capacity": 5}, "capacity must be at least 6"),
-        ({"n_step": 0}, "n_step must be at least 1, got 0"),
-        ({"discount": 1.5}, r"discount must be in \[0, 1\], got 1.5"),
-        ({"storage": "disk"}, "ram or memmap, got 'disk'"),
+        ({"n_step": 0}, "n_step=0 must be a whole number >= 1"),
+        ({"discount": 1.5}, r"discount=1.5 must be in \[0, 1\]"),
+        ({"storage": "disk"}, "storage='disk' must be one of .'ram', 'memmap'"),
         ({"storage": "memmap"}, "needs a folder"),
-        ({"slack": -1}, "slack must be at least 0"),
+        ({"slack": -1}, "slack=-1 must be a whole number >= 0"),
     ],
 )
 def test_bad_arguments_are_named(wrong, message):

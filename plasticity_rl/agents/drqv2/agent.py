@@ -14,10 +14,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from plasticity_rl import losses
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.drqv2.networks import Actor, Critic, count_parameters, encoder_for, init_weights, noisy_action
+from plasticity_rl.agents.sizes import MAX_LR, refuse_large_networks
 from plasticity_rl.augment.chain import AugmentationChain
 from plasticity_rl.augment.transforms import RandomShift, refuse_large_shift
-from plasticity_rl.data.limits import MAX_LR, refuse_large_networks
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_least, within
 from plasticity_rl.nn.compiled import Compiled, Run, plain
 from plasticity_rl.nn.units import Reader
 from plasticity_rl.schedules import parse_schedule
@@ -92,14 +92,11 @@ class DrQV2(RLModule):
         self.save_hyperparameters(ignore=["augmentations"])  # modules: a checkpoint holds tensors and plain data only
         widths = {"feature_dim": feature_dim, "hidden_dim": hidden_dim, "num_channels": num_channels}
         for name, value in {"random_shift_pad": random_shift_pad, "num_seed_frames": num_seed_frames}.items():
-            if value < 0:
-                raise UserError(f"model.{name}={value} must be a whole number >= 0")
+            at_least(f"model.{name}", value, 0)
         if not 0 < lr <= MAX_LR:
             raise UserError(f"model.lr={lr} must be > 0 and at most {MAX_LR:g}; published: 0.0001")
-        if not stddev_clip >= 0:
-            raise UserError(f"model.stddev_clip={stddev_clip} must be >= 0; published: 0.3")
-        if not 0 < critic_target_tau <= 1:
-            raise UserError(f"model.critic_target_tau={critic_target_tau} must be in (0, 1]; published: 0.01")
+        within("model.stddev_clip", stddev_clip, "[0, inf]", "; published: 0.3")
+        within("model.critic_target_tau", critic_target_tau, "(0, 1]", "; published: 0.01")
         self.lr = lr
         self.stddev_schedule = parse_schedule(stddev_schedule, option="model.stddev_schedule")
         if min(self.stddev_schedule(0), self.stddev_schedule(2**60)) < 0:
@@ -130,8 +127,7 @@ class DrQV2(RLModule):
     def _refuse_widths(self, obs_shape: tuple[int, ...], widths: dict[str, int]) -> None:
         """Refuse networks of no width, and those that no memory can hold, before they are built."""
         for name, value in widths.items():
-            if value < 1:
-                raise UserError(f"model.{name}={value} must be a whole number >= 1")
+            at_least(f"model.{name}", value, 1)
         count = count_parameters(obs_shape, self.action_dim, **widths)
         refuse_large_networks(sum(count.values()), count["critic"], widths, "50, 1024, 32 for images of 84 pixels")
 

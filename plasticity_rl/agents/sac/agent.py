@@ -14,8 +14,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.drqv2.networks import count_mlp_parameters, init_weights
 from plasticity_rl.agents.sac.losses import ModularSACLoss, SquashedGaussian
-from plasticity_rl.data.limits import MAX_LR, refuse_large_networks
-from plasticity_rl.errors import UserError
+from plasticity_rl.agents.sizes import MAX_LR, refuse_large_networks
+from plasticity_rl.errors import UserError, at_least, within
 
 LOG_STD_BOUNDS = (-20.0, 2.0)
 ENTROPY_DRAWS = 64
@@ -85,8 +85,7 @@ class SAC(RLModule):
                 "--agent drqv2 for pixels"
             )
         for name, value, least in (("hidden_dim", hidden_dim, 1), ("num_seed_frames", num_seed_frames, 0)):
-            if value < least:
-                raise UserError(f"model.{name}={value} must be a whole number >= {least}")
+            at_least(f"model.{name}", value, least)
         for name, number, largest in (("lr", lr, MAX_LR), ("init_temperature", init_temperature, MAX_TEMPERATURE)):
             if not 0 < number <= largest:
                 raise UserError(f"model.{name}={number} must be > 0 and at most {largest:g}")
@@ -96,8 +95,7 @@ class SAC(RLModule):
                 f"{MAX_TEMPERATURE:g}; published: -{action_dim}, the number of action dimensions"
             )
         self._refuse_large(obs_shape[0], action_dim, hidden_dim)
-        if not 0 < critic_target_tau <= 1:
-            raise UserError(f"model.critic_target_tau={critic_target_tau} must be in (0, 1]; published: 0.005")
+        within("model.critic_target_tau", critic_target_tau, "(0, 1]", "; published: 0.005")
         self.lr, self.action_dim = lr, action_dim
         self.target_entropy = float(-action_dim if target_entropy is None else target_entropy)
         self.actor = GaussianActor(obs_shape[0], action_dim, hidden_dim)

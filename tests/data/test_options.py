@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from plasticity_rl import SAC, DrQV2, UserError
+from plasticity_rl.agents import sizes
 from plasticity_rl.agents.drqv2.networks import count_parameters
-from plasticity_rl.data import limits
+from plasticity_rl.data import options
 
 
 def parameters(module) -> int:
@@ -38,22 +39,23 @@ def needed(message: str) -> int:
 def test_bytes_are_weights_gradients_two_moments_and_the_target(build, monkeypatch):
     agent = build()
     trained = sum(parameters(getattr(agent, name)) for name in agent.module_names if name != "temperature")
-    monkeypatch.setattr(limits, "largest_memory", lambda: 16 * trained)
+    monkeypatch.setattr(sizes, "largest_memory", lambda: 16 * trained)
     with pytest.raises(UserError, match=r"model\.hidden_dim=32.* are available: lower") as error:
         build()
     assert needed(str(error.value)) == 4 * 4 * trained + 4 * parameters(agent.critic_target)
-    monkeypatch.setattr(limits, "largest_memory", lambda: needed(str(error.value)))
+    monkeypatch.setattr(sizes, "largest_memory", lambda: needed(str(error.value)))
     build()
 
 
 def test_a_batch_is_two_observations_a_transition(monkeypatch):
-    monkeypatch.setattr(limits, "largest_memory", lambda: 2 * 8 * 100)
-    limits.refuse_large_batch(8, 100, "data.batch_size")
+    monkeypatch.setattr(options, "largest_memory", lambda: 2 * 8 * 100)
+    options.refuse_large_batch(8, 100, "data.batch_size")
     with pytest.raises(UserError, match=r"data\.batch_size=9: .* take 1800 bytes .* 1600 bytes"):
-        limits.refuse_large_batch(9, 100, "data.batch_size")
+        options.refuse_large_batch(9, 100, "data.batch_size")
 
 
 def test_where_nobody_tells_the_memory_nothing_is_refused(monkeypatch):
-    monkeypatch.setattr(limits, "largest_memory", lambda: None)
-    limits.refuse_large_batch(10**15, 10**6, "data.batch_size")
-    limits.refuse_large_networks(10**18, 0, {}, "")
+    monkeypatch.setattr(options, "largest_memory", lambda: None)
+    monkeypatch.setattr(sizes, "largest_memory", lambda: None)
+    options.refuse_large_batch(10**15, 10**6, "data.batch_size")
+    sizes.refuse_large_networks(10**18, 0, {}, "")

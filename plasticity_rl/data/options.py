@@ -1,0 +1,113 @@
+"""The options of the data module that are not the environment's, and what it refuses before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torchrl.envs import EnvBase
+
+from plasticity_rl.envs.make import make_env
+from plasticity_rl.envs.options import EnvironmentOptions
+from plasticity_rl.errors import UserError, at_least, at_most, one_of, within
+from plasticity_rl.machine.capacity import largest_memory, show_bytes
+
+MAX_NUM_ENVS = 1024
+"""Environments of one process; they are stepped one after the other, so that more of them win nothing."""
+MAX_EVAL_EPISODES = 10_000
+"""Episodes of one evaluation: ten million env frames, three times the longest published run."""
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class DataOptions:
+    """Options of the data module that every environment has; it derives from this, so they are its attributes.
+
+    Args:
+        num_envs: Environments stepped side by side, on each rank; one tick is one env step of each.
+        overlap: Step the environments in a thread beside the updates, and read the next batch in another. Actions are
+            then chosen before the updates that they run beside (``clock/policy_lag_updates``); all else is as without.
+        n_step: Steps of the n-step return.
+        discount: Discount factor gamma per env step, in [0, 1].
+        batch_size: Transitions per gradient update; each rank samples its share.
+        capacity: Transitions the replay keeps.
+        storage: ``ram``, or ``memmap`` for files in the run folder.
+        max_frames: Env frames at which training stops.
+        eval_every_n_frames: Env frames between evaluations; a multiple of ``action_repeat * num_envs * ranks``.
+        num_eval_episodes: Episodes per evaluation.
+        seed: Seed of environments and replay sampling; the command line links it to ``seed_everything``.
+        replay_dir: Folder of the replay files that make a resume exact; None is ``replay/`` in the run folder
+            (``trainer.default_root_dir``). They are written at checkpoints, or at once with ``storage="memmap"``.
+        resumable_epochs: Epochs (``eval_every_n_frames``) back to which a checkpoint can still be resumed once the
+            replay has been full; each costs that many more records of disk and, with ``ram``, of memory.
+        allow_empty_replay: Resume a checkpoint whose replay files are gone, with an empty replay: not exact. The policy
+            then collects ``num_seed_frames`` env frames without updates, as before the first one.
+        env: Factory with the signature of ``plasticity_rl.make_env``, for environments of your own.
+    """
+
+    num_envs: int = 1
+    overlap: bool = False
+    n_step: int = 3
+    discount: float = 0.99
+    batch_size: int = 256
+    capacity: int = 1_000_000
+    storage: Literal["ram", "memmap"] = "ram"
+    max_frames: int = 3_100_000
+    eval_every_n_frames: int = 10_000
+    num_eval_episodes: int = 10
+    seed: int = 0
+    replay_dir: str | None = None
+    resumable_epochs: int = 2
+    allow_empty_replay: bool = False
+    env: Callable[..., EnvBase] = make_env
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        counts = ("num_envs", "n_step", "batch_size", "capacity", "max_frames")
+        for name in (*counts, "eval_every_n_frames", "num_eval_episodes", "resumable_epochs"):
+            at_least(f"data.{name}", getattr(self, name), 1)
+        within("data.discount", self.discount, "[0, 1]", "; the published value is 0.99")
+        one_of("data.storage", self.storage, ("ram", "memmap"))
+        if self.replay_dir is not None and not str(self.replay_dir).strip():
+            raise UserError(
+                "data.replay_dir='' names no folder; give one, or leave it out for replay/ in the run folder"
+            )
+        reason = "they are stepped one after the other, so more of them win nothing"
+        at_most("data.num_envs", self.num_envs, MAX_NUM_ENVS, reason)
+        reason = "an evaluation would be longer than the longest published runs"
+        at_most("data.num_eval_episodes", self.num_eval_episodes, MAX_EVAL_EPISODES, reason)
+
+
+def refuse_misfit(options: DataOptions, environment: EnvironmentOptions) -> None:
+    """Raise UserError when a run is shorter than one step of all environments, or a batch larger than memory."""
+    tick = environment.action_repeat * options.num_envs
+    if tick > options.max_frames:
+        raise UserError(
+            f"data.num_envs={options.num_envs} * data.action_repeat={environment.action_repeat} = {tick} env frames "
+            f"are one step of all environments, more than the run has (max_frames={options.max_frames}): lower them, "
+            "or raise it"
+        )
+    refuse_large_batch(options.batch_size, environment.least_observation_bytes, "data.batch_size")
+
+
+def refuse_large_batch(batch_size: int, observation_bytes: int, option: str) -> None:
+    """Raise UserError when the observations of one batch, before and after each transition, exceed all memory.
+
+    Args:
+        batch_size: Transitions of the batch.
+        observation_bytes: Bytes of one observation, as it is stored.
+        option: What the batch size is called.
+    """
+    num_bytes, memory = 2 * batch_size * observation_bytes, largest_memory()
+    if memory is not None and num_bytes > memory:
+        raise UserError(
+            f"{option}={batch_size}: the observations of one batch alone take {show_bytes(num_bytes)}, but "
+            f"{show_bytes(memory)} of memory are available: lower it, --data.image_size or --data.frame_stack"
+        )
+
+
+def refuse_large_batches(callbacks: Iterable[Any], observation_bytes: int) -> None:
+    """Raise UserError when memory cannot hold the batch of a callback's own (its argument ``batch_size``)."""
+    for callback in callbacks:
+        if isinstance(batch_size := getattr(callback, "batch_size", None), int):
+            refuse_large_batch(batch_size, observation_bytes, f"{type(callback).__name__}.batch_size")

@@ -1,0 +1,135 @@
+"""What an environment backend tells the rest of the package: its options, as one frozen object that makes environments.
+
+A backend is a frozen dataclass that derives from :class:`EnvironmentOptions`, and one line in ``backends.py``. Its
+fields are the options ``--data.<name>`` with their defaults, and its docstring is their help. Nothing repeats them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from plasticity_rl.errors import UserError, at_least, one_of, refuse_unknown, suggestion
+
+if TYPE_CHECKING:
+    from torchrl.envs import EnvBase
+    from typing_extensions import Self
+
+Observation = Literal["pixels", "state"]
+"""What an environment shows, and the key it is found under."""
+
+
+@dataclass(frozen=True)
+class EnvironmentOptions(ABC):
+    """The options that every backend has, and what the data module asks of a backend.
+
+    Messages begin with the name of the option: the data module puts ``data.`` in front.
+
+    Attributes:
+        task: Name of the task.
+        observation: ``pixels`` (uint8) or ``state`` (float32), and the key of the observation.
+        action_repeat: Env frames per env step.
+        title: What the tasks of this backend are called.
+        examples: Some of them, for a message.
+    """
+
+    title: ClassVar[str]
+    examples: ClassVar[str]
+
+    task: str
+    _: KW_ONLY
+    observation: Observation = "pixels"
+    action_repeat: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what can be refused without the simulator; a backend adds its own checks."""
+        one_of("observation", self.observation, ("pixels", "state"))
+        at_least("action_repeat", self.action_repeat, 1)
+
+    @classmethod
+    def of(cls, task: str, **options: Any) -> Self:
+        """Return the options by name.
+
+        Raises:
+            UserError: For an option that this backend does not have, or one out of range.
+        """
+        refuse_unknown(options, cls.names())
+        return cls(task, **options)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of the options."""
+        return [field.name for field in fields(cls)]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The options by name, in the order of the fields: they identify the environment of a checkpoint."""
+        return {name: getattr(self, name) for name in self.names()}
+
+    @property
+    def experience(self) -> dict[str, Any]:
+        """The options by name that decide what a transition means."""
+        return self.values
+
+    @property
+    def stacked_frames(self) -> int:
+        """Frames in one observation."""
+        return 1
+
+    @property
+    def least_observation_bytes(self) -> int:
+        """Bytes of one observation as far as the options tell, without building the environment."""
+        return 0
+
+    @property
+    def draws(self) -> bool:
+        """Whether a step draws with OpenGL."""
+        return False
+
+    @classmethod
+    @abstractmethod
+    def task_names(cls) -> tuple[str, ...]:
+        """Return the names of all tasks, sorted."""
+
+    @classmethod
+    def check_task(cls, task: str) -> None:
+        """Do nothing for a known task.
+
+        Raises:
+            UserError: For any other name, with the nearest known ones.
+        """
+        names = cls.task_names()
+        if task not in names:
+            raise UserError(
+                f"task={task!r} is not a {cls.title} task.{suggestion(task, names)} "
+                f"There are {len(names)}, such as {cls.examples}; plasticity_rl.envs.task_names() lists them."
+            )
+
+    @abstractmethod
+    def build(self, seed: int) -> EnvBase:
+        """Return one environment, frame stack included, that has ``task_name`` and ``action_repeat``."""
+
+    def make(self, *, seed: int, num_envs: int = 1) -> EnvBase:
+        """Build the task as a TorchRL environment.
+
+        Args:
+            seed: Seed of the task's own generator, 0 to 2**32 - 1. Environment i of several gets ``seed + i``.
+            num_envs: Environments stepped one after the other in this process, at least 1. More than 1 gives all keys
+                a leading dimension ``num_envs``.
+
+        Returns:
+            What :meth:`build` returns; for several, a :class:`~plasticity_rl.envs.several.SeveralEnvs` of them.
+
+        Raises:
+            UserError: For an unknown task, an option out of range, or when the simulator does not start.
+        """
+        at_least("num_envs", num_envs, 1)
+        if not 0 <= seed <= 2**32 - num_envs:
+            raise UserError(f"seed={seed} must be a whole number from 0 to {2**32 - num_envs} (2**32 - num_envs)")
+        self.check_task(self.task)
+        if num_envs == 1:
+            return self.build(seed)
+        from plasticity_rl.envs.several import SeveralEnvs
+
+        return SeveralEnvs(self.build, [seed + i for i in range(num_envs)], self.task, self.action_repeat)
