@@ -1,4 +1,4 @@
-"""Reads the command line before there is a parser: what decides which options exist, and whether to draw. Light."""
+"""Reads the command line before there is a parser: what decides which options exist. Light."""
 
 from __future__ import annotations
 
@@ -102,18 +102,3 @@ def with_run_config(args: Sequence[str]) -> list[str]:
         return args
     own = [] if folders else [f"--trainer.default_root_dir={run_dir}"]
     return [args[0], f"--config={run_dir / 'config.yaml'}", *own, *args[1:]]
-
-
-def observes_pixels(command: CommandLine) -> bool:
-    """Return whether a command trains, evaluates or measures an agent that needs a renderer, as far as is known here.
-
-    Raises:
-        UserError: When the arguments of ``probe``, which names its checkpoints without an option, are wrong.
-    """
-    commands = [command]
-    if command.args[0] == "probe":
-        from plasticity_rl.cli.commands.probe import parse
-
-        paths = parse(command.args[1:]).checkpoints
-        commands = [read(["validate", f"--ckpt_path={path}"]) for path in paths]
-    return any(one.setting("data.observation") != "state" for one in commands)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +19,7 @@ import ray
 from ray.exceptions import RayError
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.study.runner import start_fit
 
 FAILED = 1
 """Exit code of a run whose actor or machine was lost."""
@@ -39,15 +39,7 @@ class Place:
     def run(self, arguments: Sequence[str], log: str, folder: str, variables: dict[str, str]) -> int:
         """Train, with output to the file ``log``; return the exit code."""
         with Path(log).open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "plasticity_rl", "fit", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                cwd=folder,
-                env={**os.environ, **variables},
-            )
+            self._process = start_fit(arguments, output, {**os.environ, **variables}, folder)
             return self._process.wait()
 
     def stop(self) -> None:

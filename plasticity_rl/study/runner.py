@@ -47,13 +47,27 @@ def launch_here(arguments: Sequence[str], log: IO[bytes], *, num_workers: int) -
     environment = {"OMP_NUM_THREADS": str(max(1, available_cores() // num_workers)), **os.environ}
     if num_workers > 1:
         environment.pop(CHOOSE, None)  # a run beside others does not take their cores
-    # A session of its own: Ctrl-C reaches this process alone, which then asks the runs to stop, once.
+    return start_fit(arguments, log, environment)
+
+
+def start_fit(
+    arguments: Sequence[str], log: IO[bytes], environment: Mapping[str, str], folder: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Start ``plasticity-rl fit`` in a session of its own: Ctrl-C reaches this process, which asks runs to stop, once.
+
+    Args:
+        arguments: What follows ``fit``.
+        log: Takes all that it prints.
+        environment: Its variables, all of them.
+        folder: Where it starts; None for the current one.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "plasticity_rl", "fit", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        cwd=folder,
         env=environment,
     )
 

@@ -8,7 +8,8 @@ import pytest
 from cli_runs import call, write_yaml
 
 from plasticity_rl.cli import offline
-from plasticity_rl.cli.early import observes_pixels, read, with_run_config
+from plasticity_rl.cli.drawing import observes_pixels
+from plasticity_rl.cli.early import read, with_run_config
 from plasticity_rl.errors import UserError
 from plasticity_rl.replay.donor import donor_replay
 

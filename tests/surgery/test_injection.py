@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from plasticity_rl.agents.drqv2.networks import init_weights
+from plasticity_rl.nn.blocks import init_weights
 from plasticity_rl.surgery.injection import InjectableHead, make_injectable
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from plasticity_rl.agents.drqv2.networks import Actor, Critic, Encoder, init_weights
+from plasticity_rl.agents.drqv2.networks import Actor, Critic, Encoder
+from plasticity_rl.nn.blocks import init_weights
 from plasticity_rl.surgery import copy_parameters, reinitialize
 
 

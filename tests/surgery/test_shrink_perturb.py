@@ -6,7 +6,8 @@ import copy
 
 import torch
 
-from plasticity_rl.agents.drqv2.networks import Actor, Critic, Encoder, init_weights
+from plasticity_rl.agents.drqv2.networks import Actor, Critic, Encoder
+from plasticity_rl.nn.blocks import init_weights
 from plasticity_rl.surgery import draw_fresh, reinitialize, shrink_and_perturb
 
 

@@ -13,11 +13,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from plasticity_rl import losses
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.agents.drqv2.networks import Actor, Critic, count_parameters, encoder_for, init_weights, noisy_action
+from plasticity_rl.agents.drqv2.networks import Actor, Critic, count_parameters, encoder_for, noisy_action
 from plasticity_rl.agents.sizes import MAX_LR, refuse_large_networks
 from plasticity_rl.augment.chain import AugmentationChain
 from plasticity_rl.augment.transforms import RandomShift, refuse_large_shift
 from plasticity_rl.errors import UserError, at_least, within
+from plasticity_rl.nn.blocks import init_weights
 from plasticity_rl.nn.compiled import Compiled, Run, plain
 from plasticity_rl.nn.units import Reader
 from plasticity_rl.schedules import parse_schedule

@@ -9,31 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.nn.blocks import count_mlp_parameters, init_weights, mlp, trunk
 from plasticity_rl.nn.precision import in_full_precision, reduced, widen
 
 MIN_IMAGE_SIZE = 15
 """Smallest image side, in pixels, that four 3x3 convolutions (the first with stride 2) leave at least one pixel of."""
-
-
-def init_weights(layer: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Initialise one layer in place as the published agent does; layers without weights are left alone.
-
-    Linear: orthogonal, gain 1, zero bias. Conv2d: orthogonal, gain sqrt(2), zero bias. LayerNorm: ones and zeros.
-
-    Args:
-        layer: Any module; only its own parameters are touched, never those of its children.
-        generator: Source of the random numbers, or torch's default generator.
-    """
-    if isinstance(layer, nn.Linear):
-        nn.init.orthogonal_(layer.weight, generator=generator)
-    elif isinstance(layer, nn.Conv2d):
-        nn.init.orthogonal_(layer.weight, nn.init.calculate_gain("relu"), generator=generator)
-    elif isinstance(layer, nn.LayerNorm) and layer.elementwise_affine:
-        nn.init.ones_(layer.weight)
-    else:
-        return
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
 
 
 class Encoder(nn.Module):
@@ -150,29 +130,10 @@ def count_parameters(
         channels, height, width = obs_shape
         encoder = (9 * channels + 1) * num_channels + 3 * (9 * num_channels + 1) * num_channels
         repr_dim = num_channels * ((height - 3) // 2 - 5) * ((width - 3) // 2 - 5)
-    trunk = (repr_dim + 1) * feature_dim + 2 * feature_dim  # a layer and its norm
-    actor = trunk + count_mlp_parameters(feature_dim, hidden_dim, action_dim)
-    critic = trunk + 2 * count_mlp_parameters(feature_dim + action_dim, hidden_dim, 1)
+    narrowing = (repr_dim + 1) * feature_dim + 2 * feature_dim  # a layer and its norm
+    actor = narrowing + count_mlp_parameters(feature_dim, hidden_dim, action_dim)
+    critic = narrowing + 2 * count_mlp_parameters(feature_dim + action_dim, hidden_dim, 1)
     return {"encoder": encoder, "actor": actor, "critic": critic}
-
-
-def count_mlp_parameters(in_dim: int, hidden_dim: int, out_dim: int) -> int:
-    """Return the number of parameters of three linear layers, of which ``hidden_dim`` lies between."""
-    return (in_dim + 1) * hidden_dim + (hidden_dim + 1) * hidden_dim + (hidden_dim + 1) * out_dim
-
-
-def _trunk(repr_dim: int, feature_dim: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(repr_dim, feature_dim), nn.LayerNorm(feature_dim), nn.Tanh())
-
-
-def _mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(in_dim, hidden_dim),
-        nn.ReLU(),
-        nn.Linear(hidden_dim, hidden_dim),
-        nn.ReLU(),
-        nn.Linear(hidden_dim, out_dim),
-    )
 
 
 class Actor(nn.Module):
@@ -180,8 +141,8 @@ class Actor(nn.Module):
 
     def __init__(self, repr_dim: int, action_dim: int, feature_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.trunk = _trunk(repr_dim, feature_dim)
-        self.policy = _mlp(feature_dim, hidden_dim, action_dim)
+        self.trunk = trunk(repr_dim, feature_dim)
+        self.policy = mlp(feature_dim, hidden_dim, action_dim)
         self.apply(init_weights)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -194,9 +155,9 @@ class Critic(nn.Module):
 
     def __init__(self, repr_dim: int, action_dim: int, feature_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.trunk = _trunk(repr_dim, feature_dim)
-        self.Q1 = _mlp(feature_dim + action_dim, hidden_dim, 1)
-        self.Q2 = _mlp(feature_dim + action_dim, hidden_dim, 1)
+        self.trunk = trunk(repr_dim, feature_dim)
+        self.Q1 = mlp(feature_dim + action_dim, hidden_dim, 1)
+        self.Q2 = mlp(feature_dim + action_dim, hidden_dim, 1)
         self.apply(init_weights)
 
     def forward(self, features: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:

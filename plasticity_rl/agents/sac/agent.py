@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.agents.drqv2.networks import count_mlp_parameters, init_weights
 from plasticity_rl.agents.sac.losses import ModularSACLoss, SquashedGaussian
 from plasticity_rl.agents.sizes import MAX_LR, refuse_large_networks
 from plasticity_rl.errors import UserError, at_least, within
+from plasticity_rl.nn.blocks import count_mlp_parameters, init_weights, mlp
 
 LOG_STD_BOUNDS = (-20.0, 2.0)
 ENTROPY_DRAWS = 64
@@ -238,7 +238,7 @@ class GaussianActor(nn.Module):
 
     def __init__(self, obs_dim: int, action_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.policy = _mlp(obs_dim, hidden_dim, 2 * action_dim)
+        self.policy = mlp(obs_dim, hidden_dim, 2 * action_dim)
         self.apply(init_weights)
 
     def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -252,8 +252,8 @@ class TwinCritic(nn.Module):
 
     def __init__(self, obs_dim: int, action_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.Q1 = _mlp(obs_dim + action_dim, hidden_dim, 1)
-        self.Q2 = _mlp(obs_dim + action_dim, hidden_dim, 1)
+        self.Q1 = mlp(obs_dim + action_dim, hidden_dim, 1)
+        self.Q2 = mlp(obs_dim + action_dim, hidden_dim, 1)
         self.apply(init_weights)
 
     def forward(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
@@ -279,13 +279,3 @@ class Temperature(nn.Module):
 def _with_columns(batch: TensorDictBase) -> TensorDictBase:
     """Return ``batch`` with reward and discount as columns: flat ones would broadcast to (B, B) without a word."""
     return batch.copy().update({name: batch[name].view(-1, 1) for name in ("reward", "discount")})
-
-
-def _mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(in_dim, hidden_dim),
-        nn.ReLU(),
-        nn.Linear(hidden_dim, hidden_dim),
-        nn.ReLU(),
-        nn.Linear(hidden_dim, out_dim),
-    )
