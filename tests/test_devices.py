@@ -12,12 +12,16 @@ from helpers import fit_tiny, tiny_sac, weights_hash
 from pretend_gpu import GPU, Misplaced, OnGPU, pretend_gpu, trainer_options
 from run_state import differences, run_state
 
-from plasticity_rl import Intervention, Probe
+from plasticity_rl import Intervention, Probe, ScheduledIntervention
 from plasticity_rl.augment import RandomConv
 from plasticity_rl.callback import RLCallback
 
 TOGETHER = [type(callback) for callback in examples()]
 OTHERS = [cls for cls in INTERVENTIONS if cls not in TOGETHER]
+
+
+FRAMES = 110
+"""By then every example has acted, the last one (``ContinualTasks``) at frame 100."""
 
 
 def fit_on_gpu(run_dir: Path, **options: Any) -> Any:
@@ -26,9 +30,11 @@ def fit_on_gpu(run_dir: Path, **options: Any) -> Any:
 
 
 def assert_equal_on_gpu(tmp_path: Path, classes: list[type[RLCallback]], **options: Any) -> None:
-    on_gpu = fit_on_gpu(tmp_path / "gpu", callbacks=[example(cls) for cls in classes], **options)
-    on_cpu = fit_tiny(tmp_path / "cpu", callbacks=[example(cls) for cls in classes], **options)
+    given = [example(cls) for cls in classes]
+    on_gpu = fit_on_gpu(tmp_path / "gpu", callbacks=given, max_frames=FRAMES, **options)
+    on_cpu = fit_tiny(tmp_path / "cpu", callbacks=[example(cls) for cls in classes], max_frames=FRAMES, **options)
     assert on_gpu.num_updates
+    assert all(one.events.seen for one in given if isinstance(one, ScheduledIntervention)), "one did not act"
     assert weights_hash(on_gpu) == weights_hash(on_cpu)
     assert on_gpu.latest.keys() == on_cpu.latest.keys()
 

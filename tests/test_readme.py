@@ -200,7 +200,7 @@ def written_tags(tmp_path_factory) -> set[str]:
         entries = [(f"callbacks.{name}", dict(getattr(callbacks, name).example_arguments)) for name in names]
         entries += OTHERS if index == 0 else []
         fragment = append_callbacks(folder / f"{index}.yaml", entries)
-        fit_tiny_cli(folder / str(index), "--config", fragment, "--model.replay_ratio=1", max_frames=200)
+        fit_tiny_cli(folder / str(index), "--config", fragment, "--model.replay_ratio=1", max_frames=120)
         tags |= _tags(folder / str(index))
     sac = [*TINY_SAC, "--data.overlap=true", "--max_frames=200", f"--trainer.default_root_dir={folder / 'sac'}"]
     result = call("fit", *sac)
