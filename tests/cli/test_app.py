@@ -87,7 +87,7 @@ def test_help_version_and_typos_answer_without_importing_torch():
 def test_a_module_run_on_real_pixels(tmp_path):
     """``python -m plasticity_rl fit`` on cartpole: exit code, bar on stderr, result on stdout, files."""
     options = ["--data.task=cartpole_swingup", "--data.image_size=32", "--data.render=fast", "--data.action_repeat=8"]
-    options += ["--data.eval_every_n_frames=400", "--max_frames=800", "--data.num_eval_episodes=1"]
+    options += ["--data.eval_every_n_frames=800", "--max_frames=800", "--data.num_eval_episodes=1"]
     options += [
         "--data.batch_size=8",
         "--data.capacity=500",

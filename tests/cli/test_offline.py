@@ -28,9 +28,9 @@ PROBES = {name: cls for name in callbacks.__all__ if issubclass(cls := getattr(c
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory) -> Path:
-    """200 frames, an update after every env step; every probe with the arguments of its example; read only."""
+    """200 frames, an update after every env step; every probe with its example's arguments, also at the last update."""
     folder = tmp_path_factory.mktemp("offline")
-    entries = [(f"callbacks.{name}", dict(cls.example_arguments, every_n_updates=1)) for name, cls in PROBES.items()]
+    entries = [(f"callbacks.{name}", dict(cls.example_arguments, every_n_updates=4)) for name, cls in PROBES.items()]
     entries.append(("callbacks.Reset", {"modules": ["critic"], "at_frames": [100]}))
     fragment = append_callbacks(folder / "probes.yaml", entries)
     fit_tiny_cli(folder / "run", "--config", fragment, "--model.replay_ratio=1")
