@@ -12,9 +12,9 @@ from helpers import fit_tiny, tiny_sac, weights_hash
 from pretend_gpu import GPU, Misplaced, OnGPU, pretend_gpu, trainer_options
 from run_state import differences, run_state
 
-from plasticity_rl import Intervention, Probe, ScheduledIntervention
+from plasticity_rl import Intervention, Probe
 from plasticity_rl.augment import RandomConv
-from plasticity_rl.callback import RLCallback
+from plasticity_rl.callback import ActsAtEvents, RLCallback
 
 TOGETHER = [type(callback) for callback in examples()]
 OTHERS = [cls for cls in INTERVENTIONS if cls not in TOGETHER]
@@ -34,7 +34,7 @@ def assert_equal_on_gpu(tmp_path: Path, classes: list[type[RLCallback]], **optio
     on_gpu = fit_on_gpu(tmp_path / "gpu", callbacks=given, max_frames=FRAMES, **options)
     on_cpu = fit_tiny(tmp_path / "cpu", callbacks=[example(cls) for cls in classes], max_frames=FRAMES, **options)
     assert on_gpu.num_updates
-    assert all(one.events.seen for one in given if isinstance(one, ScheduledIntervention)), "one did not act"
+    assert all(one.events.seen for one in given if isinstance(one, ActsAtEvents)), "one did not act"
     assert weights_hash(on_gpu) == weights_hash(on_cpu)
     assert on_gpu.latest.keys() == on_cpu.latest.keys()
 

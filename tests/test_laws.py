@@ -38,7 +38,7 @@ from tiny_agent import TinyAgent
 
 import callbacks
 from plasticity_rl import Intervention, RLDataModule, RLModule, ScheduledIntervention, UserError, make_trainer
-from plasticity_rl.callback import Mutation, RLCallback
+from plasticity_rl.callback import ActsAtEvents, Mutation, RLCallback
 from plasticity_rl.callback.declarations import FAMILIES
 from plasticity_rl.data.evaluation import Episode
 from plasticity_rl.rng import global_rng_state
@@ -216,7 +216,7 @@ def test_laws_3_and_4_an_act_touches_what_it_declares(cls, tmp_path):
     assert watcher.identities == parameter_identities(agent)
     assert list(watcher.initial) == [name for name, _ in agent.named_parameters()]
     assert watcher.hooks_between_updates == hooks_of(agent) == {}
-    if isinstance(spied, ScheduledIntervention):
+    if isinstance(spied, ActsAtEvents):
         assert spy.acts, "the example's event changed nothing"
     for changed in spy.acts:
         assert changed.pop("parameters") <= spy.mutation.parameters

@@ -9,13 +9,13 @@ from callback_examples import INTERVENTIONS, PROBES, example, examples, names
 from helpers import fit_tiny
 from run_state import differences, run_state
 
-from plasticity_rl import Intervention, ScheduledIntervention
-from plasticity_rl.callback import RLCallback
+from plasticity_rl import Intervention
+from plasticity_rl.callback import ActsAtEvents, RLCallback
 
 
 def state_of(folder, given: list[RLCallback]) -> dict[str, Any]:
     state = run_state(fit_tiny(folder, callbacks=given, max_frames=110))
-    assert all(one.events.seen for one in given if isinstance(one, ScheduledIntervention)), "one did not act"
+    assert all(one.events.seen for one in given if isinstance(one, ActsAtEvents)), "one did not act"
     state["generators"] = {k: v for k, v in state["generators"].items() if not k.startswith("probe/")}
     return state
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.bases import Intervention
+from plasticity_rl.callback.intervention import Intervention
 from plasticity_rl.errors import UserError
 from plasticity_rl.nn.layers import NORM_LAYERS, hidden_weight_layers
 from plasticity_rl.nn.units import UnitLayer

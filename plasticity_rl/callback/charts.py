@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from plasticity_rl.callback.bases import Intervention
+from plasticity_rl.callback.intervention import Intervention
 
 Layout = dict[str, dict[str, list[str]]]
 """Category -> chart -> regular expressions of the tags in it, each matched against the whole tag."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.bases import UpdateIntervention
+from plasticity_rl.callback.scheduled import UpdateIntervention
 from plasticity_rl.callback.unit_interventions import UnitIntervention
 from plasticity_rl.distributed.ranks import over_ranks
 from plasticity_rl.errors import at_least, within

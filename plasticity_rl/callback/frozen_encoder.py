@@ -13,7 +13,7 @@ from torch import nn
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import callbacks_of
 from plasticity_rl.callback.architecture import Architecture, place_generator, put
-from plasticity_rl.callback.bases import Intervention
+from plasticity_rl.callback.intervention import Intervention
 from plasticity_rl.errors import UserError, at_least, at_most, one_of
 from plasticity_rl.nn.frozen_resnet import FrozenResNet
 from plasticity_rl.nn.hooks import evaluation_mode

@@ -17,9 +17,9 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from plasticity_rl.agents.base import RLModule, as_agent
-from plasticity_rl.callback.bases import Probe
 from plasticity_rl.callback.charts import Layout, by_module
 from plasticity_rl.callback.feature_batches import LEAST, automatic_batch_size, feature_shape, last_features
+from plasticity_rl.callback.probe import Probe
 from plasticity_rl.errors import UserError, at_least
 from plasticity_rl.measures import NotFiniteError, Spectrum, distance, spectrum
 from plasticity_rl.nn.layers import ADDED, COMPUTES, EVERYWHERE, FIRST, Part

@@ -12,8 +12,9 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule, as_agent
+from plasticity_rl.agents.hooks import Mutation
 from plasticity_rl.agents.jumps import Jump
-from plasticity_rl.callback.bases import Intervention, Mutation
+from plasticity_rl.callback.intervention import Intervention
 from plasticity_rl.callback.unit_activity import TrainingActivations
 from plasticity_rl.distributed.ranks import over_ranks
 from plasticity_rl.errors import UserError

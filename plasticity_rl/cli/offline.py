@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.bases import Intervention, Probe, RLCallback
+from plasticity_rl.agents.hooks import RLCallback
+from plasticity_rl.callback import Intervention, Probe
 from plasticity_rl.callback.feature_batches import LEAST, automatic_batch_size, feature_shape, too_few
 from plasticity_rl.callback.module_probes import RankProbe
 from plasticity_rl.checkpoint_files import AtomicCheckpointIO, CheckpointReader

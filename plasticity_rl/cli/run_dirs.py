@@ -7,7 +7,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from plasticity_rl.callback.bases import Intervention
+from plasticity_rl.callback import Intervention
 from plasticity_rl.cli.checks import as_seed
 from plasticity_rl.errors import UserError
 from plasticity_rl.run.description import short_name

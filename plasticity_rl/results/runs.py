@@ -183,7 +183,8 @@ def _only_watches(class_path: str) -> bool:
 
     What cannot be imported here counts as an intervention: rather two arms than two experiments in one curve.
     """
-    from plasticity_rl.callback.bases import Intervention, Probe, RLCallback
+    from plasticity_rl.agents.hooks import RLCallback
+    from plasticity_rl.callback import Intervention, Probe
 
     module, _, name = todays_name(class_path).rpartition(".")
     try:

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.hooks import RLCallback
-from plasticity_rl.callback.bases import Intervention, Probe, ScheduledIntervention
+from plasticity_rl.callback import Intervention, Probe, ScheduledIntervention
 from plasticity_rl.errors import UserError, suggestion
 
 UNSUITABLE = {

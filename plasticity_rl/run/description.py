@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.hooks import RLCallback, in_order, plain
-from plasticity_rl.callback.bases import Intervention, Probe
+from plasticity_rl.callback import Intervention, Probe
 from plasticity_rl.callback.declarations import BUILD_STAGES, FAMILIES
 
 LONGEST_NAME = 100

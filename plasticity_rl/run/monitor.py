@@ -16,7 +16,7 @@ from torch.utils.tensorboard.summary import hparams
 from plasticity_rl import scalars
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import RLCallback, callbacks_of, headlines
-from plasticity_rl.callback.bases import ScheduledIntervention
+from plasticity_rl.callback import ActsAtEvents
 from plasticity_rl.callback.charts import layout, summary
 from plasticity_rl.run.description import first_columns, hyperparameters
 
@@ -66,7 +66,7 @@ class RunMonitor(RLCallback):
         agent = as_agent(pl_module)
         if not agent.every(trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return
-        scheduled = [c.name for c in callbacks_of(trainer) if isinstance(c, ScheduledIntervention)]
+        scheduled = [c.name for c in callbacks_of(trainer) if isinstance(c, ActsAtEvents)]
         names = dict.fromkeys([*scheduled, *agent.last_events])
         quiet = [name for name in names if agent.last_events.get(name) != agent.env_frames]
         scalars.log_scalars(trainer.loggers, {f"intervention/{name}": 0.0 for name in quiet}, agent.env_frames)

@@ -1,0 +1,55 @@
+"""The base of what only watches: it measures at the end of an update and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from tensordict import TensorDictBase
+
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.hooks import RLCallback
+from plasticity_rl.callback.scheduled import Scheduled
+
+
+class Probe(Scheduled, RLCallback):
+    """Measures something at the end of an update and changes nothing.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+    """
+
+    is_described = True
+    writes = frozenset()
+    example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 1}
+
+    def __init__(self, *, every_n_updates: int = 100) -> None:
+        self.every_n_updates = every_n_updates
+        self.events = self.period_in_updates(every_n_updates)
+        self._due = False
+
+    @property
+    def watches_update(self) -> bool:
+        """Whether it looks at an update and not only at what the update leaves behind.
+
+        Of a checkpoint, such a probe is measured around one more update, every other on the weights as they are.
+        """
+        return type(self).begin is not Probe.begin
+
+    def begin(self, agent: RLModule) -> None:
+        """Called before an update that is to be measured, for example to install hooks."""
+
+    def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
+        """Called after it; remove the hooks, and return scalars by tag."""
+        raise NotImplementedError
+
+    def on_update_start(self, agent: RLModule) -> None:
+        """Begin when the update that now starts completes a period."""
+        self._due = self.events.fire(agent.num_updates + 2)
+        if self._due:
+            self.begin(agent)
+
+    def on_update_end(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> None:
+        """Measure and log."""
+        if self._due:
+            agent.log_scalars(self.measure(agent, batch, metrics))

@@ -1,0 +1,99 @@
+"""Interventions that act at events of a schedule, and what everything with a schedule has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.callback.intervention import Intervention
+from plasticity_rl.schedules import Events
+
+
+class Scheduled:
+    """Part of callbacks that do something at events of a schedule: how many were due is in the checkpoint."""
+
+    events: Events
+
+    def period_in_updates(self, every_n_updates: int) -> Events:
+        """Return the events of a period in gradient updates, the argument of that name."""
+        return Events(every=every_n_updates, option=f"{type(self).__name__}.every_n_updates")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many events have been seen."""
+        return {"seen": self.events.seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.events.seen = state_dict["seen"]
+
+
+class ActsAtEvents(Scheduled, Intervention):
+    """An intervention that acts at the start of the update at which an event is due.
+
+    Where that update belongs to the last env step before an evaluation, an event that sets the agent back
+    (``waits_for_evaluation``) waits until after it.
+    """
+
+    waits_for_evaluation: ClassVar[bool] = False
+    """Whether its events lower the return for a while, so that none may come right before an evaluation."""
+
+    def act(self, agent: RLModule) -> str:
+        """Do it, and return one line that says what was done."""
+        raise NotImplementedError
+
+    def now(self, agent: RLModule) -> int:
+        """Return the clock of the schedule."""
+        raise NotImplementedError
+
+    def moves_weights(self, agent: RLModule) -> bool:
+        """Return whether an event is due."""
+        return self.events.due(self.now(agent))
+
+    def on_update_start(self, agent: RLModule) -> None:
+        """Act when an event is due, and log it."""
+        if self.waits_for_evaluation and _evaluation_follows(agent):
+            return
+        if self.events.fire(self.now(agent)):
+            agent.log_event(self.name, self.act(agent))
+
+
+class ScheduledIntervention(ActsAtEvents):
+    """An intervention that acts at events of a schedule in env frames.
+
+    An event due at frame N acts at the first update after frame N, hence after the evaluation at frame N.
+
+    Args:
+        every_n_frames: Period in env frames, or None.
+        at_frames: Env frames of single events.
+    """
+
+    def __init__(self, *, every_n_frames: int | None = None, at_frames: Sequence[int] = ()) -> None:
+        self.every_n_frames, self.at_frames = every_n_frames, list(at_frames)
+        option = f"{type(self).__name__}.every_n_frames / at_frames"
+        self.events = Events(every=every_n_frames, at=self.at_frames, option=option)
+
+    def now(self, agent: RLModule) -> int:
+        """Return the clock of the schedule."""
+        return agent.env_frames
+
+
+class UpdateIntervention(ActsAtEvents):
+    """An intervention that acts after every ``every_n_updates`` gradient updates, at the start of the next one.
+
+    Args:
+        every_n_updates: Period in gradient updates.
+    """
+
+    def __init__(self, *, every_n_updates: int) -> None:
+        self.every_n_updates = every_n_updates
+        self.events = self.period_in_updates(every_n_updates)
+
+    def now(self, agent: RLModule) -> int:
+        """Return the number of the update that now starts, counted from 1."""
+        return agent.num_updates + 1
+
+
+def _evaluation_follows(agent: RLModule) -> bool:
+    frames, data = agent.env_frames, agent.data
+    return frames % data.eval_every_n_frames == 0 or frames >= data.max_frames
