@@ -90,7 +90,7 @@ def test_another_agent(tmp_path):
         ({"log_every_n_updates": 0}, "^WeightClipping.log_every_n_updates=0 must be a whole number >= 1$"),
         ({"modules": ["critics"]}, "no module 'critics' in DrQV2; there are .* Did you mean critic"),
         ({"modules": ["critic.trunk.1"]}, "module 'critic.trunk.1' has no linear or convolutional layer"),
-        ({"modules": []}, "modules is empty"),
+        ({"modules": []}, r"modules=\[\] names no module"),
     ],
 )
 def test_bad_arguments_are_refused_before_training(arguments, message, tmp_path):
