@@ -20,7 +20,7 @@ from plasticity_rl.callback.soft_reset import (
 )
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures.dormancy import dormancy_scores
-from plasticity_rl.nn.hooks import evaluation_mode
+from plasticity_rl.nn.hooks import evaluation_mode, hooked
 from plasticity_rl.nn.layers import LEARNS, linear_parameters
 
 
@@ -115,13 +115,9 @@ class DormantRatioPerturbation(ScheduledIntervention):
             activity.append(output.float().abs().flatten(0, -2).mean(0))
 
         layers = [layer for layer in agent.submodules(self.observed, LEARNS).values() if isinstance(layer, nn.Linear)]
-        handles = [layer.register_forward_hook(average) for layer in layers]
-        try:
-            with evaluation_mode(agent):  # no estimate of a norm moves
-                agent.forward_all(agent.probe_batch())
-        finally:
-            for handle in handles:
-                handle.remove()
+        hooks = hooked(layer.register_forward_hook(average) for layer in layers)
+        with hooks, evaluation_mode(agent):  # no estimate of a norm moves
+            agent.forward_all(agent.probe_batch())
         means = [agent.trainer.strategy.reduce(mean, reduce_op="mean") for mean in activity]
         return float(torch.cat([dormancy_scores(mean[None]) < self.tau for mean in means]).float().mean())
 

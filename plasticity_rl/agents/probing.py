@@ -12,7 +12,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from plasticity_rl.agents.protocol import AgentProtocol
-from plasticity_rl.nn.hooks import evaluation_mode
+from plasticity_rl.nn.hooks import evaluation_mode, hooked
 from plasticity_rl.rng import NamedGenerators, derive_seed
 
 
@@ -49,13 +49,8 @@ def record_pass(agent: AgentProtocol, batch: TensorDictBase) -> Pass:
         recorded.setdefault(layer, output.detach().clone())
 
     layers = {layer for name in agent.module_names for layer in agent.activation_layers(name).values()}
-    with evaluation_mode(agent):
-        handles = [layer.register_forward_hook(record) for layer in layers]
-        try:
-            outputs = agent.forward_all(batch)
-        finally:
-            for handle in handles:
-                handle.remove()
+    with evaluation_mode(agent), hooked(layer.register_forward_hook(record) for layer in layers):
+        outputs = agent.forward_all(batch)
     return Pass(recorded, outputs)
 
 

@@ -86,7 +86,7 @@ class Embedding(nn.Module):
         ran: list[str] = []
         handle = self.agent.module(encoder).register_forward_hook(lambda *_: ran.append(encoder))
         try:
-            with evaluation_mode(self):
+            with handle, evaluation_mode(self):
                 features = self.agent.encode(torch.zeros((1, *obs_shape), dtype=torch.uint8))
                 vectors = features if self.projection is None else self.agent.module(self.projection)(features)
         except (RuntimeError, TypeError) as error:
@@ -94,8 +94,6 @@ class Embedding(nn.Module):
                 f"CURL.projection={self.projection!r} cannot read the features of {encoder!r}; name a module that "
                 f"takes them alone, such as 'critic.trunk', or null for the features themselves"
             ) from error
-        finally:
-            handle.remove()
         if not ran:
             raise UserError(f"CURL.encoder={encoder!r}: {type(self.agent).__name__} does not encode observations by it")
         return vectors.shape[1]

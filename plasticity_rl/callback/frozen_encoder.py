@@ -159,11 +159,8 @@ def hands_on_centred_pixels(agent: RLModule, encoder: str, obs_shape: Sequence[i
     """
     seen: list[torch.Tensor] = []
     handle = agent.module(encoder).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
-        with evaluation_mode(agent):
-            agent.encode(torch.full((1, *obs_shape), 255, dtype=torch.uint8))
-    finally:
-        handle.remove()
+    with handle, evaluation_mode(agent):
+        agent.encode(torch.full((1, *obs_shape), 255, dtype=torch.uint8))
     white = float(seen[0].max()) if seen else None
     if white not in (0.5, 255.0):
         raise UserError(

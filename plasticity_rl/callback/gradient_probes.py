@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.module_probes import ModuleProbe
 from plasticity_rl.errors import UserError, at_least
-from plasticity_rl.nn.hooks import evaluation_mode
+from plasticity_rl.nn.hooks import evaluation_mode, hooked
 from plasticity_rl.rng import derive_seed
 
 Key = TypeVar("Key")
@@ -218,12 +218,8 @@ def activation_gradients(
         return record
 
     with evaluation_mode(agent), torch.enable_grad():
-        handles = [layer.register_forward_hook(recorder(key)) for key, layer in layers.items()]
-        try:
+        with hooked(layer.register_forward_hook(recorder(key)) for key, layer in layers.items()):
             value = agent.loss_on(loss, batch, generator)
-        finally:
-            for handle in handles:
-                handle.remove()
         if not outputs:
             return {}
         gradients = torch.autograd.grad(value, list(outputs.values()), allow_unused=True, materialize_grads=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.nn.hooks import evaluation_mode
+from plasticity_rl.nn.hooks import evaluation_mode, hooked
 
 PART = 256
 """Transitions that are passed through the networks at once: feature maps of more would fill the memory."""
@@ -68,13 +68,8 @@ def _pass(
 
         return look
 
-    handles = []
-    with evaluation_mode(agent):
-        for key, layer in layers.items():
-            handles += [layer.register_forward_pre_hook(before(key)), layer.register_forward_hook(after(key))]
-        try:
-            outputs = agent.forward_all(batch)
-        finally:
-            for handle in handles:
-                handle.remove()
+    on_inputs = hooked(layer.register_forward_pre_hook(before(key)) for key, layer in layers.items())
+    on_outputs = hooked(layer.register_forward_hook(after(key)) for key, layer in layers.items())
+    with evaluation_mode(agent), on_inputs, on_outputs:
+        outputs = agent.forward_all(batch)
     return found | {name: (0.0, measure(outputs[name])) for name in modules}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from plasticity_rl.agents.base import RLModule
+from plasticity_rl.nn.hooks import hooked
 
 
 def network_tensors(agent: RLModule) -> dict[str, Tensor]:
@@ -76,15 +77,12 @@ class Twin:
             Output of that layer by the name of the module.
         """
         kept: dict[str, Tensor] = {}
-        handles = [
+        hooks = hooked(
             self.agent.activation_layers(name)[layer].register_forward_hook(
                 lambda _, __, output, name=name: kept.setdefault(name, output)
             )
             for name, layer in names.items()
-        ]
-        try:
+        )
+        with hooks:
             self.outputs(batch, weights)
-        finally:
-            for handle in handles:
-                handle.remove()
         return kept

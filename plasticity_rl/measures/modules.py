@@ -21,7 +21,7 @@ from plasticity_rl.measures.spectra import (
     stable_rank,
 )
 from plasticity_rl.measures.weights import l2_norm
-from plasticity_rl.nn.hooks import HiddenActivation, evaluation_mode
+from plasticity_rl.nn.hooks import HiddenActivation, evaluation_mode, hooked
 from plasticity_rl.nn.layers import FIRST, LEARNS, submodules
 from plasticity_rl.nn.weight_transforms import parameters_in_use
 
@@ -100,11 +100,6 @@ def _outputs(module: nn.Module, inputs: Sequence[Any], kinds: tuple[type[nn.Modu
         return record
 
     layers = [(path, layer) for path, layer in submodules(module).items() if isinstance(layer, kinds)]
-    handles = [layer.register_forward_hook(recorder(path)) for path, layer in layers]
-    try:
-        with evaluation_mode(module):
-            module(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with evaluation_mode(module), hooked(layer.register_forward_hook(recorder(path)) for path, layer in layers):
+        module(*inputs)
     return found
