@@ -133,7 +133,7 @@ def test_list_and_init(plasticity_rl, empty):
     assert re.search(r"^  quickstart +A first look ", listed, re.MULTILINE)
     assert re.search(r"^  callbacks\.Reset +Give modules", listed, re.MULTILINE)
     assert re.search(r"^  walker_run +walker: ", listed, re.MULTILINE)
-    assert re.search(r"^  mini/replay_ratio +From a ", listed, re.MULTILINE)
+    assert re.search(r"^  mini/replay_ratio +Replay ratios on 2 CPU cores", listed, re.MULTILINE)
     plasticity_rl("init", "copies")
     copy = (empty / "copies" / "configs" / "quickstart.yaml").read_text()
     assert copy == (REPOSITORY / "configs" / "quickstart.yaml").read_text()
