@@ -251,7 +251,7 @@ def build(cls: type[RLCLI], command: CommandLine, checkpoints: CheckpointReader 
             args=list(command.args),
             seed_everything_default=1,
             trainer_defaults=TRAINER_DEFAULTS,
-            save_config_callback=SaveRunConfig,
+            save_config_callback=None,  # instantiate_trainer adds ours
             auto_configure_optimizers=False,
             parser_kwargs={"parser_mode": PARSER_MODE},
         )
