@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_least
 
 OF_DATA_SETS = {
     "limit_train_batches": 1.0,
@@ -45,8 +45,8 @@ def refuse_trainer_options(options: Mapping[str, Any]) -> None:
     if folder is not None and not str(folder).strip():
         raise UserError("trainer.default_root_dir='' names no folder; give one, or leave it out for a new one in runs/")
     interval = options.get("log_every_n_steps")
-    if interval is not None and interval < 1:
-        raise UserError(f"trainer.log_every_n_steps={interval} must be a whole number >= 1 (env steps)")
+    if interval is not None:
+        at_least("trainer.log_every_n_steps", interval, 1, " (env steps)")
     _refuse_places(options)
 
 
