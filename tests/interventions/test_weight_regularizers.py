@@ -226,7 +226,7 @@ def test_another_agent(cls, tmp_path):
             for cls in KINDS
         ),
         *((cls, {"modules": ["critic.trunk.1"]}, "'critic.trunk.1' has no linear or conv") for cls in KINDS),
-        *((cls, {"modules": []}, "modules is empty") for cls in KINDS),
+        *((cls, {"modules": []}, "names no module") for cls in KINDS),
         *((cls, {"modules": ["actor"]}, "the critic loss does not train 'actor'") for cls in KINDS),
         *((cls, {"loss": "critc"}, "no loss 'critc' in DrQV2") for cls in KINDS),
         (ParsevalRegularization, {"modules": ["critic.Q1.4"]}, r"modules=\['critic.Q1.4'\] have no hidden layer"),
