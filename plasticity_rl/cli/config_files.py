@@ -12,6 +12,8 @@ from plasticity_rl.errors import UserError
 
 DEEPEST = 50
 """Levels of a config file; no option lies nearly as deep."""
+MOST = 100_000
+"""Values in a config file, each counted as often as aliases repeat it; more is no list of options."""
 SECTIONS = ("data", "model", "trainer")
 """Options of a config file that hold further options."""
 
@@ -32,6 +34,30 @@ def _place(mark: Any) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}"
 
 
+def load(text: str) -> Any:
+    """Return what a text in YAML holds, without keys that are given twice and without expanding aliases in vain.
+
+    Raises:
+        yaml.YAMLError: When it is not valid, or its aliases repeat each other without end: nine lines can stand for
+            more values than any memory holds.
+        RecursionError: When it is nested too deeply.
+    """
+    node = yaml.compose(text, _StrictLoader)
+    if node is not None and _size(node, {}) > MOST:
+        raise yaml.YAMLError(f"its aliases (*name) stand for more than {MOST:,} values; write out what is meant")
+    return yaml.load(text, _StrictLoader)
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values there are below a node; one that holds itself counts once."""
+    if id(node) not in known:
+        known[id(node)] = 0
+        below = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else []
+        values = [value for _, value in below] if isinstance(node, yaml.MappingNode) else below
+        known[id(node)] = 1 + sum(_size(value, known) for value in values)
+    return known[id(node)]
+
+
 def read_config(path: Path) -> Mapping[str, Any]:
     """Return the options that a config file holds.
 
@@ -39,7 +65,7 @@ def read_config(path: Path) -> Mapping[str, Any]:
         UserError: When it is broken or holds no options; with the line, where there is one.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+        content = load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())
         fix = "; indent with spaces, not with tabs" if r"'\t'" in reason else ""

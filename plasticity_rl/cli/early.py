@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from plasticity_rl.cli.config_files import read_config
+from plasticity_rl.cli.config_files import load, read_config
+from plasticity_rl.errors import UserError
 from plasticity_rl.packaged import CONFIG
 
 
@@ -71,8 +72,10 @@ def _content(given: str) -> Mapping[str, Any]:
     if os.path.isfile(given):
         return read_config(Path(given))
     try:
-        content = yaml.safe_load(given)
-    except yaml.YAMLError:
+        content = load(given)
+    except (yaml.YAMLError, RecursionError) as error:
+        if "\n" in given or "aliases" in str(error):  # more than the name of a file that is not there
+            raise UserError(f"--config: the text given is not valid YAML: {' '.join(str(error).split())}") from error
         content = None
     return content if isinstance(content, dict) else {}
 
@@ -86,12 +89,21 @@ def _under(keys: Sequence[str], value: Any) -> list[Any]:
 
 
 def with_run_config(args: Sequence[str]) -> list[str]:
-    """Add the run folder and its ``config.yaml`` to a command that names a checkpoint but no config."""
+    """Add the run folder and its ``config.yaml`` to a command that names a checkpoint but no config.
+
+    Of a command that goes on with the last checkpoint and names the ``config.yaml`` of a run, the run is the one in
+    whose folder that file lies, wherever the folder was when it was written.
+    """
     args = list(args)
-    checkpoint = option_values(args, "--ckpt_path")
-    if not checkpoint or option_values(args, *CONFIG):
+    checkpoint, folders = option_values(args, "--ckpt_path"), option_values(args, "--trainer.default_root_dir")
+    if not checkpoint:
         return args
-    folders = option_values(args, "--trainer.default_root_dir")
+    if configs := option_values(args, *CONFIG):
+        runs = [Path(file).resolve().parent for file in configs if Path(file).name == "config.yaml"]
+        runs = [folder for folder in runs if (folder / "checkpoints").is_dir()]
+        if checkpoint[-1] == "last" and runs and not folders:
+            args.append(f"--trainer.default_root_dir={runs[-1]}")
+        return args
     if checkpoint[-1] == "last":
         run_dir = Path(folders[-1]) if folders else None
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import lightning.pytorch as pl
@@ -52,8 +53,11 @@ class FrameProgressBar(ProgressBar):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Advance by the frames of one tick."""
         agent, bar = as_agent(pl_module), self._bar
-        if bar is not None and bar.update(agent.data.frames_per_tick):
-            bar.set_postfix(self._postfix(trainer, pl_module), refresh=False)
+        with contextlib.suppress(
+            OSError
+        ):  # a terminal that is gone ends no run here: its signal does, with a checkpoint
+            if bar is not None and bar.update(agent.data.frames_per_tick):
+                bar.set_postfix(self._postfix(trainer, pl_module), refresh=False)
 
     def _postfix(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
         agent = as_agent(pl_module)

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SLURM's requeue signal: noted at once, obeyed where the state of a run is whole."""
+"""Ctrl-C, SIGTERM, a closed terminal and SLURM's requeue signal: noted at once, obeyed where a run's state is whole."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+HANGUP = getattr(signal, "SIGHUP", None)
+"""Sent when the terminal is closed; Windows has none."""
 
 
 class StopRun(SystemExit):
@@ -27,6 +30,9 @@ class StopSignals:
     A signal arrives anywhere, also in the middle of an update. So the handler only notes it, and the run asks
     :meth:`agreed` between two steps. A second Ctrl-C raises :class:`StopRun` at once.
 
+    When its terminal is closed (SIGHUP) a run stops in the same way, and what it would print there goes nowhere: a
+    write to a terminal that is gone fails. A run under ``nohup`` goes on.
+
     Where Lightning's SLURM plugin requeues jobs, its handler (which saves ``hpc_ckpt_<n>.ckpt`` and calls
     ``scontrol requeue``) is put off to such a moment too; Lightning would run it inside the signal.
     """
@@ -35,6 +41,7 @@ class StopSignals:
         self._received = 0
         self._previous: dict[int, Any] = {}
         self._requeue: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._terminals: list[int] = []
 
     def install(self, trainer: pl.Trainer) -> None:
         """Take over from the handlers that Lightning has set; only the main thread may."""
@@ -47,7 +54,11 @@ class StopSignals:
             handler = signal.getsignal(requeue)
             if callable(handler):
                 self._requeue[int(requeue)] = handler
-        for signum in (signal.SIGINT, signal.SIGTERM, *self._requeue):
+        stopping = [signal.SIGINT, signal.SIGTERM]
+        if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
+            stopping.append(HANGUP)
+            self._terminals = [number for number in (1, 2) if os.isatty(number)]
+        for signum in (*stopping, *self._requeue):
             self._previous[int(signum)] = signal.signal(signum, self._note)
 
     def restore(self) -> None:
@@ -57,6 +68,8 @@ class StopSignals:
         self._previous, self._requeue = {}, {}
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
+        if signum == HANGUP:
+            self._leave_terminal()
         if signum == self._received == signal.SIGINT:
             raise StopRun(signum)
         if not self._received:
@@ -64,6 +77,12 @@ class StopSignals:
             # Not print(): the signal may have come in the middle of another one.
             os.write(2, f"\n{signal.Signals(signum).name}: saving after this step, then stopping{again}\n".encode())
         self._received = max(self._received, signum)
+
+    def _leave_terminal(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in self._terminals:
+            os.dup2(nowhere, number)
+        os.close(nowhere)
 
     def agreed(self, trainer: pl.Trainer) -> int:
         """Return the signal that some rank has received, the same on all ranks, or 0."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
-from cli_runs import call, write_yaml
+import torch
+from cli_runs import call, fit_tiny_cli, write_yaml
 
 from plasticity_rl.cli import offline
 from plasticity_rl.cli.drawing import observes_pixels
@@ -41,6 +43,31 @@ def runs(tmp_path, monkeypatch) -> None:
 )
 def test_whether_a_command_needs_a_renderer(command, expected, runs):
     assert observes_pixels(read(command.split())) is expected
+
+
+def test_the_run_that_goes_on_is_the_one_whose_config_is_named(tmp_path):
+    """Also of a folder that was copied or moved: its config names the folder where it was."""
+    fit_tiny_cli(tmp_path / "first", max_frames=100)
+    before = (tmp_path / "first" / "checkpoints" / "last.ckpt").read_bytes()
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    config = tmp_path / "copy" / "config.yaml"
+    assert f"default_root_dir: {tmp_path / 'first'}" in config.read_text()
+    result = call("fit", f"--config={config}", "--ckpt_path=last", "--max_frames=200")
+    assert result.code == 0, result.err
+    assert f"Run folder:  {tmp_path / 'copy'}" in result.out
+    assert (tmp_path / "first" / "checkpoints" / "last.ckpt").read_bytes() == before
+    saved = torch.load(tmp_path / "copy" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["rl"]["env_frames"] == 200
+
+
+@pytest.mark.parametrize("more", [[], ["--trainer.default_root_dir=elsewhere"], ["--ckpt_path=other.ckpt"]])
+def test_a_config_that_lies_in_no_run_or_a_folder_that_is_named_decides_nothing(more, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("data: {}\n")
+    if more:
+        (tmp_path / "checkpoints").mkdir()
+    args = ["fit", f"--config={config}", "--ckpt_path=last", *more]
+    assert with_run_config(args) == args
 
 
 @pytest.mark.parametrize("checkpoint", ["/last.ckpt", "last.ckpt", "../last.ckpt"])

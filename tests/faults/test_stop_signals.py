@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import shutil
 import signal
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
 import torch
-from cli_runs import fit_tiny_cli
+from cli_runs import REPOSITORY, TINY, fit_tiny_cli
 from helpers import fit_tiny
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from run_state import callback_states, differences, run_state
@@ -51,6 +57,14 @@ class Signal(RLCallback):
         self._send(pl_module, "evaluation")
 
 
+@pytest.fixture
+def hangup_stops():
+    """As in a shell: under ``nohup``, which these tests may run under as well, SIGHUP is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    assert signal.signal(signal.SIGHUP, before) == signal.SIG_DFL
+
+
 def watched() -> list[RLCallback]:
     return [FractionActiveUnits(every_n_updates=3), Reset(modules=["critic.Q1"], every_n_frames=50)]
 
@@ -78,11 +92,14 @@ def straight(tmp_path_factory):
         pytest.param(signal.SIGTERM, "update", 90, 92, id="in an update"),
         pytest.param(signal.SIGINT, "step", 118, 118, id="last step but one of an epoch", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "step", 120, 120, id="last step of an epoch"),
+        pytest.param(signal.SIGHUP, "update", 90, 92, id="closed terminal"),
         pytest.param(signal.SIGTERM, "evaluation", 120, 120, id="in an evaluation"),
         pytest.param(signal.SIGINT, "step", 122, 122, id="first step after a checkpoint", marks=pytest.mark.slow),
     ],
 )
-def test_a_run_that_is_asked_to_stop_goes_on_exactly(signum, when, frame, saved, straight, tmp_path, capfd):
+def test_a_run_that_is_asked_to_stop_goes_on_exactly(
+    signum, when, frame, saved, straight, tmp_path, capfd, hangup_stops
+):
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(StopRun) as stop:
         fit(tmp_path, Signal(signum, when, frame))
@@ -120,6 +137,44 @@ def test_a_second_ctrl_c_stops_at_once_without_a_checkpoint(tmp_path):
     assert stop.value.code == 130
     assert not twice.went_on
     assert saved_frames(tmp_path / "checkpoints" / "last.ckpt") == 60
+
+
+def test_under_nohup_a_closed_terminal_changes_nothing(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        fit(tmp_path, Signal(signal.SIGHUP, "update", 90))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert saved_frames(tmp_path / "checkpoints" / "last.ckpt") == 150
+
+
+def test_a_run_whose_terminal_is_closed_leaves_a_checkpoint(tmp_path):
+    """A real terminal: a bar is being drawn there when it goes away."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 120, 0, 0))  # without a size there is no bar
+    options = [option for option in TINY if "progress_bar" not in option]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "plasticity_rl", "fit", *options, "--max_frames=1000000"]
+        + ["--data.eval_every_n_frames=1000000", f"--trainer.default_root_dir={tmp_path}"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=own_terminal,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "tests" / "support"), str(REPOSITORY)])},
+    )
+    os.close(theirs)
+    shown = b""
+    while b"updates=" not in shown:  # the bar, in the middle of training
+        shown += os.read(ours, 4096)
+    os.close(ours)
+    assert process.wait(timeout=300) == 128 + signal.SIGHUP
+    assert 0 < saved_frames(tmp_path / "checkpoints" / "last.ckpt") < 1_000_000
+
+
+def own_terminal() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def test_a_second_sigterm_changes_nothing(tmp_path):
