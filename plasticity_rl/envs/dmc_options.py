@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from plasticity_rl.envs.options import EnvironmentOptions
@@ -16,7 +16,7 @@ MAX_IMAGE_SIZE = 4096
 too but not 16384), and the published agent 240 GB of weights, gradients and moments."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DMControlOptions(EnvironmentOptions):
     """A task of the DeepMind Control Suite, or a manipulation task.
 
@@ -56,8 +56,7 @@ class DMControlOptions(EnvironmentOptions):
     title: ClassVar[str] = "DeepMind Control"
     examples: ClassVar[str] = "walker_run, cartpole_swingup, cup_catch"
 
-    task: str = "walker_run"
-    _: KW_ONLY
+    task: str = field(default="walker_run", kw_only=False)
     action_repeat: int = 2
     frame_stack: int = 3
     image_size: int = 84

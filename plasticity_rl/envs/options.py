@@ -7,7 +7,7 @@ fields are the options ``--data.<name>`` with their defaults, and its docstring 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from plasticity_rl.errors import UserError, at_least, one_of, refuse_unknown, suggestion
@@ -20,7 +20,7 @@ Observation = Literal["pixels", "state"]
 """What an environment shows, and the key it is found under."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EnvironmentOptions(ABC):
     """The options that every backend has, and what the data module asks of a backend.
 
@@ -37,8 +37,7 @@ class EnvironmentOptions(ABC):
     title: ClassVar[str]
     examples: ClassVar[str]
 
-    task: str
-    _: KW_ONLY
+    task: str = field(kw_only=False)
     observation: Observation = "pixels"
     action_repeat: int = 1
 

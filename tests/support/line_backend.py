@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tiny_env import make_tiny_env
@@ -14,7 +14,7 @@ from plasticity_rl.errors import within
 LINE = {"line": "line_backend.LineOptions"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LineOptions(EnvironmentOptions):
     """A square on a line.
 
@@ -28,8 +28,7 @@ class LineOptions(EnvironmentOptions):
     title: ClassVar[str] = "line"
     examples: ClassVar[str] = "line:near"
 
-    task: str = "line:near"
-    _: KW_ONLY
+    task: str = field(default="line:near", kw_only=False)
     action_repeat: int = 4
     sticky: float = 0.25
 
