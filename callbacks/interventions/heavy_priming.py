@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
 from plasticity_rl.agents.base import RLModule, as_agent
-from plasticity_rl.agents.hooks import callbacks_of
+from plasticity_rl.agents.hooks import callbacks_of, fill_replay
 from plasticity_rl.callback import Intervention, Mutation
 from plasticity_rl.errors import UserError, at_most
 from plasticity_rl.rng import NamedGenerators, derive_seed
@@ -78,9 +78,7 @@ class HeavyPriming(Intervention):
                 "augmented; use null or false"
             )
         seed_transitions = agent.num_seed_frames // data.action_repeat
-        if self.num_transitions > seed_transitions and not any(
-            isinstance(callback, Intervention) and callback.fills_replay for callback in callbacks_of(trainer)
-        ):
+        if self.num_transitions > seed_transitions and not fill_replay(callbacks_of(trainer)):
             raise UserError(
                 f"HeavyPriming.num_transitions={self.num_transitions} are more than the {seed_transitions} transitions "
                 f"of the seed phase: use model.num_seed_frames >= {self.num_transitions * data.action_repeat}"

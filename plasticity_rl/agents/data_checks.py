@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import lightning.pytorch as pl
 
-from plasticity_rl.agents.hooks import RLCallback
+from plasticity_rl.agents.hooks import fill_replay
 from plasticity_rl.data.module import RLDataModule
 from plasticity_rl.data.options import refuse_large_batches
 from plasticity_rl.errors import UserError
@@ -30,7 +30,7 @@ def refuse_batches(num_seed_frames: int, data: RLDataModule, callbacks: Sequence
         callbacks: All of the run; one may fill the replay beforehand.
     """
     refuse_large_batches(callbacks, data.observation_bytes)
-    if any(isinstance(callback, RLCallback) and callback.fills_replay for callback in callbacks):
+    if fill_replay(callbacks):
         return
     seed_transitions = num_seed_frames // data.action_repeat
     if data.batch_size > seed_transitions:

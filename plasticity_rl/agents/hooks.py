@@ -207,6 +207,11 @@ def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
     return callbacks
 
 
+def fill_replay(callbacks: Iterable[pl.Callback]) -> bool:
+    """Return whether one of the callbacks fills the replay, so that the seed phase may be short or missing."""
+    return any(isinstance(callback, RLCallback) and callback.fills_replay for callback in callbacks)
+
+
 def in_order(callbacks: Iterable[pl.Callback]) -> list[RLCallback]:
     """Return the interventions by family, stage, name and state key, then the others by name and state key."""
     ours = [callback for callback in callbacks if isinstance(callback, RLCallback)]

@@ -42,10 +42,16 @@ def load(text: str) -> Any:
             more values than any memory holds.
         RecursionError: When it is nested too deeply.
     """
-    node = yaml.compose(text, _StrictLoader)
-    if node is not None and _size(node, {}) > MOST:
-        raise yaml.YAMLError(f"its aliases (*name) stand for more than {MOST:,} values; write out what is meant")
-    return yaml.load(text, _StrictLoader)
+    loader = _StrictLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MOST:
+            raise yaml.YAMLError(f"its aliases (*name) stand for more than {MOST:,} values; write out what is meant")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:

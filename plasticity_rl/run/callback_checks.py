@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import lightning.pytorch as pl
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.agents.hooks import RLCallback
+from plasticity_rl.agents.hooks import RLCallback, fill_replay
 from plasticity_rl.callback import Intervention, Probe, ScheduledIntervention
 from plasticity_rl.errors import UserError, suggestion
 
@@ -100,8 +100,7 @@ def idle_run(callbacks: Iterable[pl.Callback], max_frames: int, num_seed_frames:
         max_frames: Env frames at which it ends.
         num_seed_frames: Env frames of random actions at its start.
     """
-    filled = any(isinstance(callback, RLCallback) and callback.fills_replay for callback in callbacks)
-    if filled or max_frames > num_seed_frames:
+    if fill_replay(callbacks) or max_frames > num_seed_frames:
         return []
     return [
         f"max_frames={max_frames} ends in the seed phase (model.num_seed_frames={num_seed_frames} of random actions), "

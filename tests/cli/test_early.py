@@ -71,15 +71,20 @@ def test_the_config_of_a_checkpoints_run_is_read_with_the_command(tmp_path):
         read(["fit", f"--ckpt_path={tmp_path}/checkpoints/last.ckpt"])
 
 
+def counted(plain, files: Counter[str]):
+    """Return ``plain``, a function of a file, with its calls counted by file."""
+
+    def counting(file, *args, **options):
+        files[str(file)] += 1
+        return plain(file, *args, **options)
+
+    return counting
+
+
 def test_a_config_file_is_opened_by_us_once_and_by_the_parser_once(tmp_path, monkeypatch):
     config = str(write_yaml(tmp_path / "c.yaml", {"agent": "sac", "data": {"observation": "state"}}))
     opened: Counter[str] = Counter()
-    plain = builtins.open
-
-    def counting(file, *args, **options):
-        opened[str(file)] += 1
-        return plain(file, *args, **options)
-
+    counting = counted(builtins.open, opened)
     monkeypatch.setattr(builtins, "open", counting)
     monkeypatch.setattr(io, "open", counting)  # pathlib's
     assert call("fit", "--config", config, "--print_config").code == 0
@@ -92,13 +97,7 @@ def test_a_checkpoint_is_read_from_the_disk_once(how, tmp_path, monkeypatch):
     fit_tiny_cli(run_dir, max_frames=100)
     path = run_dir / "checkpoints" / "last.ckpt"
     read_by_torch: Counter[str] = Counter()
-    plain = torch.load
-
-    def counting(file, *args, **options):
-        read_by_torch[str(file)] += 1
-        return plain(file, *args, **options)
-
-    monkeypatch.setattr(torch, "load", counting)
+    monkeypatch.setattr(torch, "load", counted(torch.load, read_by_torch))
     more = [*TINY, "--max_frames=200", f"--trainer.default_root_dir={run_dir}"]
     command = {
         "last": ["fit", *more, "--ckpt_path=last"],
