@@ -89,13 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return importlib.import_module(f"plasticity_rl.cli.commands.{args[0]}").run(args[1:]) or 0
         _check_machine(warn=args[0] == "fit" and not asks)
         # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
-        from plasticity_rl.cli.drawing import observes_pixels
+        from plasticity_rl.cli.drawing import draws
         from plasticity_rl.cli.early import read
         from plasticity_rl.machine.rendering import check_rendering, configure_backend
 
         command = read(args)  # a slip in a file need not wait for the imports
         configure_backend()
-        if args[0] not in DRAWS_NOTHING and not asks and observes_pixels(command):
+        if args[0] not in DRAWS_NOTHING and not asks and draws(command):
             check_rendering()
         if args[0] in OWN_MODULE:
             importlib.import_module(f"plasticity_rl.cli.commands.{args[0]}").run(args[1:])

@@ -22,7 +22,7 @@ from plasticity_rl import Intervention, Probe
 from plasticity_rl.agents.jumps import watched
 from plasticity_rl.callback import Regularizer, RLCallback
 from plasticity_rl.callback.declarations import READS, WRITES
-from plasticity_rl.callback.dormant_units import unit_activity
+from plasticity_rl.callback.dormant_unit_interventions import unit_activity
 from plasticity_rl.nn.weight_transforms import FixedMask
 
 EXPORTED: list[type[RLCallback]] = [getattr(callbacks, name) for name in sorted(callbacks.__all__)]
@@ -272,7 +272,7 @@ def jumped(agent: BareAgent, writer: Intervention, updates: int = 12) -> None:
         batch = some_batch(agent, seed=seed)
         metrics = agent.update(batch)
         agent.num_updates += 1
-        agent.dispatch("on_update_end", batch, metrics)
+        agent.end_update(batch, metrics)
     raise AssertionError("its example arguments let nothing jump")
 
 

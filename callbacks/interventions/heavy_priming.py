@@ -124,7 +124,7 @@ class HeavyPriming(Intervention):
             batch = replay.sample_first(ends, agent.rng.get_own("priming_batches")).to(agent.device)
             metrics = self._update(agent, batch)
             agent.num_updates += 1
-            agent.dispatch("on_update_end", batch, metrics)
+            agent.end_update(batch, metrics)
 
     def _update(self, agent: RLModule, batch: Any) -> Any:
         chosen = agent.augment  # set for the update alone: another intervention may switch it meanwhile

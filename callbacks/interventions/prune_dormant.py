@@ -10,7 +10,7 @@ from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.jumps import Jump
-from plasticity_rl.callback.dormant_units import DormantUnitIntervention
+from plasticity_rl.callback.dormant_unit_interventions import DormantUnitIntervention
 from plasticity_rl.callback.unit_interventions import clear_makers, detach_readers
 from plasticity_rl.nn.units import UnitLayer
 from plasticity_rl.surgery import zero_columns, zero_units

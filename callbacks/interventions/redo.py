@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.dormant_units import DormantUnitIntervention
+from plasticity_rl.callback.dormant_unit_interventions import DormantUnitIntervention
 from plasticity_rl.callback.unit_interventions import clear_makers, detach_readers, note_renewed
 from plasticity_rl.nn.units import UnitLayer
 from plasticity_rl.surgery import copy_units, redraw_units

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.charts import ONE, Layout
-from plasticity_rl.callback.gradient_probes import BatchProbe
-from plasticity_rl.callback.module_probes import or_nan
+from plasticity_rl.callback.module_probes import ModuleProbe, or_nan
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import mean_absolute_difference
 from plasticity_rl.nn.hooks import evaluation_mode
 
 
-class Churn(BatchProbe):
+class Churn(ModuleProbe):
     """Mean absolute change of a module's output over one update: of the policy's actions and of the values.
 
     Before and after the update, on one batch of the replay without augmentation, drawn apart from the training batch
@@ -44,7 +43,8 @@ class Churn(BatchProbe):
     def __init__(
         self, *, every_n_updates: int = 1000, modules: Sequence[str] | None = None, batch_size: int = 256
     ) -> None:
-        super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
+        super().__init__(every_n_updates=every_n_updates, modules=modules)
+        self.batch_size = self.enough(batch_size)
         self._before: tuple[TensorDictBase, dict[str, Tensor]] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.charts import ONE, Layout
-from plasticity_rl.callback.module_probes import WeightProbe
+from plasticity_rl.callback.weight_probes import WeightProbe, weights_by_layer
 from plasticity_rl.measures import relative_change
 from plasticity_rl.nn.layers import EVERYWHERE, LEARNS
 
@@ -55,7 +55,7 @@ class EffectiveLearningRate(WeightProbe):
 
     def begin(self, agent: RLModule) -> None:
         """Copy the weights."""
-        layers = [own for name in self.modules for own in self.by_layer(agent, name, EVERYWHERE).values()]
+        layers = [own for name in self.modules for own in weights_by_layer(agent, name, EVERYWHERE).values()]
         self._before = {key: value.detach().clone() for own in layers for key, value in own.items()}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.charts import ONE, Layout
-from plasticity_rl.callback.module_probes import WeightProbe
+from plasticity_rl.callback.weight_probes import WeightProbe
 from plasticity_rl.measures import l0_norm, l1_norm, l2_norm
 from plasticity_rl.nn.layers import COMPUTES
 

@@ -11,14 +11,13 @@ from torch import nn
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.charts import ONE, Layout
-from plasticity_rl.callback.gradient_probes import BatchProbe
 from plasticity_rl.callback.layer_inputs import means_by_layer
-from plasticity_rl.callback.module_probes import or_nan
+from plasticity_rl.callback.module_probes import ModuleProbe, or_nan
 from plasticity_rl.errors import UserError, within
 from plasticity_rl.measures import saturated_share
 
 
-class TanhSaturation(BatchProbe):
+class TanhSaturation(ModuleProbe):
     """Share of tanh outputs whose magnitude is above ``threshold``: of tanh layers, and of the policy's actions.
 
     What lies before a saturated tanh gets next to no gradient: at most ``1 - threshold^2`` of what arrives, a tenth at
@@ -53,7 +52,8 @@ class TanhSaturation(BatchProbe):
         threshold: float = 0.95,
         batch_size: int = 256,
     ) -> None:
-        super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
+        super().__init__(every_n_updates=every_n_updates, modules=modules)
+        self.batch_size = self.enough(batch_size)
         within("TanhSaturation.threshold", threshold, "(0, 1)", "; default 0.95")
         self.threshold = threshold
 

@@ -8,7 +8,7 @@ from tensordict import TensorDictBase
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.charts import ONE, Layout
-from plasticity_rl.callback.module_probes import WeightDistanceProbe
+from plasticity_rl.callback.weight_probes import WeightDistanceProbe
 
 
 class WeightChange(WeightDistanceProbe):

@@ -108,7 +108,7 @@ class RLModule(Reports):
             batch = self.next_batch()
             self.metrics = self.update(batch)
             self.num_updates += 1
-            self.dispatch("on_update_end", batch, self.metrics)
+            self.end_update(batch, self.metrics)
         self.log_progress(self.metrics)
         self.stop_when_done()
 

@@ -153,6 +153,7 @@ class TellsOfJumps(SharedMeasurements):
 
     def weights_jumped(self, jump: Jump) -> None:
         """Tell every callback that weights changed at once, and not by learning."""
+        self.forget_shared()
         self.dispatch("on_weights_jumped", jump)
 
     def others_listen(self, callback: RLCallback) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,20 @@ class SharedMeasurements(AgentProtocol):
         if subject not in self._warned:
             self._warned.add(subject)
             warnings.warn(text, stacklevel=2)
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Evaluate meanwhile what :meth:`once_per_update` is asked for only once."""
+        self._once_per_update = {}
+        try:
+            yield
+        finally:
+            self._once_per_update = None
+
+    def forget_shared(self) -> None:
+        """Evaluate it anew from here on: the weights are others than before."""
+        if self._once_per_update is not None:
+            self._once_per_update.clear()
 
     def once_per_update(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return ``compute()``, evaluated once for all probes that measure at the end of this update, then dropped.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from tensordict import TensorDictBase
 
 from plasticity_rl import scalars as rl_logging
 from plasticity_rl.agents.clocks import KeepsTime
@@ -49,14 +50,15 @@ class Reports(KeepsTime):
         if self._callbacks is None:
             self.attach(callbacks_of(self.trainer) if self._trainer is not None else [])
         assert self._callbacks is not None
-        self._once_per_update = {} if hook == "on_update_end" else None
-        try:
-            with full_precision(self.device):
-                for callback in self._callbacks:
-                    with watched(self, callback, hook):
-                        getattr(callback, hook)(self, *args)
-        finally:
-            self._once_per_update = None
+        with full_precision(self.device):
+            for callback in self._callbacks:
+                with watched(self, callback, hook):
+                    getattr(callback, hook)(self, *args)
+
+    def end_update(self, batch: TensorDictBase, metrics: TensorDictBase) -> None:
+        """Call ``on_update_end``, during which what probes measure is shared."""
+        with self.sharing():
+            self.dispatch("on_update_end", batch, metrics)
 
     def log_scalars(self, scalars: Mapping[str, Any]) -> None:
         """Write scalars at the current env frame to the Trainer's loggers, and keep them, as numbers, in ``latest``."""

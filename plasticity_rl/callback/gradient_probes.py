@@ -12,36 +12,11 @@ from torch import Tensor, nn
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.module_probes import ModuleProbe
-from plasticity_rl.errors import UserError, at_least
+from plasticity_rl.errors import UserError
 from plasticity_rl.nn.hooks import evaluation_mode, hooked
 from plasticity_rl.rng import derive_seed
 
 Key = TypeVar("Key")
-
-
-class BatchProbe(ModuleProbe):
-    """A probe of chosen modules on the shared probe batch.
-
-    Args:
-        every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name.
-        batch_size: Transitions in the probe batch.
-
-    Raises:
-        UserError: When the batch is too small.
-    """
-
-    least_batch_size = 1
-
-    def __init__(self, *, every_n_updates: int, modules: Sequence[str] | None, batch_size: int) -> None:
-        super().__init__(every_n_updates=every_n_updates, modules=modules)
-        at_least(f"{type(self).__name__}.batch_size", batch_size, self.least_batch_size)
-        self.batch_size = batch_size
-
-    @property
-    def joined_modules(self) -> str:
-        """The modules in one segment of a tag."""
-        return "+".join(self.modules)
 
 
 def refuse_without(agent: RLModule, method: str, probe: object) -> None:
@@ -57,7 +32,7 @@ def refuse_unknown_loss(agent: RLModule, loss: str, probe: object) -> None:
         raise UserError(f"{type(probe).__name__}.loss={loss!r}: {type(agent).__name__} has the losses {names}")
 
 
-class LossProbe(BatchProbe):
+class LossProbe(ModuleProbe):
     """A probe of one of the agent's losses on the shared probe batch, as a function of the weights of chosen modules.
 
     Args:
@@ -74,7 +49,8 @@ class LossProbe(BatchProbe):
     def __init__(
         self, *, every_n_updates: int, modules: Sequence[str] | None, loss: str | None, batch_size: int
     ) -> None:
-        super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
+        super().__init__(every_n_updates=every_n_updates, modules=modules)
+        self.batch_size = self.enough(batch_size)
         self.loss = loss or ""
         self.leave_open(loss=loss)
 
@@ -102,7 +78,7 @@ class LossProbe(BatchProbe):
         refuse_unknown_loss(as_agent(pl_module), self.loss, self)
 
 
-class OutputProbe(BatchProbe):
+class OutputProbe(ModuleProbe):
     """A probe of the output of one module on the shared probe batch, as a function of the weights of chosen modules.
 
     Args:
@@ -120,7 +96,8 @@ class OutputProbe(BatchProbe):
     def __init__(
         self, *, every_n_updates: int, output: str | None, modules: Sequence[str] | None, batch_size: int
     ) -> None:
-        super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=batch_size)
+        super().__init__(every_n_updates=every_n_updates, modules=modules)
+        self.batch_size = self.enough(batch_size)
         self.output = output or ""
         self.leave_open(output=output)
 

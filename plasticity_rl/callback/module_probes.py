@@ -1,4 +1,4 @@
-"""Bases of probes that look at hidden units, at their rank, or at weights module by module.
+"""Bases of probes that look at hidden units or at their rank, module by module.
 
 After an injection of plasticity, which changes no output: a number that describes a module (shares of its units, the
 norm of its weights) goes on being that of the layers it had from the start, and the added heads have one of their own,
@@ -14,16 +14,14 @@ from typing import Any, ClassVar, TypeVar
 
 import lightning.pytorch as pl
 from tensordict import TensorDictBase
-from torch import Tensor, nn
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.charts import Layout, by_module
-from plasticity_rl.callback.feature_batches import LEAST, automatic_batch_size, feature_shape, last_features
+from plasticity_rl.callback.feature_batches import automatic_batch_size, feature_shape, last_features
 from plasticity_rl.callback.probe import Probe
 from plasticity_rl.errors import UserError, at_least
-from plasticity_rl.measures import NotFiniteError, Spectrum, distance, spectrum
-from plasticity_rl.nn.layers import ADDED, COMPUTES, EVERYWHERE, FIRST, Part
-from plasticity_rl.nn.weight_transforms import parameters_in_use
+from plasticity_rl.measures import NotFiniteError, Spectrum, spectrum
+from plasticity_rl.nn.layers import ADDED, FIRST, Part
 
 T = TypeVar("T")
 
@@ -37,11 +35,23 @@ class ModuleProbe(Probe):
     """
 
     modules: list[str]
+    least_batch_size: ClassVar[int] = 1
+    """Transitions that a measurement needs."""
 
     def __init__(self, *, every_n_updates: int, modules: Sequence[str] | None) -> None:
         super().__init__(every_n_updates=every_n_updates)
         self.modules = [] if modules is None else list(modules)
         self.leave_open(modules=modules)
+
+    @property
+    def joined_modules(self) -> str:
+        """The modules in one segment of a tag."""
+        return "+".join(self.modules)
+
+    def enough(self, batch_size: int) -> int:
+        """Return the number of transitions to measure on, or raise UserError when it is too small."""
+        at_least(f"{type(self).__name__}.batch_size", batch_size, self.least_batch_size)
+        return batch_size
 
     def default_modules(self, agent: RLModule) -> list[str]:
         """Return the modules to look at where none are named."""
@@ -76,8 +86,7 @@ class ActivationProbe(ModuleProbe):
 
     def __init__(self, *, every_n_updates: int, modules: Sequence[str] | None, batch_size: int) -> None:
         super().__init__(every_n_updates=every_n_updates, modules=modules)
-        at_least(f"{type(self).__name__}.batch_size", batch_size, 1)
-        self.batch_size = batch_size
+        self.batch_size = self.enough(batch_size)
 
     def default_modules(self, agent: RLModule) -> list[str]:
         """Return the modules that have hidden units."""
@@ -86,12 +95,17 @@ class ActivationProbe(ModuleProbe):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse unknown modules, and those without hidden units, before training."""
         super().setup(trainer, pl_module, stage)
-        for name in self.modules:
-            if not as_agent(pl_module).activation_layers(name):
-                raise UserError(f"{type(self).__name__}.modules: {name!r} has no hidden ReLU layer")
+        refuse_without_units(as_agent(pl_module), self)
 
 
-class RankProbe(ActivationProbe):
+def refuse_without_units(agent: RLModule, probe: ModuleProbe) -> None:
+    """Raise UserError when one of the modules has nothing to see of hidden units."""
+    for name in probe.modules:
+        if not agent.activation_layers(name):
+            raise UserError(f"{type(probe).__name__}.modules: {name!r} has no hidden ReLU layer")
+
+
+class RankProbe(ModuleProbe):
     """A rank of the features of chosen modules, logged as ``rank/<name>/<module>``.
 
     Features are the outputs of a module's last hidden activation layer that learns, flattened, on the probe batch:
@@ -109,7 +123,6 @@ class RankProbe(ActivationProbe):
     """
 
     reads = frozenset({"features"})
-    batch_size: int | None  # type: ignore[assignment]
 
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 4, "batch_size": 20}
 
@@ -120,13 +133,17 @@ class RankProbe(ActivationProbe):
         modules: Sequence[str] | None = None,
         batch_size: int | None = None,
     ) -> None:
-        checked = LEAST if batch_size is None else batch_size
-        super().__init__(every_n_updates=every_n_updates, modules=modules, batch_size=checked)
-        self.batch_size = batch_size
+        super().__init__(every_n_updates=every_n_updates, modules=modules)
+        self.batch_size = None if batch_size is None else self.enough(batch_size)
 
     def default_modules(self, agent: RLModule) -> list[str]:
         """Return the modules that have hidden units, every value head by itself."""
         return agent.feature_networks()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse unknown modules, and those without hidden units, before training."""
+        super().setup(trainer, pl_module, stage)
+        refuse_without_units(as_agent(pl_module), self)
 
     @property
     def tag(self) -> str:
@@ -222,125 +239,3 @@ def tags_by_module(tags: Iterable[str], modules: Iterable[str], *, layers: bool)
     """Return ``<tag>/<module>`` for all tags and modules, and below it ``added`` or, with ``layers``, ``*``."""
     own = [f"{tag}/{name}" for tag in tags for name in modules]
     return frozenset([*own, *(f"{tag}/{'*' if layers else 'added'}" for tag in own)])
-
-
-class WeightProbe(ModuleProbe):
-    """A norm over the weights in use of chosen modules, logged for every module and every layer.
-
-    Weights in use: of a layer with pruned weights, or a spectral norm, those that it computes with.
-
-    Attributes:
-        parts: Parts that the number of a module is made of.
-
-    Args:
-        every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name; None for all networks of the agent.
-        per_layer: Whether to log every layer as well.
-    """
-
-    reads = frozenset({"weights"})
-    parts: ClassVar[tuple[Part, ...]] = FIRST
-
-    def __init__(
-        self,
-        *,
-        every_n_updates: int = 1000,
-        modules: Sequence[str] | None = None,
-        per_layer: bool = True,
-    ) -> None:
-        super().__init__(every_n_updates=every_n_updates, modules=modules)
-        self.per_layer = per_layer
-
-    def tags_of(self, *tags: str) -> frozenset[str]:
-        """Return what :meth:`scalars` writes under these tags."""
-        return tags_by_module(tags, self.modules, layers=self.per_layer)
-
-    def weights_of(self, layer: nn.Module) -> Mapping[str, Tensor]:
-        """Return what counts of a layer, by name: its parameters as it computes with them."""
-        return parameters_in_use(layer)
-
-    def by_layer(self, agent: RLModule, name: str, parts: Collection[Part] = COMPUTES) -> dict[str, dict[str, Tensor]]:
-        """Return the weights of every layer of a module that has any: path -> dotted name in the agent -> tensor."""
-        found = {}
-        for path, layer in agent.submodules(name, parts).items():
-            own = self.weights_of(layer)
-            if own:
-                found[path] = {f"{name}.{path}.{key}".replace("..", "."): value for key, value in own.items()}
-        return found
-
-    def scalars(self, tag: str, agent: RLModule, size: Callable[[Mapping[str, Tensor]], Tensor]) -> dict[str, Any]:
-        """Return ``size`` of every module's and layer's weights (by name in the agent) under ``<tag>/...``."""
-        values: dict[str, Any] = {}
-        for name in self.modules:
-            layers = self.by_layer(agent, name)
-            for suffix, some in numbers_of_module(agent, name, layers, self.parts).items():
-                joined = {key: value for own in some.values() for key, value in own.items()}
-                values[f"{tag}/{name}{suffix}"] = or_nan(size, joined)
-            for path, own in layers.items() if self.per_layer else ():
-                if path:
-                    values[f"{tag}/{name}/{path}"] = or_nan(size, own)
-        return values
-
-
-class WeightDistanceProbe(WeightProbe):
-    """Euclidean distance of the weights in use of chosen modules from a copy, which is part of the checkpoint.
-
-    It does not follow when weights jump (:class:`plasticity_rl.agents.jumps.Jump`): the jump is part of the distance.
-
-    Args:
-        every_n_updates: Period in gradient updates.
-        modules: Modules by dotted name; None for all networks of the agent.
-        per_layer: Whether to log every layer as well.
-    """
-
-    reads = frozenset({"weights", "origin"})
-    parts = COMPUTES  # what is frozen has moved, what is added starts at distance 0
-
-    def __init__(
-        self,
-        *,
-        every_n_updates: int = 1000,
-        modules: Sequence[str] | None = None,
-        per_layer: bool = True,
-    ) -> None:
-        super().__init__(every_n_updates=every_n_updates, modules=modules, per_layer=per_layer)
-        self._origin: dict[str, Tensor] = {}
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse unknown modules, and forget the weights of an earlier run."""
-        super().setup(trainer, pl_module, stage)
-        self._origin = {}
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Copy the weights, unless a checkpoint held the copy; after ``setup``, in which networks may still change."""
-        if not self._origin:
-            self.copy_weights(as_agent(pl_module))
-        # A checkpoint is read to the CPU; comparing there would fetch all weights from a GPU at every measurement.
-        self._origin = {name: origin.to(pl_module.device) for name, origin in self._origin.items()}
-
-    def copy_weights(self, agent: RLModule) -> None:
-        """Measure from the present weights from now on, also those of heads in waiting."""
-        for name in self.modules:
-            for own in self.by_layer(agent, name, EVERYWHERE).values():
-                self._origin |= {key: value.detach().clone() for key, value in own.items()}
-
-    def tags(self) -> frozenset[str]:
-        """Return one tag for each module, and one for its layers."""
-        return self.tags_of(self.name)
-
-    def distances(self, tag: str, agent: RLModule) -> dict[str, Any]:
-        """Return the distances of every module and layer under ``<tag>/...``."""
-
-        def from_origin(weights: Mapping[str, Tensor]) -> Tensor:
-            return distance(weights.values(), [self._origin[name] for name in weights])
-
-        return self.scalars(tag, agent, from_origin)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the events seen and the copied weights."""
-        return {**super().state_dict(), "origin": {name: origin.cpu() for name, origin in self._origin.items()}}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        super().load_state_dict(state_dict)
-        self._origin = dict(state_dict["origin"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.intervention import Intervention
@@ -28,8 +28,8 @@ class Scheduled:
         self.events.seen = state_dict["seen"]
 
 
-class ActsAtEvents(Scheduled, Intervention):
-    """An intervention that acts at the start of the update at which an event is due.
+class ActsAtEvents(Scheduled):
+    """Part of interventions that act at the start of the update at which an event is due.
 
     Where that update belongs to the last env step before an evaluation, an event that sets the agent back
     (``waits_for_evaluation``) waits until after it.
@@ -37,6 +37,12 @@ class ActsAtEvents(Scheduled, Intervention):
 
     waits_for_evaluation: ClassVar[bool] = False
     """Whether its events lower the return for a while, so that none may come right before an evaluation."""
+
+    if TYPE_CHECKING:  # of the intervention that it is a part of
+
+        @property
+        def name(self) -> str:
+            """As :attr:`RLCallback.name`."""
 
     def act(self, agent: RLModule) -> str:
         """Do it, and return one line that says what was done."""
@@ -58,7 +64,7 @@ class ActsAtEvents(Scheduled, Intervention):
             agent.log_event(self.name, self.act(agent))
 
 
-class ScheduledIntervention(ActsAtEvents):
+class ScheduledIntervention(ActsAtEvents, Intervention):
     """An intervention that acts at events of a schedule in env frames.
 
     An event due at frame N acts at the first update after frame N, hence after the evaluation at frame N.
@@ -78,7 +84,7 @@ class ScheduledIntervention(ActsAtEvents):
         return agent.env_frames
 
 
-class UpdateIntervention(ActsAtEvents):
+class UpdateIntervention(ActsAtEvents, Intervention):
     """An intervention that acts after every ``every_n_updates`` gradient updates, at the start of the next one.
 
     Args:

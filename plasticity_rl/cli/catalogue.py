@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import ast
 import importlib.resources
-import importlib.util
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from plasticity_rl.errors import UserError
+from plasticity_rl.envs.backends import all_options_classes
 from plasticity_rl.packaged import config_names, study_names
 
 SENTENCE = re.compile(r"(.+?[.?!])(?=\s+[A-Z]|\s{2,}|\s*$)", re.DOTALL)
@@ -42,48 +41,18 @@ def callbacks() -> dict[str, str]:
 
 
 def tasks() -> dict[str, str]:
-    """Return the tasks of the DeepMind Control Suite and of its manipulation tasks, as ``data.task`` names them.
-
-    From the source of dm_control, whose import takes seconds and needs a renderer.
+    """Return the tasks of every backend, as ``data.task`` names them.
 
     Raises:
-        UserError: When dm_control is not installed.
+        UserError: When the simulator of a backend is not installed.
     """
-    spec = importlib.util.find_spec("dm_control")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError("the tasks are those of dm_control, which is not installed; see plasticity-rl doctor")
-    package = Path(spec.submodule_search_locations[0])
-    found = dict([*_suite_tasks(package / "suite"), *_manipulation_tasks(package / "manipulation")])
+    described = [options.task_descriptions().items() for options in all_options_classes()]
+    found = {name: first_sentence(text) for items in described for name, text in items}
     published = {name.removeprefix("task/") for name in config_names() if name.startswith("task/")}
     return {
         name: f"{found[name]} DrQ-v2's settings: --config task/{name}" if name in published else found[name]
         for name in sorted(found)
     }
-
-
-def _suite_tasks(folder: Path) -> Iterator[tuple[str, str]]:
-    for file in sorted(folder.glob("*.py")):
-        domain = "cup" if file.stem == "ball_in_cup" else file.stem
-        for function in _registered(file, "SUITE"):
-            text = first_sentence(ast.get_docstring(function) or "").removeprefix("Returns ").replace(" .", ".")
-            yield f"{domain}_{function.name}", f"{domain}: {text}"
-
-
-def _manipulation_tasks(folder: Path) -> Iterator[tuple[str, str]]:
-    for file in sorted(folder.glob("*.py")):
-        for function in _registered(file, "registry"):
-            name = function.name.removesuffix("_vision")
-            if name != function.name:
-                yield name, f"manipulation with a robot arm: {name.replace('_', ' ')}."
-
-
-def _registered(file: Path, registry: str) -> Iterator[ast.FunctionDef]:
-    """Yield the functions that a file gives to ``@<registry>.add(...)``."""
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef):
-            added = [ast.unparse(decorator).startswith(f"{registry}.add(") for decorator in node.decorator_list]
-            if any(added):
-                yield node
 
 
 def _docstrings(module: ast.Module) -> dict[str, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from plasticity_rl.cli.commands.probe import parse
 from plasticity_rl.cli.early import CommandLine, read
+from plasticity_rl.envs.backends import options_class
 
 
-def observes_pixels(command: CommandLine) -> bool:
-    """Return whether a command trains, evaluates or measures an agent that needs a renderer, as far as is known here.
+def draws(command: CommandLine) -> bool:
+    """Return whether a command makes an environment that draws with OpenGL, as far as is known here.
 
     Raises:
         UserError: When the arguments of ``probe``, which names its checkpoints without an option, are wrong.
@@ -16,4 +17,7 @@ def observes_pixels(command: CommandLine) -> bool:
     if command.args[0] == "probe":
         paths = parse(command.args[1:]).checkpoints
         commands = [read(["validate", f"--ckpt_path={path}"]) for path in paths]
-    return any(one.setting("data.observation") != "state" for one in commands)
+    return any(
+        options_class(str(one.setting("data.task", ""))).draws_to_show(one.setting("data.observation", "pixels"))
+        for one in commands
+    )

@@ -315,7 +315,7 @@ def _end_of_update(
     collector = _Collector(probes)
     others, agent._callbacks = agent._callbacks, [collector]
     try:
-        agent.dispatch("on_update_end", batch, metrics)
+        agent.end_update(batch, metrics)
     finally:
         agent._callbacks = others
     return collector.found

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from plasticity_rl.envs.options import EnvironmentOptions
+from plasticity_rl.envs.dmc_tasks import described_tasks
+from plasticity_rl.envs.options import EnvironmentOptions, Observation
 from plasticity_rl.errors import at_least, at_most, one_of
 
 if TYPE_CHECKING:
@@ -89,10 +90,10 @@ class DMControlOptions(EnvironmentOptions):
         """Bytes of a stack of images; of a state only the environment knows its length."""
         return 3 * self.frame_stack * self.image_size**2 if self.observation == "pixels" else 0
 
-    @property
-    def draws(self) -> bool:
+    @classmethod
+    def draws_to_show(cls, observation: Observation) -> bool:
         """Pixels are drawn, states are not."""
-        return self.observation == "pixels"
+        return observation == "pixels"
 
     @classmethod
     def task_names(cls) -> tuple[str, ...]:
@@ -100,6 +101,11 @@ class DMControlOptions(EnvironmentOptions):
         from plasticity_rl.envs.dmc import tasks
 
         return tuple(sorted(tasks()))
+
+    @classmethod
+    def task_descriptions(cls) -> dict[str, str]:
+        """Return all task names, each with what dm_control says of it."""
+        return described_tasks()
 
     def build(self, seed: int) -> EnvBase:
         """Return a TransformedEnv (frame stack) over :class:`~plasticity_rl.envs.dmc.DMCEnv`, or for states a DMCEnv.

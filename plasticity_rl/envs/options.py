@@ -81,15 +81,31 @@ class EnvironmentOptions(ABC):
         """Bytes of one observation as far as the options tell, without building the environment."""
         return 0
 
+    @classmethod
+    def draws_to_show(cls, observation: Observation) -> bool:
+        """Return whether a step that shows this draws with OpenGL."""
+        return False
+
     @property
     def draws(self) -> bool:
         """Whether a step draws with OpenGL."""
-        return False
+        return self.draws_to_show(self.observation)
 
     @classmethod
     @abstractmethod
     def task_names(cls) -> tuple[str, ...]:
         """Return the names of all tasks, sorted."""
+
+    @classmethod
+    def task_descriptions(cls) -> dict[str, str]:
+        """Return the names of all tasks, each with a text that may begin with a sentence about it.
+
+        Asked for before anything heavy is imported.
+
+        Raises:
+            UserError: When what it reads them from is not installed.
+        """
+        return dict.fromkeys(cls.task_names(), "")
 
     @classmethod
     def check_task(cls, task: str) -> None:

@@ -141,7 +141,7 @@ def check_display() -> None:
     if backend == "glfw" and sys.platform.startswith("linux") and not has_display:
         raise UserError(
             "dm_control draws with glfw, which needs a display, and there is none: "
-            f"set MUJOCO_GL, or import plasticity_rl.envs before dm_control. {_FIX}"
+            f"set MUJOCO_GL, or import make_env of plasticity_rl before dm_control. {_FIX}"
         )
 
 

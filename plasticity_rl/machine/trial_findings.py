@@ -60,7 +60,7 @@ def check_gpu(trial: Trial, nvidia_devices: int) -> list[Finding]:
     ]
 
 
-def check_rendering(trials: Mapping[str, Trial], chosen: str | None) -> list[Finding]:
+def rendering_findings(trials: Mapping[str, Trial], chosen: str | None) -> list[Finding]:
     """Say which backends draw, how fast and on what; only the one that training would use can be a problem.
 
     Args:

@@ -20,6 +20,7 @@ from plasticity_rl import Probe, UserError, make_trainer
 from plasticity_rl.agents.probing import record_pass
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.callback.module_probes import or_nan
+from plasticity_rl.callback.weight_probes import weights_by_layer
 from plasticity_rl.rng import derive_seed, global_rng_state
 
 ACTIVATION_PROBES = [
@@ -93,16 +94,20 @@ def test_batch_and_activations_are_shared_within_an_update_and_freed_after_it(tm
     assert all(reference() is None for reference in kept)
 
 
-def test_before_an_update_nothing_is_shared(tmp_path):
-    """One intervention may have changed the weights that the next one looks at."""
+@pytest.mark.parametrize("hook", ["on_update_start", "on_update_end"])
+def test_what_was_measured_of_weights_that_changed_is_not_shared(tmp_path, hook):
+    """Before an update nothing is: one intervention may have changed the weights that the next one looks at."""
 
     def look(agent):
         before = agent.probe_activations("actor", 8)["policy.1"]
+        bias = agent.actor.policy[0].bias
         with torch.no_grad():
-            agent.actor.policy[0].bias.add_(0.5)
+            bias.add_(0.5)
+        if hook == "on_update_end":
+            agent.reinitialized([bias])
         return bool((agent.probe_activations("actor", 8)["policy.1"] != before).any())
 
-    watcher = Look(look, "on_update_start")
+    watcher = Look(look, hook)
     fit_tiny(tmp_path, callbacks=[watcher], max_frames=60)
     assert watcher.results
     assert all(watcher.results)
@@ -206,13 +211,12 @@ def test_an_undefined_value_is_nan_and_other_errors_are_not_hidden():
 
 def test_layers_are_those_that_hold_parameters():
     agent = tiny_agent(tiny_data())
-    probe = callbacks.WeightNorm()
-    assert list(probe.by_layer(agent, "actor")) == [
+    assert list(weights_by_layer(agent, "actor")) == [
         "trunk.0",
         "trunk.1",
         *(f"policy.{i}" for i in (0, 2, 4)),
     ]
-    assert list(probe.by_layer(agent, "actor.trunk.0")) == [""]
+    assert list(weights_by_layer(agent, "actor.trunk.0")) == [""]
 
 
 @pytest.mark.parametrize("name", [*ACTIVATION_PROBES, *WEIGHT_PROBES])

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from cli_runs import call, fit_tiny_cli, write_yaml
+from line_backend import LINE
 
 from plasticity_rl.cli import offline
-from plasticity_rl.cli.drawing import observes_pixels
+from plasticity_rl.cli.drawing import draws
 from plasticity_rl.cli.early import read, with_run_config
+from plasticity_rl.envs import backends
 from plasticity_rl.errors import UserError
 from plasticity_rl.replay.donor import donor_replay
 
@@ -42,7 +44,13 @@ def runs(tmp_path, monkeypatch) -> None:
     ],
 )
 def test_whether_a_command_needs_a_renderer(command, expected, runs):
-    assert observes_pixels(read(command.split())) is expected
+    assert draws(read(command.split())) is expected
+
+
+def test_a_backend_says_whether_its_pictures_need_a_renderer(monkeypatch):
+    monkeypatch.setattr(backends, "BACKENDS", {**backends.BACKENDS, **LINE})
+    assert not draws(read(["fit", "--data.task=line:near"]))
+    assert draws(read(["fit", "--data.task=lime:near"]))
 
 
 def test_the_run_that_goes_on_is_the_one_whose_config_is_named(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from line_backend import LINE, LineOptions
 
 from plasticity_rl import UserError, make_env
+from plasticity_rl.cli import catalogue
 from plasticity_rl.envs import backends, task_names
 from plasticity_rl.envs.dmc_options import DMControlOptions
 from plasticity_rl.envs.make import check_task
@@ -79,6 +80,7 @@ def test_a_prefix_chooses_the_backend(line):
     assert backends.options_class("walker_run") is DMControlOptions
     assert backends.options_class("lime:near") is DMControlOptions
     assert {"line:ends", "walker_run"} <= set(task_names())
+    assert {"line:ends", "walker_run"} <= set(catalogue.tasks())
     with pytest.raises(UserError, match=r"task='line:nera' is not a line task\. Did you mean line:near"):
         check_task("line:nera")
 

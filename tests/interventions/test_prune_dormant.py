@@ -12,7 +12,7 @@ from callbacks import L2Init, PruneDormant, ReDo, Reset
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.agents.jumps import Jump, live_tensors
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.callback.dormant_units import unit_activity
+from plasticity_rl.callback.dormant_unit_interventions import unit_activity
 from plasticity_rl.run.video import EvalVideo
 
 

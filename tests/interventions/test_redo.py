@@ -13,7 +13,7 @@ from torch import Tensor
 from callbacks import ReDo
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.callback.dormant_units import unit_activity
+from plasticity_rl.callback.dormant_unit_interventions import unit_activity
 from plasticity_rl.run.video import EvalVideo
 
 DEAD = {"encoder.convnet.1": 2, "encoder.convnet.7": 1, "actor.policy.3": 5, "critic.Q1.1": 0, "critic.Q2.3": 7}

@@ -22,8 +22,8 @@ from plasticity_rl.machine.trial_findings import (
     check_egl_device,
     check_gpu,
     check_imports,
-    check_rendering,
     check_triton,
+    rendering_findings,
 )
 from plasticity_rl.machine.trials import Trial, run_trial
 
@@ -184,25 +184,25 @@ def drawn(speed: float, renderer: str) -> Trial:
 
 def test_only_the_backend_that_training_uses_can_be_a_problem():
     trials = {"egl": Trial(error="ImportError: no EGL"), "osmesa": drawn(50.0, "llvmpipe")}
-    egl, osmesa = check_rendering(trials, "osmesa")
+    egl, osmesa = rendering_findings(trials, "osmesa")
     assert (egl.level, egl.fix) == ("note", "")
     assert osmesa.level == "ok"
     assert "osmesa (training uses it): 50 frames/s of 84x84 pixels on llvmpipe" in osmesa.text
-    egl, osmesa = check_rendering(trials, "egl")
+    egl, osmesa = rendering_findings(trials, "egl")
     assert (egl.level, egl.fix) == ("problem", "export MUJOCO_GL=osmesa")
     assert "egl (training uses it) does not draw: ImportError: no EGL" in egl.text
 
 
 def test_without_any_backend_the_packages_are_named():
-    found = check_rendering({name: Trial(error="broken") for name in ("egl", "osmesa")}, None)
+    found = rendering_findings({name: Trial(error="broken") for name in ("egl", "osmesa")}, None)
     assert levels(found) == ["note", "note", "problem"]
     assert "apt-get install libegl1" in found[-1].fix
 
 
 def test_a_much_faster_backend_is_mentioned():
-    *_, found = check_rendering({"egl": drawn(900.0, "NVIDIA"), "osmesa": drawn(50.0, "llvmpipe")}, "osmesa")
+    *_, found = rendering_findings({"egl": drawn(900.0, "NVIDIA"), "osmesa": drawn(50.0, "llvmpipe")}, "osmesa")
     assert (found.level, found.fix) == ("note", "export MUJOCO_GL=egl")
-    assert len(check_rendering({"egl": drawn(90.0, "NVIDIA"), "osmesa": drawn(50.0, "llvmpipe")}, "osmesa")) == 2
+    assert len(rendering_findings({"egl": drawn(90.0, "NVIDIA"), "osmesa": drawn(50.0, "llvmpipe")}, "osmesa")) == 2
 
 
 H100 = "NVIDIA H100 80GB HBM3"
@@ -273,7 +273,7 @@ def test_rendering_is_tried_in_a_process_of_its_own():
 
     configure_backend()
     backend = os.environ["MUJOCO_GL"]
-    (found,) = check_rendering({backend: run_trial("rendering")}, backend)
+    (found,) = rendering_findings({backend: run_trial("rendering")}, backend)
     assert found.level == "ok", found
     trial = run_trial("rendering", environment={"MUJOCO_GL": "nonsense"})
     assert trial.results == []

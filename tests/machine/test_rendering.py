@@ -89,11 +89,11 @@ def test_glfw_without_display_is_refused_instead_of_aborting(monkeypatch: pytest
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     run = in_new_process(code, MUJOCO_GL="glfw")
     if "ImportError" not in run.stderr:  # the GLFW library itself may be missing
-        assert "import plasticity_rl.envs before dm_control" in run.stderr.splitlines()[-1]
+        assert "import make_env of plasticity_rl before dm_control" in run.stderr.splitlines()[-1]
 
 
 def test_import_of_envs_fails_with_the_same_line() -> None:
-    run = in_new_process("import plasticity_rl.envs", MUJOCO_GL="rubbish")
+    run = in_new_process("from plasticity_rl.envs import make_env", MUJOCO_GL="rubbish")
     assert run.returncode != 0
     last = run.stderr.splitlines()[-1]
     assert last.startswith("plasticity_rl.errors.UserError: Rendering does not start with MUJOCO_GL=rubbish")

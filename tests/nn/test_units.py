@@ -10,7 +10,7 @@ from tiny_agent import TinyAgent
 from torch import nn
 
 from plasticity_rl import DrQV2, UserError
-from plasticity_rl.callback.dormant_units import dormant
+from plasticity_rl.callback.dormant_unit_interventions import dormant
 
 
 @pytest.fixture

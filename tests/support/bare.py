@@ -70,7 +70,7 @@ class BareAgent(DrQV2):
         batch = some_batch(self, seed=seed)
         metrics = self.update(batch)
         self.num_updates += 1
-        self.dispatch("on_update_end", batch, metrics)
+        self.end_update(batch, metrics)
         return metrics
 
     def terms(self, loss: str = "critic") -> dict[str, torch.Tensor]:

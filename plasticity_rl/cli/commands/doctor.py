@@ -21,8 +21,8 @@ from plasticity_rl.machine.trial_findings import (
     check_egl_device,
     check_gpu,
     check_imports,
-    check_rendering,
     check_triton,
+    rendering_findings,
 )
 from plasticity_rl.machine.trials import Trial, run_trial
 
@@ -156,7 +156,7 @@ def rendering(imports: Trial) -> list[Finding]:
     }
     gpus: list[str] = next((result["gpus"] for result in imports.results if "gpus" in result), [])
     environment = (os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("MUJOCO_EGL_DEVICE_ID"))
-    found = [*check_rendering(trials, chosen), *check_egl_device(trials.get("egl", Trial()), gpus, *environment)]
+    found = [*rendering_findings(trials, chosen), *check_egl_device(trials.get("egl", Trial()), gpus, *environment)]
     if asked is None:
         os.environ.pop("MUJOCO_GL", None)
     return found
