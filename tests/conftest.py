@@ -40,6 +40,8 @@ RUN_ALL_EXAMPLES = {
     "test_compiled.py",
     "test_devices.py",
     "test_laws.py",
+    "test_laws_compose.py",
+    "test_laws_resume.py",
     "test_precision.py",
     "test_probes_beside_interventions.py",
     "test_readme.py",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Sequence
 
+import pytest
 from helpers import tiny_agent, tiny_data
 
 import callbacks
@@ -43,3 +45,32 @@ def examples() -> list[RLCallback]:
         if all(compatible(cls, other) for other in chosen):
             chosen.append(cls)
     return [example(cls) for cls in chosen]
+
+
+def rescheduled(cls: type[RLCallback], frame: int) -> RLCallback:
+    """The example with its event, if it has a single one, at ``frame``; a periodic one where that is possible."""
+    arguments = dict(cls.example_arguments)
+    if "at_frame" in arguments:
+        arguments["at_frame"] = frame
+    if "at_frames" in arguments:
+        arguments["at_frames"] = [frame]
+        if "every_n_frames" in inspect.signature(cls).parameters:
+            arguments["every_n_frames"] = 50
+    return cls(**arguments)
+
+
+def that(kind: type[RLCallback] = RLCallback, *, read: str = "", write: str = "") -> list:
+    """Return the exported callbacks of a kind that read and write these, as parameters of a test."""
+    return [
+        pytest.param(cls, id=cls.__name__)
+        for cls in EXPORTED
+        if issubclass(cls, kind) and (not read or read in cls.reads) and (not write or write in cls.writes)
+    ]
+
+
+def given(cls: type[RLCallback], **arguments) -> RLCallback:
+    """Return a callback that acts or measures at the next update."""
+    arguments = {**cls.example_arguments, **arguments}
+    if issubclass(cls, Probe):
+        arguments["every_n_updates"] = 1
+    return cls(**arguments)

@@ -1,0 +1,124 @@
+"""Law 5: stop anywhere, go on exactly; for every exported callback, see ``test_laws.py``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from callback_examples import EXPORTED, example, examples, names, rescheduled
+from helpers import fit_tiny
+from run_state import (
+    DieAt,
+    Killed,
+    Log,
+    callback_states,
+    differences,
+    last_checkpoint,
+    run_state,
+)
+
+import callbacks
+from plasticity_rl import RLDataModule
+from plasticity_rl.callback import RLCallback
+from plasticity_rl.data.evaluation import Episode
+
+STOPS = {"data_options": {"eval_every_n_frames": 60, "capacity": 70}}
+"""Checkpoints at frames 60, 120, 180: in mid-episode (40 frames), and the ring of 70 records is full before the end."""
+END = 230
+
+
+def in_three_sessions(folder, make_callbacks, log: Log, **options: Any) -> tuple[Any, list, list]:
+    """Die at frame 90, resume from 60, die at 200, resume from 180, run to the end; the log without lost sessions."""
+    scalars, events = [], []
+    for session, (die_at, checkpoint) in enumerate([(90, 60), (200, 180), (None, float("inf"))]):
+        given = make_callbacks()
+        run = {"callbacks": given, "max_frames": END, "ckpt_path": "last" if session else None, **options}
+        if die_at is None:
+            agent = fit_tiny(folder, **run)
+        else:
+            with pytest.raises(Killed):
+                fit_tiny(folder, **{**run, "callbacks": [*given, DieAt(die_at)]})
+        logged = log.take(until=checkpoint)
+        scalars += logged[0]
+        events += logged[1]
+    return (run_state(agent), callback_states(given)), scalars, events
+
+
+def straight_run(folder, given: Sequence[RLCallback], log: Log, **options: Any) -> tuple[Any, list, list]:
+    """A run that never stops: what it ends with, and its log."""
+    straight = fit_tiny(folder, callbacks=given, max_frames=END, **options)
+    assert straight.data.collector.episode_steps.tolist() == [15], "the run should end in mid-episode"
+    assert straight.data.replay.written.item() > 70
+    return (run_state(straight), callback_states(given)), *log.take()
+
+
+def assert_resumed_equals(straight: tuple[Any, list, list], resumed: tuple[Any, list, list]) -> None:
+    (expected, scalars, events), (found, resumed_scalars, resumed_events) = straight, resumed
+    assert resumed_events == events
+    assert differences(expected[0], found[0]) == []
+    assert differences(expected[1], found[1]) == []
+    assert resumed_scalars == scalars
+
+
+def test_law_5_the_last_checkpoint_is_the_newest_also_when_returns_fall(tmp_path, monkeypatch):
+    falling = itertools.count(0, -1)
+    monkeypatch.setattr(RLDataModule, "evaluate", lambda *_: Episode(float(next(falling)), 1))
+    agent = fit_tiny(tmp_path, max_frames=END, **STOPS)
+    assert [value for _, value in agent.eval_returns] == [0, -1, -2, -3, -4]
+    assert last_checkpoint(agent)["rl"]["env_frames"] == END
+
+
+@pytest.mark.parametrize("cls", EXPORTED, ids=names(EXPORTED))
+def test_law_5_resume_is_exact_after_an_early_event(cls, tmp_path, monkeypatch):
+    log = Log(monkeypatch)
+    straight = straight_run(tmp_path / "straight", [example(cls)], log, **STOPS)
+    assert_resumed_equals(straight, in_three_sessions(tmp_path / "resumed", lambda: [example(cls)], log, **STOPS))
+
+
+SPARING: dict[str, Any] = {"agent_options": {"replay_ratio": 0.25}}
+"""An update costs most where everything is on: half as many, also once the ratio has adapted."""
+
+
+def everything(frame: int | None = None) -> list[RLCallback]:
+    """As many as go together, their events at ``frame`` where one is given."""
+    chosen = [type(callback) for callback in examples()]
+    given = [example(cls) if frame is None else rescheduled(cls, frame) for cls in chosen]
+    sparing = callbacks.AdaptiveReplayRatio(**{**callbacks.AdaptiveReplayRatio.example_arguments, "high": 0.5})
+    return [sparing if isinstance(callback, callbacks.AdaptiveReplayRatio) else callback for callback in given]
+
+
+@pytest.fixture(scope="module")
+def everything_on(tmp_path_factory) -> tuple[Any, list, list]:
+    """The run that never stopped, for both storages: where the records lie changes nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        log = Log(patch)
+        return straight_run(tmp_path_factory.mktemp("everything"), everything(60), log, **STOPS, **SPARING)
+
+
+@pytest.mark.xdist_group("everything on")
+@pytest.mark.parametrize("storage", ["ram", "memmap"])
+def test_law_5_resume_is_exact_with_everything_on(storage, everything_on, tmp_path, monkeypatch):
+    """Events are due at frame 60, where the first session's checkpoint lies, and periodic ones every 50 frames."""
+    options = {"data_options": {**STOPS["data_options"], "storage": storage}, **SPARING}
+    resumed = in_three_sessions(tmp_path, lambda: everything(60), Log(monkeypatch), **options)
+    assert_resumed_equals(everything_on, resumed)
+    acted = {frame for frame, *_ in everything_on[2]}
+    assert 64 in acted, "the first update after frame 60"
+    assert max(acted) > 180
+
+
+def test_law_5_resume_is_exact_with_several_envs(tmp_path, monkeypatch):
+    options = {"num_envs": 2, "eval_every_n_frames": 60}
+    log = Log(monkeypatch)
+    run = {"max_frames": 200, "data_options": options, **SPARING}
+    straight = fit_tiny(tmp_path / "straight", callbacks=everything(), **run)
+    expected = run_state(straight), log.take()
+    with pytest.raises(Killed):
+        fit_tiny(tmp_path / "resumed", callbacks=[*everything(), DieAt(150)], **run)
+    before = log.take(until=120)
+    resumed = fit_tiny(tmp_path / "resumed", callbacks=everything(), ckpt_path="last", **run)
+    after = log.take()
+    assert differences(expected[0], run_state(resumed)) == []
+    assert expected[1] == (before[0] + after[0], before[1] + after[1])
