@@ -216,7 +216,7 @@ RUNS: dict[str, Callable[[Path, int], None]] = {
 
 def differences(before: Sequence[str], after: Sequence[str]) -> list[str]:
     """Return the lines of ``after`` that differ from those of the same name in ``before``, with the parts that do."""
-    old = {text.split()[0]: _parts(text) for text in before if text.strip() and not text.startswith("#")}
+    old = {text.split()[0]: _parts(text) for text in before if text.split()[:1] and text.split()[0] in RUNS}
     found = []
     for text in after:
         name, now = text.split()[0], _parts(text)

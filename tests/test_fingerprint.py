@@ -89,6 +89,7 @@ def test_files_count_by_name_and_content(prints, tmp_path):
 def test_a_difference_names_the_line_and_its_part(prints):
     before = ["# a comment", "sac  weights=aa clocks=bb", "pixels weights=cc clocks=dd"]
     assert prints.differences(before, ["sac weights=aa clocks=bb"]) == []
+    assert prints.differences([*before, "differs: sac: weights", "# of then", ""], ["sac weights=aa clocks=bb"]) == []
     assert prints.differences(before, ["pixels weights=c0 clocks=dd", "ranks weights=ee"]) == [
         "pixels: weights=cc -> c0",
         "ranks: not in the file",

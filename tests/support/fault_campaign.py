@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers import fit_tiny
+from helpers import fit_tiny, tiny_agent, tiny_sac
 from run_state import callback_states, differences, run_state
 
 import callbacks
@@ -33,6 +33,8 @@ from plasticity_rl.replay.files import RecordFiles
 
 RUN: dict[str, Any] = {"max_frames": 230, "data_options": {"eval_every_n_frames": 60, "capacity": 70}}
 """Checkpoints at frames 60, 120, 180 in mid-episode, and at 230; the ring of 70 records goes round."""
+AGENTS = {"DrQV2": (tiny_agent, "pixels"), "SAC": (tiny_sac, "state")}
+"""How an agent is made, and what it observes."""
 MakeCallbacks = Callable[[], Sequence[RLCallback]]
 
 
@@ -57,15 +59,22 @@ def finish(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def start(folder: Path, make: MakeCallbacks, storage: str, sabotage: Callable[[], None] = lambda: None) -> int:
+def start(
+    folder: Path,
+    make: MakeCallbacks,
+    storage: str,
+    sabotage: Callable[[], None] = lambda: None,
+    agent_name: str = "DrQV2",
+) -> int:
     """Begin or go on with the run in ``folder``, in a child that writes what the run ends with to ``result.json``."""
 
     def work() -> None:
         sabotage()
         given = list(make())
         resume = "last" if (folder / "checkpoints" / "last.ckpt").exists() else None
-        options = {**RUN, "data_options": {**RUN["data_options"], "storage": storage}}
-        agent = fit_tiny(folder, callbacks=given, ckpt_path=resume, **options)
+        make_agent, observed = AGENTS[agent_name]
+        options = {**RUN, "data_options": {**RUN["data_options"], "storage": storage, "observation": observed}}
+        agent = fit_tiny(folder, callbacks=given, ckpt_path=resume, make_agent=make_agent, **options)
         (folder / "result.json").write_text(json.dumps([run_state(agent), callback_states(given)], default=str))
 
     return in_child(work)
@@ -153,17 +162,21 @@ def killed_at(point: str, folder: Path, storage: str, make: MakeCallbacks = tupl
     return result(folder)
 
 
-def killed_at_random(rng: random.Random, folder: Path, storage: str, make: MakeCallbacks, seconds: float) -> Any:
-    """Kill a run a random time after its first checkpoint, and let it go on; None if it ended before."""
-    child = start(folder, make, storage)
+def killed_at_random(
+    rng: random.Random, folder: Path, storage: str, make: MakeCallbacks, seconds: float, agent_name: str = "DrQV2"
+) -> Any:
+    """Kill a run a random time after its first checkpoint, and let it go on; None if nothing was left to do by then."""
+    child = start(folder, make, storage, agent_name=agent_name)
     while not (folder / "checkpoints" / "last.ckpt").exists():
         assert os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None, "the run ended by itself"
         time.sleep(0.01)
     time.sleep(rng.uniform(0, seconds))
     os.kill(child, signal.SIGKILL)
-    if finish(child) == 0:
+    ended = finish(child) == 0
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    if ended or saved["rl"]["env_frames"] == RUN["max_frames"]:
         return None
-    assert finish(start(folder, make, storage)) == 0
+    assert finish(start(folder, make, storage, agent_name=agent_name)) == 0
     return result(folder)
 
 
@@ -173,27 +186,44 @@ def example(name: str) -> RLCallback:
     return cls(**cls.example_arguments)
 
 
-def campaign(kills: int, seed: int, folder: Path) -> list[tuple[str, str, int, int]]:
-    """Kill ``kills`` runs at random times, over the callbacks in turn; return callback, storage, kills and losses."""
+ELSEWHERE = ("WarmStartReplay", "FrozenEncoder", "RandomFrozenEncoder")
+"""Callbacks that need another run, or ImageNet weights, before they start."""
+
+
+def suits(name: str, agent_name: str) -> bool:
+    """Return whether the example of a callback runs on an agent: it may need pixels, or name modules of DrQ-v2."""
+    cls = getattr(callbacks, name)
+    names = {
+        part for value in cls.example_arguments.values() for part in (value if isinstance(value, list) else [value])
+    }
+    return agent_name == "DrQV2" or not (
+        cls.needs_pixels or "encoder" in names or any("trunk" in str(n) for n in names)
+    )
+
+
+def campaign(kills: int, seed: int, folder: Path) -> list[tuple[str, str, str, int]]:
+    """Kill ``kills`` runs at random times, over agents and callbacks in turn; return both, the storage and losses."""
     rng, rows = random.Random(seed), []
-    names = [
-        name
-        for name in sorted(callbacks.__all__)
-        if name not in ("WarmStartReplay", "FrozenEncoder", "RandomFrozenEncoder")
-    ]
-    rng.shuffle(names)  # those left out need another run, or ImageNet weights, before they start
-    for index, name in zip(range(kills), itertools.cycle(names)):
-        storage, make = ("ram", "memmap")[index % 2], lambda name=name: [example(name)]
+    names = {
+        agent: [name for name in sorted(callbacks.__all__) if name not in ELSEWHERE and suits(name, agent)]
+        for agent in AGENTS
+    }
+    for own in names.values():
+        rng.shuffle(own)
+    in_turn = itertools.zip_longest(*([(agent, name) for name in own] for agent, own in names.items()))
+    cases = itertools.cycle([case for together in in_turn for case in together if case])
+    for index, (agent, name) in enumerate(itertools.islice(cases, kills)):
+        storage, make = ("ram", "memmap")[index // len(AGENTS) % 2], lambda name=name: [example(name)]
         began = time.monotonic()
-        assert finish(start(folder / f"{index}-straight", make, storage)) == 0
+        assert finish(start(folder / f"{index}-straight", make, storage, agent_name=agent)) == 0, (agent, name)
         seconds, found = time.monotonic() - began, None
         for attempt in itertools.count():
-            found = killed_at_random(rng, folder / f"{index}-{attempt}", storage, make, 0.8 * seconds)
+            found = killed_at_random(rng, folder / f"{index}-{attempt}", storage, make, 0.8 * seconds, agent)
             if found is not None:
                 break
         lost = differences(result(folder / f"{index}-straight"), found)
-        rows.append((name, storage, 1, len(lost)))
-        print(f"{index + 1:3} {name:28} {storage:7} {'exact' if not lost else lost[:3]}", flush=True)
+        rows.append((agent, name, storage, len(lost)))
+        print(f"{index + 1:3} {agent:6} {name:28} {storage:7} {'exact' if not lost else lost[:3]}", flush=True)
     return rows
 
 
@@ -203,7 +233,10 @@ def main(kills: int = 40, seed: int = 1) -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = campaign(kills, seed, Path(folder) / "random")
         lost = sum(row[3] > 0 for row in rows)
-        print(f"| SIGKILL at a random time | {len(rows)} kills, {len({row[0] for row in rows})} callbacks | {lost} |")
+        tried = ", ".join(
+            f"{len({row[1] for row in rows if row[0] == agent})} callbacks on {agent}" for agent in AGENTS
+        )
+        print(f"| SIGKILL at a random time | {len(rows)} kills, {tried} | {lost} |")
         for storage in ("ram", "memmap"):
             straight = Path(folder) / f"straight-{storage}"
             assert finish(start(straight, tuple, storage)) == 0
