@@ -12,7 +12,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.charts import EVENTS, ONE, Layout
+from plasticity_rl.callback.charts import ONE, Layout
 from plasticity_rl.callback.module_probes import ActivationProbe, numbers_of_module
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import NotFiniteError, dormancy_scores, overlap_coefficient
@@ -80,7 +80,7 @@ class DormantUnits(ActivationProbe):
         modules, layers = {}, {}
         for tau in self.taus:
             of_tau = f"tau_{re.escape(str(tau))}"
-            modules[f"Dormant units (tau {tau}), and events"] = [f"dormant/{ONE}/{of_tau}", EVENTS]
+            modules[f"Dormant units (tau {tau})"] = [f"dormant/{ONE}/{of_tau}"]
             for name in self.modules:
                 layers[f"{name} (tau {tau})"] = [f"dormant/{re.escape(name)}/{ONE}/{of_tau}"]
             overlaps = f"dormant_overlap(_history)?/{ONE}/{of_tau}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ class Reports(KeepsTime):
         self._callbacks: list[RLCallback] | None = None
         self.latest: dict[str, float] = {}
         self.last_events: dict[str, int] = {}
+        self.event_lines: deque[str] = deque(maxlen=100)
+        """What interventions did, for whoever shows it and takes it out."""
         self._last_log = (time.monotonic(), 0, 0)
         self._decided_at = 0
         """Number of updates when the step that is under way was decided."""
@@ -87,6 +90,7 @@ class Reports(KeepsTime):
     def log_event(self, name: str, text: str) -> None:
         """Mark that an intervention acted: a scalar ``intervention/<name>`` = 1 and a line of text."""
         self.last_events[name] = self.env_frames
+        self.event_lines.append(text)
         self.log_scalars({f"intervention/{name}": 1.0})
         rl_logging.log_text(self.trainer.loggers, f"intervention/{name}", text, self.env_frames)
 

@@ -14,7 +14,7 @@ Layout = dict[str, dict[str, list[str]]]
 ONE = "[^/]+"
 """One segment of a tag."""
 EVENTS = f"intervention/{ONE}"
-"""The 0 / 1 curves of all interventions."""
+"""The 0 / 1 curves of all interventions: in a chart of their own, for beside them other curves are flat lines."""
 CATEGORIES = (
     "Plasticity",
     "Active units by layer",
@@ -69,7 +69,8 @@ def _of_every_run() -> Layout:
     return {
         "Plasticity": {
             "Return": ["eval/return", "train/return"],
-            "Replay ratio, and events": ["schedule/replay_ratio", EVENTS],
+            "Events of interventions": [EVENTS],
+            "Replay ratio": ["schedule/replay_ratio"],
         },
         "Losses": {"Losses": [f"loss/{ONE}"], "Values of the critic": [f"q/{ONE}"]},
     }

@@ -32,8 +32,8 @@ class RunMonitor(RLCallback):
     that it finds, and shows those first that tell runs apart (``first_columns``).
 
     Mutates: nothing.
-    Logs: ``hparam/best_return``, ``hparam/last_return`` (evaluations) and, of probes with a headline, its last value by
-        module: ``hparam/fau_<module>``;
+    Logs: ``hparam/best_return``, ``hparam/last_return`` (evaluations, the best of those after the seed phase) and, of
+        probes with a headline, its last value by module: ``hparam/fau_<module>``;
         ``intervention/<name>`` = 0 where a scheduled intervention, or one that has acted before, does not act.
     """
 
@@ -95,9 +95,9 @@ class RunMonitor(RLCallback):
         if agent.env_frames == self._written_at or not agent.eval_returns:
             return
         self._written_at = agent.env_frames
-        returns = [value for _, value in agent.eval_returns if not math.isnan(value)]
+        learned = [value for frame, value in agent.eval_returns if frame > agent.num_seed_frames]
         values = {
-            "hparam/best_return": max(returns, default=math.nan),
+            "hparam/best_return": max((value for value in learned if not math.isnan(value)), default=None),
             "hparam/last_return": agent.eval_returns[-1][1],
             **{metric: agent.latest.get(tag) for metric, tag in self._summed_up.items()},
         }

@@ -1,0 +1,37 @@
+"""The progress bar: what it shows first, and the lines above it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import tqdm.std
+from helpers import fit_tiny
+
+from callbacks import FractionActiveUnits, Reset
+from plasticity_rl.run.progress import FrameProgressBar
+
+
+@pytest.fixture
+def shown(tmp_path, monkeypatch, capsys) -> str:
+    """What a run with a reset and a probe writes to a terminal of 80 columns."""
+    monkeypatch.setattr(tqdm.std, "_screen_shape_wrapper", lambda: lambda file: (80, 24))
+    given = [Reset(modules=["critic"], at_frames=[110]), FractionActiveUnits(every_n_updates=10)]
+    options = {"trainer_options": {"enable_progress_bar": True}}
+    fit_tiny(tmp_path, callbacks=[*given, FrameProgressBar(refresh_seconds=0)], **options)
+    return capsys.readouterr().err
+
+
+def test_80_columns_have_room_for_the_return_and_the_active_units(shown):
+    bars = [bar for bar in re.split(r"[\r\n]", shown) if "frame/s" in bar]
+    assert max(map(len, bars)) <= 80
+    assert re.search(r"200/200 \[\S+, \S+frame/s, return=-?\d+, critic FAU=0\.\d\d", bars[-1])
+
+
+def test_evaluations_and_events_are_lines_above_it(shown):
+    lines = [line for line in re.split(r"[\r\n]+", shown) if re.search(r"at frame \d+$", line)]
+    assert [re.sub(r"return \S+", "return", line.strip()) for line in lines] == [
+        "return at frame 100",
+        "reset critic at frame 112",
+        "return at frame 200",
+    ]
