@@ -224,6 +224,11 @@ def test_law_3_what_is_reinitialised_starts_from_nothing_and_learns(cls, tmp_pat
     assert spy.fresh.keys() & spy.mutation.optimizer_slots <= held
 
 
+def test_law_8_another_seed_gives_another_run(baseline, tmp_path):
+    other = run_state(fit_tiny(tmp_path, seed=2))
+    assert all(differences(baseline["state"][part], other[part]) for part in ("weights", "replay", "optimizers"))
+
+
 # ---------------------------------------------------------------------------------------- an agent of another kind
 
 
