@@ -19,8 +19,8 @@ Tags:
     ``clock/policy_lag_updates``: with ``--data.overlap true``: updates since the actions of the env step under way were
         chosen.
     ``speed/frames_per_second``, ``speed/updates_per_second``: since the point before.
-    ``hparam/best_return``, ``hparam/last_return``: metrics of the tab HParams, after every evaluation; the best is of those
-        after the seed phase.
+    ``hparam/best_return``, ``hparam/last_return``: metrics of the tab HParams, after every evaluation; the best is of
+        those after the seed phase.
     ``hparam/fau_<module>``: and the last headline value of each module (``RLCallback.headline``), of a probe that has
         one.
     ``custom_scalars__config__``: the charts of the tab Custom Scalars (``callback/charts.py``).
