@@ -138,6 +138,11 @@ class RLCallback(pl.Callback):
         """
 
     @property
+    def only_from_the_start(self) -> bool:
+        """Whether it cannot join a run that has begun."""
+        return self.builds or self.fills_replay
+
+    @property
     def builds(self) -> bool:
         """Whether ``build`` does anything."""
         return type(self).build is not RLCallback.build
@@ -223,6 +228,11 @@ def class_path(cls: type) -> str:
     package = cls.__module__.partition(".")[0]
     exported = getattr(sys.modules.get(package), cls.__name__, None)
     return f"{package}.{cls.__name__}" if exported is cls else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def intervenes(callback: pl.Callback) -> bool:
+    """Return whether a callback changes something about learning."""
+    return isinstance(callback, RLCallback) and callback.intervenes
 
 
 def describe(callbacks: Iterable[pl.Callback]) -> list[dict[str, Any]]:
