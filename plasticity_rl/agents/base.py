@@ -7,6 +7,7 @@ attribute.
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Iterable
@@ -32,6 +33,7 @@ from plasticity_rl.agents.options import RECORD, record_of
 from plasticity_rl.agents.reporting import Reports
 from plasticity_rl.agents.resume import accept
 from plasticity_rl.agents.resume_rules import Change
+from plasticity_rl.agents.spelling import absolute
 from plasticity_rl.checkpoint_files import refuse_other_architecture
 from plasticity_rl.data.evaluation import Episode, all_episodes
 from plasticity_rl.distributed import ranks
@@ -63,6 +65,7 @@ class RLModule(Reports):
         self.eval_returns: list[tuple[int, float]] = []
         self.weights_from: str | None = None
         """The checkpoint whose weights the run began with, see ``initial_weights.py``."""
+        self._has_weights = False
         self.option_changes: list[dict[str, Any]] = []
         """What was changed when the run went on: ``at_env_frames``, ``option`` with both values, ``effect``."""
         self._options: dict[str, Any] | None = None
@@ -72,6 +75,10 @@ class RLModule(Reports):
     def options(self) -> dict[str, Any]:
         """Return the constructor's arguments by name: what ``save_hyperparameters`` has kept."""
         return {name: value for name, value in self.hparams.items() if name != "_instantiator"}
+
+    def began_with(self, checkpoint: str | os.PathLike[str], *, loaded: bool = True) -> None:
+        """Note the checkpoint whose weights the run begins, or began, with."""
+        self.weights_from, self._has_weights = str(absolute(checkpoint)), loaded
 
     # ---- acting ------------------------------------------------------------------------------------------------------
 
@@ -168,6 +175,9 @@ class RLModule(Reports):
             built = ", ".join(self._built)
             raise UserError(f"this {type(self).__name__} was built with {built}; make a new one for other callbacks")
         if not self._built:
+            if builders and self._has_weights:
+                shaping = ", ".join(type(callback).__name__ for callback in builders)
+                raise UserError(f"{shaping} would build over the initial weights; give init_weights the callbacks too")
             for callback in builders:
                 callback.build(self)
             self._built, self._own_optimizers = keys, None

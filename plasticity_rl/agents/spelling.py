@@ -29,7 +29,7 @@ def same(old: Any, new: Any, folder: str) -> bool:
         return False
     if old is None or new is None or isinstance(old, bool) or isinstance(new, bool):
         return False
-    return _spelled(str(old)) == _spelled(str(new)) or _place(str(old), folder) == _place(str(new), os.getcwd())
+    return _spelled(str(old)) == _spelled(str(new)) or absolute(str(old), folder) == absolute(str(new))
 
 
 def _spelled(text: str) -> str:
@@ -39,5 +39,11 @@ def _spelled(text: str) -> str:
     return _NUMBER.sub(lambda number: repr(float(number[0])), text) if is_call else text
 
 
-def _place(text: str, folder: str) -> Path:
-    return Path(folder, os.path.expandvars(os.path.expanduser(text))).resolve()
+def absolute(path: str | os.PathLike[str], folder: str | None = None) -> Path:
+    """Return the one place that a path means, with ``~`` and ``$VARIABLES``.
+
+    Args:
+        path: As somebody wrote it.
+        folder: Where relative ones start, or None for the current folder.
+    """
+    return Path(folder or os.getcwd(), os.path.expandvars(os.path.expanduser(path))).resolve()
