@@ -6,6 +6,7 @@ On top of Lightning's hooks they get ours, dispatched by the agent: ``on_env_ste
 
 from __future__ import annotations
 
+import enum
 import functools
 import inspect
 import re
@@ -247,7 +248,12 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):  # of NumPy's float64, which is a float, only the float
+            return kind(value)
+    return None if value is None else str(value)
 
 
 def headlines(callbacks: Iterable[pl.Callback]) -> dict[str, str]:

@@ -30,7 +30,7 @@ def record_of(agent: Agent) -> dict[str, Any]:
     """Return what a run in a Trainer was trained with, before anything of it changes."""
     callbacks = callbacks_of(agent.trainer)
     return {
-        "options": options_of(agent),
+        "options": plain(options_of(agent)),
         "other_callbacks": other_callbacks(callbacks),
         "intervening": sorted({class_path(type(one)) for one in callbacks if intervenes(one)}),
         "folder": os.getcwd(),  # where relative paths start

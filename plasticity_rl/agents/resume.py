@@ -90,7 +90,7 @@ def refuse(changes: Iterable[Change]) -> None:
     else:
         old, new = show(first.old), show(first.new)
         what = f"the checkpoint was written with {first.name}={old}, but this run has {new}"
-    also = f" (and so were {'; '.join(map(str, others))})" if others else ""
+    also = f" (also: {'; '.join(map(str, others))})" if others else ""
     raise UserError(
         f"{what}: {first.rule.why}{also}; leave it as it was, or start a new run, to which --init_weights gives the "
         "weights of a checkpoint"

@@ -50,7 +50,9 @@ RULES: Mapping[str, Rule] = {
     "model.num_seed_frames": Rule("refused", "the seed phase is how the run began"),
     "model.init_temperature": Rule("refused", "it is where the temperature began"),
     # ---- data and environments
-    **_rules("refused", "random numbers of the run follow from it", "model.seed", "data.seed"),
+    **_rules(
+        "refused", "random numbers of the run follow from it (seed_everything sets it)", "model.seed", "data.seed"
+    ),
     **_rules("refused", _EXPERIENCE, "data.task", "data.observation", "data.action_repeat", "data.num_envs"),
     **_rules("refused", _EXPERIENCE, "data.frame_stack", "data.image_size", "data.render", "data.camera_id"),
     **_rules("refused", _FILES, "data.capacity", "data.resumable_epochs", "data.eval_every_n_frames"),
