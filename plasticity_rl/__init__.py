@@ -31,6 +31,7 @@ _EXPORTS = {
     "ScheduledIntervention": "plasticity_rl.callback",
     "UpdateIntervention": "plasticity_rl.callback",
     "UserError": "plasticity_rl.errors",
+    "init_weights": "plasticity_rl.agents.initial_weights",
     "make_env": "plasticity_rl.envs",
     "make_trainer": "plasticity_rl.run.trainer",
     "measures": "plasticity_rl.measures",

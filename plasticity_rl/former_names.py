@@ -14,7 +14,7 @@ FORMER = {
     "plasticity_rl.strategy.GradientAveraging": "plasticity_rl.distributed.strategy.GradientAveraging",
     "plasticity_rl.video.EvalVideo": "plasticity_rl.EvalVideo",
 }
-"""Former class path -> today's. Nothing reads the names of classes that a checkpoint lists."""
+"""Former class path -> today's. For configurations, and for the callbacks that a checkpoint lists."""
 
 
 def todays_name(class_path: str) -> str:

@@ -99,6 +99,11 @@ class AdaptiveReplayRatio(Intervention):
         self._counter = ActiveUnitCounter([module], LEARNS)
         self._measuring = False
 
+    @property
+    def only_from_the_start(self) -> bool:
+        """A run begins with ``low``, and its first update gives the fraction that later ones compare with."""
+        return True
+
     def watched_modules(self) -> Sequence[str]:
         """Return the module whose FAU it watches."""
         return [self.module]

@@ -7,6 +7,7 @@ attribute.
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
@@ -27,7 +29,11 @@ from plasticity_rl.agents.hook_checks import (
     refuse_without_pixels,
 )
 from plasticity_rl.agents.hooks import RLCallback, callbacks_of, describe, in_order
+from plasticity_rl.agents.options import RECORD, record_of
 from plasticity_rl.agents.reporting import Reports
+from plasticity_rl.agents.resume import accept
+from plasticity_rl.agents.resume_rules import Change
+from plasticity_rl.agents.spelling import absolute
 from plasticity_rl.checkpoint_files import refuse_other_architecture
 from plasticity_rl.data.evaluation import Episode, all_episodes
 from plasticity_rl.distributed import ranks
@@ -57,6 +63,22 @@ class RLModule(Reports):
         self._global_rng: dict[str, Any] | None = None
         self.eval_episodes: list[Episode] = []
         self.eval_returns: list[tuple[int, float]] = []
+        self.weights_from: str | None = None
+        """The checkpoint whose weights the run began with, see ``initial_weights.py``."""
+        self._has_weights = False
+        self.option_changes: list[dict[str, Any]] = []
+        """What was changed when the run went on: ``at_env_frames``, ``option`` with both values, ``effect``."""
+        self._options: dict[str, Any] | None = None
+        self.changes_of_this_start: list[dict[str, Any]] = []
+        """The newest of ``option_changes``, and what came and went of callbacks that only watch."""
+
+    def options(self) -> dict[str, Any]:
+        """Return the constructor's arguments by name: what ``save_hyperparameters`` has kept."""
+        return {name: value for name, value in self.hparams.items() if name != "_instantiator"}
+
+    def began_with(self, checkpoint: str | os.PathLike[str], *, loaded: bool = True) -> None:
+        """Note the checkpoint whose weights the run begins, or began, with."""
+        self.weights_from, self._has_weights = str(absolute(checkpoint)), loaded
 
     # ---- acting ------------------------------------------------------------------------------------------------------
 
@@ -153,6 +175,9 @@ class RLModule(Reports):
             built = ", ".join(self._built)
             raise UserError(f"this {type(self).__name__} was built with {built}; make a new one for other callbacks")
         if not self._built:
+            if builders and self._has_weights:
+                shaping = ", ".join(type(callback).__name__ for callback in builders)
+                raise UserError(f"{shaping} would build over the initial weights; give init_weights the callbacks too")
             for callback in builders:
                 callback.build(self)
             self._built, self._own_optimizers = keys, None
@@ -166,9 +191,13 @@ class RLModule(Reports):
             warn_where_emulated(str(self.trainer.precision), self.trainer.strategy.root_device)
         self.rng.rank = self.global_rank
         self._callbacks, self._loss_terms = None, {}
+        if stage == "fit":
+            self._options, self.changes_of_this_start = record_of(self), []
 
     def on_train_start(self) -> None:
         """Evaluate the untrained agent at frame 0, as the reference does; stop at once if already done."""
+        for change in self.changes_of_this_start:
+            _say(f"Changed: {change['option']} from env frame {self.env_frames} on: {change['effect']}")
         self._last_log = (time.monotonic(), self.env_frames, self.num_updates)
         if self.data.starts_empty:
             self._collect_before_updates()
@@ -234,23 +263,40 @@ class RLModule(Reports):
             "architecture": {name: list(p.shape) for name, p in self.named_parameters()},
         }
         if self._trainer is not None:
+            checkpoint[RECORD] = {**(self._options or record_of(self)), "changes": self.option_changes}
             ranks.add_other_ranks(checkpoint, type(self.data).__qualname__)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what ``on_save_checkpoint`` added, refusing a checkpoint of another network by name."""
         if "rl" not in checkpoint:
             raise UserError("the checkpoint was not written by plasticity_rl: it holds no 'rl' entry")
-        if self._trainer is not None and (data := checkpoint.get(key := type(self.data).__qualname__)):
-            self.data.refuse_other_identity(data["identity"])  # before the networks, whose shapes depend on the task
-            if self.trainer.state.fn == TrainerFn.FITTING:
+        state, changes = checkpoint["rl"], list[Change]()
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            if (key := type(self.data).__qualname__) in checkpoint:
                 ranks.refuse_other_world_size(checkpoint, self.data.world_size)
                 ranks.take_own_part(checkpoint, key, self.global_rank)
-        state = checkpoint["rl"]
+            self._options = self._options or record_of(self)
+            changes = accept(self, self._options["options"], checkpoint)  # first: shapes of networks depend on them
         refuse_other_architecture(state["architecture"], {name: list(p.shape) for name, p in self.named_parameters()})
+        replay_ratio = self.replay_ratio
         self.load_clock_state(state)
+        if any(change.option == "model.replay_ratio" for change in changes):
+            self.replay_ratio = replay_ratio
+        self._note_changes(checkpoint.get(RECORD, {}), changes)
         self.eval_returns = [(frames, value) for frames, value in state["eval_returns"]]
         self.rng.load_state_dict(state["rng"])
         self._global_rng = state["global_rng"]
+
+    def _note_changes(self, saved: dict[str, Any], changes: Iterable[Change]) -> None:
+        self.weights_from = saved.get("options", {}).get("init_weights")
+        if self._options:
+            self._options["options"]["init_weights"] = self.weights_from
+
+        def plainly(some: Iterable[Change]) -> list[dict[str, Any]]:
+            return [{"at_env_frames": self.env_frames, "option": str(one), "effect": one.rule.why} for one in some]
+
+        self.changes_of_this_start = plainly(changes)
+        self.option_changes = [*saved.get("changes", []), *plainly(c for c in changes if not c.only_watches)]
 
 
 def as_agent(module: pl.LightningModule) -> RLModule:
@@ -262,3 +308,8 @@ def as_agent(module: pl.LightningModule) -> RLModule:
     if not isinstance(module, RLModule):
         raise UserError(f"interventions and probes need an agent of plasticity_rl, but got {type(module).__name__}")
     return module
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -6,6 +6,7 @@ On top of Lightning's hooks they get ours, dispatched by the agent: ``on_env_ste
 
 from __future__ import annotations
 
+import enum
 import functools
 import inspect
 import re
@@ -138,6 +139,11 @@ class RLCallback(pl.Callback):
         """
 
     @property
+    def only_from_the_start(self) -> bool:
+        """Whether it cannot join a run that has begun."""
+        return self.builds or self.fills_replay
+
+    @property
     def builds(self) -> bool:
         """Whether ``build`` does anything."""
         return type(self).build is not RLCallback.build
@@ -225,6 +231,11 @@ def class_path(cls: type) -> str:
     return f"{package}.{cls.__name__}" if exported is cls else f"{cls.__module__}.{cls.__qualname__}"
 
 
+def intervenes(callback: pl.Callback) -> bool:
+    """Return whether a callback changes something about learning."""
+    return isinstance(callback, RLCallback) and callback.intervenes
+
+
 def describe(callbacks: Iterable[pl.Callback]) -> list[dict[str, Any]]:
     """Return class and arguments of every intervention and probe, as plain data, in the order in which they act."""
     ours = [callback for callback in in_order(callbacks) if callback.is_described]
@@ -237,7 +248,12 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):  # of NumPy's float64, which is a float, only the float
+            return kind(value)
+    return None if value is None else str(value)
 
 
 def headlines(callbacks: Iterable[pl.Callback]) -> dict[str, str]:

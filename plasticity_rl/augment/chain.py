@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -103,6 +104,14 @@ def refuse_unusable(stage: object, obs_shape: tuple[int, ...]) -> None:
         raise UserError(
             f"model.augmentations: {type(stage).__name__} needs RGB frames, but observations are {obs_shape}"
         )
+
+
+def as_text(stage: nn.Module) -> str:
+    """Return class and settings of an augmentation: equal for equal ones, in any process."""
+    plain = {k: v for k, v in vars(stage).items() if not k.startswith("_") and isinstance(v, bool | int | float | str)}
+    settings = {name: value for name, value in plain.items() if name != "training"}
+    shown = re.sub(r" at 0x[0-9a-f]+", "", repr(stage))
+    return f"{type(stage).__module__}.{shown} {settings}"
 
 
 def is_kornia(stage: nn.Module) -> bool:

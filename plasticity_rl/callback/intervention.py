@@ -88,6 +88,11 @@ class Intervention(RLCallback):
         """Place among the interventions: that of its family, then of its stage."""
         return FAMILIES.index(self.family), BUILD_STAGES.index(self.stage)
 
+    @property
+    def only_from_the_start(self) -> bool:
+        """Also what decides about the experience of a run from its first frame on."""
+        return super().only_from_the_start or self.family == "experience"
+
     def conflict_with(self, agent: RLModule, other: Intervention) -> str | None:
         """Return why ``other`` cannot run beside this one on the agent as constructed, or None."""
         reason = self.incompatible_with.get(type(other).__name__)

@@ -6,7 +6,7 @@ import datetime
 import functools
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +19,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from plasticity_rl import __version__
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.drqv2.agent import DrQV2
-from plasticity_rl.agents.hooks import RLCallback
+from plasticity_rl.agents.hooks import RLCallback, callbacks_of
+from plasticity_rl.agents.initial_weights import init_weights
+from plasticity_rl.agents.options import RECORD
 from plasticity_rl.agents.sac.agent import SAC
+from plasticity_rl.agents.spelling import absolute
 from plasticity_rl.checkpoint_files import CheckpointReader
 from plasticity_rl.cli.checks import as_seed, refuse_nulls
-from plasticity_rl.cli.early import CommandLine
+from plasticity_rl.cli.early import CommandLine, option_values
 from plasticity_rl.cli.parser import PARSER_MODE, OneLineParser, use_our_yaml
 from plasticity_rl.cli.parser_errors import UNION, one_line
 from plasticity_rl.cli.run_dirs import callbacks_in, default_run_dir, last_checkpoint
@@ -107,6 +110,12 @@ class RLCLI(LightningCLI):
             default=True,
             help="Whether a loss or weight that is NaN or infinite ends the run, before it is saved.",
         )
+        parser.add_argument(
+            "--init_weights",
+            type=str | None,
+            default=None,
+            help="Checkpoint whose weights a new run begins with; all else is fresh (optimizers, clocks, replay).",
+        )
         parser.link_arguments("max_frames", "data.max_frames")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=as_seed)
         parser.link_arguments("seed_everything", "model.seed", compute_fn=as_seed)
@@ -143,12 +152,28 @@ class RLCLI(LightningCLI):
             choose = functools.partial(default_run_dir, config, self.subcommand)
             config.trainer.default_root_dir = str(same_run_dir(choose, several=several))
         run_dir = Path(config.trainer.default_root_dir)
-        if config.ckpt_path == "last":
-            self.checkpoints.look(last_checkpoint(run_dir))
+        saved = self.checkpoints.look(last_checkpoint(run_dir)) if config.ckpt_path == "last" else {}
+        if self.subcommand == "fit" and config.ckpt_path is None:
+            config.ckpt_path = requeued_checkpoint(run_dir)
+        if self.subcommand == "fit" and config.init_weights is not None:
+            config.init_weights = self._checked_weights(config, saved)
         if self.subcommand == "fit":
-            if config.ckpt_path is None:
-                config.ckpt_path = requeued_checkpoint(run_dir)
             self._claim_folder(run_dir)
+
+    def _checked_weights(self, config: Any, saved: Mapping[str, Any]) -> str:
+        """Return the file of ``--init_weights``, unless a run goes on that began with other ones."""
+        path = absolute(config.init_weights)
+        if config.ckpt_path is None and not path.is_file():
+            raise UserError(f"--init_weights {config.init_weights}: no such file; give RUN/checkpoints/last.ckpt")
+        if config.ckpt_path is not None:
+            saved = saved or self.checkpoints.look(config.ckpt_path)
+            began_with = saved.get(RECORD, {}).get("options", {}).get("init_weights")
+            if began_with != str(path):  # a run's own config names what it began with, also when it goes on
+                raise UserError(
+                    f"--init_weights {config.init_weights} begins a new run, but --ckpt_path {config.ckpt_path} goes "
+                    f"on with one that began with {began_with or 'weights of its own'}: give one of them"
+                )
+        return str(path)
 
     def _claim_folder(self, run_dir: Path) -> None:
         refuse_other_run(run_dir, resuming=self.config.fit.ckpt_path is not None)
@@ -193,8 +218,13 @@ class RLCLI(LightningCLI):
             raise UserError(line)
 
     def before_fit(self) -> None:
-        """Refuse numbers that several ranks cannot share, before they are started."""
+        """Refuse numbers that several ranks cannot share, before they are started; load weights to begin with."""
         self.datamodule.refuse_uneven(self.trainer.world_size)
+        config = self.config_init.fit
+        if config.init_weights is not None and config.ckpt_path is None:
+            init_weights(self.model, config.init_weights, callbacks_of(self.trainer))
+        elif config.init_weights is not None:
+            self.model.began_with(config.init_weights, loaded=False)
 
 
 def agent_class(command: CommandLine) -> type[RLModule]:
@@ -239,6 +269,8 @@ def build(cls: type[RLCLI], command: CommandLine, checkpoints: CheckpointReader 
         command: The subcommand first.
         checkpoints: By which a checkpoint that the command names is read.
     """
+    if command.args[0] == "validate" and option_values(command.args, "--init_weights"):
+        raise UserError("--init_weights is for fit: validate evaluates the weights of --ckpt_path")
     quiet()
     use_our_yaml()
     agent = agent_class(command)

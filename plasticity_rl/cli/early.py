@@ -89,7 +89,7 @@ def _under(keys: Sequence[str], value: Any) -> list[Any]:
 
 
 def with_run_config(args: Sequence[str]) -> list[str]:
-    """Add the run folder and its ``config.yaml`` to a command that names a checkpoint but no config.
+    """Add the run folder and its ``config.yaml``, or that of its last start, to a command that names no config.
 
     Of a command that goes on with the last checkpoint and names the ``config.yaml`` of a run, the run is the one in
     whose folder that file lies, wherever the folder was when it was written.
@@ -113,4 +113,6 @@ def with_run_config(args: Sequence[str]) -> list[str]:
     if run_dir is None or appends or not (run_dir / "config.yaml").is_file():
         return args
     own = [] if folders else [f"--trainer.default_root_dir={run_dir}"]
-    return [args[0], f"--config={run_dir / 'config.yaml'}", *own, *args[1:]]
+    # What goes on is the run as it was last started, perhaps with other options than at first.
+    resumed = sorted(run_dir.glob("config_resumed_*.yaml")) if args[0] == "fit" else []
+    return [args[0], f"--config={[run_dir / 'config.yaml', *resumed][-1]}", *own, *args[1:]]

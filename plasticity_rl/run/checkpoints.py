@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from plasticity_rl.agents.base import as_agent
 from plasticity_rl.checkpoint_files import LAST_CHECKPOINT
-from plasticity_rl.run.stop_signals import StopRun, StopSignals
+from plasticity_rl.run.stop_signals import TIME_IS_UP, StopRun, StopSignals, TimeIsUp
 
 AFTER_EVALUATION: dict[str, Any] = {
     "auto_insert_metric_name": False,
@@ -30,12 +32,16 @@ class LastCheckpoint(ModelCheckpoint):
 
     A callback of its own, because ``save_last`` of a checkpoint with a monitor follows new bests only, and because
     Lightning skips a save while no optimizer has stepped, as in the seed phase. Asked to stop (Ctrl-C, SIGTERM, a
-    requeue by SLURM), it also saves between two env steps, or between two episodes of an evaluation, which the resumed
-    run then plays again from its first episode.
+    requeue by SLURM), or when its time is up, it also saves between two env steps, or between two episodes of an
+    evaluation, which the resumed run then plays again from its first episode.
+
+    Attributes:
+        max_seconds: Time of one start, from ``fit`` on; None has no end.
     """
 
     def __init__(self) -> None:
         super().__init__(filename="last", **AFTER_EVALUATION)
+        self.max_seconds: float | None = None
         self._signals = StopSignals()
         self._stops_in_evaluation = False
 
@@ -44,6 +50,11 @@ class LastCheckpoint(ModelCheckpoint):
         """Where it saves."""
         assert self.dirpath is not None
         return Path(self.dirpath) / LAST_CHECKPOINT
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Begin to count the time."""
+        super().setup(trainer, pl_module, stage)
+        self._signals.deadline = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the untrained agent of a new run, and listen to signals from now on."""
@@ -99,8 +110,13 @@ class LastCheckpoint(ModelCheckpoint):
         if not signum:
             return
         self._save(trainer)
+        where = as_agent(trainer.lightning_module).where_it_stands()
+        if signum == TIME_IS_UP:
+            self._signals.restore()
+            _say(f"Stopped after max_time ({self.max_seconds:g} seconds of this start) {where}")
+            raise TimeIsUp
         self._signals.requeue(signum)
-        _say(f"Stopped by {signal.Signals(signum).name} {as_agent(trainer.lightning_module).where_it_stands()}")
+        _say(f"Stopped by {signal.Signals(signum).name} {where}")
         raise StopRun(signum)
 
 

@@ -32,6 +32,8 @@ def hyperparameters(agent: RLModule, callbacks: Iterable[pl.Callback]) -> dict[s
         "seed": agent.rng.seed,
         **{title: " + ".join(names[kind]) or "none" for kind, title in _KINDS.items()},
     }
+    if agent.weights_from is not None:
+        flat["init_weights"] = agent.weights_from
     for prefix, callback in _by_key(callbacks).items():
         arguments = plain(callback.arguments())
         flat |= {f"{prefix}/{key}": value for key, value in arguments.items()} or {prefix: "no arguments"}

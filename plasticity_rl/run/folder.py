@@ -21,7 +21,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from plasticity_rl.agents.base import as_agent
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import callbacks_of, in_order
 from plasticity_rl.checkpoint_files import versions
 from plasticity_rl.errors import UserError
@@ -89,11 +89,14 @@ def _now() -> str:
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def describe_start(env_frames: int) -> dict[str, object]:
-    """Return what is needed to repeat this start: command, versions, git revision, machine."""
+def describe_start(agent: RLModule) -> dict[str, object]:
+    """Return what is needed to repeat this start: command, versions, git revision, machine; and what is other now."""
+    changes = [f"{change['option']}: {change['effect']}" for change in agent.changes_of_this_start]
     return {
         "started": _now(),
-        "at_env_frames": env_frames,
+        "at_env_frames": agent.env_frames,
+        **({"init_weights": agent.weights_from} if agent.weights_from is not None else {}),
+        **({"changed": changes} if changes else {}),
         "command": " ".join(sys.argv),
         "git_revision": git_revision(Path(__file__).parent),
         "python": platform.python_version(),
@@ -152,7 +155,7 @@ class RunFolder(pl.Callback):
         self._claimed = self._claimed or claim(run_dir / "starts.yaml")
         if not resumed and self._claimed.tell() > 0:  # another run came and went since on_fit_start
             raise already_holds_a_run(run_dir)
-        self._claimed.write(OmegaConf.to_yaml(OmegaConf.create([describe_start(as_agent(pl_module).env_frames)])))
+        self._claimed.write(OmegaConf.to_yaml(OmegaConf.create([describe_start(as_agent(pl_module))])))
         self._claimed.flush()
         self._started = True
         callbacks, agent = callbacks_of(trainer), as_agent(pl_module)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -12,9 +14,13 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities.exceptions import _TunerExitException
 
 HANGUP = getattr(signal, "SIGHUP", None)
 """Sent when the terminal is closed; Windows has none."""
+
+TIME_IS_UP = 1000
+"""In place of a signal."""
 
 
 class StopRun(SystemExit):
@@ -24,8 +30,15 @@ class StopRun(SystemExit):
         super().__init__(128 + signum)
 
 
+class TimeIsUp(_TunerExitException):
+    """Ends a start whose time is up, as if it had been done: ``Trainer.fit`` returns, the exit code is 0.
+
+    It is the exception by which Lightning leaves a loop early without an error.
+    """
+
+
 class StopSignals:
-    """Notes the signals that ask a run to stop.
+    """Notes the signals that ask a run to stop, and the time that it has.
 
     A signal arrives anywhere, also in the middle of an update. So the handler only notes it, and the run asks
     :meth:`agreed` between two steps. A second Ctrl-C raises :class:`StopRun` at once.
@@ -38,6 +51,8 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
+        self.deadline = math.inf
+        """When the time of this start is up, on ``time.monotonic``'s clock."""
         self._received = 0
         self._previous: dict[int, Any] = {}
         self._requeue: dict[int, Callable[[int, FrameType | None], Any]] = {}
@@ -85,10 +100,11 @@ class StopSignals:
         os.close(nowhere)
 
     def agreed(self, trainer: pl.Trainer) -> int:
-        """Return the signal that some rank has received, the same on all ranks, or 0."""
+        """Return the signal that some rank has received, the same on all ranks, ``TIME_IS_UP`` or 0."""
+        own = self._received or (TIME_IS_UP if time.monotonic() >= self.deadline else 0)
         if trainer.world_size == 1:
-            return self._received
-        number = torch.tensor(float(self._received), device=trainer.strategy.root_device)
+            return own
+        number = torch.tensor(float(own), device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(number, reduce_op="max"))
 
     def requeue(self, signum: int) -> None:

@@ -25,7 +25,7 @@ from plasticity_rl.run.monitor import RunMonitor
 from plasticity_rl.run.nan_guard import DetectNaN
 from plasticity_rl.run.number_checks import refuse_extreme_numbers
 from plasticity_rl.run.progress import FrameProgressBar
-from plasticity_rl.run.trainer_checks import refuse_trainer_options, trainer_error
+from plasticity_rl.run.trainer_checks import refuse_trainer_options, seconds_of_a_start, trainer_error
 from plasticity_rl.run.video import EvalVideo
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -113,7 +113,8 @@ def make_trainer(
         run_dir: Run folder: ``checkpoints/``, TensorBoard events, ``videos/``, ``replay/``.
         callbacks: Interventions and probes, in any order, and any other Lightning callbacks.
         detect_nan: Whether a loss or weight that is NaN or infinite ends the run, before it is saved.
-        **options: Passed on to ``lightning.Trainer``. With several ``devices`` the strategy is ``ddp_rl``.
+        **options: Passed on to ``lightning.Trainer``. With several ``devices`` the strategy is ``ddp_rl``; ``max_time``
+            is the time of one start and not of all together: the run saves, and ``fit`` returns.
 
     Raises:
         UserError: For options and callbacks that mean something else here, or that Lightning refuses.
@@ -122,6 +123,7 @@ def make_trainer(
         {"trainer": {name: value for name, value in options.items() if isinstance(value, int | float)}}
     )
     refuse_trainer_options({"default_root_dir": run_dir, **TRAINER_DEFAULTS, **options})
+    max_seconds = seconds_of_a_start(options.pop("max_time", None), options)
     given, run_dir = as_list(callbacks), Path(run_dir)
     refuse_callbacks(given)
     all_callbacks = run_callbacks(
@@ -130,6 +132,9 @@ def make_trainer(
         checkpoints=options.get("enable_checkpointing") is not False,
         detect_nan=detect_nan,
     )
+    for callback in all_callbacks:
+        if isinstance(callback, LastCheckpoint):
+            callback.max_seconds = max_seconds
     place_checkpoints(all_callbacks, run_dir)
     options = {**TRAINER_DEFAULTS, **options, "plugins": with_checkpoint_io(options.get("plugins"))}
     if options.get("logger") in (None, True):

@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
 from plasticity_rl.errors import UserError, at_least
 
 OF_DATA_SETS = {
@@ -73,6 +76,25 @@ def _refuse_places(options: Mapping[str, Any]) -> None:
         raise UserError(
             f"trainer.devices={devices} must be a number of devices >= 1, a list of GPUs such as [0, 1], or auto"
         )
+
+
+def seconds_of_a_start(max_time: Any, options: Mapping[str, Any]) -> float | None:
+    """Return the seconds that ``max_time`` stands for, or None for no end.
+
+    Raises:
+        UserError: When it is no time, or the run could not save its state then.
+    """
+    if max_time is None:
+        return None
+    try:
+        seconds = Timer(max_time).time_remaining()
+    except (MisconfigurationException, TypeError, AttributeError) as error:
+        raise UserError(f"trainer.max_time={max_time!r} must be days:hours:minutes:seconds, 00:07:30:00") from error
+    if not seconds or seconds <= 0:
+        raise UserError(f"trainer.max_time={max_time} must be longer than 0 seconds")
+    if options.get("enable_checkpointing") is False:
+        raise UserError("trainer.max_time ends a start with a checkpoint: leave out trainer.enable_checkpointing")
+    return seconds
 
 
 def _knows_first_node() -> bool:

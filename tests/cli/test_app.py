@@ -288,9 +288,7 @@ def test_resuming_needs_nothing_but_the_checkpoint_file(short, finished, tmp_pat
     [
         pytest.param(["--data.task=other"], "data.task=tiny, but this run has other", id="task"),
         pytest.param(["--seed_everything=9"], "data.seed=1, but this run has 9", id="seed"),
-        pytest.param(
-            ["--model.hidden_dim=32"], "another network: actor.policy.0.weight is [16, 8] there", id="network"
-        ),
+        pytest.param(["--model.hidden_dim=32"], "written with model.hidden_dim=16, but this run has 32", id="network"),
         pytest.param(["--data.image_size=20"], "data.image_size=16, but this run has 20", id="image size"),
         pytest.param(["--data.frame_stack=2"], "data.frame_stack=3, but this run has 2", id="frame stack"),
     ],

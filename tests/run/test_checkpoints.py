@@ -3,7 +3,7 @@ import pytest
 import torch
 from helpers import fit_tiny, tiny_agent, tiny_data, weights_hash
 
-from plasticity_rl import make_trainer
+from plasticity_rl import UserError, make_trainer
 from plasticity_rl.agents.base import RLModule
 
 
@@ -35,6 +35,39 @@ def test_a_run_that_crashes_before_its_first_evaluation_goes_on_from_frame_0(tmp
     assert weights_hash(resumed) == weights_hash(straight)
     assert resumed.num_updates == straight.num_updates
     assert resumed.eval_returns == straight.eval_returns
+
+
+def test_every_start_has_its_own_time_and_ends_with_a_checkpoint(tmp_path, capsys) -> None:
+    """A millisecond is one env step of two frames; the runs together equal the one that was not stopped."""
+    straight = fit_tiny(tmp_path / "straight", max_frames=110)
+    short = {"trainer_options": {"max_time": {"milliseconds": 1}}, "max_frames": 110}
+    last = tmp_path / "timed" / "checkpoints" / "last.ckpt"
+    for start, frames in enumerate((2, 4)):
+        capsys.readouterr()
+        fit_tiny(tmp_path / "timed", ckpt_path="last" if start else None, **short)
+        assert saved_frames(last) == frames
+        out = capsys.readouterr().out
+        assert f"Stopped after max_time (0.001 seconds of this start) at env frame {frames}; the last " in out
+        assert "go on with --ckpt_path last" in out
+        assert "Changed" not in out
+    assert not (tmp_path / "timed" / "finished.yaml").exists()
+    done = fit_tiny(tmp_path / "timed", ckpt_path="last", max_frames=110, trainer_options={"max_time": "01:00:00:00"})
+    assert (done.num_updates, weights_hash(done)) == (straight.num_updates, weights_hash(straight))
+    assert done.eval_returns == straight.eval_returns
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"max_time": "soon"}, r"trainer.max_time='soon' must be days:hours:minutes:seconds, 00:07:30:00"),
+        ({"max_time": {"decades": 1}}, r"trainer.max_time=.* must be days:hours"),
+        ({"max_time": "00:00:00:00"}, "must be longer than 0 seconds"),
+        ({"max_time": "00:01:00:00", "enable_checkpointing": False}, "ends a start with a checkpoint"),
+    ],
+)
+def test_what_is_no_time_is_refused(options, expected, tmp_path) -> None:
+    with pytest.raises(UserError, match=expected):
+        make_trainer(tmp_path, **options)
 
 
 def test_last_follows_every_evaluation_and_best_the_highest_return(tmp_path) -> None:

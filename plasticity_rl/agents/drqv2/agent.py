@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -15,7 +16,7 @@ from plasticity_rl import losses
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.drqv2.networks import Actor, Critic, count_parameters, encoder_for, noisy_action
 from plasticity_rl.agents.sizes import MAX_LR, refuse_large_networks
-from plasticity_rl.augment.chain import AugmentationChain
+from plasticity_rl.augment.chain import AugmentationChain, as_text
 from plasticity_rl.augment.transforms import RandomShift, refuse_large_shift
 from plasticity_rl.errors import UserError, at_least, within
 from plasticity_rl.nn.blocks import init_weights
@@ -119,11 +120,16 @@ class DrQV2(RLModule):
         refuse_large_shift(random_shift_pad, obs_shape, "model.random_shift_pad")
         published = [RandomShift(random_shift_pad)] if self.observation_key == "pixels" else []
         self.augmentations = AugmentationChain(published if augmentations is None else augmentations, obs_shape)
+        self._augmentations_as_text = None if augmentations is None else [as_text(one) for one in augmentations]
         self.actor = Actor(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
         self.critic = Critic(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self._run: Run = plain if compile is None else Compiled(compile)
         self._move_target = get_ema_multi_avg_fn(1.0 - critic_target_tau)
+
+    def options(self) -> dict[str, Any]:
+        """Return the constructor's arguments, the augmentations as text."""
+        return {**super().options(), "augmentations": self._augmentations_as_text}
 
     def _refuse_widths(self, obs_shape: tuple[int, ...], widths: dict[str, int]) -> None:
         """Refuse networks of no width, and those that no memory can hold, before they are built."""
