@@ -1,5 +1,6 @@
 """Interventions and probes: one paper or one quantity per file. In YAML always ``callbacks.<Name>``."""
 
+import plasticity_rl  # noqa: F401  # first: it refuses a compromised release of lightning
 from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
 from callbacks.interventions.churn_reduction import ChurnReduction
 from callbacks.interventions.continual_backprop import ContinualBackprop

@@ -10,11 +10,21 @@ The data path, one file a stage::
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from importlib.metadata import version
+
+# `python -m plasticity_rl` would look for all that follows in the current folder first: of a run that somebody sent,
+# that would be theirs. While Python looks for this package, that is the name of the program.
+if (
+    sys.argv[:1] == ["-m"]
+    and sys.path[:1] == [os.getcwd()]
+    and sys.path[0] != os.path.dirname(os.path.dirname(__file__))
+):
+    del sys.path[0]
+
 from typing import Any
 
-__version__ = version("plasticity-rl")
+__version__: str  # read on first use, as all below
 
 # Resolved on first use (PEP 562): importing the package, for `--help` or `--version`, must not import torch.
 _EXPORTS = {
@@ -39,11 +49,15 @@ _EXPORTS = {
 }
 __all__ = ["__version__", *_EXPORTS]
 
+sys.meta_path.insert(0, importlib.import_module("plasticity_rl.compromised").Guard())
+
 if "mujoco" in sys.modules:  # a script that imported dm_control by itself would crash at `import lightning`
     importlib.import_module("plasticity_rl.machine.rendering").load_triton()
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("plasticity-rl")
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(_EXPORTS[name])

@@ -32,6 +32,8 @@ OUT_OF_MEMORY = ("CUDA out of memory", "DefaultCPUAllocator: can't allocate memo
 """What torch says when a device, or the system, has no room; its class on the CPU is RuntimeError."""
 FILES_BY_NAME = ("fit", "validate", "doctor")
 """Commands with options ``--config``."""
+TRUSTING = ("fit", "validate", "probe", "doctor")
+"""Commands that build what the files of a run name, so that they have an option ``--trust``."""
 DRAWS_NOTHING = ("plot", "study")
 HELP = """usage: plasticity-rl COMMAND [options]
 
@@ -49,6 +51,7 @@ without pixels:  plasticity-rl fit --config sac_state
 a callback:      ... --trainer.callbacks+=callbacks.Reset --trainer.callbacks.every_n_frames=100000
 what it can do:  ... --trainer.callbacks.help=callbacks.Reset
 print a config:  ... --print_config
+a run of others: ... --trust builds classes of any package that the files of a run name; without, of a few only
 
 --config takes a file, or the name of a packaged one (plasticity-rl list configs). To edit them:
                  plasticity-rl init my_study && cd my_study && plasticity-rl fit --config configs/quickstart.yaml
@@ -78,13 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_with_one()
     asks = any(arg in ("-h", "--help") or arg.startswith("--print_config") for arg in args)
     threading.excepthook = _in_thread
-    if args[0] == "fit" and not {"", os.getcwd()} & set(sys.path):
-        sys.path.append(os.getcwd())  # classes of the user's own, as with `python -m`, but behind all that is installed
     try:
         if args[0] in FILES_BY_NAME:
             from plasticity_rl.packaged import with_found_configs
 
             args = with_found_configs(args)  # here and nowhere else: from now on every --config is a file that exists
+        if "--trust" in args and args[0] not in TRUSTING:
+            raise UserError(f"--trust belongs to {', '.join(TRUSTING)}: {args[0]} builds nothing that a file names")
         if args[0] in LIGHT:
             return importlib.import_module(f"plasticity_rl.cli.commands.{args[0]}").run(args[1:]) or 0
         _check_machine(warn=args[0] == "fit" and not asks)

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from plasticity_rl.errors import RunFailure, UserError
+from plasticity_rl.files import replace_file
 
 PACKAGES = ("plasticity-rl", "torch", "torchrl", "tensordict", "lightning", "dm_control", "mujoco", "numpy")
 """Whose versions are noted in checkpoints and in ``starts.yaml``."""
@@ -23,6 +24,8 @@ LAST_CHECKPOINT = "last.ckpt"
 """Name of the file that holds the newest state of a run."""
 DRAFT = ".checkpoint.tmp"
 """Where a checkpoint is written before it takes the place of the last one: in the same folder, so that it can."""
+CONFIGURATION = "plasticity_rl_configuration"
+"""Key of what the command line puts into a checkpoint, so that its run can be built from the file alone."""
 
 
 @functools.cache
@@ -85,21 +88,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def replace_durably(path: Path, content: bytes | memoryview) -> None:
     """Write ``content`` to ``path`` so that a reader, also after a crash, finds all of it or what was there before."""
-    draft = path.with_name(DRAFT)
-    try:
-        with open(draft, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # else a power failure could undo the renaming
-    finally:
-        os.close(folder)
+    replace_file(path, content, durable=True, draft=DRAFT)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import functools
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,16 +26,22 @@ from plasticity_rl.agents.initial_weights import init_weights
 from plasticity_rl.agents.options import RECORD
 from plasticity_rl.agents.sac.agent import SAC
 from plasticity_rl.agents.spelling import absolute
-from plasticity_rl.checkpoint_files import CheckpointReader
+from plasticity_rl.checkpoint_files import CONFIGURATION, CheckpointReader
 from plasticity_rl.cli.checks import as_seed, refuse_nulls
+from plasticity_rl.cli.config_files import load
 from plasticity_rl.cli.early import CommandLine, option_values
 from plasticity_rl.cli.parser import PARSER_MODE, OneLineParser, use_our_yaml
 from plasticity_rl.cli.parser_errors import UNION, one_line
 from plasticity_rl.cli.run_dirs import callbacks_in, default_run_dir, last_checkpoint
+from plasticity_rl.cli.trust import refuse_other_kinds
+from plasticity_rl.credentials import holds_secret, without_secrets
 from plasticity_rl.data.module import data_module_of
 from plasticity_rl.distributed.launch import same_run_dir
 from plasticity_rl.distributed.strategy import asks_for_ranks
 from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.files import replace_file
+from plasticity_rl.places import expanded
+from plasticity_rl.replay.files import holds_replay
 from plasticity_rl.run.callback_checks import idle_run, late_events
 from plasticity_rl.run.folder import refuse_other_run, refuse_unwritable, requeued_checkpoint
 from plasticity_rl.run.number_checks import refuse_extreme_numbers
@@ -42,6 +50,8 @@ from plasticity_rl.run.trainer_checks import first_line, refuse_trainer_options
 
 AGENTS: dict[str, type[RLModule]] = {"drqv2": DrQV2, "sac": SAC}
 """Values of ``--agent``: whose arguments are the options ``--model.*``."""
+KEPT = ("agent", "seed_everything", "max_frames", "detect_nan", "data", "model")
+"""Options that a checkpoint holds, besides what changes learning in ``trainer``."""
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -58,19 +68,34 @@ class SaveRunConfig(SaveConfigCallback):
         path = folder / "config.yaml"
         if path.exists():
             path = folder / f"config_resumed_{datetime.datetime.now():%Y%m%d-%H%M%S}.yaml"
-        self.parser.save(self.config, path, overwrite=True, multifile=False)
+        text = self.parser.dump(self.config)
+        replace_file(path, text, private=holds_secret(load(text)))  # loggers have keys, which a resumed run needs again
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put into the checkpoint what is needed to build the run again, should the file leave its folder."""
+        checkpoint[CONFIGURATION] = configuration(load(self.parser.dump(self.config)))
+
+
+def configuration(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint holds of a run's configuration: all but where the run was, loggers, and secrets."""
+    trainer = config.get("trainer") or {}
+    kept = {name: trainer[name] for name in ("callbacks", "precision") if trainer.get(name) is not None}
+    return without_secrets({**{name: config[name] for name in KEPT if name in config}, "trainer": kept})
 
 
 class RLCLI(LightningCLI):
     """LightningCLI with frames as the budget, one seed, and one run folder.
 
     Args:
-        checkpoints: By which the checkpoint that a command names is read: once, and kept until it is loaded.
+        command: What was given.
+        checkpoints: By which the checkpoint that it names is read: once, and kept until it is loaded.
         **options: Of LightningCLI.
     """
 
-    def __init__(self, *args: Any, checkpoints: CheckpointReader | None = None, **options: Any) -> None:
-        self.checkpoints = checkpoints or CheckpointReader()
+    def __init__(self, *args: Any, command: CommandLine, checkpoints: CheckpointReader, **options: Any) -> None:
+        self.command, self.checkpoints = command, checkpoints
         super().__init__(*args, **options)  # parses, builds and runs
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -139,12 +164,14 @@ class RLCLI(LightningCLI):
         saved = self.checkpoints.look(path).get("hyper_parameters", {})
         network = {name: value for name, value in saved.items() if name != "_instantiator"}
         if subcommand != "fit" and network:
+            self.command.refuse_foreign({"model": network}, str(path))
             self.config = self.parser.parse_object({subcommand: {"model": network}}, self.config)
 
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work, choose the run folder, and refuse one that holds another run."""
         assert self.subcommand is not None
         config = self.config[self.subcommand]
+        _write_out_places(config)
         self._refuse_options(config)
         config.data.seed = config.model.seed = as_seed(config.seed_everything)  # `true` has become a number by now
         if config.trainer.default_root_dir is None:
@@ -176,7 +203,21 @@ class RLCLI(LightningCLI):
         return str(path)
 
     def _claim_folder(self, run_dir: Path) -> None:
+        if self.command.alone is not None:
+            self._refuse_missing_replay(self.command.alone, run_dir)
         refuse_other_run(run_dir, resuming=self.config.fit.ckpt_path is not None)
+
+    def _refuse_missing_replay(self, checkpoint: str, run_dir: Path) -> None:
+        data = self.config.fit.data
+        replay = self.checkpoints.look(checkpoint).get("RLDataModule", {}).get("replay")
+        folder = Path(data.replay_dir or run_dir / "replay")
+        needed = replay is not None and bool(replay["storage"]["written"].any())
+        if needed and not data.allow_empty_replay and not holds_replay(folder / "rank0"):
+            raise UserError(
+                f"--ckpt_path {checkpoint} lies in no run folder, and its replay is not in {folder}: put the file back "
+                "into RUN/checkpoints/, or name the run with --trainer.default_root_dir RUN or the replay with "
+                "--data.replay_dir RUN/replay, or go on with an empty one, not exact: --data.allow_empty_replay true"
+            )
 
     def _refuse_options(self, config: Any) -> None:
         refuse_extreme_numbers(config)
@@ -227,6 +268,15 @@ class RLCLI(LightningCLI):
             self.model.began_with(config.init_weights, loaded=False)
 
 
+def _write_out_places(config: Any) -> None:
+    """Replace ``~`` and variables in the paths of a config, wherever they came from."""
+    for section, name in ((config.trainer, "default_root_dir"), (config.data, "replay_dir"), (config, "ckpt_path")):
+        if section.get(name):
+            section[name] = expanded(str(section[name]), f"{'' if section is config else '--'}{name}")
+    if config.data.replay_dir:
+        config.data.replay_dir = os.path.abspath(config.data.replay_dir)  # the run may go on from another folder
+
+
 def agent_class(command: CommandLine) -> type[RLModule]:
     """Return the agent that a command asks for, from its options and config files: the parser depends on it.
 
@@ -240,6 +290,27 @@ def agent_class(command: CommandLine) -> type[RLModule]:
         if other != name and not source.startswith("--"):
             raise UserError(f"{source} holds the options of agent={other}, but the command ends up with agent={name}")
     return AGENTS[name]
+
+
+def with_configuration(command: CommandLine, checkpoints: CheckpointReader) -> CommandLine:
+    """Return a command whose checkpoint lies in no run with the configuration that the checkpoint itself holds.
+
+    Raises:
+        UserError: When it holds none, and the command has to be told what to build.
+    """
+    if command.alone is None or not Path(command.alone).is_file():
+        return command  # the latter is said where the file is needed
+    saved = checkpoints.look(command.alone).get(CONFIGURATION)
+    if saved:
+        command.refuse_foreign(saved, command.alone)
+        return command.with_content(saved)
+    if command.args[0] != "fit" and command.setting("data.task") is None:
+        raise UserError(
+            f"{command.alone} lies in no run folder (there is no config.yaml above it), and does not hold the "
+            "configuration of its run itself, as those of the command line do since then: put it back into "
+            "RUN/checkpoints/, or name the run's with --config RUN/config.yaml"
+        )
+    return command
 
 
 def quiet() -> None:
@@ -273,12 +344,19 @@ def build(cls: type[RLCLI], command: CommandLine, checkpoints: CheckpointReader 
         raise UserError("--init_weights is for fit: validate evaluates the weights of --ckpt_path")
     quiet()
     use_our_yaml()
+    checkpoints = checkpoints or CheckpointReader()
+    command = with_configuration(command, checkpoints)
+    if command.names_own_classes() and not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())  # as `python -m` has it, but behind all that is installed
+    for given in () if command.trusts else command.foreign:
+        refuse_other_kinds(command.contents[given], command.alone or given, command.own_texts())
     agent = agent_class(command)
     OneLineParser.agent = next(name for name, known in AGENTS.items() if known is agent)
     try:
         return cls(
             agent,
             data_module_of(str(command.setting("data.task", ""))),
+            command=command,
             checkpoints=checkpoints,
             args=list(command.args),
             seed_everything_default=1,

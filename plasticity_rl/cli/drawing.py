@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from plasticity_rl.cli.commands.probe import parse
 from plasticity_rl.cli.early import CommandLine, read
+from plasticity_rl.cli.trust import OPTION
 from plasticity_rl.envs.backends import options_class
 
 
@@ -15,8 +16,9 @@ def draws(command: CommandLine) -> bool:
     """
     commands = [command]
     if command.args[0] == "probe":
+        trusted = [OPTION] if command.trusts else []
         paths = parse(command.args[1:]).checkpoints
-        commands = [read(["validate", f"--ckpt_path={path}"]) for path in paths]
+        commands = [read(["validate", f"--ckpt_path={path}", *trusted]) for path in paths]
     return any(
         options_class(str(one.setting("data.task", ""))).draws_to_show(one.setting("data.observation", "pixels"))
         for one in commands

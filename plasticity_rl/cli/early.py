@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from plasticity_rl.cli import trust
 from plasticity_rl.cli.config_files import load, read_config
 from plasticity_rl.errors import UserError
 from plasticity_rl.packaged import CONFIG
+from plasticity_rl.places import expanded, run_folder_of
+
+FOLDER = "--trainer.default_root_dir"
+PATHS = (FOLDER, "--ckpt_path", "--data.replay_dir")
+"""Options that name a place; those of files are found by :mod:`plasticity_rl.packaged`."""
+WITH_CLASSES = ("--trainer.", "--model.", "--data.env")
+"""How options begin in which the user may name a class."""
 
 
 def options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -36,10 +45,43 @@ class CommandLine:
     Attributes:
         args: The command and its options, the run's own config among them.
         contents: Options in every config file, or text in its place, by what ``--config`` says.
+        foreign: Those of ``contents`` that a run wrote, so that they may be somebody else's.
+        trusts: Whether ``--trust`` was given.
+        alone: Checkpoint that lies in no run, whose own configuration is to be taken; None for any other command.
     """
 
     args: tuple[str, ...]
     contents: Mapping[str, Mapping[str, Any]]
+    foreign: frozenset[str] = frozenset()
+    trusts: bool = False
+    alone: str | None = None
+
+    def own_texts(self) -> list[str]:
+        """Return what the user wrote: values of options, and the files that no run wrote."""
+        values = [value for name, value in options(self.args) if name.startswith(WITH_CLASSES) and name != FOLDER]
+        return [*values, *(repr(content) for given, content in self.contents.items() if given not in self.foreign)]
+
+    def names_own_classes(self) -> bool:
+        """Whether the user names something that lies in the current folder, or trusts files that may."""
+        if self.trusts:
+            return True
+        named = {match[0].partition(".")[0] for text in self.own_texts() for match in trust.DOTTED.finditer(text)}
+        return any(
+            os.path.exists(place)
+            for name in named - set(trust.PACKAGES)
+            for place in (f"{name}.py", os.path.join(name, "__init__.py"), name)
+        )
+
+    def with_content(self, content: Mapping[str, Any]) -> CommandLine:
+        """Return a command with what :attr:`alone` holds where others have the config of a run."""
+        text = json.dumps(content)
+        args = (self.args[0], f"--config={text}", *self.args[1:])
+        return replace(self, args=args, contents={text: content}, foreign=frozenset({text}))
+
+    def refuse_foreign(self, content: Mapping[str, Any], source: str) -> None:
+        """Raise UserError for what would run code of somebody else, unless that was allowed."""
+        if not self.trusts:
+            trust.refuse_foreign(content, source, self.own_texts())
 
     def settings(self, key: str) -> Iterator[tuple[str, Any]]:
         """Yield the values given to ``key``, e.g. ``data.observation``, in order, each after its option or file."""
@@ -62,10 +104,19 @@ def read(args: Sequence[str]) -> CommandLine:
         args: The command first; a ``--config`` that is no file is text, or the parser says what is wrong with it.
 
     Raises:
-        UserError: For the first config file that is broken or holds no options.
+        UserError: For the first config file that is broken or holds no options, or that a run wrote and that names a
+            class of somebody else (:mod:`plasticity_rl.cli.trust`).
     """
-    args = with_run_config(args)
-    return CommandLine(tuple(args), {given: _content(given) for given in option_values(args, *CONFIG)})
+    trusts = trust.OPTION in args
+    args = with_run_config(with_places([arg for arg in args if arg != trust.OPTION]))
+    contents = {given: _content(given) for given in option_values(args, *CONFIG)}
+    foreign = frozenset(given for given in contents if os.path.isfile(given) and trust.is_of_a_run(Path(given)))
+    checkpoint = next(reversed(option_values(args, "--ckpt_path")), "last")
+    alone = None if checkpoint == "last" or contents or describes_itself(args) else checkpoint
+    command = CommandLine(tuple(args), contents, foreign, trusts, alone)
+    for given in foreign:
+        command.refuse_foreign(contents[given], given)
+    return command
 
 
 def _content(given: str) -> Mapping[str, Any]:
@@ -91,28 +142,42 @@ def _under(keys: Sequence[str], value: Any) -> list[Any]:
 def with_run_config(args: Sequence[str]) -> list[str]:
     """Add the run folder and its ``config.yaml``, or that of its last start, to a command that names no config.
 
-    Of a command that goes on with the last checkpoint and names the ``config.yaml`` of a run, the run is the one in
-    whose folder that file lies, wherever the folder was when it was written.
+    Of a command that names a checkpoint and the ``config.yaml`` of its run, or goes on with the last one, the run is
+    the one in whose folder that file lies, wherever the folder was when it was written.
     """
     args = list(args)
-    checkpoint, folders = option_values(args, "--ckpt_path"), option_values(args, "--trainer.default_root_dir")
+    checkpoint, folders = option_values(args, "--ckpt_path"), option_values(args, FOLDER)
     if not checkpoint:
         return args
+    of_checkpoint = None if checkpoint[-1] == "last" else run_folder_of(checkpoint[-1])
     if configs := option_values(args, *CONFIG):
         runs = [Path(file).resolve().parent for file in configs if Path(file).name == "config.yaml"]
         runs = [folder for folder in runs if (folder / "checkpoints").is_dir()]
-        if checkpoint[-1] == "last" and runs and not folders:
-            args.append(f"--trainer.default_root_dir={runs[-1]}")
+        meant = runs[-1:] if checkpoint[-1] == "last" else [folder for folder in runs if folder == of_checkpoint]
+        return args if folders or not meant else [*args, f"{FOLDER}={meant[-1]}"]
+    run_dir = of_checkpoint or (Path(folders[-1]) if folders else None)
+    if run_dir is None or describes_itself(args) or not (run_dir / "config.yaml").is_file():
         return args
-    if checkpoint[-1] == "last":
-        run_dir = Path(folders[-1]) if folders else None
-    else:
-        run_dir = Path(checkpoint[-1]).resolve().parent.parent
-    # A command that adds callbacks describes the whole run by itself; the config would give them a second time.
-    appends = args[0] == "fit" and any(arg.startswith("--trainer.callbacks") for arg in args)
-    if run_dir is None or appends or not (run_dir / "config.yaml").is_file():
-        return args
-    own = [] if folders else [f"--trainer.default_root_dir={run_dir}"]
+    own = [] if folders else [f"{FOLDER}={run_dir}"]
     # What goes on is the run as it was last started, perhaps with other options than at first.
     resumed = sorted(run_dir.glob("config_resumed_*.yaml")) if args[0] == "fit" else []
     return [args[0], f"--config={[run_dir / 'config.yaml', *resumed][-1]}", *own, *args[1:]]
+
+
+def describes_itself(args: Sequence[str]) -> bool:
+    """Whether a command adds callbacks, so that it describes the whole run: a config would give them a second time."""
+    return args[0] == "fit" and any(arg.startswith("--trainer.callbacks") for arg in args)
+
+
+def with_places(args: Sequence[str]) -> list[str]:
+    """Return a command line whose paths have no ``~`` and no ``$VARIABLE`` any more."""
+    found = []
+    before = ""
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        if name in PATHS and equals:
+            found.append(f"{name}={expanded(value, name)}")
+        else:
+            found.append(expanded(arg, before) if before in PATHS and not arg.startswith("-") else arg)
+        before = arg
+    return found

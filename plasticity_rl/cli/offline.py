@@ -30,6 +30,7 @@ from plasticity_rl.cli.rebuild import RestoredRun, restore_only
 from plasticity_rl.data.module import RLDataModule
 from plasticity_rl.distributed.ranks import saved_world_size
 from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.places import expanded
 from plasticity_rl.replay.buffer import FrameReplay
 from plasticity_rl.run.trainer import TRAINER_DEFAULTS
 
@@ -70,6 +71,7 @@ def measure_checkpoint(
     *,
     modules: Sequence[str] | None = None,
     rollout_frames: int = 2000,
+    trusts: bool = False,
 ) -> Measurement:
     """Measure a checkpoint of this framework.
 
@@ -78,22 +80,23 @@ def measure_checkpoint(
     rollouts with the checkpoint's policy, exploring as in training.
 
     Args:
-        path: A ``.ckpt`` file in the folder ``checkpoints/`` of its run.
+        path: A ``.ckpt`` file in the folder ``checkpoints/`` of its run, or one that was taken out of it.
         probes: Class names in ``callbacks``; None for all that can be measured.
         modules: Modules by dotted name to measure instead of those of the run or of the defaults; probes that do not
             measure by module are then left out, unless they are named. None for the probes' own.
         rollout_frames: Env frames to collect where there is no replay.
+        trusts: Whether classes of other packages may be built that the files of the run name.
 
     Raises:
-        UserError: When the file is no checkpoint, the run's ``config.yaml`` is missing, or a probe that was named does
+        UserError: When the file is no checkpoint, nothing says what its run was made of, or a probe that was named does
             not exist or cannot be measured.
     """
-    path = Path(path)
+    path = expanded(Path(path), "probe")
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a checkpoint, RUN/checkpoints/last.ckpt")
     checkpoints = CheckpointReader()
     world_size, saved = saved_world_size(checkpoints.look(path)), checkpoints.look(path).get("callbacks", {})
-    restored = restore_only(path, checkpoints)
+    restored = restore_only(path, checkpoints, trusts=trusts)
     result = Measurement(str(path), restored.data.task)
     for name in modules or ():
         restored.agent.module(name)  # refuses one that does not exist

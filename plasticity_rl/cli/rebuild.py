@@ -13,8 +13,9 @@ from plasticity_rl.agents.hooks import callbacks_of
 from plasticity_rl.checkpoint_files import CheckpointReader
 from plasticity_rl.cli.app import RLCLI, build
 from plasticity_rl.cli.early import read
+from plasticity_rl.cli.trust import OPTION
 from plasticity_rl.data.module import RLDataModule
-from plasticity_rl.errors import UserError
+from plasticity_rl.places import run_folder_of
 
 
 class _WithoutRunning(RLCLI):
@@ -52,17 +53,19 @@ def build_only(args: Sequence[str], checkpoints: CheckpointReader | None = None)
     return RestoredRun(Path(cli.trainer.default_root_dir), cli.model, cli.datamodule, callbacks)
 
 
-def restore_only(checkpoint: Path, checkpoints: CheckpointReader | None = None) -> RestoredRun:
-    """Build what the ``config.yaml`` of a checkpoint's run describes, as ``validate`` does, without running it.
+def restore_only(checkpoint: Path, checkpoints: CheckpointReader | None = None, *, trusts: bool = False) -> RestoredRun:
+    """Build what the run of a checkpoint was made of, as ``validate`` does, without running it.
+
+    That says the ``config.yaml`` of the run; of a checkpoint that lies in none, the checkpoint itself.
 
     Args:
         checkpoint: Its file.
         checkpoints: By which it is read, and kept for whoever loads it.
+        trusts: Whether classes of other packages may be built that these files name.
 
     Raises:
-        UserError: When the folder of the run holds no ``config.yaml``, or it is broken.
+        UserError: When the file says nothing about its run, or names classes of other packages, or is broken.
     """
-    run_dir = checkpoint.resolve().parent.parent
-    if not (run_dir / "config.yaml").is_file():
-        raise UserError(f"{checkpoint} does not lie in a run folder: there is no {run_dir / 'config.yaml'}")
-    return replace(build_only(["validate", f"--ckpt_path={checkpoint}"], checkpoints), run_dir=run_dir)
+    run_dir = run_folder_of(checkpoint) or checkpoint.resolve().parent
+    args = ["validate", f"--ckpt_path={checkpoint}", *([OPTION] if trusts else [])]
+    return replace(build_only(args, checkpoints), run_dir=run_dir)

@@ -10,6 +10,7 @@ from typing import Any
 from plasticity_rl.callback import Intervention
 from plasticity_rl.cli.checks import as_seed
 from plasticity_rl.errors import UserError
+from plasticity_rl.places import run_folder_of
 from plasticity_rl.run.description import short_name
 
 RUNS = Path("runs")
@@ -28,8 +29,8 @@ def default_run_dir(config: Any, subcommand: str) -> Path:
                 "name the run's folder with --trainer.default_root_dir"
             )
         return candidates[-1].parent.parent
-    if config.ckpt_path is not None and Path(config.ckpt_path).resolve().parent.name == "checkpoints":
-        return Path(config.ckpt_path).resolve().parent.parent
+    if config.ckpt_path is not None and (run_dir := run_folder_of(config.ckpt_path)) is not None:
+        return run_dir
     return RUNS / f"{prefix}{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from plasticity_rl import compromised
+
 OURS = "plasticity-rl"
 PAIRS = (("dm_control", "mujoco"), ("torchrl", "tensordict"), ("lightning", "torch"), ("torchvision", "torch"))
 """Packages that say themselves which versions of the second fit to the first."""
@@ -29,8 +31,6 @@ REASONS = {
     "numpy": "2.5 deprecates setting the shape of an array, which dm_control does at every look-up of a name",
     "jsonargparse": "version 5 removes what lightning 2.6 calls",
 }
-COMPROMISED = {"lightning": ("2.6.2", "2.6.3"), "pytorch-lightning": ("2.6.2", "2.6.3")}
-"""Releases that steal credentials when they are imported (GHSA-w37p-236h-pfx3)."""
 SECURITY = "security"
 """The check whose problems nothing may be imported with."""
 LEAST_DISK_BYTES = 10**9
@@ -88,7 +88,7 @@ def needed_packages() -> dict[str, Package | None]:
     """Return what is installed of everything that the checks of versions look at, by name."""
     ours = installed(OURS)
     own = [_name(text) for text in (ours.requires if ours else ()) if "extra ==" not in text]
-    names = dict.fromkeys([OURS, *own, *(name for pair in PAIRS for name in pair), *COMPROMISED])
+    names = dict.fromkeys([OURS, *own, *(name for pair in PAIRS for name in pair), *compromised.RELEASES])
     return {name: installed(name) for name in names}
 
 
@@ -113,11 +113,11 @@ def check_compromised(packages: Mapping[str, Package | None]) -> list[Finding]:
         Finding(
             SECURITY,
             "problem",
-            f"{name} {found.version} is a compromised release that steals credentials when imported",
-            f"pip uninstall {name}, replace every key and token on this machine, then pip install '{name}>=2.6.4'",
+            compromised.found(name, found.version),
+            compromised.fix(name),
         )
         for name, found in packages.items()
-        if found and found.version in COMPROMISED.get(name, ())
+        if found and found.version in compromised.RELEASES.get(name, ())
     ]
 
 

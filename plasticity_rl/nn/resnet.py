@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.places import expanded
 
 WEIGHT_FILES = {
     "resnet18": "resnet18-f37072fd.pth",
@@ -146,7 +147,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: When there is no such file, or it holds no state dict.
     """
-    if not Path(path).is_file():
+    path = expanded(Path(path), "weights_path")
+    if not path.is_file():
         raise UserError(f"weights_path={str(path)!r} is no file; give a torchvision state dict, e.g. a resnet18-*.pth")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

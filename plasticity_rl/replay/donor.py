@@ -12,6 +12,7 @@ from tensordict import TensorDictBase
 
 from plasticity_rl.checkpoint_files import read_checkpoint
 from plasticity_rl.errors import UserError
+from plasticity_rl.places import expanded, run_folder_of
 from plasticity_rl.replay.files import RecordFiles, RecordLayout
 
 
@@ -68,11 +69,14 @@ def donor_replay(path: str | Path) -> DonorReplay:
     Raises:
         UserError: When there is no checkpoint or no replay, or the checkpoint is damaged.
     """
-    path = Path(path)
+    path = expanded(Path(path), "path")
     checkpoint_path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if not checkpoint_path.is_file():
         raise UserError(f"{path} is no run: there is no file {checkpoint_path}; name a run folder or a checkpoint")
-    folder = checkpoint_path.resolve().parent.parent / "replay" / "rank0"
+    run_dir = run_folder_of(checkpoint_path)
+    if run_dir is None:
+        raise UserError(f"{checkpoint_path} lies in no run, so there is no replay beside it; name the run folder")
+    folder = run_dir / "replay" / "rank0"
     if not folder.is_dir():
         raise UserError(f"the run of {checkpoint_path} has no replay in {folder}")
     state = read_checkpoint(checkpoint_path).get("RLDataModule")

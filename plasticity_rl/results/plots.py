@@ -109,12 +109,13 @@ def band_of(arm: Arm, tag: str, max_points: int = 100) -> Band | None:
 
 
 def left_out(arms: Sequence[Arm]) -> list[str]:
-    """Return which curves of a figure are not finite, one sentence each."""
+    """Return which curves of a figure are not finite, and what could not be read of files, one sentence each."""
     drawn = {"eval/return", *(f"fau/{module}" for module in fau_modules(arms))}
     found = []
     for arm in arms:
         tags = drawn | ({"train/return"} if len(arms) == len(arm.runs) == 1 else set())
         for run in arm.runs:
+            found += run.problems
             for tag in sorted(tags & run.curves.keys()):
                 if bad := not_finite(tag, run.curves[tag]):
                     what = "its other points are drawn" if len(arm.runs) == 1 else "left out of its line"

@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.util import tensor_util
 
 from plasticity_rl.errors import UserError
 from plasticity_rl.former_names import todays_name
+from plasticity_rl.places import expanded
+from plasticity_rl.results.events import Logged, event_files, read_events
 from plasticity_rl.results.statistics import Floats
 
+PACKAGE = "callbacks"
+"""Ours, of interventions and probes."""
 EVENT_PREFIX = "intervention/"
 
 
@@ -99,36 +101,50 @@ class Run:
     @property
     def interventions(self) -> list[tuple[str, dict[str, Any]]]:
         """Class name and arguments of every intervention, in the order of the config; probes are left out."""
-        entries = self.config.get("trainer", {}).get("callbacks") or []
-        entries = entries if isinstance(entries, list) else [entries]
         return [
             (entry["class_path"].rpartition(".")[2], dict(entry.get("init_args") or {}))
-            for entry in entries
+            for entry in self._callbacks
             if not _only_watches(entry["class_path"])
         ]
 
+    @property
+    def class_paths(self) -> list[str]:
+        """What the config calls its callbacks."""
+        return [entry["class_path"] for entry in self._callbacks]
+
+    @property
+    def _callbacks(self) -> list[Any]:
+        entries = self.config.get("trainer", {}).get("callbacks") or []
+        return entries if isinstance(entries, list) else [entries]
+
     @cached_property
-    def _accumulator(self) -> EventAccumulator:
-        sizes = {"scalars": 0, "tensors": 0, "images": 1, "histograms": 1, "compressedHistograms": 1, "audio": 1}
-        return EventAccumulator(str(self.folder), size_guidance=sizes).Reload()
+    def _logged(self) -> Logged:
+        return read_events(self.folder)
+
+    def refuse_unreadable(self) -> None:
+        """Raise UserError when nothing of its event files can be read."""
+        if not self._logged.num_records:
+            raise UserError(f"{self.folder}: no point can be read: {'; '.join(self.problems)}")
+
+    @property
+    def problems(self) -> list[str]:
+        """What of its event files cannot be read, one line each."""
+        return self._logged.problems
 
     @cached_property
     def curves(self) -> dict[str, Curve]:
         """Every scalar by tag."""
-        tags = self._accumulator.Tags()["scalars"]
-        return {tag: as_curve((point.step, point.value) for point in self._accumulator.Scalars(tag)) for tag in tags}
+        return {tag: as_curve(points) for tag, points in self._logged.scalars.items()}
 
     @cached_property
     def events(self) -> list[Event]:
         """Every event of an intervention, by frame."""
-        found = []
-        suffix = "/text_summary"
-        for tag in self._accumulator.Tags()["tensors"]:
-            if tag.startswith(EVENT_PREFIX) and tag.endswith(suffix):
-                name = tag.removeprefix(EVENT_PREFIX).removesuffix(suffix)
-                for point in self._accumulator.Tensors(tag):
-                    text = tensor_util.make_ndarray(point.tensor_proto).item().decode()
-                    found.append(Event(point.step, name, text))
+        found = [
+            Event(frame, tag.removeprefix(EVENT_PREFIX), text)
+            for tag, points in self._logged.texts.items()
+            if tag.startswith(EVENT_PREFIX)
+            for frame, text in points
+        ]
         return sorted(set(found), key=lambda event: (event.frame, event.name, event.text))
 
 
@@ -162,7 +178,7 @@ def read_run(folder: str | Path) -> Run:
     Raises:
         UserError: When it is not the folder of a run, or nothing was logged there.
     """
-    folder = Path(folder)
+    folder = expanded(Path(folder), "the run folder")
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder: it holds no config.yaml (a run made by `fit` does)")
@@ -171,9 +187,10 @@ def read_run(folder: str | Path) -> Run:
         run = Run(folder, config)
         assert run.task
         assert run.seed >= 0
+        assert all(isinstance(path, str) for path in run.class_paths)
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AssertionError) as error:
         raise UserError(f"{path} is not the configuration of a run of plasticity_rl") from error
-    if not any(folder.glob("events.out.tfevents.*")):
+    if not event_files(folder):
         raise UserError(f"{folder} holds no TensorBoard events; was the run started with another --trainer.logger?")
     return run
 
@@ -181,18 +198,18 @@ def read_run(folder: str | Path) -> Run:
 def _only_watches(class_path: str) -> bool:
     """Whether a callback is none that could change learning: a probe, or a callback of Lightning or of our own core.
 
-    What cannot be imported here counts as an intervention: rather two arms than two experiments in one curve.
+    Nothing is imported that the file names: it may be of somebody else. What is not of these packages counts as an
+    intervention: rather two arms than two experiments in one curve.
     """
-    from plasticity_rl.agents.hooks import RLCallback
+    import plasticity_rl
     from plasticity_rl.callback import Intervention, Probe
 
-    module, _, name = todays_name(class_path).rpartition(".")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        return False
-    if issubclass(cls, RLCallback):
-        return issubclass(cls, Probe) or (
-            not issubclass(cls, Intervention) and cls.__module__.startswith("plasticity_rl.")
-        )
-    return module.startswith("lightning.")
+    callbacks = importlib.import_module(PACKAGE)
+    path = todays_name(class_path)
+    package, _, name = path.rpartition(".")
+    if path.startswith("callbacks.") and name in callbacks.__all__:
+        return issubclass(getattr(callbacks, name), Probe)  # of that name, wherever the file says that it lies
+    if package == "plasticity_rl":
+        cls = getattr(plasticity_rl, name) if name in plasticity_rl.__all__ else None
+        return isinstance(cls, type) and not issubclass(cls, Intervention)
+    return path.startswith(("plasticity_rl.run.", "lightning."))

@@ -61,7 +61,7 @@ def score_of(run: StudyRun, study: Study) -> Score:
     curves = {tag: curve for tag, curve in curves.items() if len(curve.frames)}
     values: dict[Endpoint, float] = {}
     points: dict[Endpoint, int] = {}
-    problems: dict[str, None] = {}
+    problems: dict[str, None] = {f"{run.name}: {line}": None for line in data.problems}
     for endpoint in endpoints_of(study, curves):
         curve = curves.get(endpoint.tag)
         if curve is None:

@@ -83,11 +83,11 @@ def test_a_checkpoint_in_the_root_folder_has_no_run_around_it(checkpoint, monkey
     """There is no folder above; what is asked about is looked for in the root folder itself, and is not there."""
     monkeypatch.chdir("/")
     assert with_run_config(["validate", "--ckpt_path", checkpoint]) == ["validate", "--ckpt_path", checkpoint]
-    with pytest.raises(UserError, match="does not lie in a run folder: there is no /config.yaml"):
+    with pytest.raises(UserError, match="no such file"):
         offline.restore_only(Path(checkpoint))
     for command in (["validate", "--ckpt_path"], ["probe"]):
         result = call(*command, checkpoint)
         assert (result.code, result.err.count("\n")) == (2, 1), result.err
     monkeypatch.setattr(Path, "is_file", lambda path: True)
-    with pytest.raises(UserError, match="has no replay in /replay/rank0"):
+    with pytest.raises(UserError, match="lies in no run, so there is no replay beside it"):
         donor_replay(checkpoint)

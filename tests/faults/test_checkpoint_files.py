@@ -16,7 +16,7 @@ from cli_runs import TINY, call, fit_tiny_cli, tree
 from helpers import fit_tiny
 from run_state import differences, fingerprint
 
-from plasticity_rl import UserError, checkpoint_files
+from plasticity_rl import UserError, checkpoint_files, files
 from plasticity_rl.checkpoint_files import (
     DRAFT,
     AtomicCheckpointIO,
@@ -186,8 +186,7 @@ def test_a_write_that_fails_leaves_the_old_file(call_that_fails, tmp_path, monke
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    target = checkpoint_files if call_that_fails == "open" else checkpoint_files.os
-    monkeypatch.setattr(target, call_that_fails, full, raising=False)
+    monkeypatch.setattr(files if call_that_fails == "open" else os, call_that_fails, full, raising=False)
     with pytest.raises(
         RunFailure, match=r"cannot be written \(No space left on device\); .*last.ckpt is still the one"
     ):

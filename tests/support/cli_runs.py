@@ -15,7 +15,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from plasticity_rl.__main__ import main
+from plasticity_rl.__main__ import TRUSTING, main
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = [
@@ -54,9 +54,11 @@ class Result(NamedTuple):
     err: str
 
 
-def call(*args: str | Path) -> Result:
-    """Run ``plasticity-rl ARGS`` in this process."""
+def call(*args: str | Path, trust: bool = True) -> Result:
+    """Run ``plasticity-rl ARGS`` in this process; with ``trust``, the tests' own environment is built from any file."""
     out, err = io.StringIO(), io.StringIO()
+    if trust and args[:1] and args[0] in TRUSTING and "--print_config" not in args:
+        args = (*args, "--trust")
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             code = main([str(arg) for arg in args])
@@ -67,7 +69,7 @@ def call(*args: str | Path) -> Result:
 
 WITHOUT_TORCH = """
 import sys
-from plasticity_rl.__main__ import main
+from plasticity_rl.__main__ import TRUSTING, main
 
 code = main(sys.argv[1:])
 slow = {"dm_control", "lightning", "mujoco", "tensordict", "torch", "torchrl"} & set(sys.modules)

@@ -85,7 +85,10 @@ def run(args: Sequence[str]) -> None:
     from plasticity_rl.results.plots import draw, left_out
     from plasticity_rl.results.runs import read_run
 
-    arms = arms_of([read_run(folder) for folder in dict.fromkeys(options.runs)])
+    runs = [read_run(folder) for folder in dict.fromkeys(options.runs)]
+    for one in runs:
+        one.refuse_unreadable()
+    arms = arms_of(runs)
     save(draw(arms, max_points=options.max_points), arms, options.out)
     for arm in arms:
         print(f"{arm.task}: {arm.label}, seeds {', '.join(str(run.seed) for run in arm.runs)}")

@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         help="env frames to collect where there is no replay (default: %(default)s)",
         metavar="FRAMES",
     )
+    parser.add_argument("--trust", action="store_true", help="build classes of any package that the run names")
     return parser
 
 
@@ -76,7 +77,13 @@ def run(args: Sequence[str]) -> None:
     from plasticity_rl.cli.offline import measure_checkpoint
 
     found = [
-        measure_checkpoint(path, options.probes, modules=options.modules, rollout_frames=options.rollout_frames)
+        measure_checkpoint(
+            path,
+            options.probes,
+            modules=options.modules,
+            rollout_frames=options.rollout_frames,
+            trusts=options.trust,
+        )
         for path in options.checkpoints
     ]
     for name, measurement in zip("AB" if options.compare else [""], found, strict=True):
