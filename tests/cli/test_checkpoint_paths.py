@@ -88,6 +88,6 @@ def test_a_checkpoint_in_the_root_folder_has_no_run_around_it(checkpoint, monkey
     for command in (["validate", "--ckpt_path"], ["probe"]):
         result = call(*command, checkpoint)
         assert (result.code, result.err.count("\n")) == (2, 1), result.err
-    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    monkeypatch.setattr(Path, "is_file", lambda path: path.suffix == ".ckpt")
     with pytest.raises(UserError, match="lies in no run, so there is no replay beside it"):
         donor_replay(checkpoint)
