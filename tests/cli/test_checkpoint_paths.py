@@ -89,5 +89,5 @@ def test_a_checkpoint_in_the_root_folder_has_no_run_around_it(checkpoint, monkey
         result = call(*command, checkpoint)
         assert (result.code, result.err.count("\n")) == (2, 1), result.err
     monkeypatch.setattr(Path, "is_file", lambda path: True)
-    with pytest.raises(UserError, match="lies in no run, so there is no replay beside it"):
+    with pytest.raises(UserError, match="has no replay in /replay/rank0"):
         donor_replay(checkpoint)
