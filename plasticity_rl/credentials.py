@@ -77,7 +77,7 @@ def _hidden_in(args: Sequence[str]) -> Iterator[str]:
 def _in_text(text: str) -> str:
     """Hide secrets in a value that holds several options itself: ``{class_path: ..., init_args: {api_key: ...}}``."""
     text = re.sub(
-        r"""(['"]?([\w.]+)['"]?\s*[:=]\s*)(['"]?)([^'",}\]\s]+)\3""",
+        r"""(['"]?([\w.]+)['"]?\s*[:=]\s*)(['"]?)([^'",{}\[\]\s]+)\3""",
         lambda match: f"{match[1]}{HIDDEN}" if NAME.search(match[2].rpartition(".")[2]) else match[0],
         text,
     )

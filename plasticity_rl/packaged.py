@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.places import expanded
 
 CONFIG = ("--config", "-c")
 CONFIGS, STUDIES, EXAMPLES = "configs", "configs/studies", "examples"
@@ -64,6 +65,7 @@ def find_study(name: str) -> Path | None:
 
 
 def _find(name: str, folder: str, names: Mapping[str, Path]) -> Path | None:
+    name = expanded(name, folder.rpartition("/")[2])
     if os.path.isfile(name):  # unlike Path.is_file without a word for what cannot be a path at all
         return Path(name)
     short = _short(name, folder)

@@ -273,6 +273,12 @@ def _write_out_places(config: Any) -> None:
     for section, name in ((config.trainer, "default_root_dir"), (config.data, "replay_dir"), (config, "ckpt_path")):
         if section.get(name):
             section[name] = expanded(str(section[name]), f"{'' if section is config else '--'}{name}")
+    for part in ("callbacks", "logger", "profiler"):
+        for entry in as_list(config.trainer.get(part)):
+            arguments = (entry.get("init_args") if hasattr(entry, "get") else None) or {}
+            for name in ("dirpath", "save_dir"):
+                if isinstance(arguments.get(name), str):
+                    arguments[name] = expanded(arguments[name], f"trainer.{part}.{name}")
     if config.data.replay_dir:
         config.data.replay_dir = os.path.abspath(config.data.replay_dir)  # the run may go on from another folder
 

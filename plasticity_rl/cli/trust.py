@@ -144,11 +144,10 @@ def refuse_other_kinds(content: Mapping[str, Any], source: str, own: Iterable[st
         if any(path in text for text in texts):
             continue
         elsewhere = path.startswith(("torch.", "torchvision.")) and not path.startswith(LAYERS)
-        found = path if elsewhere else _named(path)  # some modules of torch do more than define when imported
+        found: Any = path if elsewhere else _named(path)  # some modules of torch do more than define when imported
         is_class = isinstance(found, type) and found.__module__.partition(".")[0] in PACKAGES
-        is_part = is_class and (
-            issubclass(found, parts) or (issubclass(found, Module) and f"{found.__module__}.".startswith(LAYERS))
-        )
+        is_layer = is_class and issubclass(found, Module) and f"{found.__module__}.".startswith(LAYERS)
+        is_part = is_layer or (is_class and issubclass(found, parts))
         if found is not None and not is_part:  # what there is not, the parser says
             raise _refusal(source, place, "which is no callback, logger, profiler, strategy, plugin or layer", path)
 

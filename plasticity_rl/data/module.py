@@ -22,6 +22,7 @@ from plasticity_rl.envs.backends import DEFAULT, options_class
 from plasticity_rl.envs.options import EnvironmentOptions, Observation
 from plasticity_rl.errors import RunFailure, UserError, describe_error, refuse_unknown
 from plasticity_rl.machine.rendering import refuse_drawing_in_threads
+from plasticity_rl.places import expanded
 from plasticity_rl.replay.buffer import FrameReplay, check_fits, replay_bytes
 from plasticity_rl.replay.files import holds_replay
 from plasticity_rl.rng import derive_seed
@@ -163,7 +164,8 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         self._all_can_sample = False
         run_dir, rank = self.trainer.default_root_dir, self.trainer.global_rank  # type: ignore[union-attr]
         refuse_different({"run folder": run_dir, "data.batch_size": self.batch_size, **self._identity()})
-        folder = Path(self.replay_dir or Path(run_dir) / "replay")
+        own = expanded(self.replay_dir, "data.replay_dir") if self.replay_dir else None
+        folder = Path(own or Path(run_dir) / "replay")
         ranks_here = self.trainer.num_devices  # type: ignore[union-attr]
         check_fits(self.replay_size_bytes * ranks_here, self.storage, folder)
         self.replay_folder = folder / f"rank{rank}"

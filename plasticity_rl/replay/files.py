@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import MemoryMappedTensor, TensorDict, TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.checkpoint_files import replace_durably
 from plasticity_rl.errors import RunFailure, UserError
+from plasticity_rl.files import refuse_link, remove_link
 from plasticity_rl.machine.capacity import show_bytes
 
 _FORMAT = 1
@@ -165,9 +166,10 @@ class RecordFiles:
                 "checkpoint, or delete the folder, or choose another one."
             )
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
         self._run, self._forks = run, [[0] * self.layout.num_lanes]
         # Expanding one record gives the shapes without memory; the files are sparse until written. Leftovers of a
-        # creation cut short hold no data (replay.json is written last) and are simply overwritten.
+        # creation cut short hold no data (replay.json is written last) and are gone.
         one = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in self.layout.columns().items()}
         blank = TensorDict(one, batch_size=[]).expand(self.layout.slots)
         self.records = blank.memmap_like(prefix=str(self._records_path), existsok=True)
@@ -176,6 +178,13 @@ class RecordFiles:
         self.sync()
         self._write_info()
         return self.records
+
+    def _remove_leftovers(self) -> None:
+        """Remove files of a creation cut short, and links that would lead elsewhere what is written here."""
+        remove_link(self._records_path)
+        names = [f"{name}.memmap" for name in self.layout.columns()] + ["meta.json"]
+        for path in (self._high_water_path, *(self._records_path / name for name in names)):
+            path.unlink(missing_ok=True)
 
     def open(self, run: str, session: int, written: Tensor, oldest: Tensor) -> TensorDictBase | None:
         """Map the files again for a checkpoint of run ``run`` and return the records.
@@ -210,11 +219,28 @@ class RecordFiles:
         self._require_whole_files()
         self._run, self._forks, self._high_water = run, info["forks"], self._map_high_water()
         self._require_intact(session, written, oldest)
-        try:
-            self.records = TensorDict.load_memmap(self._records_path)
-        except Exception as error:  # tensordict raises KeyError, OSError, JSONDecodeError ...
-            raise self._damaged(f"records/meta.json gives {type(error).__name__}") from error
+        self._require_description()
+        self.records = self._map_records()
         return self.records
+
+    def _require_description(self) -> None:
+        """Refuse columns that the description in the folder does not have: something else was written there."""
+        try:
+            described = json.loads((self._records_path / "meta.json").read_text(encoding="utf-8"))
+            for name in self.layout.columns():
+                described[name]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise self._damaged(f"records/meta.json gives {type(error).__name__}") from error
+
+    def _map_records(self) -> TensorDict:
+        """Map the columns of the layout. Tensordict would unpickle what a folder of somebody else calls a column."""
+        columns = {
+            name: MemoryMappedTensor.from_filename(
+                self._records_path / f"{name}.memmap", dtype=dtype, shape=torch.Size([self.layout.slots, *shape])
+            )
+            for name, (shape, dtype) in self.layout.columns().items()
+        }
+        return TensorDict(columns, batch_size=[self.layout.slots], lock=True)
 
     def fork(self, written: Tensor) -> None:
         """Note durably that a resumed run is about to write from ``written`` (int64 [num_lanes]) onwards."""
@@ -269,6 +295,7 @@ class RecordFiles:
         for name, (shape, dtype) in self.layout.columns().items():
             sizes[self._records_path / f"{name}.memmap"] = self.layout.slots * math.prod(shape) * dtype.itemsize
         for path, size in sizes.items():
+            refuse_link(path)
             found = path.stat().st_size if path.is_file() else None
             if found != size:
                 what = "is missing" if found is None else f"has {found} bytes, not {size}"

@@ -82,8 +82,8 @@ def _read_file(path: Path, logged: Logged) -> None:
         )
     if tail and position:
         logged.problems.append(
-            f"{path}: {tail:,} bytes behind its last whole record cannot be read, and the points in them are lost (half "
-            "a record, of a run that goes on or was killed, is the usual reason)"
+            f"{path}: {tail:,} bytes behind its last whole record cannot be read, and the points in them are lost "
+            "(half a record, of a run that goes on or was killed, is the usual reason)"
         )
     elif tail:
         logged.problems.append(f"{path} is no event file: none of its {tail:,} bytes can be read")

@@ -24,7 +24,9 @@ from omegaconf import OmegaConf
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import callbacks_of, in_order
 from plasticity_rl.checkpoint_files import versions
+from plasticity_rl.credentials import command_without_secrets
 from plasticity_rl.errors import UserError
+from plasticity_rl.files import open_to_append, replace_file
 from plasticity_rl.run.callback_checks import idle_run, idle_schedules, late_events
 
 
@@ -97,7 +99,7 @@ def describe_start(agent: RLModule) -> dict[str, object]:
         "at_env_frames": agent.env_frames,
         **({"init_weights": agent.weights_from} if agent.weights_from is not None else {}),
         **({"changed": changes} if changes else {}),
-        "command": " ".join(sys.argv),
+        "command": command_without_secrets(sys.argv),
         "git_revision": git_revision(Path(__file__).parent),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -114,7 +116,7 @@ def claim(starts: Path) -> IO[str]:
     Raises:
         UserError: When another process holds it.
     """
-    file = starts.open("a")
+    file = open_to_append(starts)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -175,7 +177,7 @@ class RunFolder(pl.Callback):
         run_dir = Path(trainer.default_root_dir)
         if isinstance(exception, Exception) and not isinstance(exception, UserError) and self._started:
             with contextlib.suppress(OSError):  # a full disk may be what failed
-                (run_dir / "error.txt").write_text("".join(traceback.format_exception(exception)))
+                replace_file(run_dir / "error.txt", "".join(traceback.format_exception(exception)))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let others have the folder."""
@@ -191,7 +193,7 @@ class RunFolder(pl.Callback):
         """Note how far the run came; print return before and after, the folder, and how to look at it."""
         agent = as_agent(pl_module)
         end = {"env_frames": agent.env_frames, "num_updates": agent.num_updates, "finished": _now()}
-        (Path(trainer.default_root_dir) / "finished.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(end)))
+        replace_file(Path(trainer.default_root_dir) / "finished.yaml", OmegaConf.to_yaml(OmegaConf.create(end)))
         print()
         if agent.eval_returns:
             (first_frame, first), (last_frame, last) = agent.eval_returns[0], agent.eval_returns[-1]

@@ -11,6 +11,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 
+from plasticity_rl.files import remove_link
+
 
 class LateWriter(SummaryWriter):
     """A SummaryWriter that opens its event file when something is written, not when it is made.
@@ -56,6 +58,7 @@ class RunLogger(TensorBoardLogger):
         The Trainer saves before it is known whether this run may have the folder.
         """
         if self._experiment is not None and self._experiment.file_writer is not None:
+            remove_link(Path(self.log_dir) / self.NAME_HPARAMS_FILE)  # Lightning would write through it
             super().save()
 
 

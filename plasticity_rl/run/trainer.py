@@ -17,6 +17,7 @@ from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.checkpoint_files import AtomicCheckpointIO, CheckpointReader
 from plasticity_rl.distributed.strategy import choose_strategy, refuse_other_strategy
 from plasticity_rl.errors import UserError
+from plasticity_rl.places import expanded
 from plasticity_rl.run.callback_checks import refuse_bad_lists, refuse_unsuitable
 from plasticity_rl.run.checkpoints import BestCheckpoint, LastCheckpoint
 from plasticity_rl.run.folder import RunFolder
@@ -124,7 +125,7 @@ def make_trainer(
     )
     refuse_trainer_options({"default_root_dir": run_dir, **TRAINER_DEFAULTS, **options})
     max_seconds = seconds_of_a_start(options.pop("max_time", None), options)
-    given, run_dir = as_list(callbacks), Path(run_dir)
+    given, run_dir = as_list(callbacks), expanded(Path(run_dir), "trainer.default_root_dir")
     refuse_callbacks(given)
     all_callbacks = run_callbacks(
         given,

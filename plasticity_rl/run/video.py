@@ -17,6 +17,7 @@ from torch import Tensor
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.data.evaluation import Episode
+from plasticity_rl.files import drafted
 
 
 class EvalVideo(RLCallback):
@@ -72,11 +73,12 @@ def write_mp4(frames: np.ndarray, path: Path, frames_per_second: int) -> None:
     """Write ``(time, H, W, 3)`` uint8 frames as H.264."""
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = frames.shape[1:3]
-    writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=frames_per_second, macro_block_size=2)
-    writer.send(None)
-    for frame in frames:
-        writer.send(np.ascontiguousarray(frame))
-    writer.close()
+    with drafted(path) as draft:
+        writer = imageio_ffmpeg.write_frames(str(draft), (width, height), fps=frames_per_second, macro_block_size=2)
+        writer.send(None)
+        for frame in frames:
+            writer.send(np.ascontiguousarray(frame))
+        writer.close()
 
 
 def add_animation(

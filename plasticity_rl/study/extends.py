@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.files import replace_file
 from plasticity_rl.packaged import find_study, no_study
 
 EXTENDS = "extends"
@@ -165,7 +166,7 @@ def write_resolved(path: Path, name: str, folder: Path) -> Path:
     text = yaml.safe_dump({**own, **content, **own}, sort_keys=False, width=120, default_flow_style=None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RESOLVED).write_text(head + text, encoding="utf-8")
+        replace_file(folder / RESOLVED, head + text)
     except OSError as error:
         raise UserError(f"{folder / RESOLVED} cannot be written ({error.strerror})") from error
     return folder / RESOLVED

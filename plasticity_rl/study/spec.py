@@ -18,6 +18,7 @@ import yaml
 
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.packaged import find_config, find_study, no_config
+from plasticity_rl.places import expanded
 from plasticity_rl.study.endpoints import AREA, Endpoint, read_endpoint
 from plasticity_rl.study.extends import REQUIRED, WORDS, load
 
@@ -198,7 +199,7 @@ def _study(content: Mapping[str, Any], path: Path, reading: tuple[Path, ...]) ->
             raise UserError(f"secondary: {one.name} is {'the primary endpoint' if one == primary else 'there twice'}")
     return Study(
         name=name,
-        folder=Path(content.get("folder", Path("runs") / name)),
+        folder=expanded(Path(content.get("folder", Path("runs") / name)), "folder"),
         base=_items(content["base"], "base", tasks),
         max_frames=max_frames,
         tasks=tasks,

@@ -94,7 +94,11 @@ HOSTILE = {
         [{"class_path": f"{LIGHTNING}.Timer", "init_args": {"duration": {"class_path": "evil.Evil"}}}],
         "'evil.Evil'",
     ),
-    "keywords": ("trainer/callbacks", [{"class_path": f"{LIGHTNING}.Timer", "dict_kwargs": {"x": "evil.make"}}], "evil"),
+    "keywords": (
+        "trainer/callbacks",
+        [{"class_path": f"{LIGHTNING}.Timer", "dict_kwargs": {"x": "evil.make"}}],
+        "evil",
+    ),
     "torch's loader": ("trainer/callbacks", [{"class_path": "torch.load"}], "'torch.load'"),
     "torch's hub": ("trainer/logger", {"class_path": "torch.hub.load"}, "'torch.hub.load'"),
     "a loader as environment": ("data/env", "torch.hub.load", "'torch.hub.load'"),
@@ -166,7 +170,9 @@ def test_the_user_may_name_and_trust_it(sent, tmp_path):
     with pytest.raises(UserError, match=r"data\.env names 'evil\.make'"):
         read(["validate", f"--ckpt_path={elsewhere / 'checkpoints' / 'last.ckpt'}"])
     result = call("plot", "--trust", str(sent))
-    assert result.err == "error: --trust belongs to fit, validate, probe, doctor: plot builds nothing that a file names\n"
+    assert (
+        result.err == "error: --trust belongs to fit, validate, probe, doctor: plot builds nothing that a file names\n"
+    )
 
 
 # ---- a checkpoint by itself ------------------------------------------------------------------------------------------

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
+from cli_runs import events
 from run_folders import entry, write_config, write_events, write_run
 
 from plasticity_rl import UserError
@@ -75,3 +79,76 @@ def test_a_run_that_has_just_started_is_read(tmp_path):
     run = read_run(tmp_path)
     assert run.curves == {}
     assert run.events == []
+
+
+# ---- files that are damaged ------------------------------------------------------------------------------------------
+
+POINTS = {frame: float(frame) for frame in range(0, 1000, 10)}
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    """The one event file of a run with 100 points."""
+    write_run(tmp_path, {"eval/return": POINTS})
+    (path,) = tmp_path.glob("events*")
+    return path
+
+
+def starts_of(content: bytes) -> list[int]:
+    """Return where each record begins."""
+    starts, start = [], 0
+    while start < len(content):
+        starts.append(start)
+        start += 16 + int.from_bytes(content[start : start + 8], "little")
+    return starts
+
+
+@pytest.mark.parametrize("offset", [0, 3, 7, 9, 12, 20, -1, -4], ids=lambda offset: f"byte {offset}")
+def test_one_flipped_byte_loses_one_point_and_is_named(offset, file, tmp_path):
+    """In the length, its checksum, the data, and their checksum: the points behind it are read all the same."""
+    content = bytearray(file.read_bytes())
+    starts = starts_of(content)
+    where = (starts[51] if offset < 0 else starts[50]) + offset
+    content[where] ^= 0x55
+    file.write_bytes(content)
+    run = read_run(tmp_path)
+    curve, (problem,) = run.curves["eval/return"], run.problems
+    lost = set(POINTS) - set(curve.frames.tolist())
+    assert len(lost) == 1
+    size = starts[51] - starts[50]
+    assert f"{file} is damaged in 1 place, first at byte {starts[50]:,}: the points in {size}" in problem
+
+
+def test_what_is_cut_off_empty_or_garbage_is_named(file, tmp_path):
+    content = file.read_bytes()
+    file.write_bytes(content[:-5])
+    run = read_run(tmp_path)
+    assert len(run.curves["eval/return"].frames) == len(POINTS) - 1
+    cut = len(content) - 5 - starts_of(content)[-1]
+    assert f"{file}: {cut} bytes behind its last whole record cannot be read" in run.problems[0]
+
+    (tmp_path / "events.out.tfevents.1.empty").touch()
+    (tmp_path / "events.out.tfevents.2.garbage").write_bytes(b"\x07garbage" * 100)
+    problems = sorted(read_run(tmp_path).problems)
+    assert "1.empty is empty: its points are missing" in problems[0]
+    assert "2.garbage is no event file: none of its 800 bytes can be read" in problems[2]
+    for place in (range(64), range(len(content) - 64, len(content))):  # whatever it is, no traceback
+        for where in place:
+            damaged = bytearray(content)
+            damaged[where] ^= 0xFF
+            file.write_bytes(damaged)
+            assert len(read_run(tmp_path).problems) == 3
+    file.write_bytes(b"")
+    with pytest.raises(UserError, match="no point can be read: .*1.empty is empty.*2.garbage is no event file"):
+        read_run(tmp_path).refuse_unreadable()
+
+
+def test_it_is_as_tensorboard_reads_it(file, tmp_path):
+    write_events(tmp_path, {"fau/critic": {5: 0.1, 7: float("nan")}}, {5: "reset"})
+    theirs = events(tmp_path)
+    run = read_run(tmp_path)
+    assert list(run.curves) == theirs.Tags()["scalars"]
+    for tag, curve in run.curves.items():
+        np.testing.assert_array_equal(curve.values, [point.value for point in theirs.Scalars(tag)])
+    assert [event.text for event in run.events] == ["reset at frame 5"]
+    assert run.problems == []

@@ -15,6 +15,7 @@ from typing import Any
 from plasticity_rl import __version__
 from plasticity_rl.cli.commands.arguments import OneLineArguments
 from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.files import replace_file
 from plasticity_rl.machine.health import SECURITY, Finding, check_disk, guarded, problems, quick_findings
 from plasticity_rl.machine.trial_findings import (
     BACKENDS,
@@ -25,6 +26,7 @@ from plasticity_rl.machine.trial_findings import (
     rendering_findings,
 )
 from plasticity_rl.machine.trials import Trial, run_trial
+from plasticity_rl.places import expanded
 
 OF_RUN = ("--config", "-c", "--agent", "--max_frames", "--seed_everything", "--ckpt_path", "--detect_nan", "--trust")
 GROUPS = ("--data", "--model", "--trainer")
@@ -55,6 +57,8 @@ def run(args: Sequence[str]) -> int:
     """
     options, of_run = parser().parse_known_args(args)
     refuse_unknown(of_run)
+    if options.json is not None:
+        options.json = expanded(options.json, "--json")
     if options.json is not None and not options.json.parent.is_dir():
         raise UserError(f"--json {options.json}: there is no folder {options.json.parent}")
     found: list[Finding] = []
@@ -66,7 +70,7 @@ def run(args: Sequence[str]) -> int:
     print(f"\n{len(bad)} problem{'s' if len(bad) > 1 else ''}" if bad else "\nno problems")
     if options.json is not None:
         content = {"version": __version__, "findings": [asdict(finding) for finding in found]}
-        options.json.write_text(json.dumps(content, indent=2) + "\n")
+        replace_file(options.json, json.dumps(content, indent=2) + "\n")
     return 1 if bad else 0
 
 
@@ -174,7 +178,7 @@ def needs_rendering(of_run: Sequence[str]) -> bool:
 
 def run_folder(of_run: Sequence[str]) -> Path:
     """Return where the run of a command would write, as far as its options say."""
-    return Path(_setting(of_run, "trainer.default_root_dir") or "runs")
+    return expanded(Path(_setting(of_run, "trainer.default_root_dir") or "runs"), "--trainer.default_root_dir")
 
 
 def _setting(of_run: Sequence[str], key: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from plasticity_rl.cli.commands.arguments import OneLineArguments
 from plasticity_rl.errors import UserError
 from plasticity_rl.packaged import CONFIGS, EXAMPLES, root
+from plasticity_rl.places import expanded
 
 KINDS = {CONFIGS: "*.yaml", EXAMPLES: "*.py"}
 
@@ -30,7 +31,7 @@ def run(args: Sequence[str]) -> None:
     Raises:
         UserError: When a file is there already, or the folder cannot be written.
     """
-    folder: Path = parser().parse_args(args).folder
+    folder: Path = expanded(parser().parse_args(args).folder, "DIR")
     sources = [path for kind, pattern in KINDS.items() for path in sorted((root() / kind).rglob(pattern))]
     copies = {folder / source.relative_to(root()): source for source in sources}
     if there := [copy for copy in copies if copy.exists()]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from plasticity_rl.cli.commands.arguments import OneLineArguments, whole_number
 from plasticity_rl.errors import UserError
+from plasticity_rl.files import drafted, replace_file
+from plasticity_rl.places import expanded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,6 +79,7 @@ def run(args: Sequence[str]) -> None:
         UserError: When the input is wrong or matplotlib is missing.
     """
     options = parser().parse_args(args)
+    options.out = expanded(options.out, "--out")
     if options.out.suffix[1:] not in FORMATS:
         raise UserError(f"--out {options.out}: the file must end in one of {', '.join('.' + name for name in FORMATS)}")
     if importlib.util.find_spec("matplotlib") is None:
@@ -108,9 +111,10 @@ def save(figure: Figure, arms: Sequence[Arm], path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".html":
-            path.write_text(page(figure, arms), encoding="utf-8")
+            replace_file(path, page(figure, arms))
         else:
-            write(figure, path, path.suffix[1:])
+            with drafted(path) as draft:
+                write(figure, draft, path.suffix[1:])
     except OSError as error:
         raise UserError(f"--out {path} cannot be written ({error.strerror})") from error
 

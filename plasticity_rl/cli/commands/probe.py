@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from plasticity_rl.cli.commands.arguments import OneLineArguments, whole_number
 from plasticity_rl.errors import UserError
+from plasticity_rl.files import replace_file
+from plasticity_rl.places import expanded
 
 if TYPE_CHECKING:
     from plasticity_rl.cli.offline import Measurement
@@ -61,7 +63,7 @@ def parse(args: Sequence[str]) -> argparse.Namespace:
     options = parser().parse_args(args)
     if (options.checkpoint is None) == (options.compare is None):
         raise UserError("give one CHECKPOINT, or two after --compare; see plasticity-rl probe --help")
-    options.checkpoints = options.compare or [options.checkpoint]
+    options.checkpoints = [expanded(path, "probe") for path in options.compare or [options.checkpoint]]
     return options
 
 
@@ -72,6 +74,8 @@ def run(args: Sequence[str]) -> None:
         UserError: When the input is wrong.
     """
     options = parse(args)
+    if options.json is not None:
+        options.json = expanded(options.json, "--json")
     if options.json is not None and not options.json.parent.is_dir():
         raise UserError(f"--json {options.json}: there is no folder {options.json.parent}")
     from plasticity_rl.cli.offline import measure_checkpoint
@@ -98,7 +102,7 @@ def run(args: Sequence[str]) -> None:
             modules.setdefault(module, []).extend(layers)
     print(table(columns, modules, layers=options.layers, titles=bool(options.compare)))
     if options.json is not None:
-        options.json.write_text(json.dumps(as_json(found, columns), indent=2, allow_nan=False) + "\n")
+        replace_file(options.json, json.dumps(as_json(found, columns), indent=2, allow_nan=False) + "\n")
 
 
 def heading(found: Measurement, name: str) -> str:

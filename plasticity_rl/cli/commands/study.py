@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from plasticity_rl.cli.commands.arguments import OneLineArguments, share, whole_number
 from plasticity_rl.errors import RunFailure, UserError
+from plasticity_rl.files import drafted, replace_file
 from plasticity_rl.machine.health import available_cores
+from plasticity_rl.places import expanded
 from plasticity_rl.study.extends import write_resolved
 from plasticity_rl.study.progress import LiveTable
 from plasticity_rl.study.runner import Launch, Runner
@@ -65,7 +67,7 @@ def run(args: Sequence[str]) -> None:
     if options.action == "status":
         print_status(study)
     elif options.action == "report":
-        write_report(study, options.out)
+        write_report(study, expanded(options.out, "--out"))
     elif options.dry_run:
         for one in study.runs():
             if (state := state_of(one, study.max_frames)) != "finished":
@@ -173,8 +175,8 @@ def write_report(study: Study, out: Path) -> None:
         else:
             names = write_figures(report, out)
         text = markdown(report, names)
-        (out / "report.md").write_text(text, encoding="utf-8")
-        (out / "report.tex").write_text(latex(report), encoding="utf-8")
+        replace_file(out / "report.md", text)
+        replace_file(out / "report.tex", latex(report))
     except OSError as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror})") from error
     print(text)
@@ -190,9 +192,10 @@ def write_figures(report: Report, out: Path) -> list[str]:
     drawings = {}
     for name, (figure, caption) in figures(report).items():
         for file_format in ("png", "svg"):
-            write(figure, out / f"{name}.{file_format}", file_format)
+            with drafted(out / f"{name}.{file_format}") as draft:
+                write(figure, draft, file_format)
         drawings[name] = ((out / f"{name}.svg").read_text(encoding="utf-8"), caption)
-    (out / "index.html").write_text(page(report, drawings), encoding="utf-8")
+    replace_file(out / "index.html", page(report, drawings))
     return [f"{name}.png" for name in drawings]
 
 
