@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml
 
-from plasticity_rl.cli.config_files import load, read_config
+from plasticity_rl.cli.config_files import read_config
 from plasticity_rl.errors import UserError
 from plasticity_rl.packaged import CONFIG
+from plasticity_rl.strict_yaml import TwiceError, load
 
 
 def options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -65,7 +66,19 @@ def read(args: Sequence[str]) -> CommandLine:
         UserError: For the first config file that is broken or holds no options.
     """
     args = with_run_config(args)
+    _refuse_twice(args)
     return CommandLine(tuple(args), {given: _content(given) for given in option_values(args, *CONFIG)})
+
+
+def _refuse_twice(args: Sequence[str]) -> None:
+    for name, given in options(args):
+        if given.lstrip().startswith(("{", "[")) and name not in CONFIG:
+            try:
+                load(given)
+            except TwiceError as error:
+                raise UserError(f"{name}: {error}") from error
+            except (yaml.YAMLError, RecursionError):
+                continue  # the parser says what it expects
 
 
 def _content(given: str) -> Mapping[str, Any]:
