@@ -13,10 +13,11 @@ from typing import Any
 import yaml
 
 from plasticity_rl.cli import trust
-from plasticity_rl.cli.config_files import load, read_config
+from plasticity_rl.cli.config_files import read_config
 from plasticity_rl.errors import UserError
 from plasticity_rl.packaged import CONFIG
 from plasticity_rl.places import expanded, run_folder_of
+from plasticity_rl.strict_yaml import TwiceError, load
 
 FOLDER = "--trainer.default_root_dir"
 PATHS = (FOLDER, "--ckpt_path", "--data.replay_dir")
@@ -109,6 +110,7 @@ def read(args: Sequence[str]) -> CommandLine:
     """
     trusts = trust.OPTION in args
     args = with_run_config(with_places([arg for arg in args if arg != trust.OPTION]))
+    _refuse_twice(args)
     contents = {given: _content(given) for given in option_values(args, *CONFIG)}
     foreign = frozenset(given for given in contents if os.path.isfile(given) and trust.is_of_a_run(Path(given)))
     checkpoint = next(reversed(option_values(args, "--ckpt_path")), "last")
@@ -117,6 +119,17 @@ def read(args: Sequence[str]) -> CommandLine:
     for given in foreign:
         command.refuse_foreign(contents[given], given)
     return command
+
+
+def _refuse_twice(args: Sequence[str]) -> None:
+    for name, given in options(args):
+        if given.lstrip().startswith(("{", "[")) and name not in CONFIG:
+            try:
+                load(given)
+            except TwiceError as error:
+                raise UserError(f"{name}: {error}") from error
+            except (yaml.YAMLError, RecursionError):
+                continue  # the parser says what it expects
 
 
 def _content(given: str) -> Mapping[str, Any]:

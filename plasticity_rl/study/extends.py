@@ -18,6 +18,7 @@ import yaml
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.files import replace_file
 from plasticity_rl.packaged import find_study, no_study
+from plasticity_rl.strict_yaml import load as load_yaml
 
 EXTENDS = "extends"
 RESOLVED = "study.yaml"
@@ -47,11 +48,12 @@ def load(path: Path) -> tuple[Content, Path]:
 
 def _load(path: Path, found: Path, extending: tuple[Path, ...]) -> Content:
     try:
-        content = yaml.safe_load(found.read_text(encoding="utf-8"))
+        content = load_yaml(found.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a study file, or one of plasticity-rl list studies") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise UserError(f"{path} is no YAML: {reason}") from error
     try:
         own = _checked(content)
         names = _names(own.pop(EXTENDS, []))
@@ -80,14 +82,21 @@ def _checked(content: Any) -> Content:
             raise UserError(f"no entry {name!r} in a study.{suggestion(str(name), known)}")
     copy = dict(content)
     if isinstance(copy.get("factors"), Mapping):
-        copy["factors"] = {factor: _in_words(levels) for factor, levels in copy["factors"].items()}
+        factors = _in_words(copy["factors"], "factors")
+        copy["factors"] = {factor: _in_words(levels, f"factors.{factor}") for factor, levels in factors.items()}
     return copy
 
 
-def _in_words(levels: Any) -> Any:
+def _in_words(levels: Any, where: str) -> Any:
+    """Return names as they become names of folders: ``on`` is ``"on"``, and 1 is ``"1"``."""
     if not isinstance(levels, Mapping):
         return levels
-    return {WORDS[level] if isinstance(level, bool) else level: items for level, items in levels.items()}
+    named = [(WORDS[level] if isinstance(level, bool) else level, items) for level, items in levels.items()]
+    words = [str(level) for level, _ in named]
+    for word in words:
+        if words.count(word) > 1:
+            raise UserError(f"{where}: {word} is there twice, with and without quotes; remove one")
+    return {str(level) if isinstance(level, int) else level: items for level, items in named}
 
 
 def _names(names: Any) -> list[str]:

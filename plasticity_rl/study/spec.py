@@ -199,7 +199,7 @@ def _study(content: Mapping[str, Any], path: Path, reading: tuple[Path, ...]) ->
             raise UserError(f"secondary: {one.name} is {'the primary endpoint' if one == primary else 'there twice'}")
     return Study(
         name=name,
-        folder=expanded(Path(content.get("folder", Path("runs") / name)), "folder"),
+        folder=_folder(content.get("folder", f"runs/{name}")),
         base=_items(content["base"], "base", tasks),
         max_frames=max_frames,
         tasks=tasks,
@@ -265,7 +265,20 @@ def _items(items: Any, where: str, tasks: Sequence[str]) -> tuple[str, ...]:
             raise UserError(f"{where}: {item!r} must be a file of YAML, or an option written name=value without dashes")
         elif name in SET_BY_THE_STUDY:
             raise UserError(f"{where}: {name} is set by the study itself (tasks, seeds, max_frames, folder)")
+    _refuse_twice(items, where)
     return tuple(items)
+
+
+def _refuse_twice(items: Sequence[str], where: str) -> None:
+    """Refuse an option that stands twice in one list; those of callbacks belong to the one that was added last."""
+    found: dict[str, str] = {}
+    for item in items:
+        name = item.partition("=")[0]
+        if _is_file(item) or name.startswith("trainer.callbacks") or name.endswith("+"):
+            continue
+        if name in found:
+            raise UserError(f"{where}: {name} is given twice, {found[name]} and {item}; remove one")
+        found[name] = item
 
 
 def _distinct(values: Any, where: str) -> Iterable[Any]:
@@ -278,6 +291,12 @@ def _named(name: Any, where: str) -> str:
     if not isinstance(name, (str, int)) or not NAME.fullmatch(str(name)):
         raise UserError(f"{where}: {name!r} must consist of letters, digits and _ . - (it names a folder)")
     return str(name)
+
+
+def _folder(value: Any) -> Path:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise UserError(f"folder: {value!r} must be the path of a folder; put it in quotes if it is a number or a date")
+    return expanded(Path(value), "folder")
 
 
 def _tag(value: Any) -> str:

@@ -190,6 +190,12 @@ def test_states(here):
         ({"max_return": 0}, "max_return: 0 must be a number > 0"),
         ({"shares": ["none.yaml"]}, r"none\.yaml: no such file"),
         ({"shares": "first.yaml"}, r"shares='first\.yaml' must be a list"),
+        ({"folder": 5}, "folder: 5 must be the path of a folder; put it in quotes"),
+        ({"folder": ["a"]}, r"folder: \['a'\] must be the path"),
+        ({"folder": ""}, "folder: '' must be the path"),
+        ({"folder": "a\0b"}, r"folder: 'a\\x00b' must be the path"),
+        ({"factors": {"lr": {"a": ["model.lr=1", "model.lr=2"]}}}, "factors.lr.a: model.lr is given twice, model.lr=1"),
+        ({"factors": {"lr": {1: [], "1": ["model.lr=2"]}}}, "factors.lr: 1 is there twice"),
         ({"factors": {"seed": {"a": ["seed_everything=3"]}}}, "seed_everything is set by the study itself"),
         ({"factors": {"task": {"a": ["data.task=walk"]}}}, r"data\.task is set by the study itself"),
     ],
@@ -209,6 +215,8 @@ def test_no_file_and_no_yaml(here):
     assert result.code == 2
     assert result.err.count("\n") == 1
     assert "bad.yaml is no YAML" in result.err
+    (here / "bad.yaml").write_text("seeds: [1]\nseeds: [2]\n")
+    assert "bad.yaml is no YAML: 'seeds' twice in one section, line 2" in call("study", "status", "bad.yaml").err
 
 
 def test_a_run_that_another_study_has_is_that_run(here):

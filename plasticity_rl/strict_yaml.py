@@ -1,0 +1,70 @@
+"""YAML that somebody wrote by hand: a key that is given twice is refused, and aliases without end. Light."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+
+class TwiceError(yaml.YAMLError):
+    """A key is given twice, of which YAML would keep the last without a word."""
+
+
+MOST = 100_000
+"""Values in a file, each counted as often as aliases repeat it; more is no list of options."""
+MERGE = "tag:yaml.org,2002:merge"
+
+
+def load(text: str) -> Any:
+    """Return what a text in YAML holds, without keys that are given twice and without expanding aliases in vain.
+
+    Raises:
+        TwiceError: When a key is given twice.
+        yaml.YAMLError: When it is not valid, or its aliases repeat each other without end: nine lines can stand for
+            more values than any memory holds.
+        RecursionError: When it is nested too deeply.
+    """
+    loader = _StrictLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MOST:
+            raise yaml.YAMLError(f"its aliases (*name) stand for more than {MOST:,} values; write out what is meant")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice, however it is spelled: ``on`` and ``true`` are one key."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+        lines: dict[Any, yaml.Node] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
+                continue
+            value = self.construct_object(key)  # type: ignore[no-untyped-call]
+            first = lines.setdefault((type(value), value), key)
+            if first is not key:
+                other = f" as {first.value!r}" if first.value != key.value else ""
+                raise TwiceError(
+                    f"{key.value!r} twice in one section, {_place(key)} and before{other} in line "
+                    f"{first.start_mark.line + 1}; remove one"
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _place(node: yaml.Node) -> str:
+    return f"line {node.start_mark.line + 1}, column {node.start_mark.column + 1}"
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values there are below a node; one that holds itself counts once."""
+    if id(node) not in known:
+        known[id(node)] = 0
+        below = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else []
+        values = [value for _, value in below] if isinstance(node, yaml.MappingNode) else below
+        known[id(node)] = 1 + sum(_size(value, known) for value in values)
+    return known[id(node)]
