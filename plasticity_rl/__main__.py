@@ -61,7 +61,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     A run that was asked to stop raises SystemExit with 130 (Ctrl-C) or 143 (SIGTERM), its state saved. ``doctor``
     returns 1 when it finds problems.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        return _main(list(argv))
+    from plasticity_rl.cli import streams  # what follows belongs to a process of our own
+
+    streams.use_utf8()
+    args = sys.argv[1:]
+    run = args[:1] in (["fit"], ["study"])
+    streams.guard_output("the run goes on, and writes into its folder" if run else "")
+    try:
+        streams.refuse_undecodable(args)
+        code = _main(args)
+        streams.refuse_lost_output()
+    except UserError as error:
+        return _fail(str(error))
+    return code
+
+
+def _main(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(HELP.format(commands="\n".join(f"  {name:14} {text}" for name, text in COMMANDS.items())))
         return 0
@@ -82,8 +99,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append(os.getcwd())  # classes of the user's own, as with `python -m`, but behind all that is installed
     try:
         if args[0] in FILES_BY_NAME:
-            from plasticity_rl.packaged import with_found_configs
+            from plasticity_rl.packaged import with_found_configs, without_pipes
 
+            if (whole := without_pipes(args)) != args:
+                if sys.argv[1:] == args:
+                    sys.argv[1:] = whole  # other ranks are started by this command
+                args = whole
             args = with_found_configs(args)  # here and nowhere else: from now on every --config is a file that exists
         if args[0] in LIGHT:
             return importlib.import_module(f"plasticity_rl.cli.commands.{args[0]}").run(args[1:]) or 0
