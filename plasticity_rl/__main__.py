@@ -5,14 +5,15 @@ Importing torch, TorchRL and Lightning takes seconds; it happens only when a sub
 
 from __future__ import annotations
 
-import errno
+import faulthandler
 import importlib
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 
-from plasticity_rl.errors import RunFailure, UserError, suggestion
+from plasticity_rl.errors import UserError, suggestion
 
 COMMANDS = {
     "fit": "train an agent, or continue a run with --ckpt_path last",
@@ -28,8 +29,6 @@ LIGHT = ("doctor", "list", "init")
 """Commands that import and check nothing before they run: something may be broken, or they only read files."""
 OWN_MODULE = ("probe", "plot", "study")
 """Commands with a module of their own in ``plasticity_rl/cli/commands`` too; the others are LightningCLI's."""
-OUT_OF_MEMORY = ("CUDA out of memory", "DefaultCPUAllocator: can't allocate memory", "not enough memory: you tried")
-"""What torch says when a device, or the system, has no room; its class on the CPU is RuntimeError."""
 FILES_BY_NAME = ("fit", "validate", "doctor")
 """Commands with options ``--config``."""
 DRAWS_NOTHING = ("plot", "study")
@@ -68,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     streams.use_utf8()
     args = sys.argv[1:]
     run = args[:1] in (["fit"], ["study"])
+    faulthandler.enable(2)  # a process that the system kills (SIGBUS, SIGSEGV) says where
     streams.guard_output("the run goes on, and writes into its folder" if run else "")
     try:
         streams.refuse_undecodable(args)
@@ -129,10 +129,11 @@ def _main(args: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        reason = _reason(error)
-        if reason is None:
-            raise
-        return _fail(reason, code=1)
+        from plasticity_rl.machine.failures import known_reason, what_failed
+
+        if known_reason(error) is None:
+            traceback.print_exc()  # nothing that a line could explain: whoever reports it needs this
+        return _fail(what_failed(error), code=1)
     return 0
 
 
@@ -154,28 +155,11 @@ def _check_machine(warn: bool) -> None:
             print(f"warning: {finding.text}; fix: {finding.fix} (see plasticity-rl doctor)", file=sys.stderr)
 
 
-def _reason(error: BaseException | None) -> str | None:
-    """Return why a run failed, if it is known; a logger that fails too, on a full disk, hides it in the chain."""
-    full, seen = None, set[int]()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, RunFailure):
-            return str(error)
-        if isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY):
-            full = (
-                f"out of memory ({' '.join(str(error).split())[:120] or 'the system gives none'}): lower "
-                "--data.batch_size, --data.image_size, --data.capacity or the widths of the model; a run that had "
-                "begun goes on with --ckpt_path last"
-            )
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            full = "the disk is full: make room, then go on with --ckpt_path last"
-        error = error.__cause__ or error.__context__
-    return full
-
-
 def _in_thread(args: threading.ExceptHookArgs) -> None:
     """Say nothing where a logger's thread meets a full disk: the main thread is told, and says it."""
-    if _reason(args.exc_value) is None:
+    from plasticity_rl.machine.failures import known_reason
+
+    if known_reason(args.exc_value) is None:
         threading.__excepthook__(args)
 
 

@@ -12,6 +12,7 @@ there, unchanged? If not, resuming is refused, never done approximately.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -147,6 +148,7 @@ class RecordFiles:
         self._high_water = torch.zeros(0, dtype=torch.int64)
         self._forks: list[list[int]] = []
         self._run = ""
+        self._mapped: dict[Path, tuple[int, int]] = {}  # inode and bytes of the files that are mapped
 
     @property
     def session(self) -> int:
@@ -175,6 +177,7 @@ class RecordFiles:
         self._high_water = self._map_high_water()
         self.sync()
         self._write_info()
+        self._note_mapped()
         return self.records
 
     def open(self, run: str, session: int, written: Tensor, oldest: Tensor) -> TensorDictBase | None:
@@ -214,7 +217,36 @@ class RecordFiles:
             self.records = TensorDict.load_memmap(self._records_path)
         except Exception as error:  # tensordict raises KeyError, OSError, JSONDecodeError ...
             raise self._damaged(f"records/meta.json gives {type(error).__name__}") from error
+        self._note_mapped()
         return self.records
+
+    def _note_mapped(self) -> None:
+        states = {path: path.stat() for path in self._sizes()}
+        self._mapped = {path: (state.st_ino, state.st_size) for path, state in states.items()}
+
+    def require_untouched(self) -> None:
+        """Look whether the files are still those that are mapped, before they are read or written through memory.
+
+        There a file that was cut short kills the process (SIGBUS), and one that was deleted takes everything in vain.
+
+        Raises:
+            RunFailure: When somebody deleted, moved, replaced or truncated one.
+        """
+        for path, (inode, size) in self._mapped.items():
+            try:
+                found = os.stat(path)
+            except OSError as error:
+                raise self._touched(f"{path.relative_to(self.folder)}: {error.strerror}") from error
+            if (found.st_ino, found.st_size) != (inode, size):
+                how = "is another file" if found.st_size == size else f"has {found.st_size} bytes, not {size}"
+                raise self._touched(f"{path.relative_to(self.folder)} {how}")
+
+    def _touched(self, how: str) -> RunFailure:
+        return RunFailure(
+            f"the replay in {self.folder} was deleted, moved or changed while the run was using it ({how}), so this "
+            "state is not saved and the last checkpoint has lost its replay: put the folder back, or delete what is "
+            "left of it and go on with an empty one (--ckpt_path last --data.allow_empty_replay true, not exact)"
+        )
 
     def fork(self, written: Tensor) -> None:
         """Note durably that a resumed run is about to write from ``written`` (int64 [num_lanes]) onwards."""
@@ -225,7 +257,7 @@ class RecordFiles:
         """Take the disk space of these slots, before they are written through memory: there a full disk kills (SIGBUS).
 
         Raises:
-            RunFailure: When the disk is full. Nothing has changed.
+            RunFailure: When the disk is full, or cannot be written. Nothing has changed.
         """
         try:
             for name, (shape, dtype) in self.layout.columns().items() if hasattr(os, "posix_fallocate") else ():
@@ -234,10 +266,15 @@ class RecordFiles:
                     for span in spans:
                         os.posix_fallocate(file.fileno(), span.start * size, (span.stop - span.start) * size)
         except OSError as error:
-            raise RunFailure(
-                f"the replay in {self.folder} cannot be written ({error.strerror}), so this state is not saved; the "
-                "last checkpoint and its replay are whole: make room, then go on with --ckpt_path last"
-            ) from error
+            raise self.unwritable(error) from error
+
+    def unwritable(self, error: OSError) -> RunFailure:
+        """Return what is raised when the system refuses to write; what was there before has not changed."""
+        fix = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
+        return RunFailure(
+            f"the replay in {self.folder} cannot be written ({error.strerror}), so this state is not saved; the "
+            f"last checkpoint and its replay are whole: {fix}, then go on with --ckpt_path last"
+        )
 
     def raise_high_water(self, written: Tensor) -> None:
         """Note that up to ``written`` (int64 [num_lanes]) records are stored; must precede their storing.
@@ -265,14 +302,18 @@ class RecordFiles:
 
     def _require_whole_files(self) -> None:
         """Refuse files of another size: mapping one that is too short would fill it up with zeros."""
-        sizes = {self._high_water_path: 8 * self.layout.num_lanes}
-        for name, (shape, dtype) in self.layout.columns().items():
-            sizes[self._records_path / f"{name}.memmap"] = self.layout.slots * math.prod(shape) * dtype.itemsize
-        for path, size in sizes.items():
+        for path, size in self._sizes().items():
             found = path.stat().st_size if path.is_file() else None
             if found != size:
                 what = "is missing" if found is None else f"has {found} bytes, not {size}"
                 raise self._damaged(f"{path.relative_to(self.folder)} {what}")
+
+    def _sizes(self) -> dict[Path, int]:
+        """Return the bytes of every file that is mapped."""
+        sizes = {self._high_water_path: 8 * self.layout.num_lanes}
+        for name, (shape, dtype) in self.layout.columns().items():
+            sizes[self._records_path / f"{name}.memmap"] = self.layout.slots * math.prod(shape) * dtype.itemsize
+        return sizes
 
     def _damaged(self, how: str) -> UserError:
         return UserError(
