@@ -5,14 +5,15 @@ Importing torch, TorchRL and Lightning takes seconds; it happens only when a sub
 
 from __future__ import annotations
 
-import errno
+import faulthandler
 import importlib
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 
-from plasticity_rl.errors import RunFailure, UserError, suggestion
+from plasticity_rl.errors import UserError, suggestion
 
 COMMANDS = {
     "fit": "train an agent, or continue a run with --ckpt_path last",
@@ -28,8 +29,6 @@ LIGHT = ("doctor", "list", "init")
 """Commands that import and check nothing before they run: something may be broken, or they only read files."""
 OWN_MODULE = ("probe", "plot", "study")
 """Commands with a module of their own in ``plasticity_rl/cli/commands`` too; the others are LightningCLI's."""
-OUT_OF_MEMORY = ("CUDA out of memory", "DefaultCPUAllocator: can't allocate memory", "not enough memory: you tried")
-"""What torch says when a device, or the system, has no room; its class on the CPU is RuntimeError."""
 FILES_BY_NAME = ("fit", "validate", "doctor")
 """Commands with options ``--config``."""
 TRUSTING = ("fit", "validate", "probe", "doctor")
@@ -64,7 +63,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     A run that was asked to stop raises SystemExit with 130 (Ctrl-C) or 143 (SIGTERM), its state saved. ``doctor``
     returns 1 when it finds problems.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        return _main(list(argv))
+    from plasticity_rl.cli import streams  # what follows belongs to a process of our own
+
+    streams.use_utf8()
+    args = sys.argv[1:]
+    run = args[:1] in (["fit"], ["study"])
+    faulthandler.enable(2)  # a process that the system kills (SIGBUS, SIGSEGV) says where
+    streams.guard_output("the run goes on, and writes into its folder" if run else "")
+    try:
+        streams.refuse_undecodable(args)
+        code = _main(args)
+        streams.refuse_lost_output()
+    except UserError as error:
+        return _fail(str(error))
+    return code
+
+
+def _main(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(HELP.format(commands="\n".join(f"  {name:14} {text}" for name, text in COMMANDS.items())))
         return 0
@@ -83,8 +100,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     threading.excepthook = _in_thread
     try:
         if args[0] in FILES_BY_NAME:
-            from plasticity_rl.packaged import with_found_configs
+            from plasticity_rl.packaged import with_found_configs, without_pipes
 
+            if (whole := without_pipes(args)) != args:
+                if sys.argv[1:] == args:
+                    sys.argv[1:] = whole  # other ranks are started by this command
+                args = whole
             args = with_found_configs(args)  # here and nowhere else: from now on every --config is a file that exists
         if "--trust" in args and args[0] not in TRUSTING:
             raise UserError(f"--trust belongs to {', '.join(TRUSTING)}: {args[0]} builds nothing that a file names")
@@ -111,10 +132,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        reason = _reason(error)
-        if reason is None:
-            raise
-        return _fail(reason, code=1)
+        from plasticity_rl.machine.failures import known_reason, what_failed
+
+        if known_reason(error) is None:
+            traceback.print_exc()  # nothing that a line could explain: whoever reports it needs this
+        return _fail(what_failed(error), code=1)
     return 0
 
 
@@ -136,28 +158,11 @@ def _check_machine(warn: bool) -> None:
             print(f"warning: {finding.text}; fix: {finding.fix} (see plasticity-rl doctor)", file=sys.stderr)
 
 
-def _reason(error: BaseException | None) -> str | None:
-    """Return why a run failed, if it is known; a logger that fails too, on a full disk, hides it in the chain."""
-    full, seen = None, set[int]()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, RunFailure):
-            return str(error)
-        if isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY):
-            full = (
-                f"out of memory ({' '.join(str(error).split())[:120] or 'the system gives none'}): lower "
-                "--data.batch_size, --data.image_size, --data.capacity or the widths of the model; a run that had "
-                "begun goes on with --ckpt_path last"
-            )
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            full = "the disk is full: make room, then go on with --ckpt_path last"
-        error = error.__cause__ or error.__context__
-    return full
-
-
 def _in_thread(args: threading.ExceptHookArgs) -> None:
     """Say nothing where a logger's thread meets a full disk: the main thread is told, and says it."""
-    if _reason(args.exc_value) is None:
+    from plasticity_rl.machine.failures import known_reason
+
+    if known_reason(args.exc_value) is None:
         threading.__excepthook__(args)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib.metadata
 import io
@@ -68,7 +69,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise RunFailure(
                 f"the checkpoint {path} cannot be written ({error.strerror}); "
                 + (f"{path} is still the one before: " if path.exists() else "")
-                + "make room, then go on with --ckpt_path last"
+                + f"{_fix(error)}, then go on with --ckpt_path last"
             ) from error
 
     def load_checkpoint(
@@ -84,6 +85,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         checkpoint = self._reader.take(path)
         warn_other_versions(checkpoint.get("written_by", {}), path)
         return checkpoint
+
+
+def _fix(error: OSError) -> str:
+    return "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable (chmod, chattr -i)"
 
 
 def replace_durably(path: Path, content: bytes | memoryview) -> None:

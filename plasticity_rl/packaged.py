@@ -11,6 +11,7 @@ import difflib
 import importlib.resources
 import itertools
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -20,6 +21,8 @@ from plasticity_rl.places import expanded
 CONFIG = ("--config", "-c")
 CONFIGS, STUDIES, EXAMPLES = "configs", "configs/studies", "examples"
 SUFFIXES = (".yaml", ".yml")
+LONGEST_PIPE = 1_000_000
+"""Characters that are read of a config from a pipe, which may have no end."""
 
 
 def root() -> Path:
@@ -135,6 +138,41 @@ def with_found_configs(args: Sequence[str]) -> list[str]:
             continue
         found.append(f"--config={following[0] if _is_text(following[0]) else _found(following[0])}")
     return found
+
+
+def without_pipes(args: Sequence[str]) -> list[str]:
+    """Return a command line with what its pipes hold (``-c <(cat x.yaml)``, ``-c /dev/stdin``) in place of their names.
+
+    A pipe can be read once, and a config is read more than once: by the parser too, and by each rank of a run.
+
+    Raises:
+        UserError: When a pipe holds nothing, or no text.
+    """
+    args = list(args)
+    for i, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        if name not in CONFIG or not (equals or args[i + 1 :]):
+            continue
+        given = value if equals else args[i + 1]
+        if not _is_pipe(given):
+            continue
+        try:
+            with open(given, encoding="utf-8") as pipe:
+                text = pipe.read(LONGEST_PIPE)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--config {given} cannot be read: {' '.join(str(error).split())}") from error
+        if not text.strip():
+            raise UserError(f"--config {given} must hold options (data:, model:, trainer:, ...), but holds nothing")
+        args[i if equals else i + 1] = f"{name}=" * bool(equals) + text.rstrip("\n") + "\n"
+    return args
+
+
+def _is_pipe(name: str) -> bool:
+    try:
+        mode = os.stat(name).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
 
 
 def _found(name: str) -> Path:

@@ -45,7 +45,7 @@ class _StrictLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
                 continue
-            value = self.construct_object(key)  # type: ignore[no-untyped-call]
+            value = self.construct_object(key)
             first = lines.setdefault((type(value), value), key)
             if first is not key:
                 other = f" as {first.value!r}" if first.value != key.value else ""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from jsonargparse import ActionConfigFile
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -42,6 +43,7 @@ from plasticity_rl.files import replace_file
 from plasticity_rl.places import expanded
 from plasticity_rl.replay.files import holds_replay
 from plasticity_rl.run.callback_checks import idle_run, late_events
+from plasticity_rl.run.failure import run_failure
 from plasticity_rl.run.folder import refuse_other_run, refuse_unwritable, requeued_checkpoint
 from plasticity_rl.run.number_checks import refuse_extreme_numbers
 from plasticity_rl.run.trainer import TRAINER_DEFAULTS, as_list, make_trainer, with_checkpoint_io
@@ -96,7 +98,15 @@ class RLCLI(LightningCLI):
 
     def __init__(self, *args: Any, command: CommandLine, checkpoints: CheckpointReader, **options: Any) -> None:
         self.command, self.checkpoints = command, checkpoints
-        super().__init__(*args, **options)  # parses, builds and runs
+        try:
+            super().__init__(*args, **options)  # parses, builds and runs
+        except UserError:
+            raise
+        except Exception as error:
+            trainer: pl.Trainer | None = getattr(self, "trainer", None)
+            if trainer is None or trainer.state.fn != TrainerFn.FITTING:
+                raise
+            raise run_failure(error, trainer) from error
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Use the parser with short errors."""

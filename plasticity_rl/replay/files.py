@@ -12,6 +12,7 @@ there, unchanged? If not, resuming is refused, never done approximately.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -28,6 +29,7 @@ from plasticity_rl.checkpoint_files import replace_durably
 from plasticity_rl.errors import RunFailure, UserError
 from plasticity_rl.files import refuse_link, remove_link
 from plasticity_rl.machine.capacity import show_bytes
+from plasticity_rl.replay.mapped import MappedFiles
 
 _FORMAT = 1
 OBSERVATION_DTYPES = {"pixels": torch.uint8, "state": torch.float32}
@@ -148,6 +150,7 @@ class RecordFiles:
         self._high_water = torch.zeros(0, dtype=torch.int64)
         self._forks: list[list[int]] = []
         self._run = ""
+        self.mapped = MappedFiles(self.folder)
 
     @property
     def session(self) -> int:
@@ -177,6 +180,7 @@ class RecordFiles:
         self._high_water = self._map_high_water()
         self.sync()
         self._write_info()
+        self.mapped.note(self._sizes())
         return self.records
 
     def _remove_leftovers(self) -> None:
@@ -221,6 +225,7 @@ class RecordFiles:
         self._require_intact(session, written, oldest)
         self._require_description()
         self.records = self._map_records()
+        self.mapped.note(self._sizes())
         return self.records
 
     def _require_description(self) -> None:
@@ -251,7 +256,7 @@ class RecordFiles:
         """Take the disk space of these slots, before they are written through memory: there a full disk kills (SIGBUS).
 
         Raises:
-            RunFailure: When the disk is full. Nothing has changed.
+            RunFailure: When the disk is full, or cannot be written. Nothing has changed.
         """
         try:
             for name, (shape, dtype) in self.layout.columns().items() if hasattr(os, "posix_fallocate") else ():
@@ -260,10 +265,15 @@ class RecordFiles:
                     for span in spans:
                         os.posix_fallocate(file.fileno(), span.start * size, (span.stop - span.start) * size)
         except OSError as error:
-            raise RunFailure(
-                f"the replay in {self.folder} cannot be written ({error.strerror}), so this state is not saved; the "
-                "last checkpoint and its replay are whole: make room, then go on with --ckpt_path last"
-            ) from error
+            raise self.unwritable(error) from error
+
+    def unwritable(self, error: OSError) -> RunFailure:
+        """Return what is raised when the system refuses to write; what was there before has not changed."""
+        fix = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
+        return RunFailure(
+            f"the replay in {self.folder} cannot be written ({error.strerror}), so this state is not saved; the "
+            f"last checkpoint and its replay are whole: {fix}, then go on with --ckpt_path last"
+        )
 
     def raise_high_water(self, written: Tensor) -> None:
         """Note that up to ``written`` (int64 [num_lanes]) records are stored; must precede their storing.
@@ -291,15 +301,19 @@ class RecordFiles:
 
     def _require_whole_files(self) -> None:
         """Refuse files of another size: mapping one that is too short would fill it up with zeros."""
-        sizes = {self._high_water_path: 8 * self.layout.num_lanes}
-        for name, (shape, dtype) in self.layout.columns().items():
-            sizes[self._records_path / f"{name}.memmap"] = self.layout.slots * math.prod(shape) * dtype.itemsize
-        for path, size in sizes.items():
+        for path, size in self._sizes().items():
             refuse_link(path)
             found = path.stat().st_size if path.is_file() else None
             if found != size:
                 what = "is missing" if found is None else f"has {found} bytes, not {size}"
                 raise self._damaged(f"{path.relative_to(self.folder)} {what}")
+
+    def _sizes(self) -> dict[Path, int]:
+        """Return the bytes of every file that is mapped."""
+        sizes = {self._high_water_path: 8 * self.layout.num_lanes}
+        for name, (shape, dtype) in self.layout.columns().items():
+            sizes[self._records_path / f"{name}.memmap"] = self.layout.slots * math.prod(shape) * dtype.itemsize
+        return sizes
 
     def _damaged(self, how: str) -> UserError:
         return UserError(

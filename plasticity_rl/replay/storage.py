@@ -158,6 +158,8 @@ class FrameStorage(Storage):
             Observation and next observation [B, N*channels, ...] under their key, e.g. ``pixels``, ``action`` float32
             [B, action_dim] of the first transition, and ``reward`` and ``discount`` float32 [B, n] of all of them.
         """
+        if not self.in_ram:
+            self._require_files().mapped.require_untouched()
         batch, n_step = windows.steps.shape
         out, next_out = self._take_buffers(windows) if reuse else self._new_buffers(windows, pin=False)
         steps = windows.steps.reshape(-1)
@@ -181,16 +183,23 @@ class FrameStorage(Storage):
         """
         if self.files is None or torch.equal(self.written, self._flushed):
             return 0
+        try:
+            return self._flush(self.files)
+        except OSError as error:
+            raise self.files.unwritable(error) from error
+
+    def _flush(self, files: RecordFiles) -> int:
+        files.mapped.require_untouched()
         first = torch.maximum(self._flushed, self.written - self.layout.lane_slots)
         if self.in_ram:
             disk = self._claim_files()
             spans = list(self._spans(first, self.written))
-            self.files.claim_disk(spans)
-            self.files.raise_high_water(self.written)
+            files.claim_disk(spans)
+            files.raise_high_water(self.written)
             for span in spans:
                 for name, column in self._columns.items():
                     disk[name][span].copy_(column[span])
-        self.files.sync()
+        files.sync()
         self._flushed = self.written.clone()
         return int((self.written - first).sum())
 
@@ -250,6 +259,7 @@ class FrameStorage(Storage):
 
     def _prepare_writing(self) -> None:
         if not self.in_ram:
+            self._require_files().mapped.require_untouched()
             disk = self._claim_files()
             self._columns = self._columns or disk
         elif not self._columns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import fcntl
 import os
@@ -10,7 +9,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +25,7 @@ from plasticity_rl.checkpoint_files import versions
 from plasticity_rl.credentials import command_without_secrets
 from plasticity_rl.errors import UserError
 from plasticity_rl.files import open_to_append, replace_file
+from plasticity_rl.machine.failures import write_traceback
 from plasticity_rl.run.callback_checks import idle_run, idle_schedules, late_events
 
 
@@ -135,6 +134,10 @@ class RunFolder(pl.Callback):
 
     _started = False
     _claimed: IO[str] | None = None
+    error: BaseException | None = None
+    """What ended training, before anything that failed on the way out."""
+    error_file: Path | None = None
+    """Where its traceback is."""
 
     @rank_zero_only
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -174,10 +177,9 @@ class RunFolder(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Keep the traceback of a run that failed: the command line prints a single line."""
         self._release()
-        run_dir = Path(trainer.default_root_dir)
         if isinstance(exception, Exception) and not isinstance(exception, UserError) and self._started:
-            with contextlib.suppress(OSError):  # a full disk may be what failed
-                replace_file(run_dir / "error.txt", "".join(traceback.format_exception(exception)))
+            self.error = exception
+            self.error_file = write_traceback(exception, Path(trainer.default_root_dir) / "error.txt")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let others have the folder."""

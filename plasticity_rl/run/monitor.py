@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -89,7 +90,8 @@ class RunMonitor(RLCallback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Write the metrics of a run that failed or was interrupted while it trained."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self._write_metrics(trainer.loggers, as_agent(pl_module))
+            with contextlib.suppress(Exception):  # what ended the run may be what fails here, and must be seen
+                self._write_metrics(trainer.loggers, as_agent(pl_module))
 
     def _write_metrics(self, loggers: list[Logger], agent: RLModule) -> None:
         if agent.env_frames == self._written_at or not agent.eval_returns:
