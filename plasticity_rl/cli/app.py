@@ -28,7 +28,6 @@ from plasticity_rl.agents.sac.agent import SAC
 from plasticity_rl.agents.spelling import absolute
 from plasticity_rl.checkpoint_files import CONFIGURATION, CheckpointReader
 from plasticity_rl.cli.checks import as_seed, refuse_nulls
-from plasticity_rl.cli.config_files import load
 from plasticity_rl.cli.early import CommandLine, option_values
 from plasticity_rl.cli.parser import PARSER_MODE, OneLineParser, use_our_yaml
 from plasticity_rl.cli.parser_errors import UNION, one_line
@@ -47,6 +46,7 @@ from plasticity_rl.run.folder import refuse_other_run, refuse_unwritable, requeu
 from plasticity_rl.run.number_checks import refuse_extreme_numbers
 from plasticity_rl.run.trainer import TRAINER_DEFAULTS, as_list, make_trainer, with_checkpoint_io
 from plasticity_rl.run.trainer_checks import first_line, refuse_trainer_options
+from plasticity_rl.yaml_files import load
 
 AGENTS: dict[str, type[RLModule]] = {"drqv2": DrQV2, "sac": SAC}
 """Values of ``--agent``: whose arguments are the options ``--model.*``."""

@@ -13,10 +13,11 @@ from typing import Any
 import yaml
 
 from plasticity_rl.cli import trust
-from plasticity_rl.cli.config_files import load, read_config
+from plasticity_rl.cli.config_files import read_config
 from plasticity_rl.errors import UserError
 from plasticity_rl.packaged import CONFIG
 from plasticity_rl.places import expanded, run_folder_of
+from plasticity_rl.yaml_files import load
 
 FOLDER = "--trainer.default_root_dir"
 PATHS = (FOLDER, "--ckpt_path", "--data.replay_dir")

@@ -18,6 +18,7 @@ import yaml
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.files import replace_file
 from plasticity_rl.packaged import find_study, no_study
+from plasticity_rl.yaml_files import load as read_yaml
 
 EXTENDS = "extends"
 RESOLVED = "study.yaml"
@@ -47,11 +48,13 @@ def load(path: Path) -> tuple[Content, Path]:
 
 def _load(path: Path, found: Path, extending: tuple[Path, ...]) -> Content:
     try:
-        content = yaml.safe_load(found.read_text(encoding="utf-8"))
+        content = read_yaml(found.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a study file, or one of plasticity-rl list studies") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is no YAML: it is nested too deeply, or an alias holds itself") from error
     try:
         own = _checked(content)
         names = _names(own.pop(EXTENDS, []))
