@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from plasticity_rl.places import expanded
+
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
@@ -46,4 +48,4 @@ def absolute(path: str | os.PathLike[str], folder: str | None = None) -> Path:
         path: As somebody wrote it.
         folder: Where relative ones start, or None for the current folder.
     """
-    return Path(folder or os.getcwd(), os.path.expandvars(os.path.expanduser(path))).resolve()
+    return Path(folder or os.getcwd(), expanded(str(path), "path")).resolve()

@@ -22,6 +22,7 @@ from plasticity_rl.former_names import todays_name
 from plasticity_rl.places import expanded
 from plasticity_rl.results.events import Logged, event_files, read_events
 from plasticity_rl.results.statistics import Floats
+from plasticity_rl.strict_yaml import load
 
 PACKAGE = "callbacks"
 """Ours, of interventions and probes."""
@@ -183,12 +184,12 @@ def read_run(folder: str | Path) -> Run:
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder: it holds no config.yaml (a run made by `fit` does)")
     try:
-        config = yaml.safe_load(path.read_text())
+        config = load(path.read_text(encoding="utf-8"))
         run = Run(folder, config)
         assert run.task
         assert run.seed >= 0
         assert all(isinstance(path, str) for path in run.class_paths)
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AssertionError) as error:
+    except (OSError, yaml.YAMLError, RecursionError, LookupError, TypeError, ValueError, AssertionError) as error:
         raise UserError(f"{path} is not the configuration of a run of plasticity_rl") from error
     if not event_files(folder):
         raise UserError(f"{folder} holds no TensorBoard events; was the run started with another --trainer.logger?")

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from plasticity_rl.packaged import find_config
+from plasticity_rl.strict_yaml import load
 from plasticity_rl.study.endpoints import Endpoint
 from plasticity_rl.study.spec import Study, StudyRun
 
@@ -52,8 +53,8 @@ def _periods(run: StudyRun) -> Iterator[int | None]:
 
 def _in_file(path: Path) -> int | None:
     try:
-        data = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("data") or {}
-    except (OSError, AttributeError, yaml.YAMLError):  # the run itself says what is wrong
+        data = (load(path.read_text(encoding="utf-8")) or {}).get("data") or {}
+    except (OSError, AttributeError, RecursionError, yaml.YAMLError):  # the run itself says what is wrong
         return None
     return _whole(data.get("eval_every_n_frames"))
 

@@ -19,6 +19,7 @@ import yaml
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.packaged import find_config, find_study, no_config
 from plasticity_rl.places import expanded
+from plasticity_rl.strict_yaml import load as read_yaml
 from plasticity_rl.study.endpoints import AREA, Endpoint, read_endpoint
 from plasticity_rl.study.extends import REQUIRED, WORDS, load
 
@@ -323,8 +324,8 @@ def _whole(value: Any, where: str, *, least: int) -> int:
 def finished_frames(folder: Path) -> int | None:
     """Return the env frames at which the run in ``folder`` came to its end, or None when it has not."""
     try:
-        return int(yaml.safe_load((folder / "finished.yaml").read_text())["env_frames"])
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError):
+        return int(read_yaml((folder / "finished.yaml").read_text())["env_frames"])
+    except (OSError, KeyError, TypeError, ValueError, RecursionError, yaml.YAMLError):
         return None
 
 

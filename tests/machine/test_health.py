@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from importlib import metadata
 
 import pytest
 
+from plasticity_rl import compromised
 from plasticity_rl.machine import health
 from plasticity_rl.machine.health import (
     Package,
@@ -306,3 +308,18 @@ def test_a_trial_that_hangs_is_given_up(tmp_path):
     """The process is stopped before Python has even started."""
     trial = run_trial("rendering", timeout_seconds=0.001)
     assert (trial.results, trial.error) == ([], "no answer within 0 s")
+
+
+@pytest.mark.parametrize("module", ["lightning", "pytorch_lightning", "lightning.pytorch", "torch"])
+def test_a_compromised_release_is_not_imported_by_anything_after_ours(module, monkeypatch):
+    """``import callbacks`` in a script too: whatever it is that imports it, the release stays on the disk."""
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.6.2")
+    guards = [finder for finder in sys.meta_path if isinstance(finder, compromised.Guard)]
+    assert guards == sys.meta_path[:1]
+    if module in compromised.MODULES:
+        with pytest.raises(ImportError, match=r"2\.6\.2 is a compromised release .* pip uninstall"):
+            guards[0].find_spec(module)
+    else:
+        assert guards[0].find_spec(module) is None
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.6.4")
+    assert guards[0].find_spec(module) is None

@@ -152,3 +152,20 @@ def test_it_is_as_tensorboard_reads_it(file, tmp_path):
         np.testing.assert_array_equal(curve.values, [point.value for point in theirs.Scalars(tag)])
     assert [event.text for event in run.events] == ["reset at frame 5"]
     assert run.problems == []
+
+
+def test_a_config_without_end_is_refused(tmp_path):
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)), "seed_everything: 1"]
+    write_run(tmp_path, {"eval/return": {0: 0.0}})
+    (tmp_path / "config.yaml").write_text("\n".join([*lines, "data: {task: tiny}", "model: {x: *a59}"]))
+    with pytest.raises(UserError, match="is not the configuration of a run"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize("callbacks", ["evil.Evil", ["evil.Evil"], [{"init_args": {}}], 5])
+def test_callbacks_that_no_run_wrote_are_refused(callbacks, tmp_path):
+    write_run(tmp_path, {"eval/return": {0: 0.0}})
+    config = {"seed_everything": 1, "data": {"task": "tiny"}, "trainer": {"callbacks": callbacks}}
+    (tmp_path / "config.yaml").write_text(str(config).replace("'", '"'))
+    with pytest.raises(UserError, match="is not the configuration of a run"):
+        read_run(tmp_path)
