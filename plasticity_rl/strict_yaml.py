@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+
 class TwiceError(yaml.YAMLError):
     """A key is given twice, of which YAML would keep the last without a word."""
 
@@ -44,7 +45,7 @@ class _StrictLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
                 continue
-            value = self.construct_object(key)  # type: ignore[no-untyped-call]
+            value = self.construct_object(key)
             first = lines.setdefault((type(value), value), key)
             if first is not key:
                 other = f" as {first.value!r}" if first.value != key.value else ""
