@@ -9,6 +9,9 @@ and would merge the halves of two endpoints into one that neither file means.
 
 from __future__ import annotations
 
+import datetime
+import itertools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -164,18 +167,48 @@ def _changed(items: Any, changes: Mapping[str, Any], where: str) -> list[str]:
 def write_resolved(path: Path, name: str, folder: Path) -> Path:
     """Write what a study file says, with all that it extends, into the folder of its runs; return that file.
 
-    Files change. This one says what was run, and ``study report`` reads it like any other.
+    Files change. This one says what was run, and ``study report`` reads it like any other. One that says something else
+    is kept beside it, under the time at which it was written.
 
     Raises:
         UserError: When the folder cannot be written.
     """
     content, _ = load(path)
     own = {"name": name, "folder": str(folder)}
-    head = f"# {path} as it was run last, with all that it extends; written anew by every plasticity-rl study run.\n"
+    head = f"# {path} as it was run last, with all that it extends; older ones lie beside it under their time.\n"
     text = yaml.safe_dump({**own, **content, **own}, sort_keys=False, width=120, default_flow_style=None)
+    resolved = folder / RESOLVED
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / RESOLVED, head + text)
+        if resolved.is_file():
+            if _content_of(resolved) == load_yaml(text):
+                return resolved
+            _keep(resolved)
+        replace_file(resolved, head + text)
     except OSError as error:
-        raise UserError(f"{folder / RESOLVED} cannot be written ({error.strerror})") from error
-    return folder / RESOLVED
+        raise UserError(f"{resolved} cannot be written ({error.strerror})") from error
+    return resolved
+
+
+def _content_of(path: Path) -> Any:
+    try:
+        return load_yaml(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, yaml.YAMLError):
+        return None  # nothing that was written here; it is kept
+
+
+def _keep(path: Path) -> None:
+    written = datetime.datetime.fromtimestamp(path.stat().st_mtime)
+    for number in itertools.count(1):
+        kept = path.with_name(f"{path.stem}_{written:%Y%m%d-%H%M%S}{f'_{number}' * (number > 1)}{path.suffix}")
+        try:
+            os.link(path, kept)  # unlike a rename, never over another one
+        except FileExistsError:
+            continue
+        except OSError:  # a file system without links
+            if kept.exists():
+                continue
+            path.rename(kept)
+            return
+        path.unlink()
+        return

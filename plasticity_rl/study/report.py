@@ -11,6 +11,7 @@ from plasticity_rl.study.endpoints import AREA, FINAL_RETURN, RETURN, Endpoint
 from plasticity_rl.study.notes import notes_of
 from plasticity_rl.study.scores import Score, curve_tags, endpoints_of, is_fau, table_of, tags_of, values_of
 from plasticity_rl.study.spec import Study, StudyRun
+from plasticity_rl.study.stale import Provenance
 from plasticity_rl.study.statistics import Estimate, estimate, median_of, missed, probability_of_improvement
 
 
@@ -134,19 +135,26 @@ class Report:
         return min(keys.count(key) for key in keys)
 
 
-def make_report(study: Study, scores: list[Score], missing: list[StudyRun]) -> Report:
+def make_report(
+    study: Study, scores: list[Score], missing: list[StudyRun], provenance: Provenance | None = None
+) -> Report:
     """Compute everything with a fixed seed: the same runs give the same report.
 
     Args:
         study: The study.
         scores: Of its finished runs, at least one.
         missing: Its other runs.
+        provenance: Which of those were made with other options.
     """
     scores = sorted(scores, key=lambda score: _order(study, score))
     groups = [(task, (task,)) for task in study.tasks] + ([("all tasks", study.tasks)] * (len(study.tasks) > 1))
     sections = [_section(study, scores, title, tasks) for title, tasks in groups]
     families = _families(study, scores)
-    return Report(study, study.base_arm, scores, missing, sections, families, notes_of(study, scores, families))
+    origin = provenance or Provenance()
+    notes = [f"Left out, stale: {name}: {why}." for name, why in origin.stale.items()]
+    notes += [f"{line[0].upper()}{line[1:]}." for line in origin.unchecked]
+    notes += notes_of(study, scores, families)
+    return Report(study, study.base_arm, scores, missing, sections, families, notes)
 
 
 def _order(study: Study, score: Score) -> tuple[list[int], int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,10 +45,10 @@ class Score:
         return curve if curve is not None and curve.is_finite else None
 
 
-def read_scores(study: Study) -> tuple[list[Score], list[StudyRun]]:
-    """Return the scores of all runs that are finished, and the runs that are not."""
+def read_scores(study: Study, stale: Container[str] = ()) -> tuple[list[Score], list[StudyRun]]:
+    """Return the scores of all runs that are finished, and the runs that are not; ``stale`` are names of runs."""
     runs = study.runs()
-    finished = [run for run in runs if state_of(run, study.max_frames) == "finished"]
+    finished = [run for run in runs if state_of(run, study.max_frames, stale) == "finished"]
     return [score_of(run, study) for run in finished], [run for run in runs if run not in finished]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -329,15 +329,24 @@ def finished_frames(folder: Path) -> int | None:
         return None
 
 
-def state_of(run: StudyRun, max_frames: int) -> str:
-    """Return ``finished``, ``stopped`` (it has a checkpoint) or ``new``."""
+def state_of(run: StudyRun, max_frames: int, stale: Container[str] = ()) -> str:
+    """Return ``finished``, ``stopped`` (it has a checkpoint) or ``new``; ``stale`` for one whose name is there."""
+    if run.name in stale:
+        return "stale"
     frames = finished_frames(run.folder)
     if frames is not None and frames >= max_frames:
         return "finished"
     return "stopped" if (run.folder / "checkpoints" / "last.ckpt").is_file() else "new"
 
 
-def count_states(runs: Sequence[StudyRun], max_frames: int) -> dict[str, int]:
-    """Return how many runs are finished, stopped and new."""
-    states = [state_of(run, max_frames) for run in runs]
-    return {state: states.count(state) for state in ("finished", "stopped", "new")}
+def count_states(runs: Sequence[StudyRun], max_frames: int, stale: Container[str] = ()) -> dict[str, int]:
+    """Return how many runs are finished, stopped and new, and stale if there are any."""
+    states = [state_of(run, max_frames, stale) for run in runs]
+    known = ("finished", "stopped", "new", *(["stale"] if "stale" in states else []))
+    return {state: states.count(state) for state in known}
+
+
+def go_on(runs: Sequence[StudyRun], max_frames: int) -> dict[int, int]:
+    """Return how many runs came to an end that the study has moved since, by the env frames at which they did."""
+    ends = [finished_frames(run.folder) for run in runs if state_of(run, max_frames) == "stopped"]
+    return {end: ends.count(end) for end in ends if end is not None}

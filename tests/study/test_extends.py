@@ -183,6 +183,16 @@ def test_study_run_writes_it(tmp_path, monkeypatch):
     assert call("study", "run", second).code == 0
     assert resolved.read_text().startswith(f"# {second} as it was run last")
     assert read_study(resolved) == read_study(second)
+    # Run again it is the same file; one that says something else is kept.
+    before = resolved.read_text()
+    assert call("study", "run", resolved).code == 0
+    assert resolved.read_text() == before
+    put(second, {"extends": "study.yaml", "folder": content["folder"], "seeds": [3]})
+    for _ in range(2):
+        assert call("study", "run", second).code == 0
+    (kept,) = resolved.parent.glob("study_*.yaml")
+    assert kept.read_text() == before
+    assert read_study(resolved).seeds == (3,)
 
 
 def test_the_help_says_it():

@@ -18,6 +18,7 @@ from plasticity_rl.study.spec import StudyRun, read_study
 
 FINAL = {("with", "none"): 500.0, ("with", "often"): 510.0, ("without", "none"): 100.0, ("without", "often"): 300.0}
 RESET = entry("callbacks.Reset", modules=["critic"], at_frames=[50])
+RESET_OPTIONS = ["trainer.callbacks.modules=[critic]", "trainer.callbacks.at_frames=[50]"]
 
 
 def finish(run: StudyRun, final: float) -> None:
@@ -48,10 +49,11 @@ def written(tmp_path: Path) -> Path:
     """Two factors of two levels, two tasks, two seeds; on the second task every return is 100 higher."""
     (tmp_path / "empty.yaml").write_text("{}")
     factors = {
-        "augmentation": {"with": [], "without": ["model.augment=false"]},
-        "reset": {"none": [], "often": ["trainer.callbacks+=callbacks.Reset"]},
+        "augmentation": {"with": ["model.augment=true"], "without": ["model.augment=false"]},
+        "reset": {"none": [], "often": ["trainer.callbacks+=callbacks.Reset", *RESET_OPTIONS]},
     }
-    content = {"base": [str(tmp_path / "empty.yaml")], "max_frames": 100, "tasks": ["walk", "run"], "seeds": [1, 2]}
+    base = [str(tmp_path / "empty.yaml"), "data.batch_size=8"]
+    content = {"base": base, "max_frames": 100, "tasks": ["walk", "run"], "seeds": [1, 2]}
     content |= {"max_return": 1000, "measures": ["dormant/critic/tau_0.0"]}
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump({**content, "folder": str(tmp_path / "runs"), "factors": factors}, sort_keys=False))

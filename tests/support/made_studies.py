@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from cli_runs import call
@@ -33,9 +34,24 @@ def study_of(
     for run in read_study(path).runs():
         found = curves(run)
         if found is not None:
-            write_run(run.folder, found, task=run.task, seed=run.seed, arm=run.arm)
+            write_run(run.folder, found)
+            (run.folder / "config.yaml").write_text(yaml.safe_dump(config_of(run)))
             (run.folder / "finished.yaml").write_text("env_frames: 100\n")
     return path
+
+
+def config_of(run: StudyRun) -> dict[str, Any]:
+    """Return the options of a run without its files, as in a ``config.yaml``."""
+    config: dict[str, Any] = {}
+    for argument in run.arguments:
+        if "=" in argument:
+            option, _, text = argument.removeprefix("--").partition("=")
+            *sections, name = option.split(".")
+            section = config
+            for one in sections:
+                section = section.setdefault(one, {})
+            section[name] = yaml.safe_load(text)
+    return config
 
 
 def flat(value: float) -> dict[int, float]:

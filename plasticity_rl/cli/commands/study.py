@@ -5,19 +5,24 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plasticity_rl.cli.commands.arguments import OneLineArguments, share, whole_number
+from plasticity_rl.cli.study_configs import StudyConfigs
 from plasticity_rl.errors import RunFailure, UserError
 from plasticity_rl.files import drafted, replace_file
 from plasticity_rl.machine.health import available_cores
 from plasticity_rl.places import expanded
+from plasticity_rl.study.aside import move_aside
 from plasticity_rl.study.extends import write_resolved
+from plasticity_rl.study.lock import at_work
 from plasticity_rl.study.progress import LiveTable
 from plasticity_rl.study.runner import Launch, Runner
-from plasticity_rl.study.spec import Study, command, count_states, read_study, state_of
+from plasticity_rl.study.spec import Study, command, count_states, go_on, read_study, state_of
+from plasticity_rl.study.stale import Provenance, provenance_of
 
 if TYPE_CHECKING:
     from plasticity_rl.study.report import Report
@@ -36,6 +41,12 @@ def parser() -> argparse.ArgumentParser:
     run = actions.add_parser("run", help="run what is not finished", prog="plasticity-rl study run")
     run.add_argument("study", type=Path, metavar="STUDY.yaml", help="a file, or one of list studies")
     run.add_argument("--workers", type=whole_number(1), help="runs at a time (default: 1; on a cluster, what it holds)")
+    run.add_argument(
+        "--rerun_stale",
+        "--rerun-stale",
+        action="store_true",
+        help="move runs aside that were made with other options than the study has now, and run them anew",
+    )
     run.add_argument("--dry-run", action="store_true", help="print the command of every run, and run nothing")
     cluster = run.add_argument_group("on a Ray cluster, which needs the extra [cluster]")
     cluster.add_argument("--ray-address", metavar="ADDRESS", help="e.g. auto, or local for one on this machine")
@@ -69,15 +80,26 @@ def run(args: Sequence[str]) -> None:
     elif options.action == "report":
         write_report(study, expanded(options.out, "--out"))
     elif options.dry_run:
-        for one in study.runs():
-            if (state := state_of(one, study.max_frames)) != "finished":
-                print(command(one, resume=state == "stopped"))
+        dry_run(study, rerun_stale=options.rerun_stale)
     elif options.ray_address is not None:
-        run_on_ray(study, options)
+        with at_work(study.folder):
+            run_on_ray(study, options)
     elif options.cpus_per_run is not None or options.gpus_per_run is not None:
         raise UserError("--cpus-per-run and --gpus-per-run go with --ray-address; on this machine use --workers")
     else:
-        run_all(study, options.study, min(options.workers or 1, available_cores()))
+        with at_work(study.folder):
+            run_all(study, options, min(options.workers or 1, available_cores()))
+
+
+def dry_run(study: Study, *, rerun_stale: bool) -> None:
+    """Print the command of every run that would be run."""
+    provenance = provenance_of(study, StudyConfigs(imports=True))
+    for line in [] if rerun_stale else provenance.stale_lines():
+        print(line, file=sys.stderr)
+    for one in study.runs():
+        state = state_of(one, study.max_frames, provenance.stale)
+        if state in ("stopped", "new") or (state == "stale" and rerun_stale):
+            print(command(one, resume=state == "stopped"))
 
 
 def run_on_ray(study: Study, options: argparse.Namespace) -> None:
@@ -93,24 +115,38 @@ def run_on_ray(study: Study, options: argparse.Namespace) -> None:
     cpus = 1.0 if options.cpus_per_run is None else options.cpus_per_run
     launch = RayLaunch(options.ray_address, cpus, options.gpus_per_run or 0.0)
     try:
-        run_all(study, options.study, min(options.workers or launch.num_places, launch.num_places), launch)
+        run_all(study, options, min(options.workers or launch.num_places, launch.num_places), launch)
     finally:
         launch.close()
 
 
-def run_all(study: Study, path: Path, num_workers: int, launch: Launch | None = None) -> None:
-    """Run everything that is not finished, so many at a time."""
-    runs = study.runs()
-    counts = count_states(runs, study.max_frames)
+def run_all(study: Study, options: argparse.Namespace, num_workers: int, launch: Launch | None = None) -> None:
+    """Run everything that is not finished, so many at a time; what is stale only if that was asked for."""
+    path, runs = options.study, study.runs()
+    provenance = provenance_of(study, StudyConfigs(imports=True))
+    if options.rerun_stale:
+        for source, target in move_aside([one for one in runs if one.name in provenance.stale]):
+            print(f"moved aside: {source} to {target}")
+        provenance = Provenance(unchecked=provenance.unchecked)
+    stale = provenance.stale
+    counts = count_states(runs, study.max_frames, stale)
     write_resolved(path, study.name, study.folder)
     print(
         f"{study.name}: {len(runs)} runs of {study.max_frames:,} frames in {study.folder}, "
         + ", ".join(f"{number} {state}" for state, number in counts.items())
     )
+    for line in [*provenance.stale_lines(), *(f"note: {line}" for line in provenance.unchecked)]:
+        print(line)
+    runs = [one for one in runs if one.name not in stale]
+    for end, number in go_on(runs, study.max_frames).items():
+        print(
+            f"max_frames is {study.max_frames:,} now: {number} run{'s' * (number > 1)} that ended at frame {end:,} "
+            f"go{'es' * (number == 1)} on from the last checkpoint"
+        )
     for line in what_it_cannot_say(study):
         print(f"note: {line}")
     print(f"TensorBoard: tensorboard --logdir {study.folder}", flush=True)
-    table = LiveTable(study.name, len(runs) - counts.get("finished", 0), num_workers)
+    table = LiveTable(study.name, len(runs) - counts["finished"], num_workers)
     runner = Runner(study.max_frames, num_workers, launch, say=table.say, show=table.show)
     try:
         runner.run_all(runs)
@@ -163,10 +199,17 @@ def write_report(study: Study, out: Path) -> None:
     from plasticity_rl.study.scores import read_scores
     from plasticity_rl.study.tables import latex, markdown
 
-    scores, missing = read_scores(study)
+    provenance = provenance_of(study, StudyConfigs(imports=False))
+    scores, missing = read_scores(study, provenance.stale)
+    if not scores and provenance.stale:
+        name, why = next(iter(provenance.stale.items()))
+        raise UserError(
+            f"no run of {study.name} is finished with the options that the study has now, {len(provenance.stale)} are "
+            f"stale ({name}: {why}): plasticity-rl study run --rerun_stale first"
+        )
     if not scores:
         raise UserError(f"no run of {study.name} is finished in {study.folder}: plasticity-rl study run first")
-    report = make_report(study, scores, missing)
+    report = make_report(study, scores, missing, provenance)
     try:
         out.mkdir(parents=True, exist_ok=True)
         if importlib.util.find_spec("matplotlib") is None:
@@ -202,9 +245,12 @@ def write_figures(report: Report, out: Path) -> list[str]:
 def print_status(study: Study) -> None:
     """Print a table: task and arm, and the state of every seed."""
     cells: dict[tuple[str, str], list[str]] = {}
+    provenance = provenance_of(study, StudyConfigs(imports=False))
     for one in study.runs():
-        cells.setdefault((one.task, one.arm), []).append(state_of(one, study.max_frames))
+        cells.setdefault((one.task, one.arm), []).append(state_of(one, study.max_frames, provenance.stale))
     width = [max(len(key[column]) for key in cells) for column in (0, 1)]
     print(f"{'task':{width[0]}}  {'arm':{width[1]}}  " + "  ".join(f"{f'seed{seed}':8}" for seed in study.seeds))
     for (task, arm), states in cells.items():
         print(f"{task:{width[0]}}  {arm:{width[1]}}  " + "  ".join(f"{state:8}" for state in states))
+    for line in [*provenance.stale_lines(), *(f"note: {line}" for line in provenance.unchecked)]:
+        print(line)
