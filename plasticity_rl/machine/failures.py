@@ -62,8 +62,8 @@ def _of_system(error: BaseException) -> str | None:
         )
     if not isinstance(error, OSError) or error.errno not in FIXES:
         return None
-    place = f" ({error.strerror}: {os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else f" ({error.strerror})"
-    return FIXES[error.errno] + place
+    where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+    return f"{FIXES[error.errno]} ({error.strerror}{where})"
 
 
 def _is(error: BaseException, number: int) -> bool:
