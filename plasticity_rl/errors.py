@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -41,9 +42,13 @@ def suggestion(name: str, choices: Iterable[str]) -> str:
 # it stands, with its own punctuation: "; published: 0.3", ": at 1 every unit is reset".
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def at_least(option: str, value: float, least: float, note: str = "") -> None:
-    """Refuse a count below ``least``, and nan."""
-    if not value >= least:
+    """Refuse a count below ``least``, and what is no count: nan, a fraction, text, true."""
+    if not _is_number(value) or not value >= least or value != value // 1:
         raise UserError(f"{option}={value} must be a whole number >= {least}{note}")
 
 
@@ -56,6 +61,8 @@ def at_most(option: str, value: float, largest: float, reason: str) -> None:
 def within(option: str, value: float, interval: str, note: str = "") -> None:
     """Refuse a number outside an interval such as ``[0, 1)``, ``(0, inf)`` or, with infinity, ``(0, inf]``; and nan."""
     low, high = (float(bound) for bound in interval[1:-1].split(","))
+    if not _is_number(value):
+        raise UserError(f"{option}={value!r} must be a number{note}")
     above = value > low if interval[0] == "(" else value >= low
     below = value < high if interval[-1] == ")" else value <= high
     if not (above and below):

@@ -253,8 +253,7 @@ class RLCLI(LightningCLI):
         callbacks = as_list(options.pop("callbacks"))
         if self.subcommand == "fit":
             self._refuse_short_run(callbacks)
-            if not options["fast_dev_run"]:
-                callbacks.append(SaveRunConfig(self._parser("fit"), self.config.fit))
+            callbacks.append(SaveRunConfig(self._parser("fit"), self.config.fit))
         else:
             options["logger"] = False
         options["plugins"] = with_checkpoint_io(options["plugins"], self.checkpoints)

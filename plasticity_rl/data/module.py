@@ -19,6 +19,7 @@ from plasticity_rl.data.signature import shows_options_of, with_options_of
 from plasticity_rl.data.ticks import Ticks
 from plasticity_rl.distributed.ranks import all_finished, refuse_different, times_ranks
 from plasticity_rl.envs.backends import DEFAULT, options_class
+from plasticity_rl.envs.contract import require_contract
 from plasticity_rl.envs.options import EnvironmentOptions, Observation
 from plasticity_rl.errors import RunFailure, UserError, describe_error, refuse_unknown
 from plasticity_rl.machine.rendering import refuse_drawing_in_threads
@@ -69,6 +70,7 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         self._eval_envs: dict[str, EnvBase] = {}
         # One env is built here, before any training, so that a wrong task or a broken renderer is known at once.
         env_of_task = self.eval_env(task)
+        require_contract(env_of_task, task, self.observation)
         self._refuse_long_returns(getattr(env_of_task, "episode_steps", None))
         self.obs_shape: tuple[int, ...] = tuple(env_of_task.observation_spec[self.observation].shape)
         self.action_dim: int = env_of_task.action_spec.shape[-1]

@@ -66,6 +66,11 @@ class DataOptions:
         counts = ("num_envs", "n_step", "batch_size", "capacity", "max_frames")
         for name in (*counts, "eval_every_n_frames", "num_eval_episodes", "resumable_epochs"):
             at_least(f"data.{name}", getattr(self, name), 1)
+        if self.capacity < self.batch_size:
+            raise UserError(
+                f"data.capacity={self.capacity} keeps fewer transitions than one batch has "
+                f"(data.batch_size={self.batch_size}): raise --data.capacity, or lower --data.batch_size"
+            )
         within("data.discount", self.discount, "[0, 1]", "; the published value is 0.99")
         one_of("data.storage", self.storage, ("ram", "memmap"))
         if self.replay_dir is not None and not str(self.replay_dir).strip():

@@ -22,6 +22,8 @@ UNSUITABLE = {
 MONITORED = ("eval/return", "eval/return_std", "env_frames", "epoch", "step")
 """What agents log through Lightning, for ``monitor``."""
 _TAG_IN_FILENAME = re.compile(r"\{([^}:]+)[^}]*\}")
+BASES = ("plasticity_rl.callback.", "plasticity_rl.agents.hooks")
+"""Modules of the classes that callbacks derive from."""
 KNOWN_PACKAGES = ("plasticity_rl.", "callbacks.", "lightning.")
 
 
@@ -31,6 +33,12 @@ def refuse_unsuitable(callbacks: Sequence[pl.Callback]) -> None:
     The same for names of files. A callback of the user's own may log anything, so beside one of those every name is
     accepted.
     """
+    for callback in callbacks:
+        if type(callback) is pl.Callback or type(callback).__module__.startswith(BASES):
+            raise UserError(
+                f"{type(callback).__name__} is a base for callbacks of your own and does nothing by itself; give one "
+                "that derives from it (plasticity-rl list callbacks)"
+            )
     own = any(not type(callback).__module__.startswith(KNOWN_PACKAGES) for callback in callbacks)
     for callback in callbacks:
         name = type(callback).__name__

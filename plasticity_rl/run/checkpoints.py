@@ -59,8 +59,6 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the untrained agent of a new run, and listen to signals from now on."""
         super().on_train_start(trainer, pl_module)
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
         if as_agent(pl_module).env_frames == 0:
             self._save(trainer)
         self._signals.install(trainer)
@@ -81,9 +79,8 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save after the evaluation, in the seed phase too."""
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._save(trainer)
-            self._stop_if_asked(trainer)
+        self._save(trainer)
+        self._stop_if_asked(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -44,6 +44,12 @@ def refuse_trainer_options(options: Mapping[str, Any]) -> None:
                 f"trainer.{name}={options[name]} is for steps that the Trainer takes, and agents step their three "
                 "optimizers themselves; leave it out"
             )
+    if options.get("fast_dev_run"):
+        raise UserError(
+            f"trainer.fast_dev_run={options['fast_dev_run']} would end after some steps, before anything is learned, "
+            "and save nothing; for a short run: --max_frames, with small --data.eval_every_n_frames and "
+            "--model.num_seed_frames"
+        )
     folder = options.get("default_root_dir")
     if folder is not None and not str(folder).strip():
         raise UserError("trainer.default_root_dir='' names no folder; give one, or leave it out for a new one in runs/")

@@ -21,7 +21,22 @@ COMBINATIONS = {
     "run within the seed phase": fit(
         "--max_frames=40", says=r"max_frames=40 .*num_seed_frames=40.*never.*raise --max_frames"
     ),
-    "replay smaller than a window": fit("--data.capacity=5", says=r"data\.capacity must be at least 6 .*got 5"),
+    "replay smaller than a window": fit(
+        "--data.capacity=5", "--data.batch_size=4", says=r"data\.capacity must be at least 6 .*got 5"
+    ),
+    "replay smaller than a batch": fit(
+        "--data.capacity=7", says=r"data\.capacity=7 keeps fewer transitions than .*data\.batch_size=8\): raise"
+    ),
+    "a run for development only": fit("--trainer.fast_dev_run=true", says=r"fast_dev_run=True .* --max_frames"),
+    "clipping by a negative": fit("--trainer.gradient_clip_val=-1", says=r"gradient_clip_val=-1.* leave it out"),
+    **{
+        f"{name}, a base": Bad(
+            ("fit",),
+            rf"{name.rpartition('.')[2]} is a base for callbacks of your own .*list callbacks",
+            f"trainer: {{callbacks+: [{{class_path: {name}}}]}}",
+        )
+        for name in ("plasticity_rl.Intervention", "plasticity_rl.callback.Probe", "lightning.pytorch.Callback")
+    },
     "replay of several smaller than a window": fit(
         "--data.capacity=20",
         "--data.num_envs=4",

@@ -1,0 +1,91 @@
+"""What an environment of one's own (``data.env``) must be: refused by name here, not met in the middle of a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from plasticity_rl.errors import UserError
+
+OBSERVATIONS = {"pixels": (torch.uint8, 3, "(channels, height, width)"), "state": (torch.float32, 1, "(n,)")}
+"""What an observation is: dtype, number of dimensions, and these in words."""
+
+
+def require_contract(env: Any, task: str, observation: str) -> None:
+    """Look at the specs of one environment; nothing is stepped.
+
+    Args:
+        env: What the factory returned for ``num_envs=1``.
+        task: Name of the task.
+        observation: ``pixels`` or ``state``.
+
+    Raises:
+        UserError: When it is no TorchRL environment, or lacks what agents here need.
+    """
+    from torchrl.envs import EnvBase
+
+    found = f"data.env: the environment of task={task}"
+    if not isinstance(env, EnvBase):
+        raise UserError(
+            f"data.env returned a {type(env).__name__} for task={task}, not a TorchRL environment: wrap it, "
+            "torchrl.envs.GymWrapper(env) for example"
+        )
+    if len(env.batch_size):
+        raise UserError(f"{found} has the batch shape {tuple(env.batch_size)} for num_envs=1; it must have none, ()")
+    _require_observation(env, found, observation)
+    _require_action(env, found)
+    for name, what in (("discount", "1, and 0 after a true termination"), ("reward", "the reward of the step")):
+        specs = env.full_reward_spec if name == "reward" else env.full_observation_spec
+        given = sorted(map(str, specs.keys()))
+        if name not in given:
+            raise UserError(
+                f"{found} declares no {name!r}, it has {given}: add it to its specs and to "
+                f"what a step returns, float32 of shape (1,): {what}"
+            )
+        if specs[name].shape.numel() != 1:
+            raise UserError(f"{found} has a {name} of shape {tuple(specs[name].shape)}; it must be one number, (1,)")
+    if "done" not in (given := sorted(map(str, env.full_done_spec.keys()))):
+        raise UserError(f"{found} declares no 'done', it has {given}: add it, bool of shape (1,), true at every end")
+
+
+def _require_observation(env: Any, found: str, observation: str) -> None:
+    specs = env.full_observation_spec
+    if observation not in (given := sorted(map(str, specs.keys()))):
+        raise UserError(
+            f"{found} shows {given}, not data.observation={observation}: rename what it shows "
+            "(torchrl.envs.transforms.RenameTransform), or give the other --data.observation"
+        )
+    dtype, dimensions, shape = OBSERVATIONS[observation]
+    spec = specs[observation]
+    if spec.dtype != dtype or spec.ndim != dimensions:
+        raise UserError(
+            f"{found} has {observation} of {_name(spec.dtype)} {tuple(spec.shape)}; it must be {_name(dtype)} {shape}: "
+            "convert it (torchrl.envs.transforms: DoubleToFloat, FlattenObservation, PermuteTransform)"
+        )
+
+
+def _require_action(env: Any, found: str) -> None:
+    keys = list(env.full_action_spec.keys(True, True))
+    if keys != ["action"]:
+        raise UserError(f"{found} has the actions {sorted(map(str, keys))}; it must have one, 'action'")
+    spec = env.action_spec
+    if not spec.dtype.is_floating_point:
+        raise UserError(
+            f"{found} has discrete actions ({type(spec).__name__} of {_name(spec.dtype)}), and agents here choose "
+            "continuous ones in [-1, 1]"
+        )
+    if spec.ndim != 1:
+        raise UserError(f"{found} has actions of shape {tuple(spec.shape)}; they must be a vector, (n,)")
+    space = spec.space
+    low, high = (getattr(space, name, None) for name in ("low", "high"))
+    if low is None or high is None or not (bool((low == -1).all()) and bool((high == 1).all())):
+        bounds = "without bounds" if low is None else f"in [{float(low.min()):g}, {float(high.max()):g}]"
+        raise UserError(
+            f"{found} has actions {bounds}, and agents here choose them in [-1, 1], which would never reach the rest: "
+            "scale them in the environment (torchrl.envs.transforms.ActionScaling)"
+        )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
