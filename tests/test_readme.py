@@ -94,7 +94,7 @@ def test_a_command_runs(command, folder, tmp_path, monkeypatch):
     """In process, with the README's options first and a tiny env, tiny networks and few frames after them."""
     monkeypatch.chdir(folder)
     args = shlex.split(command)[1:]
-    if args[0] == "fit" and "--config" in args and RUN_IN_README in command:
+    if args[0] == "fit" and "--ckpt_path" in args:
         args += ["--max_frames=200"]
     elif args[0] == "fit" and not any(arg.startswith("--trainer.callbacks.help") for arg in args):
         args = [re.sub(r"at_frames=\[\d+\]", "at_frames=[50]", arg) for arg in args]  # within the short run
