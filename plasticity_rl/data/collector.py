@@ -14,7 +14,8 @@ from torchrl.collectors import Collector
 from torchrl.envs import EnvBase
 
 from plasticity_rl.envs.snapshots import env_state_dict, load_env_state_dict
-from plasticity_rl.errors import RunFailure, describe_error
+from plasticity_rl.errors import RunFailure, UserError, describe_error
+from plasticity_rl.machine.rendering import free_at_exit
 
 Policy = Callable[[Tensor], Tensor]
 """Maps observations ``(num_envs, *obs_shape)``, uint8 or float32, to actions ``(num_envs, action_dim)``."""
@@ -94,7 +95,10 @@ class StepCollector:
         self._begun: Future[TensorDictBase] | None = None
         self._policy, self._decided = policy, _Decided()
         self._observation = observation
+        self._state_at_close: dict[str, Any] | None = None
+        self.closed = False
         self.env, self._collector = self._here(self._start, build)
+        free_at_exit(self)  # after its environment, so that it is asked first
         self._steps: Iterator[TensorDictBase] = iter(self._collector)
         self.num_envs = self.env.batch_size.numel()
         self.episode_return = torch.zeros(self.num_envs)
@@ -175,7 +179,20 @@ class StepCollector:
         return shown.reshape(-1, *shown.shape[carrier.batch_dims :])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return simulator, open episode and counters: TorchRL's own state starts a fresh trajectory instead."""
+        """Return simulator, open episode and counters: TorchRL's own state starts a fresh trajectory instead.
+
+        Of a collector that is closed, what they were when it was.
+
+        Raises:
+            UserError: When it was closed without, because the run failed.
+        """
+        if self.closed:
+            if self._state_at_close is None:
+                raise UserError(
+                    "this run ended by an error or a signal, maybe in the middle of a step, so that there is no whole "
+                    "state to save: its newest checkpoint is checkpoints/last.ckpt in the run folder"
+                )
+            return self._state_at_close
         begun = None if self._begun is None else _flat(self._begun.result())  # first: what follows is after that step
         return {
             "begun": begun,
@@ -196,15 +213,30 @@ class StepCollector:
         self.episode_return = state["episode_return"].clone()
         self.episode_steps = state["episode_steps"].clone()
 
-    def close(self) -> None:
-        """Close the env and free its rendering context; a step that was begun is lost."""
-        if self._begun is not None:
-            with contextlib.suppress(Exception):  # nobody waits for that step any more
-                self._begun.result()
-            self._begun = None
-        self._here(self._close)
-        if self._thread is not None:
-            self._thread.shutdown()
+    def close(self, *, keep_state: bool = False) -> None:
+        """Close the env, free its rendering context in the thread that draws, and end that thread; twice is harmless.
+
+        Args:
+            keep_state: Whether :meth:`state_dict` shall go on returning what it is now; else a step that was begun is
+                lost.
+        """
+        if self.closed:
+            return
+        try:
+            if keep_state:
+                with contextlib.suppress(Exception):  # environments whose state cannot be saved
+                    self._state_at_close = self.state_dict()
+            if self._begun is not None:
+                self._begun.exception()  # wait for it, whatever becomes of it
+            self._here(self._close)
+        finally:
+            self._begun, self.closed = None, True
+            if self._thread is not None:
+                self._thread.shutdown()
+
+    def free_rendering(self) -> None:
+        """Close it at the exit of the interpreter, where nobody did."""
+        self.close()
 
     def _close(self) -> None:
         self._collector.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import fields
 from pathlib import Path
@@ -292,7 +293,13 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
     def teardown(self, stage: str) -> None:
         """Free the training env."""
         if stage == "fit" and hasattr(self, "collector"):
-            self.collector.close()
+            self.collector.close(keep_state=True)  # for a checkpoint that a program saves afterwards
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Free the training env too when a run fails or is stopped: Lightning then calls no ``teardown``."""
+        if hasattr(self, "collector"):
+            with contextlib.suppress(Exception):  # it may be what failed; the run's error is the one to report
+                self.collector.close()
 
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 

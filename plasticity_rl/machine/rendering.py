@@ -223,18 +223,25 @@ class Renders(Protocol):
         """Free the contexts now; called at most once more when the interpreter exits."""
 
 
-_live: weakref.WeakSet[Renders] = weakref.WeakSet()
+_live: list[weakref.ref[Renders]] = []
 
 
 def free_at_exit(owner: Renders) -> None:
-    """Free ``owner``'s contexts at interpreter exit, unless it is gone by then."""
-    _live.add(owner)
+    """Free ``owner``'s contexts at interpreter exit, unless it is gone by then.
+
+    The last one is asked first: who has an environment draw in a thread of its own comes after the environment, and
+    frees it in that thread. With EGL no other thread may.
+    """
+    _live[:] = [known for known in _live if known() is not None]
+    _live.append(weakref.ref(owner))
 
 
 def _free_all() -> None:
-    for owner in list(_live):
+    for known in reversed(_live):
+        owner = known()
         with contextlib.suppress(Exception):  # nobody is left to handle it
-            owner.free_rendering()
+            if owner is not None:
+                owner.free_rendering()
 
 
 # dm_control draws in worker threads which Python stops before it runs `atexit` hooks; dm_control's own hook then prints

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -194,3 +197,58 @@ def test_real_pixels(tmp_path):
     assert runs[0].num_updates == 300
     assert runs[0].latest["clock/policy_lag_updates"] == 2
     assert differences(*map(run_state, runs)) == []
+
+
+class Stop(RLCallback):
+    """Raises what ends a run.
+
+    Args:
+        error: What to raise; a stop by a signal is a SystemExit.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [SystemExit(143), KeyboardInterrupt(), RuntimeError("of the user's own")], ids=repr)
+def test_a_run_that_is_stopped_frees_its_environment_in_the_thread_that_drew(error, tmp_path, monkeypatch):
+    """With EGL no other thread may; Lightning calls no ``teardown`` then."""
+    freed = []
+    close = TinyPixelEnv.close
+    monkeypatch.setattr(
+        TinyPixelEnv, "close", lambda env, **o: [freed.append(threading.current_thread().name), close(env, **o)]
+    )
+    with pytest.raises((SystemExit, RuntimeError)):
+        fit_tiny(tmp_path, callbacks=[Stop(error)], data_options=OVERLAP)
+    assert [name.startswith("env step") for name in freed] == [True]
+    assert not [thread for thread in threading.enumerate() if thread.name in freed]
+
+
+EGL = """
+import signal, sys
+from plasticity_rl.machine.rendering import check_rendering
+from plasticity_rl.errors import UserError
+try:
+    check_rendering()
+except UserError:
+    sys.exit(77)  # no EGL here
+from plasticity_rl import DrQV2, RLDataModule, make_trainer
+from plasticity_rl.data.collector import StepCollector
+data = RLDataModule("cartpole_swingup", image_size=32, render="fast", overlap=True)
+collector = StepCollector(lambda: data._make_env(data.task, seed=1, num_envs=1), lambda o: o.new_zeros((1, 1)).float(),
+                          in_thread=True)
+collector.step()
+collector.begin()
+sys.exit(143)
+"""
+
+
+def test_a_process_that_ends_without_a_word_to_the_environment_is_quiet():
+    command = [sys.executable, "-c", EGL]
+    done = subprocess.run(command, env={**os.environ, "MUJOCO_GL": "egl"}, capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("no EGL on this machine")
+    assert (done.returncode, done.stderr) == (143, "")
