@@ -104,8 +104,9 @@ RULES: Mapping[str, Rule] = {
 OF_YOUR_OWN = {
     "data.": Rule("refused", _EXPERIENCE),
     "model.": Rule("refused", "nothing says that it would take effect in a run that has begun"),
+    "trainer.": Rule("refused", "nothing is known here of what it does to a run that has begun"),
 }
-"""Options of environments and agents of one's own, which are not in the table."""
+"""Options that are not in the table: of environments and agents of one's own, and of a newer Lightning."""
 ALIASES = {"data.max_frames": "max_frames"}
 """Options that the command line calls something else."""
 
