@@ -20,6 +20,8 @@ from plasticity_rl.errors import UserError
 class _WithoutRunning(RLCLI):
     """Parses and builds, and leaves the rest to the caller."""
 
+    writes = False
+
     def _claim_folder(self, run_dir: Path) -> None:
         """Nothing is going to be written."""
 
