@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,6 +109,10 @@ class RLCLI(LightningCLI):
                 raise
             raise run_failure(error, trainer) from error
 
+    writes = True
+    """Whether a run is going to write into its folder."""
+    _made: Path | None = None
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Use the parser with short errors."""
         parser = OneLineParser(dump_header=[f"plasticity_rl=={__version__}"], **kwargs)
@@ -186,8 +191,9 @@ class RLCLI(LightningCLI):
         config.data.seed = config.model.seed = as_seed(config.seed_everything)  # `true` has become a number by now
         if config.trainer.default_root_dir is None:
             several = asks_for_ranks(*(config.trainer.get(name) for name in ("devices", "num_nodes", "accelerator")))
-            choose = functools.partial(default_run_dir, config, self.subcommand)
-            config.trainer.default_root_dir = str(same_run_dir(choose, several=several))
+            choose = functools.partial(default_run_dir, config, make=self.writes and self.subcommand == "fit")
+            self._made = same_run_dir(choose, several=several)
+            config.trainer.default_root_dir = str(self._made)
         run_dir = Path(config.trainer.default_root_dir)
         saved = self.checkpoints.look(last_checkpoint(run_dir)) if config.ckpt_path == "last" else {}
         if self.subcommand == "fit" and config.ckpt_path is None:
@@ -244,6 +250,26 @@ class RLCLI(LightningCLI):
                 "validate needs --ckpt_path RUN/checkpoints/last.ckpt, or --ckpt_path last with "
                 "--trainer.default_root_dir RUN"
             )
+
+    def instantiate_classes(self) -> None:
+        """Build; a folder that was made for a run that is refused goes again."""
+        with self._no_empty_folder():
+            super().instantiate_classes()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run, likewise."""
+        with self._no_empty_folder():
+            super()._run_subcommand(subcommand)
+
+    @contextlib.contextmanager
+    def _no_empty_folder(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            if self._made is not None:
+                with contextlib.suppress(OSError):  # it holds something by now
+                    self._made.rmdir()
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Let :func:`make_trainer` assemble it, as for a program; add what only the command line knows."""

@@ -21,6 +21,8 @@ from plasticity_rl.places import run_folder_of
 class _WithoutRunning(RLCLI):
     """Parses and builds, and leaves the rest to the caller."""
 
+    writes = False
+
     def _claim_folder(self, run_dir: Path) -> None:
         """Nothing is going to be written."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,13 @@ RUNS = Path("runs")
 """Where runs go that name no folder: ``runs/<task>_<interventions>_seed<seed>_<date>-<time>``."""
 
 
-def default_run_dir(config: Any, subcommand: str) -> Path:
-    """Return the folder of a run that names none: a new one, or with ``--ckpt_path`` that of the checkpoint."""
+def default_run_dir(config: Any, *, make: bool) -> Path:
+    """Return the folder of a run that names none: a new one, or with ``--ckpt_path`` that of the checkpoint.
+
+    Args:
+        config: The parsed command.
+        make: Whether a new one is made, so that it is nobody else's.
+    """
     name = short_name([(cls, given) for cls, given in callbacks_in(config) if issubclass(cls, Intervention)])
     prefix = f"{config.data.task}_{name + '_' if name else ''}seed{as_seed(config.seed_everything)}_"
     if config.ckpt_path == "last":
@@ -31,7 +37,28 @@ def default_run_dir(config: Any, subcommand: str) -> Path:
         return candidates[-1].parent.parent
     if config.ckpt_path is not None and (run_dir := run_folder_of(config.ckpt_path)) is not None:
         return run_dir
-    return RUNS / f"{prefix}{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    path = RUNS / f"{prefix}{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    return make_new(path) if make else path
+
+
+def make_new(path: Path) -> Path:
+    """Make a folder that nobody has, of that name or with a number behind it: another run may start in this second.
+
+    One that cannot be made is returned as it is; whoever writes there says why not.
+    """
+    for number in itertools.count(1):
+        new = path if number == 1 else path.with_name(f"{path.name}_{number}")
+        try:
+            new.parent.mkdir(parents=True, exist_ok=True)
+            new.mkdir()
+        except FileExistsError:
+            if not new.exists():  # what should be a folder above it is a file
+                return path
+            continue
+        except OSError:
+            return path
+        return new
+    raise AssertionError
 
 
 def last_checkpoint(run_dir: Path) -> Path:

@@ -80,7 +80,9 @@ def _require_action(env: Any, found: str) -> None:
     space = spec.space
     low, high = (getattr(space, name, None) for name in ("low", "high"))
     if low is None or high is None or not (bool((low == -1).all()) and bool((high == 1).all())):
-        bounds = "without bounds" if low is None or high is None else f"in [{float(low.min()):g}, {float(high.max()):g}]"
+        bounds = (
+            "without bounds" if low is None or high is None else f"in [{float(low.min()):g}, {float(high.max()):g}]"
+        )
         raise UserError(
             f"{found} has actions {bounds}, and agents here choose them in [-1, 1], which would never reach the rest: "
             "scale them in the environment (torchrl.envs.transforms.ActionScaling)"

@@ -30,7 +30,8 @@ def fewest_evaluations(study: Study, endpoint: Endpoint) -> int | None:
     if endpoint.share is None or not endpoint.tag.startswith("eval/"):
         return None
     arms = {(run.task, run.arm): run for run in study.runs()}  # those of one arm differ in the seed alone
-    periods = [period for run in arms.values() if (period := _period(run)) is not None]
+    known: dict[Path, int | None] = {}
+    periods = [period for run in arms.values() if (period := _period(run, known)) is not None]
     if not periods:
         return None
     first = (1 - endpoint.share) * study.max_frames
@@ -38,20 +39,27 @@ def fewest_evaluations(study: Study, endpoint: Endpoint) -> int | None:
     return sum(frame >= first for frame in frames)
 
 
-def _period(run: StudyRun) -> int | None:
+def _period(run: StudyRun, known: dict[Path, int | None]) -> int | None:
     """Return the last value that the command line of a run gives the period."""
-    return next((period for period in reversed(list(_periods(run))) if period is not None), None)
+    return next((period for period in reversed(list(_periods(run, known))) if period is not None), None)
 
 
-def _periods(run: StudyRun) -> Iterator[int | None]:
+def _periods(run: StudyRun, known: dict[Path, int | None]) -> Iterator[int | None]:
     for one, following in zip(run.arguments, (*run.arguments[1:], ""), strict=True):
         if one == "--config" and (path := find_config(following)) is not None:
-            yield _in_file(path)
+            yield _in_file(path, known)
         elif one.startswith(f"--{PERIOD}="):
             yield _whole(one.partition("=")[2])
 
 
-def _in_file(path: Path) -> int | None:
+def _in_file(path: Path, known: dict[Path, int | None]) -> int | None:
+    """Return the period that a file says; each is read once, however many arms name it."""
+    if path not in known:
+        known[path] = _read(path)
+    return known[path]
+
+
+def _read(path: Path) -> int | None:
     try:
         data = (load(path.read_text(encoding="utf-8")) or {}).get("data") or {}
     except (OSError, AttributeError, RecursionError, yaml.YAMLError):  # the run itself says what is wrong

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_runs import call, fit_tiny_cli, write_yaml
+from cli_runs import TINY, call, fit_tiny_cli, write_yaml
 from line_backend import LINE
 
 from plasticity_rl.cli import offline
 from plasticity_rl.cli.drawing import draws
 from plasticity_rl.cli.early import read, with_run_config
+from plasticity_rl.cli.rebuild import build_only
+from plasticity_rl.cli.run_dirs import make_new
 from plasticity_rl.envs import backends
 from plasticity_rl.errors import UserError
 from plasticity_rl.replay.donor import donor_replay
@@ -91,3 +93,16 @@ def test_a_checkpoint_in_the_root_folder_has_no_run_around_it(checkpoint, monkey
     monkeypatch.setattr(Path, "is_file", lambda path: path.suffix == ".ckpt")
     with pytest.raises(UserError, match="lies in no run, so there is no replay beside it"):
         donor_replay(checkpoint)
+
+
+def test_two_runs_that_start_in_one_second_have_two_folders(tmp_path, monkeypatch):
+    """Made exclusively; one that is refused afterwards, or only builds, leaves none behind."""
+    monkeypatch.chdir(tmp_path)
+    first = make_new(Path("runs/tiny_seed1_20260101-000000"))
+    second = make_new(Path("runs/tiny_seed1_20260101-000000"))
+    assert (first.name, second.name) == ("tiny_seed1_20260101-000000", "tiny_seed1_20260101-000000_2")
+    assert call("fit", *TINY, "--model.lr=-1").code == 2
+    build_only(["fit", *TINY])
+    assert sorted(Path("runs").iterdir()) == [first, second]
+    Path("file").touch()
+    assert make_new(Path("file/run")) == Path("file/run")

@@ -120,7 +120,7 @@ def test_a_run_says_what_its_report_cannot_say(here):
     assert what_it_cannot_say(read_study(written(here, seeds=[1, 2, 3, 4, 5]))) == []
 
 
-def test_a_run_says_how_few_evaluations_its_endpoint_averages(here):
+def test_a_run_says_how_few_evaluations_its_endpoint_averages(here, monkeypatch):
     """Of 100 frames the last third begins at 66.7: of a period of 40 there are 80 and 100, of 10 four."""
     (here / "base.yaml").write_text("data: {eval_every_n_frames: 40}")
     last_third = {"tag": "eval/return", "of": "last_third"}
@@ -130,6 +130,13 @@ def test_a_run_says_how_few_evaluations_its_endpoint_averages(here):
         "data.eval_every_n_frames, or of: area"
     ]
     study = read_study(written(here, secondary=[last_third], **enough))
+    reads: list[str] = []
+    text_of = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, **given: reads.append(path.name) or text_of(path, **given))
+    assert fewest_evaluations(study, study.secondary[0]) == 2
+    assert sorted(reads) == ["base.yaml", "reset.yaml", "run.yaml", "walk.yaml"], "once each, not once for each arm"
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
     assert [fewest_evaluations(study, one) for one in (study.primary, *study.secondary)] == [None, 2]
     assert len(what_it_cannot_say(study)) == 1
     (here / "tasks" / "run.yaml").write_text("data: {eval_every_n_frames: 10}")
