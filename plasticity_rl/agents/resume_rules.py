@@ -98,7 +98,7 @@ RULES: Mapping[str, Rule] = {
     "intervention of the start added": Rule("refused", "it can only be there from the first frame on"),
     "other callback added": Rule("applied", "it begins here"),
     "other callback removed": Rule("applied", "it ends here"),
-    "other callback changed": Rule("applied", "it keeps what else its state holds"),
+    "other callback changed": Rule("applied", "it goes on with it"),
 }
 """By the name of the option (``model.``, ``data.``, ``trainer.``), and by what was done to the list of callbacks."""
 OF_YOUR_OWN = {

@@ -243,24 +243,27 @@ def test_what_is_refused_is_named_and_nothing_is_touched(trained) -> None:
 # ---- callbacks -------------------------------------------------------------------------------------------------------
 
 
-def with_callbacks(before: list[pl.Callback], after: list[pl.Callback], folder: Path) -> set[str]:
+def with_callbacks(before: list[pl.Callback], after: list[pl.Callback], folder: Path) -> Any:
     fit_tiny(folder, max_frames=100, callbacks=before)
-    agent = fit_tiny(folder, max_frames=100, callbacks=after, ckpt_path="last")
-    return {change["option"] for change in agent.changes_of_this_start}
+    return fit_tiny(folder, max_frames=200, callbacks=after, ckpt_path="last")
 
 
 def test_callbacks_that_watch_come_and_go_and_change(tmp_path) -> None:
     stopper = {"monitor": "eval/return", "mode": "max", "verbose": True}
     before = [ours.SRank(every_n_updates=5), ours.WeightNorm(every_n_updates=7), EarlyStopping(patience=5, **stopper)]
     after = [ours.WeightNorm(every_n_updates=6), ours.Reset(at_frames=[150]), EarlyStopping(patience=9, **stopper)]
-    changes = with_callbacks(before, after, tmp_path)
-    assert {change.split("(")[0] for change in changes} == {
+    agent = with_callbacks(before, after, tmp_path)
+    assert {change["option"].split("(")[0] for change in agent.changes_of_this_start} == {
+        "max_frames 100 -> 200",
         "SRank",
         "WeightNorm.every_n_updates 7 -> 6",
         "Reset",
         "EarlyStopping.patience 5 -> 9",
     }
     assert after[2].patience == 9
+    assert 150 < agent.last_events["reset"] <= 154
+    assert {tag.split("/")[0] for tag in agent.latest} >= {"weight_norm"}
+    assert [change["option"].split("(")[0] for change in agent.option_changes] == ["max_frames 100 -> 200", "Reset"]
 
 
 @pytest.mark.parametrize(
