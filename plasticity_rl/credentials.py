@@ -56,6 +56,15 @@ def without_secrets(content: Any, name: str = "") -> Any:
     return HIDDEN if is_secret(name, content) else content
 
 
+def mentions_secret(content: Any) -> bool:
+    """Return whether a list of options that are written ``name=value``, at any depth, holds a secret."""
+    if isinstance(content, Mapping):
+        return any(mentions_secret(value) for value in content.values())
+    if isinstance(content, list | tuple):
+        return any(mentions_secret(value) for value in content)
+    return isinstance(content, str) and command_without_secrets([f"--{content}"]) != f"--{content}"
+
+
 def command_without_secrets(args: Sequence[str]) -> str:
     """Return a command line in one text, with ``***`` for every secret."""
     return " ".join(_hidden_in(args))

@@ -15,7 +15,7 @@ from cli_runs import call, fit_tiny_cli, printed_config
 from run_folders import write_run
 
 from plasticity_rl import UserError, files
-from plasticity_rl.credentials import HIDDEN, command_without_secrets, holds_secret, without_secrets
+from plasticity_rl.credentials import HIDDEN, command_without_secrets, holds_secret, mentions_secret, without_secrets
 from plasticity_rl.places import expanded, run_folder_of
 from plasticity_rl.replay.files import RecordFiles, RecordLayout
 
@@ -155,6 +155,8 @@ def test_a_command_is_noted_without_secrets(args, expected, monkeypatch):
 def test_no_packaged_config_looks_secret_and_a_secret_is_found_at_any_depth():
     config = printed_config("--config=quickstart")
     assert not holds_secret(config)
+    assert mentions_secret({"base": ["configs/a.yaml", "trainer.logger.api_key=abc"]})
+    assert not mentions_secret({"base": ["configs/a.yaml", "data.task=walker_run"], "factors": {"a": {"b": ["x=1"]}}})
     assert without_secrets(config) == config
     config["trainer"]["logger"] = [{"init_args": {"api_key": KEY, "project": "p"}}]
     assert holds_secret(config)

@@ -187,6 +187,8 @@ class RLCLI(LightningCLI):
         assert self.subcommand is not None
         config = self.config[self.subcommand]
         _write_out_places(config)
+        if self.subcommand != "fit" and self.command.foreign:
+            config.trainer.logger, config.trainer.profiler = False, None  # they would write where the run's config says
         self._refuse_options(config)
         config.data.seed = config.model.seed = as_seed(config.seed_everything)  # `true` has become a number by now
         if config.trainer.default_root_dir is None:

@@ -38,6 +38,7 @@ WRITTEN_BY_A_RUN = ("checkpoints", "replay", "starts.yaml")
 
 def is_of_a_run(path: Path) -> bool:
     """Return whether a config file was written by a run, as far as its name and its folder tell."""
+    path = path.resolve()
     if path.name != "config.yaml" and not path.name.startswith("config_resumed_"):
         return False
     return any((path.parent / name).exists() for name in WRITTEN_BY_A_RUN)

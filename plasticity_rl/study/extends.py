@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from plasticity_rl.credentials import mentions_secret
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.files import replace_file
 from plasticity_rl.packaged import find_study, no_study
@@ -184,7 +185,7 @@ def write_resolved(path: Path, name: str, folder: Path) -> Path:
             if _content_of(resolved) == load_yaml(text):
                 return resolved
             _keep(resolved)
-        replace_file(resolved, head + text)
+        replace_file(resolved, head + text, private=mentions_secret(content))
     except OSError as error:
         raise UserError(f"{resolved} cannot be written ({error.strerror})") from error
     return resolved
