@@ -28,7 +28,17 @@ from plasticity_rl.machine.trial_findings import (
 from plasticity_rl.machine.trials import Trial, run_trial
 from plasticity_rl.places import expanded
 
-OF_RUN = ("--config", "-c", "--agent", "--max_frames", "--seed_everything", "--ckpt_path", "--detect_nan", "--trust")
+OF_RUN = (
+    "--config",
+    "-c",
+    "--agent",
+    "--max_frames",
+    "--seed_everything",
+    "--ckpt_path",
+    "--init_weights",
+    "--detect_nan",
+    "--trust",
+)
 GROUPS = ("--data", "--model", "--trainer")
 """Options of ``fit``, which ``doctor`` takes to know the run: single ones, and groups as a whole or one by one."""
 
