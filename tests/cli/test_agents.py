@@ -113,5 +113,5 @@ def test_a_run_from_states_is_saved_resumed_and_evaluated(options, cls, tmp_path
 
     other = "drqv2" if cls == "sac" else "sac"
     line = refusal(f"--agent={other}", *TINY_DATA, f"--ckpt_path={run_dir}/checkpoints/last.ckpt", "--max_frames=500")
-    config = f"{run_dir}/config.yaml holds the options of agent={cls}"
-    assert line == f"error: {config}, but the command ends up with agent={other}"
+    (*_, last_start) = sorted(run_dir.glob("config_resumed_*.yaml"))
+    assert line == f"error: {last_start} holds the options of agent={cls}, but the command ends up with agent={other}"
