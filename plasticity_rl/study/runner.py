@@ -20,6 +20,19 @@ from plasticity_rl.study.spec import StudyRun, needed_by, state_of
 SECONDS_TO_STOP = 600
 """How long a run that was asked to stop may take to save: an update and an evaluation episode, on a slow machine."""
 POLL_SECONDS = 0.2
+WITH_ITS_PARENT = """
+import ctypes, os, signal, sys
+try:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, kept by exec
+except (AttributeError, OSError):
+    pass  # no Linux
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+"""Becomes a process of Python that is asked to save and end when its parent is gone, also by SIGKILL.
+
+Else a run would go on in a folder that the next start of the study wants. ``preexec_fn`` is not safe among threads.
+"""
 
 
 class Job(Protocol):
@@ -55,6 +68,8 @@ def start_fit(
 ) -> subprocess.Popen[bytes]:
     """Start ``plasticity-rl fit`` in a session of its own: Ctrl-C reaches this process, which asks runs to stop, once.
 
+    It ends with this process, or rather with the thread that starts it, which has to wait for it.
+
     Args:
         arguments: What follows ``fit``.
         log: Takes all that it prints.
@@ -62,7 +77,7 @@ def start_fit(
         folder: Where it starts; None for the current one.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", "plasticity_rl", "fit", *arguments],
+        [sys.executable, "-c", WITH_ITS_PARENT, str(os.getpid()), "-m", "plasticity_rl", "fit", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

@@ -60,6 +60,22 @@ def test_ray_is_imported_only_when_it_is_asked_for(tmp_path):
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "False"
 
 
+@needs_ray
+def test_a_run_lies_on_one_node(tmp_path):
+    """Two machines of 4 CPUs have no room for a run of 5, and for four of 2 with half a GPU where there is one."""
+    from plasticity_rl.study.ray import no_room, places
+
+    nodes = [{"CPU": 4.0, "memory": 1e9}, {"CPU": 4.0, "GPU": 1.0}]
+    asked = [(5.0, 0.0), (2.0, 0.0), (2.0, 0.5), (0.5, 0.25)]
+    assert [places(nodes, {"CPU": cpus, "GPU": gpus}) for cpus, gpus in asked] == [0, 4, 2, 4]
+    line = no_room(nodes, {"CPU": 5.0, "GPU": 0.0})
+    assert "the cluster has 8 and 1, and a run needs them on one machine (the largest: 4 and 1, 4 and 0)" in line
+
+    result = call("study", "run", tiny_study(tmp_path, FACTORS), "--ray-address", "127.0.0.1:1")
+    assert (result.code, result.err.count("\n")) == (2, 1), result.err
+    assert "--ray-address 127.0.0.1:1: no connection within 10 seconds" in result.err
+
+
 @pytest.mark.slow
 @needs_ray
 def test_a_study_on_a_cluster(tmp_path):
@@ -93,7 +109,8 @@ def test_four_runs_share_one_gpu_and_stop_with_a_checkpoint(tmp_path):
     """Ray believes in a GPU that it is told of; the runs themselves are on the CPU. Ctrl-C reaches those that go on."""
     path = tiny_study(tmp_path, {"one": {"arm": []}}, seeds=[1, 2, 3, 4, 5], max_frames=200_000)
     code = (
-        "import sys, ray; ray.init(address='local', num_cpus=1, num_gpus=1, log_to_driver=False);"
+        "import sys, ray; ray.init(address='local', num_cpus=1, num_gpus=1, log_to_driver=False, "
+        "_node_ip_address='127.0.0.1', include_dashboard=False);"
         "from plasticity_rl.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
     options = ["--ray-address", "local", "--cpus-per-run", "0.25", "--gpus-per-run", "0.25"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 
 import pytest
 import yaml
-from cli_runs import call
+from cli_runs import REPOSITORY, call
 from tiny_studies import tiny_env_can_be_imported, tiny_study
 
 from plasticity_rl.study import runner
@@ -40,6 +41,35 @@ def test_workers_share_the_cores_that_this_process_may_use(workers, set_by_user,
         monkeypatch.setenv("OMP_NUM_THREADS", set_by_user)
     runner.launch_here(["--max_frames=100"], subprocess.DEVNULL, num_workers=workers)
     assert started[0]["OMP_NUM_THREADS"] == threads
+
+
+def test_a_run_ends_with_the_process_that_started_it(tmp_path):
+    """Also when that is killed: asked to end, as by SIGTERM. A module of the run's name stands in for it."""
+    (tmp_path / "plasticity_rl.py").write_text(
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), os._exit(143)))\n"
+        "print('pid', os.getpid(), *sys.argv[1:], flush=True); time.sleep(60); print('left alone')\n"
+    )
+    log = tmp_path / "log.txt"
+    code = (
+        "import os, time; from plasticity_rl.study.runner import start_fit\n"
+        f"log = open({str(log)!r}, 'wb')\n"
+        f"start_fit(['--x=1'], log, dict(os.environ, PYTHONPATH=''), {str(tmp_path)!r}); time.sleep(60)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=environment)
+    wait_until(lambda: log.is_file() and "pid" in log.read_text())
+    assert "fit --x=1" in log.read_text()
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: "saved" in log.read_text())
+
+
+def wait_until(condition, seconds: float = 50.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def test_a_failing_run_does_not_stop_the_others_and_finished_ones_are_skipped(tmp_path):
