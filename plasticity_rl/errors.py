@@ -8,6 +8,9 @@ import numbers
 from collections.abc import Collection, Iterable
 from typing import Any
 
+LARGEST_FLOAT = 3e38
+"""About the largest number in float32."""
+
 
 class UserError(ValueError):
     """Bad input from the user: names the option, the value received, what is allowed and how to fix it.
@@ -42,13 +45,18 @@ def suggestion(name: str, choices: Iterable[str]) -> str:
 # it stands, with its own punctuation: "; published: 0.3", ": at 1 every unit is reset".
 
 
+def is_whole(value: Any) -> bool:
+    """Return whether a value is a whole number; true and 3.0 are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def at_least(option: str, value: float, least: float, note: str = "") -> None:
     """Refuse a count below ``least``, and what is no count: nan, a fraction, text, true."""
-    if not _is_number(value) or not value >= least or value != value // 1:
+    if not is_whole(value) or not value >= least:
         raise UserError(f"{option}={value} must be a whole number >= {least}{note}")
 
 
@@ -69,6 +77,8 @@ def within(option: str, value: float, interval: str, note: str = "") -> None:
         least = f"{'>' if interval[0] == '(' else '>='} {interval[1:-1].split(',')[0]}"
         allowed = f"in {interval}" if high < math.inf else least + " and finite" * (interval[-1] == ")")
         raise UserError(f"{option}={value} must be {allowed}{note}")
+    if high == math.inf > value:
+        at_most(option, value, LARGEST_FLOAT, "float32, of which networks and losses are, holds no larger number")
 
 
 def one_of(option: str, value: Any, choices: Collection[Any], note: str = "") -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plasticity_rl.errors import at_least
+
 
 def derive_seed(seed: int, name: str) -> int:
     """Return a 63-bit seed that depends on ``seed`` and ``name`` only: equal on every rank, machine and version."""
@@ -28,6 +30,7 @@ class NamedGenerators:
     """
 
     def __init__(self, seed: int, rank: int = 0) -> None:
+        at_least("seed", seed, 0)
         self.seed, self.rank = seed, rank
         self._generators: dict[str, torch.Generator] = {}
         self._pending: dict[str, Tensor] = {}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, is_whole
 
 LARGEST_DENOMINATOR = 1_000_000
 """Of replay ratios as fractions; a smaller ratio than one in as many is no ratio."""
@@ -108,14 +108,16 @@ class Events:
         option: Name of the options, for error messages.
 
     Raises:
-        UserError: When a period is not positive, a moment is negative, or neither is given.
+        UserError: When a period is no positive whole number, a moment is negative, or neither is given.
     """
 
     def __init__(self, *, every: int | None, at: Sequence[int] = (), option: str) -> None:
         if every is None and not at:
             raise UserError(f"{option}: no schedule given; set a period or a list of moments")
-        if every is not None and every <= 0:
+        if every is not None and (not is_whole(every) or every <= 0):
             raise UserError(f"{option}: the period is {every}, but must be a whole number > 0")
+        if isinstance(at, int | float) or not all(is_whole(moment) for moment in at):
+            raise UserError(f"{option}: moments are {at}, but must be a list of whole numbers")
         if any(moment < 0 for moment in at):
             raise UserError(f"{option}: moments are {list(at)}, but must not be negative")
         self.every, self.at = every, tuple(sorted(at))

@@ -51,3 +51,15 @@ def test_choices():
     three = {"gather": 1, "shift": 2, "keep": 3}
     assert refusal(one_of, "a", 7, three) == "a=7 must be one of ['gather', 'shift', 'keep']"
     assert refusal(one_of, "a", "shft", three).endswith("'keep']. Did you mean shift?")
+
+
+@pytest.mark.parametrize("value", [True, 2.0, 1e300, float("nan"), "3", None, 0])
+def test_a_count_is_a_whole_number(value):
+    with pytest.raises(UserError, match=r"^data\.n_step=.* must be a whole number >= 1$"):
+        at_least("data.n_step", value, 1)
+
+
+@pytest.mark.parametrize("value", [True, "many", None, 1e300, float("nan"), -1.0])
+def test_a_number_is_one_that_networks_can_hold(value):
+    with pytest.raises(UserError, match=r"^L2Init\.coefficient=.* must be (a number|>= 0|at most 3e\+38: float32)"):
+        within("L2Init.coefficient", value, "[0, inf]")

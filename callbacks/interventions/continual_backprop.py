@@ -21,7 +21,7 @@ from plasticity_rl.callback.unit_interventions import (
     put_units,
 )
 from plasticity_rl.callback.unit_utility import UnitUtility
-from plasticity_rl.errors import UserError, within
+from plasticity_rl.errors import at_least, within
 from plasticity_rl.measures import outgoing_magnitude
 from plasticity_rl.nn.units import UnitLayer
 from plasticity_rl.nn.weight_transforms import weight_in_use
@@ -86,11 +86,8 @@ class ContinualBackprop(RecordingUnitIntervention):
         super().__init__(modules=modules)
         within("ContinualBackprop.replacement_rate", replacement_rate, "[0, 1]")
         within("ContinualBackprop.decay", decay, "[0, 1)", ": at 1 the utility never changes")
-        if maturity_threshold < 0 or log_every_n_updates < 1:
-            raise UserError(
-                f"ContinualBackprop: maturity_threshold={maturity_threshold} must be a whole number >= 0 and "
-                f"log_every_n_updates={log_every_n_updates} one >= 1"
-            )
+        at_least("ContinualBackprop.maturity_threshold", maturity_threshold, 0)
+        at_least("ContinualBackprop.log_every_n_updates", log_every_n_updates, 1)
         self.replacement_rate, self.maturity_threshold = replacement_rate, maturity_threshold
         self.decay, self.log_every_n_updates = decay, log_every_n_updates
         self._utilities: dict[str, UnitUtility] = {}

@@ -11,7 +11,7 @@ import torch
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Intervention
 from plasticity_rl.data.evaluation import Episode, all_episodes
-from plasticity_rl.errors import UserError, one_of
+from plasticity_rl.errors import UserError, at_least, one_of
 from plasticity_rl.rng import derive_seed, global_rng_state, set_global_rng_state
 
 
@@ -57,10 +57,9 @@ class ContinualTasks(Intervention):
         self, *, tasks: Sequence[str], every_n_frames: int, evaluate: Literal["current", "all"] = "current"
     ) -> None:
         self.tasks, self.every_n_frames, self.evaluate = list(tasks), every_n_frames, evaluate
-        if not self.tasks or every_n_frames < 1:
-            raise UserError(
-                f"ContinualTasks: tasks={self.tasks} must name tasks, and every_n_frames={every_n_frames} be >= 1"
-            )
+        if not self.tasks:
+            raise UserError("ContinualTasks: tasks=[] must name tasks")
+        at_least("ContinualTasks.every_n_frames", every_n_frames, 1)
         one_of("ContinualTasks.evaluate", evaluate, ("current", "all"))
         self.visit = 0
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import callbacks_of, fill_replay
 from plasticity_rl.callback import Intervention, Mutation
-from plasticity_rl.errors import UserError, at_most
+from plasticity_rl.errors import UserError, at_least, at_most
 from plasticity_rl.rng import NamedGenerators, derive_seed
 
 
@@ -50,10 +50,8 @@ class HeavyPriming(Intervention):
     inert_arguments: ClassVar[Mapping[str, Any]] = {"num_updates": 0}
 
     def __init__(self, *, num_transitions: int = 2000, num_updates: int = 100_000, augment: bool | None = None) -> None:
-        if num_transitions < 1 or num_updates < 0:
-            raise UserError(
-                f"HeavyPriming: num_transitions={num_transitions} must be >= 1 and num_updates={num_updates} >= 0"
-            )
+        at_least("HeavyPriming.num_transitions", num_transitions, 1)
+        at_least("HeavyPriming.num_updates", num_updates, 0)
         at_most("HeavyPriming.num_updates", num_updates, 100_000_000, "no run gets past it; published: 100000")
         self.num_transitions, self.num_updates, self.augment = num_transitions, num_updates, augment
         self.done = num_updates == 0

@@ -47,6 +47,7 @@ from plasticity_rl.run.callback_checks import idle_run, late_events
 from plasticity_rl.run.failure import run_failure
 from plasticity_rl.run.folder import refuse_other_run, refuse_unwritable, requeued_checkpoint
 from plasticity_rl.run.number_checks import refuse_extreme_numbers
+from plasticity_rl.run.stop_signals import StopRun
 from plasticity_rl.run.trainer import TRAINER_DEFAULTS, as_list, make_trainer, with_checkpoint_io
 from plasticity_rl.run.trainer_checks import first_line, refuse_trainer_options
 from plasticity_rl.strict_yaml import load
@@ -101,9 +102,9 @@ class RLCLI(LightningCLI):
         self.command, self.checkpoints = command, checkpoints
         try:
             super().__init__(*args, **options)  # parses, builds and runs
-        except UserError:
+        except (UserError, StopRun):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # Lightning makes a SystemExit of a KeyboardInterrupt
             trainer: pl.Trainer | None = getattr(self, "trainer", None)
             if trainer is None or trainer.state.fn != TrainerFn.FITTING:
                 raise

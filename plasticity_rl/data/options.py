@@ -10,7 +10,7 @@ from torchrl.envs import EnvBase
 
 from plasticity_rl.envs.make import make_env
 from plasticity_rl.envs.options import EnvironmentOptions
-from plasticity_rl.errors import UserError, at_least, at_most, one_of, within
+from plasticity_rl.errors import UserError, at_least, at_most, is_whole, one_of, within
 from plasticity_rl.machine.capacity import largest_memory, show_bytes
 
 MAX_NUM_ENVS = 1024
@@ -66,6 +66,8 @@ class DataOptions:
         counts = ("num_envs", "n_step", "batch_size", "capacity", "max_frames")
         for name in (*counts, "eval_every_n_frames", "num_eval_episodes", "resumable_epochs"):
             at_least(f"data.{name}", getattr(self, name), 1)
+        if not is_whole(self.seed) or not 0 <= self.seed < 2**32:
+            raise UserError(f"data.seed={self.seed!r} must be a whole number from 0 to {2**32 - 1}")
         if self.capacity < self.batch_size:
             raise UserError(
                 f"data.capacity={self.capacity} keeps fewer transitions than one batch has "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from real_runs import fit_real
 from run_state import differences, run_state
 from tensordict import TensorDict
 
-from plasticity_rl import make_trainer
+from plasticity_rl import DrQV2, make_trainer
 from plasticity_rl.errors import RunFailure
 from plasticity_rl.run.nan_guard import DetectNaN
 
@@ -173,3 +175,35 @@ def test_an_error_of_the_policy_is_not_blamed_on_the_environment(tmp_path, monke
     monkeypatch.setattr("plasticity_rl.agents.drqv2.agent.DrQV2.act", lambda *args, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fit_tiny(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (KeyError("nothing"), r"KeyError: 'nothing' \(test_failures\.py:\d+, fail\)"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/x"), r"the quota of disk space is used up: .*exceeded: /x\)"),
+        (OSError(errno.EMFILE, "Too many open files"), r"too many open files: raise the limit \(ulimit -n\).*"),
+        (KeyboardInterrupt(), r"SystemExit: 1 .*"),
+    ],
+    ids=["program", "quota", "files", "interrupt"],
+)
+def test_whatever_ends_a_run_is_one_line_with_the_command_that_goes_on(error, says, tmp_path, monkeypatch):
+    act = DrQV2.act
+
+    def fail(agent, *args, **options):
+        if agent.env_frames >= 130:
+            raise error
+        return act(agent, *args, **options)
+
+    monkeypatch.setattr(DrQV2, "act", fail)
+    result = call("fit", *TINY, "--max_frames=200", f"--trainer.default_root_dir={tmp_path}")
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    line = rf"error: {says} at env frame 130; the last checkpoint is {last}: go on with --ckpt_path last; the command: "
+    assert re.match(line + rf"plasticity-rl fit --ckpt_path={last}", result.err.splitlines()[-1]), result.err
+    assert result.code == 1
+    if isinstance(error, Exception):
+        assert result.err.count("\n") == 1
+        assert "in fail" in (tmp_path / "error.txt").read_text()
+    monkeypatch.undo()
+    went_on = call("fit", f"--ckpt_path={last}")
+    assert went_on.code == 0, went_on.err

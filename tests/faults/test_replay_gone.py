@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from run_state import DieAt, Killed, differences, run_state
 
 from plasticity_rl import UserError
 from plasticity_rl.callback import RLCallback
+from plasticity_rl.errors import RunFailure
 from plasticity_rl.replay.files import RecordFiles, RecordLayout
 
 
@@ -138,3 +140,30 @@ def test_the_last_checkpoint_follows_evaluations_in_the_seed_phase_too(tmp_path)
     """Lightning's own callback saves nothing before an optimizer has stepped."""
     fit_tiny(tmp_path, max_frames=20, data_options={"eval_every_n_frames": 20})
     assert checkpoint(tmp_path)["rl"]["env_frames"] == 20
+
+
+class Meddle(RLCallback):
+    """Deletes the replay, or cuts one of its files short, at frame 130."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def on_env_step(self, agent, step) -> None:
+        if agent.env_frames == 130:
+            folder = agent.data.replay_folder
+            if self.how == "deleted":
+                shutil.rmtree(folder)
+            else:
+                os.truncate(folder / "records" / "pixels.memmap", 0)
+
+
+@pytest.mark.parametrize(
+    ("storage", "how"), [("ram", "deleted"), ("ram", "short"), ("memmap", "deleted"), ("memmap", "short")]
+)
+def test_a_replay_that_is_touched_in_mid_run_is_a_line_that_does_not_call_it_whole(storage, how, tmp_path):
+    """Through memory, a file that was cut short would kill the process."""
+    with pytest.raises(RunFailure, match=r"was deleted, moved or changed while the run was using it") as failure:
+        fit_tiny(tmp_path, callbacks=[Meddle(how)], data_options={"storage": storage})
+    assert "whole" not in str(failure.value)
+    assert "--data.allow_empty_replay true" in str(failure.value)
+    assert checkpoint(tmp_path)["rl"]["env_frames"] == 100
