@@ -258,10 +258,15 @@ LIMITS = {
         says=r"data\.batch_size=8: .* one batch alone take \d+ bytes .*available: .*--data\.frame_stack",
     ),
     "batch larger than memory": fit(
-        "--data.batch_size=1000000000", says=r"data\.batch_size=1000000000: .* take \d+ bytes .*available: lower it"
+        "--data.batch_size=1000000000",
+        "--data.capacity=1000000000",
+        says=r"data\.batch_size=1000000000: .* take \d+ bytes .*available: lower it",
     ),
     "batch of states larger than memory": fit(
-        "--data.batch_size=1000000000000", says=r"data\.batch_size=10+: .* take \d+ bytes .*available", base="sac"
+        "--data.batch_size=1000000000000",
+        "--data.capacity=1000000000000",
+        says=r"data\.batch_size=10+: .* take \d+ bytes .*available",
+        base="sac",
     ),
     **{
         f"{name} larger than memory": fit(
