@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import functools
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 from jsonargparse import ActionConfigFile
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from plasticity_rl import __version__
@@ -25,24 +23,20 @@ from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.drqv2.agent import DrQV2
 from plasticity_rl.agents.hooks import RLCallback, callbacks_of
 from plasticity_rl.agents.initial_weights import init_weights
-from plasticity_rl.agents.options import RECORD
 from plasticity_rl.agents.sac.agent import SAC
-from plasticity_rl.agents.spelling import absolute
-from plasticity_rl.checkpoint_files import CONFIGURATION, CheckpointReader
+from plasticity_rl.checkpoint_files import CheckpointReader
 from plasticity_rl.cli.checks import as_seed, refuse_nulls
 from plasticity_rl.cli.early import CommandLine, option_values
 from plasticity_rl.cli.parser import PARSER_MODE, OneLineParser, use_our_yaml
 from plasticity_rl.cli.parser_errors import UNION, one_line
+from plasticity_rl.cli.run_config import SaveRunConfig, with_configuration
 from plasticity_rl.cli.run_dirs import callbacks_in, default_run_dir, last_checkpoint
+from plasticity_rl.cli.start_checks import checked_weights, refuse_missing_replay, write_out_places
 from plasticity_rl.cli.trust import refuse_other_kinds
-from plasticity_rl.credentials import holds_secret, without_secrets
 from plasticity_rl.data.module import data_module_of
 from plasticity_rl.distributed.launch import same_run_dir
 from plasticity_rl.distributed.strategy import asks_for_ranks
 from plasticity_rl.errors import UserError, suggestion
-from plasticity_rl.files import replace_file
-from plasticity_rl.places import expanded
-from plasticity_rl.replay.files import holds_replay
 from plasticity_rl.run.callback_checks import idle_run, late_events
 from plasticity_rl.run.failure import run_failure
 from plasticity_rl.run.folder import refuse_other_run, refuse_unwritable, requeued_checkpoint
@@ -50,43 +44,9 @@ from plasticity_rl.run.number_checks import refuse_extreme_numbers
 from plasticity_rl.run.stop_signals import StopRun
 from plasticity_rl.run.trainer import TRAINER_DEFAULTS, as_list, make_trainer, with_checkpoint_io
 from plasticity_rl.run.trainer_checks import first_line, refuse_trainer_options
-from plasticity_rl.strict_yaml import load
 
 AGENTS: dict[str, type[RLModule]] = {"drqv2": DrQV2, "sac": SAC}
 """Values of ``--agent``: whose arguments are the options ``--model.*``."""
-KEPT = ("agent", "seed_everything", "max_frames", "detect_nan", "data", "model")
-"""Options that a checkpoint holds, besides what changes learning in ``trainer``."""
-
-
-class SaveRunConfig(SaveConfigCallback):
-    """Writes the resolved ``config.yaml`` into a new run folder; a resumed run keeps the old file and adds its own."""
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write nothing yet: other callbacks and the checkpoint may still refuse to start."""
-
-    @rank_zero_only
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save once, on rank 0, when all was accepted and the folder is this run's (``RunFolder`` comes before)."""
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "config.yaml"
-        if path.exists():
-            path = folder / f"config_resumed_{datetime.datetime.now():%Y%m%d-%H%M%S}.yaml"
-        text = self.parser.dump(self.config)
-        replace_file(path, text, private=holds_secret(load(text)))  # loggers have keys, which a resumed run needs again
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Put into the checkpoint what is needed to build the run again, should the file leave its folder."""
-        checkpoint[CONFIGURATION] = configuration(load(self.parser.dump(self.config)))
-
-
-def configuration(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a checkpoint holds of a run's configuration: all but where the run was, loggers, and secrets."""
-    trainer = config.get("trainer") or {}
-    kept = {name: trainer[name] for name in ("callbacks", "precision") if trainer.get(name) is not None}
-    return without_secrets({**{name: config[name] for name in KEPT if name in config}, "trainer": kept})
 
 
 class RLCLI(LightningCLI):
@@ -187,7 +147,7 @@ class RLCLI(LightningCLI):
         """Refuse what cannot work, choose the run folder, and refuse one that holds another run."""
         assert self.subcommand is not None
         config = self.config[self.subcommand]
-        _write_out_places(config)
+        write_out_places(config)
         if self.subcommand != "fit" and self.command.foreign:
             config.trainer.logger, config.trainer.profiler = False, None  # they would write where the run's config says
         self._refuse_options(config)
@@ -202,41 +162,14 @@ class RLCLI(LightningCLI):
         if self.subcommand == "fit" and config.ckpt_path is None:
             config.ckpt_path = requeued_checkpoint(run_dir)
         if self.subcommand == "fit" and config.init_weights is not None:
-            config.init_weights = self._checked_weights(config, saved)
+            config.init_weights = checked_weights(config, saved or None, self.checkpoints)
         if self.subcommand == "fit":
             self._claim_folder(run_dir)
 
-    def _checked_weights(self, config: Any, saved: Mapping[str, Any]) -> str:
-        """Return the file of ``--init_weights``, unless a run goes on that began with other ones."""
-        path = absolute(config.init_weights)
-        if config.ckpt_path is None and not path.is_file():
-            raise UserError(f"--init_weights {config.init_weights}: no such file; give RUN/checkpoints/last.ckpt")
-        if config.ckpt_path is not None:
-            saved = saved or self.checkpoints.look(config.ckpt_path)
-            began_with = saved.get(RECORD, {}).get("options", {}).get("init_weights")
-            if began_with != str(path):  # a run's own config names what it began with, also when it goes on
-                raise UserError(
-                    f"--init_weights {config.init_weights} begins a new run, but --ckpt_path {config.ckpt_path} goes "
-                    f"on with one that began with {began_with or 'weights of its own'}: give one of them"
-                )
-        return str(path)
-
     def _claim_folder(self, run_dir: Path) -> None:
         if self.command.alone is not None:
-            self._refuse_missing_replay(self.command.alone, run_dir)
+            refuse_missing_replay(self.command.alone, self.config.fit.data, run_dir, self.checkpoints)
         refuse_other_run(run_dir, resuming=self.config.fit.ckpt_path is not None)
-
-    def _refuse_missing_replay(self, checkpoint: str, run_dir: Path) -> None:
-        data = self.config.fit.data
-        replay = self.checkpoints.look(checkpoint).get("RLDataModule", {}).get("replay")
-        folder = Path(data.replay_dir or run_dir / "replay")
-        needed = replay is not None and bool(replay["storage"]["written"].any())
-        if needed and not data.allow_empty_replay and not holds_replay(folder / "rank0"):
-            raise UserError(
-                f"--ckpt_path {checkpoint} lies in no run folder, and its replay is not in {folder}: put the file back "
-                "into RUN/checkpoints/, or name the run with --trainer.default_root_dir RUN or the replay with "
-                "--data.replay_dir RUN/replay, or go on with an empty one, not exact: --data.allow_empty_replay true"
-            )
 
     def _refuse_options(self, config: Any) -> None:
         refuse_extreme_numbers(config)
@@ -306,21 +239,6 @@ class RLCLI(LightningCLI):
             self.model.began_with(config.init_weights, loaded=False)
 
 
-def _write_out_places(config: Any) -> None:
-    """Replace ``~`` and variables in the paths of a config, wherever they came from."""
-    for section, name in ((config.trainer, "default_root_dir"), (config.data, "replay_dir"), (config, "ckpt_path")):
-        if section.get(name):
-            section[name] = expanded(str(section[name]), f"{'' if section is config else '--'}{name}")
-    for part in ("callbacks", "logger", "profiler"):
-        for entry in as_list(config.trainer.get(part)):
-            arguments = (entry.get("init_args") if hasattr(entry, "get") else None) or {}
-            for name in ("dirpath", "save_dir"):
-                if isinstance(arguments.get(name), str):
-                    arguments[name] = expanded(arguments[name], f"trainer.{part}.{name}")
-    if config.data.replay_dir:
-        config.data.replay_dir = os.path.abspath(config.data.replay_dir)  # the run may go on from another folder
-
-
 def agent_class(command: CommandLine) -> type[RLModule]:
     """Return the agent that a command asks for, from its options and config files: the parser depends on it.
 
@@ -334,27 +252,6 @@ def agent_class(command: CommandLine) -> type[RLModule]:
         if other != name and not source.startswith("--"):
             raise UserError(f"{source} holds the options of agent={other}, but the command ends up with agent={name}")
     return AGENTS[name]
-
-
-def with_configuration(command: CommandLine, checkpoints: CheckpointReader) -> CommandLine:
-    """Return a command whose checkpoint lies in no run with the configuration that the checkpoint itself holds.
-
-    Raises:
-        UserError: When it holds none, and the command has to be told what to build.
-    """
-    if command.alone is None or not Path(command.alone).is_file():
-        return command  # the latter is said where the file is needed
-    saved = checkpoints.look(command.alone).get(CONFIGURATION)
-    if saved:
-        command.refuse_foreign(saved, command.alone)
-        return command.with_content(saved)
-    if command.args[0] != "fit" and command.setting("data.task") is None:
-        raise UserError(
-            f"{command.alone} lies in no run folder (there is no config.yaml above it), and does not hold the "
-            "configuration of its run itself, as those of the command line do since then: put it back into "
-            "RUN/checkpoints/, or name the run's with --config RUN/config.yaml"
-        )
-    return command
 
 
 def quiet() -> None:
