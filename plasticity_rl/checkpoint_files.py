@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from plasticity_rl.errors import RunFailure, UserError
-from plasticity_rl.files import replace_file
+from plasticity_rl.files.writing import replace_file
 
 PACKAGES = ("plasticity-rl", "torch", "torchrl", "tensordict", "lightning", "dm_control", "mujoco", "numpy")
 """Whose versions are noted in checkpoints and in ``starts.yaml``."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from plasticity_rl.errors import UserError
-from plasticity_rl.places import expanded
+from plasticity_rl.files.places import expanded
 
 CONFIG = ("--config", "-c")
 CONFIGS, STUDIES, EXAMPLES = "configs", "configs/studies", "examples"

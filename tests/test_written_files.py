@@ -15,8 +15,14 @@ from cli_runs import call, fit_tiny_cli, printed_config
 from run_folders import write_run
 
 from plasticity_rl import UserError, files
-from plasticity_rl.credentials import HIDDEN, command_without_secrets, holds_secret, mentions_secret, without_secrets
-from plasticity_rl.places import expanded, run_folder_of
+from plasticity_rl.files.credentials import (
+    HIDDEN,
+    command_without_secrets,
+    holds_secret,
+    mentions_secret,
+    without_secrets,
+)
+from plasticity_rl.files.places import expanded, run_folder_of
 from plasticity_rl.replay.files import RecordFiles, RecordLayout
 
 KEY = "0123456789abcdef0123"

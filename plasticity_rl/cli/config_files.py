@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from plasticity_rl.errors import UserError
-from plasticity_rl.strict_yaml import load
+from plasticity_rl.files.strict_yaml import load
 
 DEEPEST = 50
 """Levels of a config file; no option lies nearly as deep."""

@@ -15,9 +15,9 @@ import yaml
 from plasticity_rl.cli import trust
 from plasticity_rl.cli.config_files import read_config
 from plasticity_rl.errors import UserError
+from plasticity_rl.files.places import expanded, run_folder_of
+from plasticity_rl.files.strict_yaml import TwiceError, load
 from plasticity_rl.packaged import CONFIG
-from plasticity_rl.places import expanded, run_folder_of
-from plasticity_rl.strict_yaml import TwiceError, load
 
 FOLDER = "--trainer.default_root_dir"
 PATHS = (FOLDER, "--ckpt_path", "--data.replay_dir")

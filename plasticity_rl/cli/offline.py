@@ -30,7 +30,7 @@ from plasticity_rl.cli.rebuild import RestoredRun, restore_only
 from plasticity_rl.data.module import RLDataModule
 from plasticity_rl.distributed.ranks import saved_world_size
 from plasticity_rl.errors import UserError, suggestion
-from plasticity_rl.places import expanded
+from plasticity_rl.files.places import expanded
 from plasticity_rl.replay.buffer import FrameReplay
 from plasticity_rl.run.trainer import TRAINER_DEFAULTS
 

@@ -15,7 +15,7 @@ from plasticity_rl.cli.app import RLCLI, build
 from plasticity_rl.cli.early import read
 from plasticity_rl.cli.trust import OPTION
 from plasticity_rl.data.module import RLDataModule
-from plasticity_rl.places import run_folder_of
+from plasticity_rl.files.places import run_folder_of
 
 
 class _WithoutRunning(RLCLI):

@@ -13,10 +13,10 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from plasticity_rl.checkpoint_files import CONFIGURATION, CheckpointReader
 from plasticity_rl.cli.early import CommandLine
-from plasticity_rl.credentials import holds_secret, without_secrets
 from plasticity_rl.errors import UserError
-from plasticity_rl.files import replace_file
-from plasticity_rl.strict_yaml import load
+from plasticity_rl.files.credentials import holds_secret, without_secrets
+from plasticity_rl.files.strict_yaml import load
+from plasticity_rl.files.writing import replace_file
 
 KEPT = ("agent", "seed_everything", "max_frames", "detect_nan", "data", "model")
 """Options that a checkpoint holds, besides what changes learning in ``trainer``."""

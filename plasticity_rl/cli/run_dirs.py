@@ -11,7 +11,7 @@ from typing import Any
 from plasticity_rl.callback import Intervention
 from plasticity_rl.cli.checks import as_seed
 from plasticity_rl.errors import UserError
-from plasticity_rl.places import run_folder_of
+from plasticity_rl.files.places import run_folder_of
 from plasticity_rl.run.description import short_name
 
 RUNS = Path("runs")

@@ -11,7 +11,7 @@ from plasticity_rl.agents.options import RECORD
 from plasticity_rl.agents.spelling import absolute
 from plasticity_rl.checkpoint_files import CheckpointReader
 from plasticity_rl.errors import UserError
-from plasticity_rl.places import expanded
+from plasticity_rl.files.places import expanded
 from plasticity_rl.replay.files import holds_replay
 from plasticity_rl.run.trainer import as_list
 

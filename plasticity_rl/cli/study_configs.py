@@ -76,7 +76,7 @@ class StudyConfigs:
     def _parsed(self, run: StudyRun) -> Mapping[str, Any]:
         from plasticity_rl.cli.app import agent_class, data_module_of
         from plasticity_rl.cli.early import read
-        from plasticity_rl.strict_yaml import load
+        from plasticity_rl.files.strict_yaml import load
 
         given, foreign = (list(run.arguments), None) if self.imports else without_foreign(run.arguments)
         if self.imports and not {"", os.getcwd()} & set(sys.path):

@@ -23,8 +23,8 @@ from plasticity_rl.envs.backends import DEFAULT, options_class
 from plasticity_rl.envs.contract import require_contract
 from plasticity_rl.envs.options import EnvironmentOptions, Observation
 from plasticity_rl.errors import RunFailure, UserError, describe_error, refuse_unknown
+from plasticity_rl.files.places import expanded
 from plasticity_rl.machine.rendering import refuse_drawing_in_threads
-from plasticity_rl.places import expanded
 from plasticity_rl.replay.buffer import FrameReplay, check_fits, replay_bytes
 from plasticity_rl.replay.files import holds_replay
 from plasticity_rl.rng import derive_seed

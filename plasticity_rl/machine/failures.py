@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 
 from plasticity_rl.errors import RunFailure, describe_error
-from plasticity_rl.files import replace_file
+from plasticity_rl.files.writing import replace_file
 
 OUT_OF_MEMORY = (
     "CUDA out of memory",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from plasticity_rl import compromised
+from plasticity_rl.machine import compromised
 
 OURS = "plasticity-rl"
 PAIRS = (("dm_control", "mujoco"), ("torchrl", "tensordict"), ("lightning", "torch"), ("torchvision", "torch"))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from plasticity_rl.errors import UserError
-from plasticity_rl.places import expanded
+from plasticity_rl.files.places import expanded
 
 WEIGHT_FILES = {
     "resnet18": "resnet18-f37072fd.pth",

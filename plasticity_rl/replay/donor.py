@@ -12,7 +12,7 @@ from tensordict import TensorDictBase
 
 from plasticity_rl.checkpoint_files import read_checkpoint
 from plasticity_rl.errors import UserError
-from plasticity_rl.places import expanded, run_folder_of
+from plasticity_rl.files.places import expanded, run_folder_of
 from plasticity_rl.replay.files import RecordFiles, RecordLayout
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from plasticity_rl.checkpoint_files import replace_durably
 from plasticity_rl.errors import RunFailure, UserError
-from plasticity_rl.files import refuse_link, remove_link
+from plasticity_rl.files.writing import refuse_link, remove_link
 from plasticity_rl.machine.capacity import show_bytes
 from plasticity_rl.replay.mapped import MappedFiles
 

@@ -18,11 +18,11 @@ import yaml
 from numpy.typing import NDArray
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.files.places import expanded
+from plasticity_rl.files.strict_yaml import load
 from plasticity_rl.former_names import todays_name
-from plasticity_rl.places import expanded
 from plasticity_rl.results.events import Logged, event_files, read_events
 from plasticity_rl.results.statistics import Floats
-from plasticity_rl.strict_yaml import load
 
 PACKAGE = "callbacks"
 """Ours, of interventions and probes."""

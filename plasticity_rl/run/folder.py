@@ -22,9 +22,9 @@ from omegaconf import OmegaConf
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import callbacks_of, in_order
 from plasticity_rl.checkpoint_files import versions
-from plasticity_rl.credentials import command_without_secrets
 from plasticity_rl.errors import UserError
-from plasticity_rl.files import open_to_append, replace_file
+from plasticity_rl.files.credentials import command_without_secrets
+from plasticity_rl.files.writing import open_to_append, replace_file
 from plasticity_rl.machine.failures import write_traceback
 from plasticity_rl.run.callback_checks import idle_run, idle_schedules, late_events
 

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 
-from plasticity_rl.files import remove_link
+from plasticity_rl.files.writing import remove_link
 
 
 class LateWriter(SummaryWriter):

@@ -17,7 +17,7 @@ from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.checkpoint_files import AtomicCheckpointIO, CheckpointReader
 from plasticity_rl.distributed.strategy import choose_strategy, refuse_other_strategy
 from plasticity_rl.errors import UserError
-from plasticity_rl.places import expanded
+from plasticity_rl.files.places import expanded
 from plasticity_rl.run.callback_checks import refuse_bad_lists, refuse_unsuitable
 from plasticity_rl.run.checkpoints import BestCheckpoint, LastCheckpoint
 from plasticity_rl.run.folder import RunFolder

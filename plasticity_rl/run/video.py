@@ -17,7 +17,7 @@ from torch import Tensor
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.data.evaluation import Episode
-from plasticity_rl.files import drafted
+from plasticity_rl.files.writing import drafted
 
 
 class EvalVideo(RLCallback):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from plasticity_rl.files.strict_yaml import load
 from plasticity_rl.packaged import find_config
-from plasticity_rl.strict_yaml import load
 from plasticity_rl.study.endpoints import Endpoint
 from plasticity_rl.study.spec import Study, StudyRun
 

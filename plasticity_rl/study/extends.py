@@ -18,11 +18,11 @@ from typing import Any
 
 import yaml
 
-from plasticity_rl.credentials import mentions_secret
 from plasticity_rl.errors import UserError, suggestion
-from plasticity_rl.files import replace_file
+from plasticity_rl.files.credentials import mentions_secret
+from plasticity_rl.files.strict_yaml import load as load_yaml
+from plasticity_rl.files.writing import replace_file
 from plasticity_rl.packaged import find_study, no_study
-from plasticity_rl.strict_yaml import load as load_yaml
 
 EXTENDS = "extends"
 RESOLVED = "study.yaml"

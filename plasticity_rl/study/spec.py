@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 
 from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.files.places import expanded
+from plasticity_rl.files.strict_yaml import load as read_yaml
 from plasticity_rl.packaged import find_config, find_study, no_config
-from plasticity_rl.places import expanded
-from plasticity_rl.strict_yaml import load as read_yaml
 from plasticity_rl.study.endpoints import AREA, Endpoint, read_endpoint
 from plasticity_rl.study.extends import REQUIRED, WORDS, load
 

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import yaml
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.files.strict_yaml import load
 from plasticity_rl.former_names import todays_name
-from plasticity_rl.strict_yaml import load
 from plasticity_rl.study.spec import FOLDER, Study, StudyRun, needed_by
 
 _SHOWN = "what is shown while it runs"

@@ -10,7 +10,7 @@ from cli_runs import call
 
 from plasticity_rl.cli.config_files import read_config
 from plasticity_rl.errors import UserError
-from plasticity_rl.strict_yaml import MOST, load
+from plasticity_rl.files.strict_yaml import MOST, load
 
 BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     f"a{i}: &a{i} [{', '.join(10 * [f'*a{i - 1}'])}]\n" for i in range(1, 30)

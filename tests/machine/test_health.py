@@ -10,8 +10,7 @@ from importlib import metadata
 
 import pytest
 
-from plasticity_rl import compromised
-from plasticity_rl.machine import health
+from plasticity_rl.machine import compromised, health
 from plasticity_rl.machine.health import (
     Package,
     check_compromised,

@@ -26,9 +26,10 @@ from helpers import fit_tiny, tiny_agent, tiny_sac
 from run_state import callback_states, differences, run_state
 
 import callbacks
-from plasticity_rl import checkpoint_files, files
+from plasticity_rl import checkpoint_files
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.cli.app import quiet
+from plasticity_rl.files import writing
 from plasticity_rl.replay.files import RecordFiles
 
 RUN: dict[str, Any] = {"max_frames": 230, "data_options": {"eval_every_n_frames": 60, "capacity": 70}}
@@ -127,7 +128,7 @@ def die_half_written(nth: int) -> None:
     def opened(path: Path, mode: str) -> Any:
         return (HalfWritten if is_draft(path) and next(calls) == nth else open)(path, mode)
 
-    files.open = opened  # type: ignore[attr-defined]
+    writing.open = opened  # type: ignore[attr-defined]
 
 
 def die_unsynced(nth: int) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 from plasticity_rl import __version__
 from plasticity_rl.cli.commands.arguments import OneLineArguments
 from plasticity_rl.errors import UserError, suggestion
-from plasticity_rl.files import replace_file
+from plasticity_rl.files.places import expanded
+from plasticity_rl.files.writing import replace_file
 from plasticity_rl.machine.health import SECURITY, Finding, check_disk, guarded, problems, quick_findings
 from plasticity_rl.machine.trial_findings import (
     BACKENDS,
@@ -26,7 +27,6 @@ from plasticity_rl.machine.trial_findings import (
     rendering_findings,
 )
 from plasticity_rl.machine.trials import Trial, run_trial
-from plasticity_rl.places import expanded
 
 OF_RUN = (
     "--config",

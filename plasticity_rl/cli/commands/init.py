@@ -8,8 +8,8 @@ from pathlib import Path
 
 from plasticity_rl.cli.commands.arguments import OneLineArguments
 from plasticity_rl.errors import UserError
+from plasticity_rl.files.places import expanded
 from plasticity_rl.packaged import CONFIGS, EXAMPLES, root
-from plasticity_rl.places import expanded
 
 KINDS = {CONFIGS: "*.yaml", EXAMPLES: "*.py"}
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from plasticity_rl.cli.commands.arguments import OneLineArguments, whole_number
 from plasticity_rl.errors import UserError
-from plasticity_rl.files import replace_file
-from plasticity_rl.places import expanded
+from plasticity_rl.files.places import expanded
+from plasticity_rl.files.writing import replace_file
 
 if TYPE_CHECKING:
     from plasticity_rl.cli.offline import Measurement

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from plasticity_rl.cli.commands.arguments import OneLineArguments, share, whole_number
 from plasticity_rl.cli.study_configs import StudyConfigs
 from plasticity_rl.errors import RunFailure, UserError
-from plasticity_rl.files import drafted, replace_file
+from plasticity_rl.files.places import expanded
+from plasticity_rl.files.writing import drafted, replace_file
 from plasticity_rl.machine.health import available_cores
-from plasticity_rl.places import expanded
 from plasticity_rl.study.aside import move_aside
 from plasticity_rl.study.extends import write_resolved
 from plasticity_rl.study.lock import at_work
