@@ -131,7 +131,7 @@ class RayLaunch:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
         try:
             ray.init(address=address, **options, **here)
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        except Exception as error:  # Ray raises that too, of a node that does not start in time
             reason = str(error).strip().splitlines()[0]
             raise UserError(
                 f"--ray-address {address}: no connection ({reason}); `ray status` shows a cluster"
