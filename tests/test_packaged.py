@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,8 @@ def test_a_packaged_study_is_the_same_from_an_empty_folder(name, here, monkeypat
 def test_a_study_that_shares_itself_by_another_name(here):
     copy = here / "configs" / "studies" / "replay_ratio.yaml"
     copy.parent.mkdir(parents=True)
-    copy.write_text((CONFIGS / "studies" / "replay_ratio.yaml").read_text() + "\nshares: [replay_ratio]\n")
+    published = (CONFIGS / "studies" / "replay_ratio.yaml").read_text()
+    copy.write_text(re.sub(r"(?m)^shares: .*$", "shares: [replay_ratio]", published))
     with pytest.raises(UserError, match="replay_ratio shares runs with itself"):
         read_study(copy)
 

@@ -14,7 +14,8 @@ import yaml
 from cli_runs import call, fit_tiny_cli, printed_config
 from run_folders import write_run
 
-from plasticity_rl import UserError, files
+from plasticity_rl import UserError
+from plasticity_rl.files import writing
 from plasticity_rl.files.credentials import (
     HIDDEN,
     command_without_secrets,
@@ -63,13 +64,13 @@ def test_a_file_is_replaced_whole_with_the_mode_of_any_other(tmp_path):
     path.symlink_to(target)
     umask = os.umask(0o027)
     try:
-        files.replace_file(path, "new")
-        files.replace_file(tmp_path / "mine", "new", private=True)
+        writing.replace_file(path, "new")
+        writing.replace_file(tmp_path / "mine", "new", private=True)
     finally:
         os.umask(umask)
     assert (path.read_text(), path.is_symlink(), target.read_text()) == ("new", False, "old")
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("report.md", "mine")] == [0o640, 0o600]
-    with pytest.raises(IsADirectoryError), files.drafted(path) as draft:
+    with pytest.raises(IsADirectoryError), writing.drafted(path) as draft:
         draft.parent.write_text("half")
     assert path.read_text() == "new"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["mine", "report.md", "target"]

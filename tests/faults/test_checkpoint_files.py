@@ -16,7 +16,7 @@ from cli_runs import TINY, call, fit_tiny_cli, tree
 from helpers import fit_tiny
 from run_state import differences, fingerprint
 
-from plasticity_rl import UserError, checkpoint_files, files
+from plasticity_rl import UserError, checkpoint_files
 from plasticity_rl.checkpoint_files import (
     DRAFT,
     AtomicCheckpointIO,
@@ -25,6 +25,7 @@ from plasticity_rl.checkpoint_files import (
     replace_durably,
 )
 from plasticity_rl.errors import RunFailure
+from plasticity_rl.files import writing
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +187,7 @@ def test_a_write_that_fails_leaves_the_old_file(call_that_fails, tmp_path, monke
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files if call_that_fails == "open" else os, call_that_fails, full, raising=False)
+    monkeypatch.setattr(writing if call_that_fails == "open" else os, call_that_fails, full, raising=False)
     with pytest.raises(
         RunFailure, match=r"cannot be written \(No space left on device\); .*last.ckpt is still the one"
     ):

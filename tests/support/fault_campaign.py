@@ -125,8 +125,8 @@ def die_half_written(nth: int) -> None:
     """Let the ``nth`` checkpoint die when half of it is written."""
     calls = itertools.count(1)
 
-    def opened(path: Path, mode: str) -> Any:
-        return (HalfWritten if is_draft(path) and next(calls) == nth else open)(path, mode)
+    def opened(path: Any, mode: str, **options: Any) -> Any:
+        return HalfWritten(path, mode) if is_draft(path) and next(calls) == nth else open(path, mode, **options)
 
     writing.open = opened  # type: ignore[attr-defined]
 
