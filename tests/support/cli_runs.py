@@ -135,3 +135,12 @@ def scalar_points(accumulator: EventAccumulator, tag: str) -> dict[int, float]:
     points = accumulator.Scalars(tag)
     assert len({point.step for point in points}) == len(points), f"{tag} has two values at one frame"
     return {point.step: point.value for point in points}
+
+
+def assert_refused(result, *expected: str) -> None:
+    assert result.code == 2, result.out + result.err
+    assert len(result.err.strip().splitlines()) == 1, result.err
+    assert result.err.startswith("error: ")
+    assert "Traceback" not in result.err
+    for text in expected:
+        assert text in result.err
