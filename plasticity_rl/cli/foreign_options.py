@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from plasticity_rl.cli.trust import DOTTED, PACKAGES
 from plasticity_rl.packaged import find_config
 from plasticity_rl.study.stale import CALLBACKS, ONLY_GIVEN
 
-PACKAGES = ("plasticity_rl", "callbacks", "lightning", "torch", "torchvision", "kornia")
-"""Whose classes are imported without asking; any other module may be a stranger's."""
-DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 ARE_PATHS = ("trainer.default_root_dir", "data.replay_dir", "config")
 
 
