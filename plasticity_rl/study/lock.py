@@ -7,6 +7,7 @@ import datetime
 import fcntl
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -57,13 +58,23 @@ def _take(file: IO[str], folder: Path) -> None:
         holder = _holder(file)
         if holder.get("host") == socket.gethostname() and _is_alive(holder.get("pid")):
             raise _taken(folder, holder) from error
+        if holder:
+            print(
+                f"warning: the file system of {folder} has no locks, and a `study run` is noted there that has not "
+                f"ended by itself ({_named(holder)}): make sure that it is over",
+                file=sys.stderr,
+            )
 
 
 def _taken(folder: Path, holder: Mapping[str, Any]) -> UserError:
-    who = ", ".join(f"{name} {holder.get(name, 'unknown')}" for name in ("host", "pid", "since"))
     return UserError(
-        f"another `study run` is at work in {folder} ({who}): wait for it, or stop it first (Ctrl-C, or kill its pid)"
+        f"another `study run` is at work in {folder} ({_named(holder)}): wait for it, or stop it first (Ctrl-C, or "
+        "kill its pid)"
     )
+
+
+def _named(holder: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {holder.get(name, 'unknown')}" for name in ("host", "pid", "since"))
 
 
 def _myself() -> dict[str, Any]:

@@ -43,13 +43,17 @@ with at_work(Path({str(tmp_path)!r})):
         pass
 
 
-def test_without_locks_the_process_is_looked_for(tmp_path, monkeypatch):
+def test_without_locks_the_process_is_looked_for(tmp_path, monkeypatch, capsys):
     def no_locks(*args) -> None:
         raise OSError("no locks here")
 
     monkeypatch.setattr("plasticity_rl.study.lock.fcntl.flock", no_locks)
     with at_work(tmp_path), pytest.raises(UserError, match="is at work in"), at_work(tmp_path):
         pass
+    assert capsys.readouterr().err == ""
+    (tmp_path / LOCK).write_text("{host: another, pid: 1, since: 2026-01-01}")
+    with at_work(tmp_path):
+        assert "has no locks, and a `study run` is noted there that has not ended" in capsys.readouterr().err
     (tmp_path / LOCK).write_text("{broken")
     with at_work(tmp_path):
         pass
