@@ -115,8 +115,10 @@ def _main(args: list[str]) -> int:
         # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
         from plasticity_rl.cli.drawing import draws
         from plasticity_rl.cli.early import read
+        from plasticity_rl.distributed.variables import refuse_bad_variables
         from plasticity_rl.machine.rendering import check_rendering, configure_backend
 
+        refuse_bad_variables()
         command = read(args)  # a slip in a file need not wait for the imports
         configure_backend()
         if args[0] not in DRAWS_NOTHING and not asks and draws(command):

@@ -142,6 +142,7 @@ class RLModule(Reports):
         Raises:
             UserError: Also when ``trainer.precision`` is none of ``precisions``, or the data module does not fit.
         """
+        ranks.be_first_when_alone(self.trainer)
         if (precision := str(self.trainer.precision)) not in self.precisions:
             raise UserError(
                 f"trainer.precision={precision}: {type(self).__name__} trains in one of {list(self.precisions)}"

@@ -40,7 +40,10 @@ class RankLauncher(_SubprocessScriptLauncher):
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
         """Start the other processes if nobody else does, then run ``function``."""
-        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        try:
+            self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        except ValueError as error:
+            raise UserError(f"trainer.devices: {error}") from error
         if not self.cluster_environment.creates_processes_externally:
             os.environ[MAIN_PROCESS] = str(os.getpid())
             # A rank that is ended leaves semaphores (of tqdm's lock) to Python's resource tracker, which would say so.

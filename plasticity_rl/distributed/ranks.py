@@ -19,6 +19,7 @@ from plasticity_rl.errors import UserError
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_only
 
 OTHER_RANKS = "other_ranks"
 """Entry of a checkpoint: what differs from rank 0's on ranks 1, 2, ..., in this order; absent with one process."""
@@ -27,6 +28,12 @@ OTHER_RANKS = "other_ranks"
 def world_size_of(module: pl.LightningModule) -> int:
     """Return the number of ranks; 1 where no Trainer is attached."""
     return module._trainer.world_size if module._trainer is not None else 1
+
+
+def be_first_when_alone(trainer: pl.Trainer) -> None:
+    """Let a run with one process write, whatever rank Lightning took from the variables of a launcher at its import."""
+    if trainer.world_size == 1:
+        rank_zero_only.rank = 0  # type: ignore[attr-defined]
 
 
 def gathered(value: Any) -> list[Any]:

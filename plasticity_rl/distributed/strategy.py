@@ -14,7 +14,8 @@ from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, Strategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from plasticity_rl.distributed.launch import RankLauncher, lost_connection
+from plasticity_rl.distributed.launch import MAIN_PROCESS, RankLauncher, lost_connection
+from plasticity_rl.distributed.variables import refuse_lone_rank
 from plasticity_rl.errors import UserError
 
 NAME = "ddp_rl"
@@ -134,7 +135,8 @@ def choose_strategy(strategy: Any, *, devices: Any, num_nodes: int = 1, accelera
     """Return what to give to the Trainer as ``strategy``.
 
     Raises:
-        UserError: When a launcher started several processes, but the options are those of a run with one.
+        UserError: When a launcher started several processes, but the options are those of a run with one, or the
+            other way round.
     """
     several = asks_for_ranks(devices, num_nodes, accelerator)
     started = int(os.environ.get("WORLD_SIZE", 1)) if "TORCHELASTIC_RUN_ID" in os.environ else 1
@@ -143,6 +145,8 @@ def choose_strategy(strategy: Any, *, devices: Any, num_nodes: int = 1, accelera
             f"torchrun started {started} processes, but trainer.devices={devices} makes each a run of its own: "
             "give --trainer.devices the number of processes per node (and --trainer.num_nodes)"
         )
+    if several and MAIN_PROCESS not in os.environ:
+        refuse_lone_rank()
     return NAME if strategy == "ddp" or (strategy in (None, "auto") and several) else strategy
 
 

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from plasticity_rl.agents.hook_checks import refuse_doubles
 from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.checkpoint_files import AtomicCheckpointIO, CheckpointReader
+from plasticity_rl.distributed.ranks import be_first_when_alone
 from plasticity_rl.distributed.strategy import choose_strategy, refuse_other_strategy
 from plasticity_rl.errors import UserError
 from plasticity_rl.files.places import expanded
@@ -146,7 +147,8 @@ def make_trainer(
         trainer = pl.Trainer(default_root_dir=run_dir, callbacks=all_callbacks, **options)
     except UserError:
         raise
-    except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+    except (ValueError, TypeError, ImportError, RuntimeError, KeyError, MisconfigurationException) as error:
         raise trainer_error(error, options) from error
+    be_first_when_alone(trainer)
     refuse_other_strategy(trainer)
     return trainer

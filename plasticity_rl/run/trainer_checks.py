@@ -125,6 +125,8 @@ def trainer_error(error: Exception, options: Mapping[str, Any]) -> UserError:
         options: Arguments that it was given, by name.
     """
     text = first_line(error)
+    if isinstance(error, KeyError):
+        return UserError(f"trainer: {text} is missing among the environment variables that a launcher sets")
     if (accelerator := options.get("accelerator")) in ("gpu", "cuda", "mps", "tpu"):
         return UserError(
             f"trainer.accelerator={accelerator}: {text} Use --trainer.accelerator=cpu or auto; "

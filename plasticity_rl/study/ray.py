@@ -20,6 +20,7 @@ from typing import IO, Any
 import ray
 from ray.exceptions import RayError
 
+from plasticity_rl.distributed.variables import without_ranks
 from plasticity_rl.errors import UserError
 from plasticity_rl.study.runner import start_fit
 
@@ -45,7 +46,7 @@ class Place:
     def run(self, arguments: Sequence[str], log: str, folder: str, variables: dict[str, str]) -> int:
         """Train, with output to the file ``log``; return the exit code."""
         with Path(log).open("ab") as output:
-            self._process = start_fit(arguments, output, {**os.environ, **variables}, folder)
+            self._process = start_fit(arguments, output, without_ranks({**os.environ, **variables}), folder)
             return self._process.wait()
 
     def stop(self) -> None:

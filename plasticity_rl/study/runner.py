@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
+from plasticity_rl.distributed.variables import without_ranks
 from plasticity_rl.machine.cores import CHOOSE
 from plasticity_rl.machine.health import available_cores
 from plasticity_rl.study.progress import reason
@@ -60,7 +61,7 @@ def launch_here(arguments: Sequence[str], log: IO[bytes], *, num_workers: int) -
     environment = {"OMP_NUM_THREADS": str(max(1, available_cores() // num_workers)), **os.environ}
     if num_workers > 1:
         environment.pop(CHOOSE, None)  # a run beside others does not take their cores
-    return start_fit(arguments, log, environment)
+    return start_fit(arguments, log, without_ranks(environment))
 
 
 def start_fit(
