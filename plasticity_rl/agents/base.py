@@ -28,6 +28,7 @@ from plasticity_rl.agents.hook_checks import (
 )
 from plasticity_rl.agents.hooks import RLCallback, callbacks_of, describe, in_order
 from plasticity_rl.agents.reporting import Reports
+from plasticity_rl.agents.trainer_options import adapt_plain_trainer
 from plasticity_rl.checkpoint_files import refuse_other_architecture
 from plasticity_rl.data.evaluation import Episode, all_episodes
 from plasticity_rl.distributed import ranks
@@ -127,6 +128,7 @@ class RLModule(Reports):
         callbacks = callbacks_of(self.trainer)
         self.build(callbacks)
         if self.trainer.state.fn == TrainerFn.FITTING:
+            adapt_plain_trainer(self.trainer)
             refuse_other_observations(self.observation_key, self.data)
             refuse_batches(self.num_seed_frames, self.data, callbacks)
         return []
