@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from plasticity_rl.errors import UserError, is_whole
@@ -44,7 +45,7 @@ def parse_schedule(text: str | float, *, option: str = "stddev_schedule") -> Sch
         number = math.nan
     text = str(text)
     if math.isfinite(number):
-        return _constant(number)
+        return _Constant(number)
     if match := _LINEAR.fullmatch(text.strip()):
         start, end, duration = map(float, match.groups())
         segments = [(start, end, duration)]
@@ -60,7 +61,7 @@ def parse_schedule(text: str | float, *, option: str = "stddev_schedule") -> Sch
         raise UserError(f"{option}={text!r} must be of finite numbers; 1e400 and the like are infinite")
     if any(duration <= 0 for *_, duration in segments):
         raise UserError(f"{option}={text!r} has a duration that is not positive: durations are env steps > 0")
-    return _piecewise(segments)
+    return _Piecewise(tuple(segments))
 
 
 def exact_ratio(value: float, *, option: str = "replay_ratio") -> Fraction:
@@ -82,21 +83,30 @@ def exact_ratio(value: float, *, option: str = "replay_ratio") -> Fraction:
     return ratio
 
 
-def _constant(value: float) -> Schedule:
-    return lambda env_steps: value
+@dataclass(frozen=True)
+class _Constant:
+    """A number at every env step; a class, so that agents can be pickled."""
+
+    number: float
+
+    def __call__(self, env_steps: int) -> float:
+        return self.number
 
 
-def _piecewise(segments: list[tuple[float, float, float]]) -> Schedule:
-    def value(env_steps: int) -> float:
+@dataclass(frozen=True)
+class _Piecewise:
+    """Linear from start to end within each duration in env steps, one after the other, then constant."""
+
+    segments: tuple[tuple[float, float, float], ...]
+
+    def __call__(self, env_steps: int) -> float:
         offset = float(env_steps)
-        for start, end, duration in segments:
+        for start, end, duration in self.segments:
             if offset < duration:
                 mix = offset / duration
                 return (1.0 - mix) * start + mix * end
             offset -= duration
-        return segments[-1][1]
-
-    return value
+        return self.segments[-1][1]
 
 
 class Events:

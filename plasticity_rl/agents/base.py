@@ -34,6 +34,7 @@ from plasticity_rl.agents.reporting import Reports
 from plasticity_rl.agents.resume import accept
 from plasticity_rl.agents.resume_rules import Change
 from plasticity_rl.agents.spelling import absolute
+from plasticity_rl.agents.trainer_options import adapt_plain_trainer
 from plasticity_rl.checkpoint_files import refuse_other_architecture
 from plasticity_rl.data.evaluation import Episode, all_episodes
 from plasticity_rl.distributed import ranks
@@ -150,6 +151,7 @@ class RLModule(Reports):
         callbacks = callbacks_of(self.trainer)
         self.build(callbacks)
         if self.trainer.state.fn == TrainerFn.FITTING:
+            adapt_plain_trainer(self.trainer)
             refuse_other_observations(self.observation_key, self.data)
             refuse_batches(self.num_seed_frames, self.data, callbacks)
         return []

@@ -29,6 +29,9 @@ from plasticity_rl.replay.buffer import FrameReplay, check_fits, replay_bytes
 from plasticity_rl.replay.files import holds_replay
 from plasticity_rl.rng import derive_seed
 
+OF_ONE_FIT = ("collector", "replay", "replay_folder", "_policy", "_all_can_sample")
+"""Attributes of a data module that ``setup`` makes."""
+
 
 @shows_options_of(options_class(DEFAULT))
 class RLDataModule(pl.LightningDataModule, DataOptions):
@@ -334,6 +337,19 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
             "collector": self.collector.state_dict(),
             "replay": self.replay.state_dict(),
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what makes a copy, or a pickle: the options. Environments, replay and Trainer stay with this one."""
+        kept = {name: value for name, value in vars(self).items() if name not in OF_ONE_FIT}
+        return {**kept, "trainer": None, "current_task": self.task, "_eval_envs": {}}
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: checkpoints hold the options of agents, not those of data modules."""
+        raise UserError(
+            f"{cls.__name__}.load_from_checkpoint: a data module is made from its options, {cls.__name__}(task, ...), "
+            "as in the run's config.yaml; agents can be loaded so"
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue exactly where the checkpoint was taken; evaluating a checkpoint needs none of it."""

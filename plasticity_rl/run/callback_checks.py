@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterable, Sequence
 
 import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import BaseFinetuning, DeviceStatsMonitor, ModelCheckpoint
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.hooks import RLCallback, fill_replay
@@ -17,8 +20,12 @@ UNSUITABLE = {
     "LearningRateFinder": "needs a single optimizer, and agents have three; give --model.lr",
     "StochasticWeightAveraging": "needs a single optimizer, and agents have three; see callbacks.HareAndTortoise",
     "GradientAccumulationScheduler": "needs automatic optimization; give --data.batch_size",
+    "BackboneFinetuning": "needs a module named backbone, which no agent has; see callbacks.FrozenEncoder",
+    "BasePredictionWriter": "writes what Trainer.predict returns, and agents predict nothing; evaluate with validate",
+    "ModelPruning": "renames weights, so that no run could go on from its checkpoints; see callbacks.PruneDormant",
+    "SpikeDetection": "needs the loss that a training step returns, and agents return none; see --detect_nan",
 }
-"""Callbacks of Lightning that cannot work here, with the reason and what to do instead."""
+"""Callbacks of Lightning that cannot work here, with the reason and what to do instead; their subclasses neither."""
 MONITORED = ("eval/return", "eval/return_std", "env_frames", "epoch", "step")
 """What agents log through Lightning, for ``monitor``."""
 _TAG_IN_FILENAME = re.compile(r"\{([^}:]+)[^}]*\}")
@@ -42,8 +49,14 @@ def refuse_unsuitable(callbacks: Sequence[pl.Callback]) -> None:
     own = any(not type(callback).__module__.startswith(KNOWN_PACKAGES) for callback in callbacks)
     for callback in callbacks:
         name = type(callback).__name__
-        if name in UNSUITABLE:
-            raise UserError(f"{name} {UNSUITABLE[name]}; remove it from trainer.callbacks")
+        for base in type(callback).__mro__:
+            if base.__name__ in UNSUITABLE and base.__module__.startswith("lightning."):
+                kind = "" if base.__name__ == name else f", a {base.__name__},"
+                raise UserError(f"{name}{kind} {UNSUITABLE[base.__name__]}; remove it from trainer.callbacks")
+        if type(callback) is BaseFinetuning:
+            raise UserError("BaseFinetuning is a base to subclass, and freezes nothing; see callbacks.FrozenEncoder")
+        _refuse_other_times(callback)
+        _refuse_without_psutil(callback)
         monitor = getattr(callback, "monitor", None)
         if isinstance(monitor, str) and monitor not in MONITORED and not own:
             raise UserError(
@@ -56,6 +69,33 @@ def refuse_unsuitable(callbacks: Sequence[pl.Callback]) -> None:
                     f"{name}.filename: {{{tag}}} is never logged, so that every file would have 0 there; there are "
                     f"{list(MONITORED)}.{suggestion(tag, MONITORED)}"
                 )
+
+
+def _refuse_other_times(callback: pl.Callback) -> None:
+    """Refuse checkpoints by the steps of optimizers, or by the clock, which Lightning asks for automatic steps only."""
+    if not isinstance(callback, ModelCheckpoint):
+        return
+    for name, why in (
+        ("every_n_train_steps", "counts the steps of all optimizers, several per update"),
+        ("train_time_interval", "never saves with optimizers that agents step themselves"),
+    ):
+        if value := getattr(callback, f"_{name}", None):
+            raise UserError(
+                f"{type(callback).__name__}.{name}={value} {why}; leave it out: checkpoints are written after "
+                "evaluations (--data.eval_every_n_frames), and save_top_k=-1 keeps all of them"
+            )
+
+
+def _refuse_without_psutil(callback: pl.Callback) -> None:
+    """Refuse in a line what Lightning notices when the run is set up."""
+    if not isinstance(callback, DeviceStatsMonitor) or importlib.util.find_spec("psutil") is not None:
+        return
+    of_processor = callback._cpu_stats
+    if of_processor or (of_processor is None and not torch.cuda.is_available()):
+        raise UserError(
+            f"{type(callback).__name__} reads the processor with psutil, which is not installed: "
+            "pip install psutil, or give cpu_stats: false"
+        )
 
 
 def refuse_bad_lists(callbacks: Iterable[pl.Callback]) -> None:

@@ -9,20 +9,8 @@ from typing import Any
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from plasticity_rl.agents.trainer_options import refuse_meaningless
 from plasticity_rl.errors import UserError, at_least
-
-OF_DATA_SETS = {
-    "limit_train_batches": 1.0,
-    "limit_val_batches": 1.0,
-    "overfit_batches": 0.0,
-    "val_check_interval": 1.0,
-    "check_val_every_n_epoch": 1,
-    "num_sanity_val_steps": 0,
-    "reload_dataloaders_every_n_epochs": 0,
-}
-"""Options of the Trainer that choose batches or evaluations, with the values that leave both as they are."""
-OF_AUTOMATIC_STEPS = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
-"""Options of the Trainer about steps of an optimizer that it takes by itself, with the values that mean nothing."""
 
 
 def refuse_trainer_options(options: Mapping[str, Any]) -> None:
@@ -31,24 +19,11 @@ def refuse_trainer_options(options: Mapping[str, Any]) -> None:
     Args:
         options: Arguments of the Trainer by name; those that are left out have their defaults.
     """
-    _refuse_other_clocks(options)
-    for name, usual in OF_DATA_SETS.items():
-        if options.get(name) not in (None, usual):
-            raise UserError(
-                f"trainer.{name}={options[name]} is for data sets, of which there are none here; leave it out. "
-                "Evaluations: --data.eval_every_n_frames and --data.num_eval_episodes"
-            )
-    for name, usual_step in OF_AUTOMATIC_STEPS.items():
-        if options.get(name) not in (None, usual_step):
-            raise UserError(
-                f"trainer.{name}={options[name]} is for steps that the Trainer takes, and agents step their three "
-                "optimizers themselves; leave it out"
-            )
-    if options.get("fast_dev_run"):
+    refuse_meaningless(options)
+    if options.get("barebones"):
         raise UserError(
-            f"trainer.fast_dev_run={options['fast_dev_run']} would end after some steps, before anything is learned, "
-            "and save nothing; for a short run: --max_frames, with small --data.eval_every_n_frames and "
-            "--model.num_seed_frames"
+            "trainer.barebones=True measures raw speed without curves, checkpoints and bar, which are this run; leave "
+            "it out"
         )
     folder = options.get("default_root_dir")
     if folder is not None and not str(folder).strip():
@@ -57,17 +32,6 @@ def refuse_trainer_options(options: Mapping[str, Any]) -> None:
     if interval is not None:
         at_least("trainer.log_every_n_steps", interval, 1, " (env steps)")
     _refuse_places(options)
-
-
-def _refuse_other_clocks(options: Mapping[str, Any]) -> None:
-    for name in ("max_steps", "min_steps"):
-        if options.get(name) not in (None, -1):
-            raise UserError(
-                f"trainer.{name}={options[name]} counts the steps of all optimizers; give env frames: --max_frames"
-            )
-    for name in ("max_epochs", "min_epochs"):
-        if options.get(name) not in (None, -1):
-            raise UserError(f"trainer.{name}={options[name]} counts evaluations here; give env frames: --max_frames")
 
 
 def _refuse_places(options: Mapping[str, Any]) -> None:

@@ -9,11 +9,12 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from built import changed, drqv2, other_agent, shapes, some_batch
-from helpers import fit_tiny, weights_hash
+from helpers import fit_tiny, tiny_agent, tiny_data, weights_hash
 
 import callbacks
 from callbacks import CReLU, L2Init, LayerNorm, RandomPruning, RationalActivation, Reset, SpectralNorm, WiderNetwork
 from plasticity_rl import DrQV2, UserError
+from plasticity_rl.checkpoint_files import refuse_other_architecture
 
 STACK = [
     (WiderNetwork, {"modules": ["critic"], "factor": 1.5}),
@@ -129,8 +130,12 @@ def test_what_others_copy_in_setup_is_the_built_network(tmp_path):
 
 def test_a_checkpoint_of_another_architecture_is_refused_by_name(tmp_path):
     fit_tiny(tmp_path, callbacks=[LayerNorm(modules=["critic"])], max_frames=100)
-    with pytest.raises(UserError, match=r"another network: critic.Q1.0_norm.weight is \[16\] there and absent here"):
+    with pytest.raises(UserError, match=r"LayerNorm\(modules=\['critic'\]\) removed since the checkpoint"):
         fit_tiny(tmp_path, max_frames=120, ckpt_path="last")
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)  # of others, only shapes may be known
+    plain = {name: list(p.shape) for name, p in tiny_agent(tiny_data()).named_parameters()}
+    with pytest.raises(UserError, match=r"another network: critic.Q1.0_norm.weight is \[16\] there and absent here"):
+        refuse_other_architecture(saved["rl"]["architecture"], plain)
 
 
 def test_all_of_them_on_another_agent():

@@ -288,7 +288,7 @@ def test_a_second_agent_with_other_optimizers(tmp_path):
         ({"replacement_rate": float("nan")}, "must be in"),
         ({"decay": 1.0}, r"ContinualBackprop.decay=1.0 must be in \[0, 1\): at 1 the utility never changes"),
         ({"maturity_threshold": -1}, "maturity_threshold=-1 must be a whole number >= 0"),
-        ({"log_every_n_updates": 0}, "log_every_n_updates=0 one >= 1"),
+        ({"log_every_n_updates": 0}, "log_every_n_updates=0 must be a whole number >= 1"),
         ({"modules": ["critic.trunk"]}, "ContinualBackprop.modules: 'critic.trunk' has no hidden ReLU units"),
         ({"modules": ["critc"]}, "no module 'critc'"),
     ],

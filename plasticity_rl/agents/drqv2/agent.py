@@ -125,7 +125,7 @@ class DrQV2(RLModule):
         self.critic = Critic(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self._run: Run = plain if compile is None else Compiled(compile)
-        self._move_target = get_ema_multi_avg_fn(1.0 - critic_target_tau)
+        self._target_decay = 1.0 - critic_target_tau
 
     def options(self) -> dict[str, Any]:
         """Return the constructor's arguments, the augmentations as text."""
@@ -185,7 +185,8 @@ class DrQV2(RLModule):
         actor_loss = self.with_terms("actor", self._actor_loss(features, noise, run), actor_terms)
         self.minimize(actor_loss, *self.loss_optimizers["actor"])
 
-        self._move_target(list(self.critic_target.parameters()), list(self.critic.parameters()), None)
+        move = get_ema_multi_avg_fn(self._target_decay)  # made here: a function of its own would not be pickled
+        move(list(self.critic_target.parameters()), list(self.critic.parameters()), None)
         metrics = {
             "loss/critic": critic_loss,
             "loss/actor": actor_loss,

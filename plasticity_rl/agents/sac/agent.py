@@ -102,7 +102,7 @@ class SAC(RLModule):
         self.critic = TwinCritic(obs_shape[0], action_dim, hidden_dim)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.temperature = Temperature(init_temperature)
-        self._move_target = get_ema_multi_avg_fn(1.0 - critic_target_tau)
+        self._target_decay = 1.0 - critic_target_tau
         self._loss: tuple[ModularSACLoss, ...] = ()  # in a tuple: a child would hold log_alpha a second time
 
     @staticmethod
@@ -139,7 +139,8 @@ class SAC(RLModule):
 
         temperature_loss = sac.alpha_loss(found["log_prob"]).mean()
         self.minimize(temperature_loss, "temperature")
-        self._move_target(list(self.critic_target.parameters()), list(self.critic.parameters()), None)
+        move = get_ema_multi_avg_fn(self._target_decay)  # made here: a function of its own would not be pickled
+        move(list(self.critic_target.parameters()), list(self.critic.parameters()), None)
         metrics = {
             "loss/critic": critic_loss,
             "loss/actor": actor_loss,
