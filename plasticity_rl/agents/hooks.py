@@ -20,6 +20,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.data.evaluation import Episode
+from plasticity_rl.errors import UserError
 
 Agent: TypeAlias = Any
 """An :class:`plasticity_rl.RLModule`, which is built on this file; subclasses name it."""
@@ -86,7 +87,7 @@ class RLCallback(pl.Callback):
 
         From then on the callback is as if it had been given these values: also its ``state_key``.
         """
-        for name in (name for name in _parameters(type(self)) if name in self._left_open):  # type: ignore[arg-type]
+        for name in (name for name in constructor_parameters(type(self)) if name in self._left_open):
             setattr(self, name, self.default_for(name, agent))
         self._resolved = True
 
@@ -114,10 +115,23 @@ class RLCallback(pl.Callback):
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
     def arguments(self) -> dict[str, Any]:
-        """Return the constructor arguments by name; None for what was left open and the agent has not filled in yet."""
+        """Return the constructor arguments by name; None for what was left open and the agent has not filled in yet.
+
+        Raises:
+            UserError: When one of them is not kept under its name.
+        """
         unknown = frozenset() if self._resolved else self._left_open
-        names = _parameters(type(self))  # type: ignore[arg-type]
-        return {name: None if name in unknown else getattr(self, name) for name in names}
+        return {name: None if name in unknown else self._kept(name) for name in constructor_parameters(type(self))}
+
+    def _kept(self, argument: str) -> Any:
+        try:
+            return getattr(self, argument)
+        except AttributeError as error:
+            raise UserError(
+                f"{type(self).__name__} does not keep its argument {argument!r}: a callback stores every argument of "
+                f"its constructor as it was given, self.{argument} = {argument}, for checkpoints go by them; what is "
+                "meant for the class below may be handed on by **kwargs"
+            ) from error
 
     @property
     def state_key(self) -> str:
@@ -201,10 +215,22 @@ class RLCallback(pl.Callback):
             jump.write_into(copy)
 
 
-@functools.cache
-def _parameters(callback: type) -> tuple[str, ...]:
-    """Names of the constructor's arguments: Lightning asks for the ``state_key`` at every call of every hook."""
-    return tuple(inspect.signature(callback).parameters)
+def constructor_parameters(callback: type) -> Mapping[str, inspect.Parameter]:
+    """Return the arguments that a class takes by name, with those that its ``**kwargs`` hands on to the one below."""
+    return _constructor_parameters(callback)
+
+
+@functools.cache  # Lightning asks for the ``state_key`` at every call of every hook
+def _constructor_parameters(callback: type) -> Mapping[str, inspect.Parameter]:
+    found: dict[str, inspect.Parameter] = {}
+    for cls in callback.__mro__[:-1]:
+        if "__init__" not in vars(cls):
+            continue
+        _, *own = inspect.signature(vars(cls)["__init__"]).parameters.values()
+        found |= {p.name: p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name not in found}
+        if not any(p.kind is p.VAR_KEYWORD for p in own):
+            break
+    return found
 
 
 def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 
-from plasticity_rl.agents.hooks import RLCallback, class_path, describe, plain
+from plasticity_rl.agents.hooks import RLCallback, class_path, constructor_parameters, describe, plain
 from plasticity_rl.agents.options import RECORD, kept_arguments, other_callbacks
 from plasticity_rl.agents.resume_rules import Change, rule_of, show
 from plasticity_rl.agents.spelling import same
@@ -36,7 +35,7 @@ class Classes:
 
     def arguments(self, described: Described) -> dict[str, Any]:
         """Return the arguments of a description, and the defaults of those that it does not know."""
-        parameters = inspect.signature(self._classes[_path(described)]).parameters
+        parameters = constructor_parameters(self._classes[_path(described)])
         found = {name: plain(p.default) for name, p in parameters.items() if p.default is not p.empty}
         return {**found, **described["arguments"]}
 

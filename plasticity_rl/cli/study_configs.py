@@ -58,8 +58,10 @@ class StudyConfigs:
 
     def default_of(self, class_path: str, argument: str) -> Any:
         """Return the default of an argument of a class that a study names; None when there is none."""
+        from plasticity_rl.agents.hooks import constructor_parameters
+
         try:
-            default = inspect.signature(_class(class_path)).parameters[argument].default
+            default = constructor_parameters(_class(class_path))[argument].default
         except (AttributeError, ImportError, KeyError, TypeError, ValueError):
             return None
         return None if default is inspect.Parameter.empty else default

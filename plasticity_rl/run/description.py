@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.agents.hooks import RLCallback, in_order, plain
+from plasticity_rl.agents.hooks import RLCallback, constructor_parameters, in_order, plain
 from plasticity_rl.callback import Intervention, Probe
 from plasticity_rl.callback.declarations import BUILD_STAGES, FAMILIES
 
@@ -65,7 +65,7 @@ def first_columns(callbacks: Iterable[pl.Callback]) -> list[str]:
     keys = ["interventions", "seed", "task"]
     for prefix, callback in _by_key(callbacks).items():
         if isinstance(callback, Intervention):
-            parameters = inspect.signature(type(callback)).parameters
+            parameters = constructor_parameters(type(callback))
             defaults = {name: plain(parameter.default) for name, parameter in parameters.items()}
             given = {k: v for k, v in callback.arguments().items() if k not in callback.open_arguments()}
             chosen = {name for name, value in given.items() if plain(value) != defaults[name]}
@@ -118,7 +118,7 @@ def _names_alone(interventions: Sequence[type[Intervention]], longest: int) -> s
 
 def _chosen(cls: type[Intervention], arguments: Mapping[str, Any]) -> str:
     """Return the arguments that are not the default, with no character that a shell or a file system minds."""
-    parameters = inspect.signature(cls).parameters
+    parameters = constructor_parameters(cls)
     chosen = {key: plain(value) for key, value in arguments.items() if plain(value) != plain(parameters[key].default)}
     text = {key: ",".join(map(str, v)) if isinstance(v, list) else str(v).lower() for key, v in chosen.items()}
     return "".join(f"-{key}={re.sub(r'[^A-Za-z0-9_.,]+', '-', value).strip('-')}" for key, value in text.items())
