@@ -109,6 +109,7 @@ def test_four_runs_share_one_gpu_and_stop_with_a_checkpoint(tmp_path):
     """Ray believes in a GPU that it is told of; the runs themselves are on the CPU. Ctrl-C reaches those that go on."""
     path = tiny_study(tmp_path, {"one": {"arm": []}}, seeds=[1, 2, 3, 4, 5], max_frames=200_000)
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"  # ignored in a background job
         "import sys, ray; ray.init(address='local', num_cpus=1, num_gpus=1, log_to_driver=False, "
         "_node_ip_address='127.0.0.1', include_dashboard=False);"
         "from plasticity_rl.__main__ import main; sys.exit(main(sys.argv[1:]))"
