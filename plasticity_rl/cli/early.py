@@ -15,7 +15,7 @@ import yaml
 from plasticity_rl.cli import trust
 from plasticity_rl.cli.config_files import read_config
 from plasticity_rl.errors import UserError
-from plasticity_rl.files.places import expanded, run_folder_of
+from plasticity_rl.files.places import configs_in, expanded, run_folder_of
 from plasticity_rl.files.strict_yaml import TwiceError, load
 from plasticity_rl.packaged import CONFIG
 
@@ -173,8 +173,8 @@ def with_run_config(args: Sequence[str]) -> list[str]:
         return args
     own = [] if folders else [f"{FOLDER}={run_dir}"]
     # What goes on is the run as it was last started, perhaps with other options than at first.
-    resumed = sorted(run_dir.glob("config_resumed_*.yaml")) if args[0] == "fit" else []
-    return [args[0], f"--config={[run_dir / 'config.yaml', *resumed][-1]}", *own, *args[1:]]
+    first, *resumed = configs_in(run_dir)
+    return [args[0], f"--config={[first, *resumed][-1] if args[0] == 'fit' else first}", *own, *args[1:]]
 
 
 def describes_itself(args: Sequence[str]) -> bool:

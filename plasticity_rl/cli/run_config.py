@@ -15,6 +15,7 @@ from plasticity_rl.checkpoint_files import CONFIGURATION, CheckpointReader
 from plasticity_rl.cli.early import CommandLine
 from plasticity_rl.errors import UserError
 from plasticity_rl.files.credentials import holds_secret, without_secrets
+from plasticity_rl.files.places import CONFIG_OF_A_RUN, OF_LATER_STARTS
 from plasticity_rl.files.strict_yaml import load
 from plasticity_rl.files.writing import replace_file
 
@@ -33,9 +34,9 @@ class SaveRunConfig(SaveConfigCallback):
         """Save once, on rank 0, when all was accepted and the folder is this run's (``RunFolder`` comes before)."""
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "config.yaml"
+        path = folder / CONFIG_OF_A_RUN
         if path.exists():
-            path = folder / f"config_resumed_{datetime.datetime.now():%Y%m%d-%H%M%S}.yaml"
+            path = folder / f"{OF_LATER_STARTS}{datetime.datetime.now():%Y%m%d-%H%M%S}.yaml"
         text = self.parser.dump(self.config)
         replace_file(path, text, private=holds_secret(load(text)))  # loggers have keys, which a resumed run needs again
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.files.places import CONFIG_OF_A_RUN, OF_LATER_STARTS
 from plasticity_rl.former_names import todays_name
 
 OPTION = "--trust"
@@ -39,7 +40,7 @@ WRITTEN_BY_A_RUN = ("checkpoints", "replay", "starts.yaml")
 def is_of_a_run(path: Path) -> bool:
     """Return whether a config file was written by a run, as far as its name and its folder tell."""
     path = path.resolve()
-    if path.name != "config.yaml" and not path.name.startswith("config_resumed_"):
+    if path.name != CONFIG_OF_A_RUN and not path.name.startswith(OF_LATER_STARTS):
         return False
     return any((path.parent / name).exists() for name in WRITTEN_BY_A_RUN)
 

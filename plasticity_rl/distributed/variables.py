@@ -20,10 +20,8 @@ NUMBERS = (
 )
 """Variables that have to be whole numbers."""
 OF_A_PROCESS = (
-    *RANKS,
-    *("GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
-    *("SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES"),
-    *("TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMI_SIZE"),
+    *NUMBERS,
+    *("MASTER_ADDR", "TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMI_SIZE"),
 )
 """Variables that say which process of a job this is: nothing that a run of its own started by it should hear."""
 

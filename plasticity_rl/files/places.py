@@ -13,6 +13,9 @@ UNSET = re.compile(r"\$([A-Za-z_]\w*|\{[^}]*\})")
 MOST_LEVELS = 3
 """Folders between a run and a checkpoint of it: the name of its file may have slashes (``{eval/return}``)."""
 
+CONFIG_OF_A_RUN, OF_LATER_STARTS = "config.yaml", "config_resumed_"
+"""Name of the file that says what a run was started with, and how the names begin when it went on."""
+
 Given = TypeVar("Given", str, Path)
 
 
@@ -32,6 +35,12 @@ def expanded(path: Given, option: str) -> Given:
     if text.startswith("~") and not os.path.lexists(text):
         raise UserError(f"{option}={path}: there is no home folder {text.partition('/')[0]}; write the whole path")
     return type(path)(text)
+
+
+def configs_in(folder: Path) -> list[Path]:
+    """Return the files that say with which options a run was trained, the first start first."""
+    first = folder / CONFIG_OF_A_RUN
+    return [*([first] if first.is_file() else []), *sorted(folder.glob(f"{OF_LATER_STARTS}*.yaml"))]
 
 
 def run_folder_of(checkpoint: str | Path) -> Path | None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import lightning.pytorch as pl
 
 from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.hooks import callbacks_of
 from plasticity_rl.checkpoint_files import LAST_CHECKPOINT
 from plasticity_rl.errors import RunFailure
+from plasticity_rl.files.places import CONFIG_OF_A_RUN, configs_in
 from plasticity_rl.machine.failures import known_reason, what_failed
 from plasticity_rl.replay.files import holds_replay
 from plasticity_rl.run.folder import RunFolder
@@ -28,7 +30,7 @@ def run_failure(error: BaseException, trainer: pl.Trainer) -> RunFailure:
         One line. The traceback is in ``error.txt``; where that could not be written and the line does not explain the
         error, it was printed on stderr.
     """
-    folder = next((one for one in trainer.callbacks if isinstance(one, RunFolder)), None)  # type: ignore[attr-defined]
+    folder = next((one for one in callbacks_of(trainer) if isinstance(one, RunFolder)), None)
     first = folder.error if folder is not None and folder.error is not None else error
     parts = [what_failed(first)]
     agent = trainer.lightning_module
@@ -47,10 +49,10 @@ def how_to_go_on(trainer: pl.Trainer) -> str:
     """Return the command that continues a run of the command line, or nothing where there is no checkpoint."""
     run_dir = Path(trainer.default_root_dir)
     last = run_dir / "checkpoints" / LAST_CHECKPOINT
-    configs = sorted(run_dir.glob("config_resumed_*.yaml"))
-    if not last.is_file() or not (run_dir / "config.yaml").is_file():
+    if not last.is_file() or not (run_dir / CONFIG_OF_A_RUN).is_file():
         return ""
-    command = ["plasticity-rl", "fit", *(f"--config={path}" for path in configs[-1:]), f"--ckpt_path={last}"]
+    _, *resumed = configs_in(run_dir)
+    command = ["plasticity-rl", "fit", *(f"--config={path}" for path in resumed[-1:]), f"--ckpt_path={last}"]
     replay = getattr(trainer.datamodule, "replay_folder", None)  # type: ignore[attr-defined]
     if replay is not None and not holds_replay(replay):
         command.append("--data.allow_empty_replay=true")

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import yaml
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.files.places import configs_in
 from plasticity_rl.files.strict_yaml import load
 from plasticity_rl.former_names import todays_name
 from plasticity_rl.study.spec import FOLDER, Study, StudyRun, needed_by
@@ -129,12 +130,6 @@ def provenance_of(study: Study, configs: Configs) -> Provenance:
     ordered = {run.name: stale[run.name] for run in runs if run.name in stale}
     lines = (f"not compared with the study: {_named(own)}: {why}" for why, own in unchecked.items())
     return Provenance(ordered, tuple(lines))
-
-
-def configs_in(folder: Path) -> list[Path]:
-    """Return the files that say with which options a run was trained, the first start first."""
-    first = folder / "config.yaml"
-    return [*([first] if first.is_file() else []), *sorted(folder.glob("config_resumed_*.yaml"))]
 
 
 def _spread(runs: Sequence[StudyRun], stale: dict[str, str]) -> None:
