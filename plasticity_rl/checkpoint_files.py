@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import importlib.metadata
 import io
@@ -18,6 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from plasticity_rl.errors import RunFailure, UserError
 from plasticity_rl.files.writing import replace_file
+from plasticity_rl.machine.failures import how_to_write
 
 PACKAGES = ("plasticity-rl", "torch", "torchrl", "tensordict", "lightning", "dm_control", "mujoco", "numpy")
 """Whose versions are noted in checkpoints and in ``starts.yaml``."""
@@ -69,7 +69,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise RunFailure(
                 f"the checkpoint {path} cannot be written ({error.strerror}); "
                 + (f"{path} is still the one before: " if path.exists() else "")
-                + f"{_fix(error)}, then go on with --ckpt_path last"
+                + f"{how_to_write(error)}, then go on with --ckpt_path last"
             ) from error
 
     def load_checkpoint(
@@ -85,10 +85,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         checkpoint = self._reader.take(path)
         warn_other_versions(checkpoint.get("written_by", {}), path)
         return checkpoint
-
-
-def _fix(error: OSError) -> str:
-    return "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable (chmod, chattr -i)"
 
 
 def replace_durably(path: Path, content: bytes | memoryview) -> None:

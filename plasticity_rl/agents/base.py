@@ -16,7 +16,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_only
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
@@ -200,7 +199,7 @@ class RLModule(Reports):
     def on_train_start(self) -> None:
         """Evaluate the untrained agent at frame 0, as the reference does; stop at once if already done."""
         for change in self.changes_of_this_start:
-            _say(f"Changed: {change['option']} from env frame {self.env_frames} on: {change['effect']}")
+            ranks.say(f"Changed: {change['option']} from env frame {self.env_frames} on: {change['effect']}")
         self._last_log = (time.monotonic(), self.env_frames, self.num_updates)
         if self.data.starts_empty:
             self._collect_before_updates()
@@ -311,8 +310,3 @@ def as_agent(module: pl.LightningModule) -> RLModule:
     if not isinstance(module, RLModule):
         raise UserError(f"interventions and probes need an agent of plasticity_rl, but got {type(module).__name__}")
     return module
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line, flush=True)

@@ -1,7 +1,7 @@
 """What the ranks of one run (processes that train one agent together) tell each other.
 
-All of them run the same program on environments and replay of their own, and average their gradients. Everything here
-is collective: every rank must call it at the same point. With one process it returns what it was given.
+All of them run the same program on environments and replay of their own, and average their gradients. What is
+exchanged here is collective: every rank must call it at the same point. With one process it returns what it was given.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.apply_func import move_data_to_device
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from plasticity_rl.errors import UserError
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
-from lightning.pytorch.utilities import rank_zero_only
 
 OTHER_RANKS = "other_ranks"
 """Entry of a checkpoint: what differs from rank 0's on ranks 1, 2, ..., in this order; absent with one process."""
@@ -28,6 +28,12 @@ OTHER_RANKS = "other_ranks"
 def world_size_of(module: pl.LightningModule) -> int:
     """Return the number of ranks; 1 where no Trainer is attached."""
     return module._trainer.world_size if module._trainer is not None else 1
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    """Print a line, on the first rank only."""
+    print(line, flush=True)
 
 
 def be_first_when_alone(trainer: pl.Trainer) -> None:

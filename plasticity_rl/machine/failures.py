@@ -38,6 +38,11 @@ FIXES = {
 """What to do, by what the system says."""
 
 
+def how_to_write(error: OSError) -> str:
+    """Return what to do when the system refuses to write."""
+    return "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable (chmod, chattr -i)"
+
+
 def known_reason(error: BaseException | None) -> str | None:
     """Return why something failed, if the system or we know it; a second failure on the way out hides it in the chain.
 

@@ -12,7 +12,6 @@ there, unchanged? If not, resuming is refused, never done approximately.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -29,6 +28,7 @@ from plasticity_rl.checkpoint_files import replace_durably
 from plasticity_rl.errors import RunFailure, UserError
 from plasticity_rl.files.writing import refuse_link, remove_link
 from plasticity_rl.machine.capacity import show_bytes
+from plasticity_rl.machine.failures import how_to_write
 from plasticity_rl.replay.mapped import MappedFiles
 
 _FORMAT = 1
@@ -269,10 +269,9 @@ class RecordFiles:
 
     def unwritable(self, error: OSError) -> RunFailure:
         """Return what is raised when the system refuses to write; what was there before has not changed."""
-        fix = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
         return RunFailure(
             f"the replay in {self.folder} cannot be written ({error.strerror}), so this state is not saved; the "
-            f"last checkpoint and its replay are whole: {fix}, then go on with --ckpt_path last"
+            f"last checkpoint and its replay are whole: {how_to_write(error)}, then go on with --ckpt_path last"
         )
 
     def raise_high_water(self, written: Tensor) -> None:

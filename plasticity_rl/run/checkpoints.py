@@ -11,10 +11,10 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_only
 
 from plasticity_rl.agents.base import as_agent
 from plasticity_rl.checkpoint_files import LAST_CHECKPOINT
+from plasticity_rl.distributed.ranks import say
 from plasticity_rl.run.stop_signals import TIME_IS_UP, StopRun, StopSignals, TimeIsUp
 
 AFTER_EVALUATION: dict[str, Any] = {
@@ -110,16 +110,11 @@ class LastCheckpoint(ModelCheckpoint):
         where = as_agent(trainer.lightning_module).where_it_stands()
         if signum == TIME_IS_UP:
             self._signals.restore()
-            _say(f"Stopped after max_time ({self.max_seconds:g} seconds of this start) {where}")
+            say(f"Stopped after max_time ({self.max_seconds:g} seconds of this start) {where}")
             raise TimeIsUp
         self._signals.requeue(signum)
-        _say(f"Stopped by {signal.Signals(signum).name} {where}")
+        say(f"Stopped by {signal.Signals(signum).name} {where}")
         raise StopRun(signum)
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 class BestCheckpoint(ModelCheckpoint):
