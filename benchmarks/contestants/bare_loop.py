@@ -75,7 +75,9 @@ def plain_update(agent: Any, optimizers: Sequence[torch.optim.Optimizer], batch:
     actor_adam.zero_grad(set_to_none=True)
     (-torch.minimum(q1, q2).mean()).backward(inputs=list(agent.actor.parameters()))
     actor_adam.step()
-    agent._move_target(list(agent.critic_target.parameters()), critic_parameters, None)
+    with torch.no_grad():
+        targets = list(agent.critic_target.parameters())
+        torch._foreach_lerp_(targets, critic_parameters, agent.hparams.critic_target_tau)
 
 
 def training(size: dict[str, int], replay_ratio: float, own_update: bool, threads: int, device: str = "cpu") -> None:
