@@ -96,9 +96,9 @@ class AllWindows(RLCallback):
 
     def on_update_end(self, agent, batch, metrics) -> None:
         replay = agent.data.replay
-        lanes, numbers, _ = replay._windows.complete_anchors(replay._records)
+        anchors = replay._windows.complete_anchors(replay._records)
         every = replay.transform(
-            replay._records.read(replay._windows._windows(replay._records, lanes, numbers), reuse=False)
+            replay._records.read(replay._windows._windows(replay._records, anchors), reuse=False)
         )
         seen: list[torch.Tensor] = []
         handle = agent.critic.Q1[3].register_forward_hook(lambda _, __, output: seen.append(output))
