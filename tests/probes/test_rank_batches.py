@@ -97,15 +97,13 @@ class AllWindows(RLCallback):
     def on_update_end(self, agent, batch, metrics) -> None:
         replay = agent.data.replay
         anchors = replay._windows.complete_anchors(replay._records)
-        every = replay.transform(
-            replay._records.read(replay._windows._windows(replay._records, anchors), reuse=False)
-        )
+        every = replay.transform(replay._records.read(replay._windows._windows(replay._records, anchors), reuse=False))
         seen: list[torch.Tensor] = []
         handle = agent.critic.Q1[3].register_forward_hook(lambda _, __, output: seen.append(output))
         with evaluation_mode(agent), torch.no_grad():
             agent.forward_all(every)
         handle.remove()
-        self.found = len(numbers), srank(spectrum(seen[0]))
+        self.found = len(anchors.lanes), srank(spectrum(seen[0]))
 
 
 def test_a_replay_of_fewer_transitions_gives_each_once_and_one_warning(tmp_path):
