@@ -33,6 +33,8 @@ FILES_BY_NAME = ("fit", "validate", "doctor")
 """Commands with options ``--config``."""
 TRUSTING = ("fit", "validate", "probe", "doctor")
 """Commands that build what the files of a run name, so that they have an option ``--trust``."""
+SLOW_TO_START = ("fit", "validate", "probe")
+"""Commands that import for seconds before they have anything to say."""
 DRAWS_NOTHING = ("plot", "study")
 HELP = """usage: plasticity-rl COMMAND [options]
 
@@ -115,11 +117,14 @@ def _main(args: list[str]) -> int:
         # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
         from plasticity_rl.cli.drawing import draws
         from plasticity_rl.cli.early import read
+        from plasticity_rl.cli.streams import say_what_loads
         from plasticity_rl.distributed.variables import refuse_bad_variables
         from plasticity_rl.machine.rendering import check_rendering, configure_backend
 
         refuse_bad_variables()
         command = read(args)  # a slip in a file need not wait for the imports
+        if args[0] in SLOW_TO_START and not asks:
+            say_what_loads(args[0], command.setting("data.task"))
         configure_backend()
         if args[0] not in DRAWS_NOTHING and not asks and draws(command):
             check_rendering()

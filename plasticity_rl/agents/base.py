@@ -7,6 +7,7 @@ attribute.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
@@ -254,6 +255,11 @@ class RLModule(Reports):
         self.log_scalars(scalars)
         return scalars
 
+    def best_evaluation(self) -> tuple[int, float] | None:
+        """Return frame and return of the best evaluation of an agent that had learned, or None: not the untrained one's."""
+        learned = [(frame, mean) for frame, mean in self.eval_returns if frame > self.num_seed_frames]
+        return max((one for one in learned if not math.isnan(one[1])), key=lambda one: one[1], default=None)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add clocks, credit and generators, as tensors and plain data."""
         checkpoint["rl"] = {
@@ -261,6 +267,7 @@ class RLModule(Reports):
             "rng": self.rng.state_dict(),
             "global_rng": global_rng_state(),
             "eval_returns": [list(pair) for pair in self.eval_returns],
+            "event_counts": dict(self.event_counts),
             "callbacks": describe(callbacks_of(self.trainer)) if self._trainer is not None else [],
             "architecture": {name: list(p.shape) for name, p in self.named_parameters()},
         }
@@ -286,6 +293,7 @@ class RLModule(Reports):
             self.replay_ratio = replay_ratio
         self._note_changes(checkpoint.get(RECORD, {}), changes)
         self.eval_returns = [(frames, value) for frames, value in state["eval_returns"]]
+        self.event_counts = dict(state.get("event_counts", {}))
         self.rng.load_state_dict(state["rng"])
         self._global_rng = state["global_rng"]
 
