@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 
-from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.errors import UserError, command_line, suggestion
 
 COMMANDS = {
     "fit": "train an agent, or continue a run with --ckpt_path last",
@@ -65,8 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     A run that was asked to stop raises SystemExit with 130 (Ctrl-C) or 143 (SIGTERM), its state saved. ``doctor``
     returns 1 when it finds problems.
     """
-    if argv is not None:
-        return _main(list(argv))
+    with command_line():
+        return _from_terminal() if argv is None else _main(list(argv))
+
+
+def _from_terminal() -> int:
     from plasticity_rl.cli import streams  # what follows belongs to a process of our own
 
     streams.use_utf8()

@@ -249,6 +249,7 @@ class RLModule(Reports):
         self.eval_episodes = all_episodes(self.eval_episodes)
         returns = torch.tensor([episode.episode_return for episode in self.eval_episodes], dtype=torch.float64)
         scalars = {"eval/return": returns.mean(), "eval/return_std": returns.std(correction=0)}
+        self.returns_by_task = {self.data.current_task: returns.tolist()}
         self.dispatch("on_evaluation", self.eval_episodes)
         self.eval_returns.append((self.env_frames, float(returns.mean())))
         self.eval_episodes = []
@@ -256,7 +257,7 @@ class RLModule(Reports):
         return scalars
 
     def best_evaluation(self) -> tuple[int, float] | None:
-        """Return frame and return of the best evaluation of an agent that had learned, or None: not the untrained one's."""
+        """Return frame and return of the best evaluation after the seed phase, not of the untrained agent; or None."""
         learned = [(frame, mean) for frame, mean in self.eval_returns if frame > self.num_seed_frames]
         return max((one for one in learned if not math.isnan(one[1])), key=lambda one: one[1], default=None)
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, pstdev
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import _TunerExitException
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import RLCallback, callbacks_of
 from plasticity_rl.callback import ActsAtEvents
 from plasticity_rl.checkpoint_files import LAST_CHECKPOINT
+from plasticity_rl.errors import spelled
 from plasticity_rl.files.places import CONFIG_OF_A_RUN, configs_in
 from plasticity_rl.replay.files import holds_replay
 
 WIDTH = 80
 """Columns; a path or a command is never broken, so that it can be pasted."""
 INDENT = 13
+FINISHED = "finished.yaml"
+"""Written when a run has come to its end."""
 
 
 class Stopwatch:
@@ -142,13 +146,47 @@ def _files(trainer: pl.Trainer) -> Iterator[str]:
     def called(path: Path) -> str:
         return str(path.relative_to(run_dir)) if path.is_relative_to(run_dir) else str(path)
 
-    saved = [*(Path(one.best_model_path) for one in trainer.checkpoint_callbacks if getattr(one, "best_model_path", ""))]
-    saved = sorted({path for path in saved if path.is_file()}, key=lambda path: path.name != LAST_CHECKPOINT)
+    given = [getattr(one, "best_model_path", "") for one in trainer.checkpoint_callbacks]
+    found = {Path(path) for path in given if path and Path(path).is_file()}
+    saved = sorted(found, key=lambda path: path.name != LAST_CHECKPOINT)
     if saved:
         yield labelled("Checkpoints", ", ".join(map(called, saved)))
     if films := sorted((run_dir / "videos").glob("eval_*.mp4")):
         more = f"  (and {len(films) - 1} before it)" if len(films) > 1 else ""
         yield labelled("Video", called(films[-1]) + more)
+
+
+class AlreadyFinished(_TunerExitException):
+    """There is nothing left to train; ``Trainer.fit`` returns, as Lightning lets a loop end early without an error."""
+
+
+def stop_if_finished(run_dir: Path, env_frames: int, max_frames: int) -> None:
+    """Raise AlreadyFinished where a run that is to go on has noted its end, and is not to become longer.
+
+    Args:
+        run_dir: Its folder.
+        env_frames: Of the checkpoint with which it is to go on.
+        max_frames: Env frames at which it is to stop.
+    """
+    if env_frames < max_frames or not (run_dir / FINISHED).is_file():
+        return
+    longer = f"--max_frames={2 * max_frames}"
+    lines = [f"This run is finished: it has {env_frames:,} of {max_frames:,} frames. Nothing was changed in {run_dir}."]
+    lines.append(f"To train longer, raise the frames, for example {spelled(longer)}")
+    if (run_dir / CONFIG_OF_A_RUN).is_file():
+        checkpoint = run_dir / "checkpoints" / LAST_CHECKPOINT
+        lines.append(command("Go on", "plasticity-rl", "fit", f"--ckpt_path={checkpoint}", longer))
+    raise AlreadyFinished("\n".join(lines))
+
+
+def table_of_returns(by_task: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return the lines of a table of evaluation episodes, a row for each task."""
+    width = max(map(len, ["task", *by_task]))
+    rows = [f"{'task':{width}}  {'episodes':>8}{'return':>11}{'std':>11}{'lowest':>11}{'highest':>11}"]
+    for task, returns in by_task.items():
+        numbers = [fmean(returns), pstdev(returns), min(returns), max(returns)]
+        rows.append(f"{task:{width}}  {len(returns):8}" + "".join(f"{number:11.3f}" for number in numbers))
+    return rows
 
 
 def how_to_go_on(trainer: pl.Trainer) -> str:

@@ -22,12 +22,21 @@ from omegaconf import OmegaConf
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import callbacks_of, in_order
 from plasticity_rl.checkpoint_files import versions
-from plasticity_rl.errors import UserError
+from plasticity_rl.distributed.ranks import say
+from plasticity_rl.errors import UserError, spelled
 from plasticity_rl.files.credentials import command_without_secrets
 from plasticity_rl.files.writing import open_to_append, replace_file
 from plasticity_rl.machine.failures import write_traceback
 from plasticity_rl.run.callback_checks import idle_run, idle_schedules, late_events
-from plasticity_rl.run.ending import Stopwatch, last_block, where_to_look
+from plasticity_rl.run.ending import (
+    FINISHED,
+    AlreadyFinished,
+    Stopwatch,
+    last_block,
+    stop_if_finished,
+    table_of_returns,
+    where_to_look,
+)
 from plasticity_rl.run.progress import FrameProgressBar
 
 
@@ -150,10 +159,17 @@ class RunFolder(pl.Callback):
         if stage == "fit" and starts.exists() and os.access(starts, os.W_OK):
             self._claimed = claim(starts)
 
-    @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse a folder that holds another run."""
-        refuse_other_run(Path(trainer.default_root_dir), resuming=trainer.ckpt_path is not None)
+        """Refuse a folder that holds another run; leave one alone that has come to its end."""
+        agent, run_dir = as_agent(pl_module), Path(trainer.default_root_dir)
+        if trainer.ckpt_path is not None:
+            try:
+                stop_if_finished(run_dir, agent.env_frames, agent.data.max_frames)
+            except AlreadyFinished as finished:
+                say(str(finished))
+                raise
+        if trainer.is_global_zero:
+            refuse_other_run(Path(trainer.default_root_dir), resuming=trainer.ckpt_path is not None)
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -172,7 +188,7 @@ class RunFolder(pl.Callback):
         notes = late_events(callbacks, data.max_frames, data.frames_per_tick)
         notes += idle_run(callbacks, data.max_frames, agent.num_seed_frames) + idle_schedules(callbacks, agent)
         for note in [*notes, *(n for c in in_order(callbacks) for n in c.notes(agent))]:
-            print(f"warning: {note}", file=sys.stderr)
+            print(f"warning: {spelled(note)}", file=sys.stderr)
         self._stopwatch = Stopwatch(agent.env_frames)
         _print(where_to_look(trainer))
         where = "memory, and as much on disk" if data.storage == "ram" else "disk"
@@ -204,7 +220,7 @@ class RunFolder(pl.Callback):
         """Note how far the run came, and sum it up."""
         agent = as_agent(pl_module)
         end = {"env_frames": agent.env_frames, "num_updates": agent.num_updates, "finished": _now()}
-        replace_file(Path(trainer.default_root_dir) / "finished.yaml", OmegaConf.to_yaml(OmegaConf.create(end)))
+        replace_file(Path(trainer.default_root_dir) / FINISHED, OmegaConf.to_yaml(OmegaConf.create(end)))
         self._print_last_block(trainer, finished=True)
 
     def _print_last_block(self, trainer: pl.Trainer, *, finished: bool) -> None:
@@ -222,8 +238,8 @@ class RunFolder(pl.Callback):
         if trainer.state.fn != TrainerFn.VALIDATING:
             return
         agent = as_agent(pl_module)
-        (frame, mean), std = agent.eval_returns[-1], float(agent.latest["eval/return_std"])
-        print(f"Return: {mean:.3f} +- {std:.3f} over {agent.data.num_eval_episodes} episodes  (frame {frame:,})")
+        checkpoint = f" of {trainer.ckpt_path}" if trainer.ckpt_path else ""
+        _print([f"Evaluation at frame {agent.env_frames:,}{checkpoint}", *table_of_returns(agent.returns_by_task)])
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -17,6 +17,8 @@ from plasticity_rl.agents.hooks import callbacks_of, headlines
 
 FRAMES = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}"
 TIMES = ("{elapsed}<{remaining}", "{rate_fmt}")
+LEAST_PICTURE = 5
+"""Columns."""
 SECONDS_IN_A_FILE = 10.0
 """Between two lines where one cannot be drawn over the other."""
 
@@ -40,7 +42,8 @@ class Bar(tqdm):
             kept = len(results) + len(behind) - left_out
             shown, times = ", ".join(results[:kept]), ", ".join(behind[: max(kept - len(results), 0)])
             details["bar_format"] = FRAMES + f" {shown}" * bool(shown) + f" [{times}]" * bool(times)
-            if details["ncols"] is None or len(self.format_meter(**{**details, "ncols": None})) <= details["ncols"]:
+            usual = len(self.format_meter(**{**details, "ncols": None}))  # with a picture of 10 columns
+            if details["ncols"] is None or usual - 10 + LEAST_PICTURE <= details["ncols"]:
                 break
         return self.format_meter(**details)
 
@@ -72,6 +75,11 @@ class FrameProgressBar(ProgressBar):
         self.refresh_seconds = refresh_seconds
         self._bar: Bar | None = None
         self._enabled = True
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether it is shown; ``LightningModule.print`` asks, and then lets it print."""
+        return self._enabled
 
     def disable(self) -> None:
         """Called by Lightning on ranks other than 0."""
