@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +25,7 @@ from plasticity_rl.agents.sac.agent import SAC
 from plasticity_rl.checkpoint_files import CheckpointReader
 from plasticity_rl.cli.checks import as_seed, refuse_nulls
 from plasticity_rl.cli.early import CommandLine, option_values
+from plasticity_rl.cli.own_files import find_own
 from plasticity_rl.cli.parser import PARSER_MODE, OneLineParser, use_our_yaml
 from plasticity_rl.cli.parser_errors import UNION, one_line
 from plasticity_rl.cli.run_config import SaveRunConfig, with_configuration
@@ -303,8 +302,7 @@ def build(cls: type[RLCLI], command: CommandLine, checkpoints: CheckpointReader 
     use_our_yaml()
     checkpoints = checkpoints or CheckpointReader()
     command = with_configuration(command, checkpoints)
-    if command.names_own_classes() and not {"", os.getcwd()} & set(sys.path):
-        sys.path.append(os.getcwd())  # as `python -m` has it, but behind all that is installed
+    find_own(command)
     for given in () if command.trusts else command.foreign:
         refuse_other_kinds(command.contents[given], command.alone or given, command.own_texts())
     agent = agent_class(command)

@@ -24,6 +24,7 @@ from plasticity_rl.agents.hooks import callbacks_of, in_order
 from plasticity_rl.checkpoint_files import versions
 from plasticity_rl.distributed.ranks import say
 from plasticity_rl.errors import UserError, spelled
+from plasticity_rl.files import own_files
 from plasticity_rl.files.credentials import command_without_secrets
 from plasticity_rl.files.writing import open_to_append, replace_file
 from plasticity_rl.machine.failures import write_traceback
@@ -109,6 +110,7 @@ def describe_start(agent: RLModule) -> dict[str, object]:
         "at_env_frames": agent.env_frames,
         **({"init_weights": agent.weights_from} if agent.weights_from is not None else {}),
         **({"changed": changes} if changes else {}),
+        **({"own_files": own_files.latest()} if own_files.latest() else {}),
         "command": command_without_secrets(sys.argv),
         "git_revision": git_revision(Path(__file__).parent),
         "python": platform.python_version(),
