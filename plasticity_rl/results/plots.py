@@ -50,6 +50,8 @@ COLUMNS, COLUMNS_APART = 3, 4
 """Panels beside each other at most."""
 LETTERS = 17
 """Letters of a title that fit into an inch."""
+LETTERS_APART = 31
+"""Letters of a title of small axes."""
 FEW_POINTS = 25
 """Curves of no more points than these show them."""
 
@@ -168,7 +170,7 @@ def _apart(chart: Chart) -> Figure:
     most = max(len(arms) for _, arms in blocks)
     columns = min(max(most, 1), COLUMNS_APART)
     rows = [-(-max(len(arms), 1) // columns) for _, arms in blocks]
-    heights = [height for count in rows for height in (0.26, *[1.5] * count)]
+    heights = [height for count in rows for height in (0.26, *[1.6] * count)]
     figure = Figure(figsize=(max(2.5 * columns, 4.5), 0.4 + sum(heights)), layout="constrained")
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
     top = 0
@@ -183,7 +185,7 @@ def _apart(chart: Chart) -> Figure:
         ]
         for place, (axis, arm) in enumerate(zip(axes, arms, strict=False)):
             _draw_one(axis, panel, arm, chart)
-            axis.set_ylabel(panel.unit if place % columns == 0 else "")
+            axis.set_ylabel(textwrap.fill(panel.unit, 15) if place % columns == 0 else "")
             axis.tick_params(labelleft=place % columns == 0, labelbottom=place + columns >= len(arms))
             axis.set_xlabel("env frames" if place + columns >= len(arms) else "")
         drawn.append((panel, axes))
@@ -201,5 +203,5 @@ def _draw_one(axis: Axes, panel: Panel, arm: int, chart: Chart) -> None:
             axis.plot(line.band.frames, line.band.iqm, color=FAINT, linewidth=0.7, alpha=0.7, zorder=1)
     colours = [entry.look.colour for entry in chart.arms]
     height = mark(axis, [events for events in panel.events if events.arm == arm], colours)
-    axis.set_title(textwrap.fill(chart.arms[arm].words, int(2.1 * LETTERS)), fontsize=8.5, pad=4 + height)
+    axis.set_title(textwrap.fill(chart.arms[arm].words, LETTERS_APART), fontsize=8.5, pad=4 + height)
     frames_axis(axis, ticks=4)
