@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from plasticity_rl.results.charts import Group, as_json
+from plasticity_rl.results.interactive import as_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from plasticity_rl.results.panels import Chart
 
 EMPTY = ("meta", "br")
 """Elements without an end."""
@@ -110,16 +112,16 @@ def curves(static: Html, caption: str = "") -> Html:
     )
 
 
-def page(title: str, body: Sequence[Html], groups: Sequence[Group] = ()) -> str:
+def page(title: str, body: Sequence[Html], chart: Chart | None = None) -> str:
     """Return a page.
 
     Args:
         title: Its title.
         body: Its elements.
-        groups: What its interactive curves are drawn from, where it has a place for them: see :func:`curves`.
+        chart: What its interactive curves are drawn from, where it has a place for them: see :func:`curves`.
     """
-    scripts = [_kept("uplot/uPlot.iife.min.js"), _kept("curves.js")] if groups else []
-    styles = [*([_kept("uplot/uPlot.min.css")] if groups else []), _kept("page.css")]
+    scripts = [_kept("uplot/uPlot.iife.min.js"), _kept("curves.js")] if chart else []
+    styles = [*([_kept("uplot/uPlot.min.css")] if chart else []), _kept("page.css")]
     allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts) or "'none'"
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; form-action 'none'"
     head = [
@@ -129,12 +131,10 @@ def page(title: str, body: Sequence[Html], groups: Sequence[Group] = ()) -> str:
         element("title", title),
         element("style", Html("\n" + "\n".join(styles))),
     ]
-    data = [element("script", Html(as_json(groups)), type="application/json", id=DATA)] if groups else []
+    data = [element("script", Html(as_json(chart)), type="application/json", id=DATA)] if chart else []
     parts = [*body, *data, *(element("script", Html(script)) for script in scripts)]
-    document = element(
-        "html", element("head", joined(head, "\n")), "\n", element("body", joined(parts, "\n")), lang="en"
-    )
-    return f"<!DOCTYPE html>\n{document}\n"
+    inside = element("head", joined(head, "\n")), Html("\n"), element("body", joined(parts, "\n"))
+    return f"<!DOCTYPE html>\n{element('html', *inside, lang='en')}\n"
 
 
 @cache

@@ -53,7 +53,7 @@ class Claim:
         """Words that introduce an entry, and the entry; of those that there are."""
         own = [(WORDS.get(one.name, "Setting"), getattr(self, one.name)) for one in fields(self)]
         order = [*own[1:2], *own[:1], *own[2:]]
-        return [(words, text) for words, text in order if text]
+        return [(words, _capital(text) if not words.endswith(" if") else text) for words, text in order if text]
 
     def over(self, below: Claim) -> Claim:
         """Return it, with entries of a study that it extends where it has none; a setting is a file's own."""
@@ -63,10 +63,16 @@ class Claim:
         """Return it as a comment that :func:`claim_in` reads back."""
         entries = [self.setting] if self.setting else []
         entries += [
-            f"{words}{' ' if words.endswith(' if') else ': '}{text}" for words, text in self.named if words != "Setting"
+            f"{words}{' ' if words.endswith(' if') else ': '}{text}"
+            for one, words in WORDS.items()
+            if (text := getattr(self, one))
         ]
         wrap = {"width": WIDTH, "subsequent_indent": "  ", "break_on_hyphens": False, "break_long_words": False}
         return "".join(f"# {line}\n" for one in entries for line in textwrap.wrap(one, **wrap))  # type: ignore[arg-type]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def claim_in(text: str) -> Claim:

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from plasticity_rl.results.arms import Band, aggregate
 from plasticity_rl.results.plots import STYLE, draw_line, look, show_frames
-from plasticity_rl.results.statistics import FEW_SEEDS, Floats, interval, iqm_of
-from plasticity_rl.study.endpoints import FINAL_RETURN, RETURN
+from plasticity_rl.results.statistics import Floats
+from plasticity_rl.study.endpoints import FINAL_RETURN
+from plasticity_rl.study.panels import CAPTION, SPELLED, chart_of
 from plasticity_rl.study.report import Report, Section, title_of
-from plasticity_rl.study.scores import Score, table_of
+from plasticity_rl.study.scores import table_of
 from plasticity_rl.study.statistics import Estimate, performance_profile
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PANELS = 5
 """Panels beside each other at most."""
 POINTS = 50
-"""Points of a line over several tasks, and thresholds of a profile."""
+"""Thresholds of a profile."""
 RETURN_COLUMNS = ("IQM", "median", "mean", "optimality gap", "area under curve", "P(better)")
 DIFFERENCE = "difference"
 BAND: dict[str, Any] = {"alpha": 0.18, "linewidth": 0}
@@ -37,9 +37,7 @@ def figures(report: Report) -> dict[str, tuple[Figure, str]]:
         return {
             "curves": (
                 draw_curves(report),
-                "Sample efficiency, fraction of active units of every module, and further curves of the study, against "
-                f"env frames: interquartile mean over seeds; from {FEW_SEEDS} seeds on with the band of its 95 % "
-                "intervals, below that with a thin line for every seed.",
+                CAPTION,
             ),
             "scores": (
                 draw_scores(report),
@@ -57,42 +55,21 @@ def figures(report: Report) -> dict[str, tuple[Figure, str]]:
 
 def draw_curves(report: Report) -> Figure:
     """Draw a block of panels for each task, and the return over all tasks where there are several."""
-    blocks = [(section, report.tags if len(section.tasks) == 1 else [RETURN]) for section in report.sections]
-    figure, grid = _grid(report, [len(panels) for _, panels in blocks])
-    for (section, panels), axes in zip(blocks, grid, strict=True):
-        for axis, tag in zip(axes, panels, strict=True):
-            for index, arm in enumerate(report.arms):
-                ours = [score for score in report.scores if score.arm == arm and score.run.task in section.tasks]
-                draw_line(axis, curve_of(ours, section.tasks, tag), look(index))
+    panels = chart_of(report).panels
+    blocks = [[panel for panel in panels if panel.task == section.title] for section in report.sections]
+    figure, grid = _grid(report, [len(block) for block in blocks])
+    for section, block, axes in zip(report.sections, blocks, grid, strict=True):
+        for axis, panel in zip(axes, block, strict=True):
+            for line in panel.lines:
+                draw_line(axis, line.band, look(line.arm))
             axis.xaxis.set_major_formatter(FuncFormatter(show_frames))
             axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
             axis.set_xlabel("env frames")
-            axis.set_ylabel("return (IQM)" if tag == RETURN else tag.replace("fau/", "active units, "))
-            if tag == RETURN and axis.dataLim.y0 >= 0:
+            axis.set_ylabel("return (IQM)" if panel.from_zero else panel.title.replace(SPELLED, "active units"))
+            if panel.from_zero and axis.dataLim.y0 >= 0:
                 axis.set_ylim(bottom=0)
         axes[0].set_title(section.title, loc="left", fontsize=9)
     return figure
-
-
-def curve_of(scores: Sequence[Score], tasks: Sequence[str], tag: str) -> Band | None:
-    """Return one curve of the runs of an arm; over several tasks every task weighs the same.
-
-    Runs whose curve is missing or not finite are left out. Returns None when a task has no run.
-    """
-    found = [[(s.curve(tag)) for s in scores if s.run.task == task] for task in tasks]
-    curves = [[curve for curve in several if curve is not None] for several in found]
-    if not all(curves):
-        return None
-    if len(tasks) == 1:
-        return aggregate(curves[0])
-    every = [curve for several in curves for curve in several]
-    first, last = max(curve.frames[0] for curve in every), min(curve.frames[-1] for curve in every)
-    frames = np.linspace(first, last, POINTS)
-    rows = [np.stack([np.interp(frames, curve.frames, curve.values) for curve in several]) for several in curves]
-    by_point = [row.T for row in rows]
-    fewest = min(len(row) for row in rows)
-    # Runs of several tasks side by side say nothing: below five seeds there is the line alone.
-    return Band(frames, iqm_of(by_point), *interval(iqm_of, by_point), fewest, np.empty((0, POINTS)))
 
 
 def _ends(points: Sequence[Estimate]) -> tuple[Floats, Floats, Floats]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class Score:
         problems: What is not there although there is a curve, and why; one line each.
         is_longer: Whether the run is longer than the study.
         events: What interventions did in it, up to the frames of the study.
+        config: Its options.
     """
 
     run: StudyRun
@@ -35,6 +37,7 @@ class Score:
     problems: tuple[str, ...] = ()
     is_longer: bool = False
     events: tuple[Event, ...] = field(default=(), compare=False)
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def arm(self) -> str:
@@ -76,7 +79,7 @@ def score_of(run: StudyRun, study: Study) -> Score:
         else:
             values[endpoint], points[endpoint] = value, endpoint.num_points(curve)
     events = tuple(event for event in data.events if not is_longer or event.frame <= study.max_frames)
-    return Score(run, curves, values, points, tuple(problems), is_longer, events)
+    return Score(run, curves, values, points, tuple(problems), is_longer, events, data.config)
 
 
 def endpoints_of(study: Study, tags: Iterable[str]) -> list[Endpoint]:

@@ -1,4 +1,4 @@
-/* Interactive curves. The data are JSON in the page: see plasticity_rl/results/charts.py for what they hold. Texts only
+/* Interactive curves. The data are JSON in the page: plasticity_rl/results/interactive.py says what they hold. Texts only
    ever become text nodes. Where anything fails, the static figure stays. */
 "use strict";
 (() => {
@@ -7,11 +7,15 @@
   const SHOWN = 8; // events in a tip at most
   const TOUCHING = 0.05; // height of a tick that stands for one of many events, of that of the panel
   const drawn = [];
-  const hidden = new Set();
+  const hidden = new Set(); // keys of lines
+  let apart = false; // whether bands and seeds are shown of one arm alone
+  let looked = null; // key of that arm: the one whose name is pointed at
 
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const ink = (colour) => (colour === "#000000" ? css("--ink") : colour); // black is not seen on dark paper
-  const faint = (colour, part) => ink(colour) + Math.round(part * 255).toString(16).padStart(2, "0");
+  const BLACK = ["#000000", "#222222"]; // not seen on dark paper
+  const ink = (colour) => (!colour ? css("--quiet") : BLACK.includes(colour) ? css("--ink") : colour);
+  const faint = (colour, part) => long(ink(colour)) + Math.round(part * 255).toString(16).padStart(2, "0");
+  const long = (colour) => (colour.length === 4 ? "#" + [...colour.slice(1)].map((one) => one + one).join("") : colour);
   const whole = (frame) => Math.round(frame).toLocaleString("en");
 
   function short(frames) {
@@ -55,10 +59,15 @@
     context.stroke();
   }
 
-  /* Every panel of the page draws its arms by name: what is hidden in one is hidden in all. */
-  function toggle(name) {
-    if (!hidden.delete(name)) hidden.add(name);
+  /* What is hidden in one panel is hidden in all. */
+  function toggle(key) {
+    if (!hidden.delete(key)) hidden.add(key);
     for (const panel of drawn) panel.follow();
+  }
+
+  function lookAt(key) {
+    looked = key;
+    if (apart) for (const panel of drawn) panel.follow();
   }
 
   function events(plot, chart) {
@@ -69,13 +78,13 @@
     ctx.clip();
     ctx.lineWidth = devicePixelRatio || 1;
     for (const mark of chart.events) {
-      if (hidden.has(mark.arm)) continue;
+      if (hidden.has(mark.key)) continue;
       const x = Math.round(plot.valToPos(mark.frame, "x", true));
       ctx.strokeStyle = ink(mark.colour);
-      ctx.setLineDash(mark.many ? [] : [5 * ctx.lineWidth, 3 * ctx.lineWidth]);
+      ctx.setLineDash(mark.tick ? [] : [5 * ctx.lineWidth, 3 * ctx.lineWidth]);
       ctx.beginPath();
       ctx.moveTo(x, bbox.top);
-      ctx.lineTo(x, bbox.top + bbox.height * (mark.many ? TOUCHING : 1));
+      ctx.lineTo(x, bbox.top + bbox.height * (mark.tick ? TOUCHING : 1));
       ctx.stroke();
     }
     ctx.restore();
@@ -84,7 +93,7 @@
   function tell(plot, chart, tip) {
     const { left } = plot.cursor;
     const near = plot.over.matches(":hover") && left >= 0
-      ? chart.events.filter((e) => !hidden.has(e.arm) && Math.abs(plot.valToPos(e.frame, "x") - left) <= NEAR)
+      ? chart.events.filter((e) => !hidden.has(e.key) && Math.abs(plot.valToPos(e.frame, "x") - left) <= NEAR)
       : [];
     const lines = [...new Set(near.map((e) => `${whole(e.frame)}: ${e.text}`))];
     tip.replaceChildren();
@@ -97,12 +106,13 @@
   }
 
   function draw(parent, chart, key) {
-    const grid = [...new Set([...chart.range, ...chart.lines.flatMap((line) => line.frames)])].sort((a, b) => a - b);
-    const data = [grid], series = [{}], bands = [], owners = [null];
-    const put = (line, values, options) => {
+    const grid = [...new Set([...chart.frames, ...chart.lines.flatMap((line) => line.frames)])].sort((a, b) => a - b);
+    const data = [grid], series = [{}], bands = [], owners = [null], behind = [false];
+    const put = (line, values, options, isBehind = true) => {
       data.push(onGrid(grid, line.frames, values));
       series.push({ points: { show: false }, ...options });
       owners.push(line);
+      behind.push(isBehind);
       return data.length - 1;
     };
     const mains = new Set();
@@ -116,20 +126,23 @@
       const few = grid.map((x, index) => (own.has(x) ? index : -1)).filter((index) => index >= 0);
       const stroke = () => ink(line.colour);
       const points = { show: line.points, size: 5, stroke, fill: stroke, filter: () => few };
-      line.at = put(line, line.values, { width: line.thin ? 1 : 2, dash: line.dash, stroke, points });
+      line.at = put(line, line.values, { width: line.thin ? 1 : 2, dash: line.dash, stroke, points }, false);
       line.ends = [line.low, line.high].map((values) => values && onGrid(grid, line.frames, values));
       mains.add(line.at);
     }
 
     const root = add(parent, "section", "chart");
-    add(root, "p", "label", chart.label);
+    const label = add(root, "p", "label", chart.title);
+    if (chart.unit) add(label, "span", "quiet", ` ${chart.unit}`);
     const place = add(root, "div", "plot");
     const at = add(root, "p", "at");
     const legend = add(root, "div", "legend");
     const rows = chart.lines.map((line) => {
       const button = add(legend, "button");
       button.type = "button";
-      button.addEventListener("click", () => toggle(line.name));
+      button.addEventListener("click", () => toggle(line.key));
+      button.addEventListener("pointerenter", () => lookAt(line.key));
+      button.addEventListener("pointerleave", () => lookAt(null));
       const canvas = add(button, "canvas");
       add(button, "span", "name", line.name);
       return { line, button, canvas, value: add(button, "span", "value") };
@@ -156,7 +169,8 @@
     const limits = (plot, low, high) => {
       if (low === null) return [0, 1];
       let [a, b] = uPlot.rangeNum(low, high, { min: { pad: 0.08 }, max: { pad: 0.08 } });
-      if (chart.low !== null) a = chart.from_low ? chart.low : Math.max(a, chart.low);
+      if (chart.from_zero && low >= 0) a = 0;
+      if (chart.low !== null) a = Math.max(a, chart.low);
       if (chart.high !== null) b = Math.min(b, chart.high);
       return a < b ? [a, b] : [a, a + 1];
     };
@@ -188,12 +202,13 @@
       follow() {
         plot.batch(() => {
           for (let index = 1; index < series.length; index++) {
-            const shown = !hidden.has(owners[index].name);
+            const { key: own } = owners[index];
+            const shown = !hidden.has(own) && !(apart && behind[index] && looked !== own);
             if (plot.series[index].show !== shown) plot.setSeries(index, { show: shown });
           }
         });
         plot.redraw(false);
-        for (const { line, button } of rows) button.setAttribute("aria-pressed", String(!hidden.has(line.name)));
+        for (const { line, button } of rows) button.setAttribute("aria-pressed", String(!hidden.has(line.key)));
       },
       recolour() {
         for (const { line, canvas } of rows) swatch(canvas, line);
@@ -212,10 +227,11 @@
   try {
     document.documentElement.classList.add("drawn"); // panels have a width only then
     for (const place of document.querySelectorAll("[data-charts]")) {
-      const groups = JSON.parse(document.getElementById(place.dataset.charts).textContent);
-      groups.forEach((group, number) => {
+      const data = JSON.parse(document.getElementById(place.dataset.charts).textContent);
+      apart = data.apart;
+      data.groups.forEach((group, number) => {
         if (group.title) add(place, "h3", "", group.title);
-        for (const chart of group.charts) draw(place, chart, `${place.dataset.charts}-${number}`);
+        for (const chart of group.panels) draw(place, chart, `${place.dataset.charts}-${number}`);
       });
     }
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((panel) => panel.recolour()));
