@@ -34,7 +34,13 @@ def documented_tags(callback: type) -> tuple[str, ...]:
 def tag_pattern(tag: str) -> re.Pattern[str]:
     """Return what matches the written forms of a documented tag: ``<...>`` stands for any part of one segment.
 
-    ``/...`` at the end stands for one segment or more.
+    ``/...`` at the end stands for one segment or more. What stands there is the group of that name, and ``rest``.
     """
     parts = re.split(r"(<[^>]+>|/\.\.\.$)", tag)
-    return re.compile("".join("[^/]+" if p[:1] == "<" else "/.+" if p == "/..." else re.escape(p) for p in parts))
+    return re.compile("".join(_part(part) for part in parts))
+
+
+def _part(part: str) -> str:
+    if part[:1] == "<":
+        return f"(?P{part}[^/]+)"
+    return "(?P<rest>/.+)" if part == "/..." else re.escape(part)

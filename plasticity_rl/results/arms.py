@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.results.labels import label_of
 from plasticity_rl.results.runs import Curve, Event, Run
 from plasticity_rl.results.statistics import FEW_SEEDS, Floats, interval, iqm, iqm_of
 
@@ -41,26 +42,35 @@ class Arm:
 def arms_of(runs: Sequence[Run]) -> list[Arm]:
     """Group runs by task, interventions, and every other option of agent and data but the seed.
 
-    The label of an arm names its interventions, with arguments only where arms of the task share the names, and
-    options only where they differ.
+    The label of an arm names its interventions, with arguments only where arms share the names, and options only where
+    they differ (:func:`plasticity_rl.results.labels.label_of`).
 
     Raises:
         UserError: When an arm holds the same seed twice: a run cannot count double.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.task, repr(sorted(_settings(run).items()))), []).append(run)
-    arms = []
+        groups.setdefault(key_of(run), []).append(run)
+    first = [members[0] for members in groups.values()]
+    arms: list[Arm] = []
     for (task, _), members in groups.items():
+        own = members[0]
         members.sort(key=lambda run: run.seed)
         for one, two in zip(members, members[1:], strict=False):
             if one.seed == two.seed:
                 raise UserError(
                     f"{one.folder} and {two.folder} are one experiment with the same seed {one.seed}; leave one out"
                 )
-        others = [other[0] for (name, _), other in groups.items() if name == task and other is not members]
-        arms.append(Arm(task, _label(members[0], others), members))
+        others = [other for other in first if other is not own]
+        label = label_of(own, _settings(own), [_settings(other) for other in others if other.task == task], others)
+        alike = sum(arm.task == task and arm.label.partition(" #")[0] == label for arm in arms)
+        arms.append(Arm(task, f"{label} #{alike + 1}" if alike else label, members))
     return arms
+
+
+def key_of(run: Run) -> tuple[str, str]:
+    """Return what the runs of one arm have in common: the task, and every option but the seed."""
+    return run.task, repr(sorted(_settings(run).items()))
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -68,7 +78,7 @@ def _settings(run: Run) -> dict[str, Any]:
     options = {group: run.config.get(group) or {} for group in ("data", "model")}
     flat = {key: value for key, value in flatten(options, ".").items() if key not in NOT_PART_OF_AN_ARM}
     interventions = sorted(repr(entry) for entry in run.interventions)
-    return {**flat, "interventions": interventions}
+    return {"agent": run.config.get("agent") or "drqv2", **flat, "interventions": interventions}
 
 
 def flatten(tree: Mapping[str, Any], separator: str, prefix: str = "") -> dict[str, Any]:
@@ -78,35 +88,6 @@ def flatten(tree: Mapping[str, Any], separator: str, prefix: str = "") -> dict[s
         name = f"{prefix}{key}"
         flat |= flatten(value, separator, name + separator) if isinstance(value, Mapping) else {name: value}
     return flat
-
-
-def _label(run: Run, others: Sequence[Run]) -> str:
-    """Name a run among others of its task, in as few words as tell it apart."""
-    ours = _settings(run)
-    words = " + ".join(name for name, _ in run.interventions) or "no intervention"
-    names = sorted(name for name, _ in run.interventions)
-    twins = [other for other in others if sorted(name for name, _ in other.interventions) == names]
-    if any(_settings(other)["interventions"] != ours["interventions"] for other in twins):
-        words = " + ".join(_with_arguments(name, own, twins) for name, own in run.interventions) or words
-    theirs = [_settings(other) for other in others]
-    differing = {
-        key: value
-        for key, value in ours.items()
-        if key != "interventions" and any(other.get(key) != value for other in theirs)
-    }
-    options = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in differing.items())
-    return f"{words} ({options})" if options else words
-
-
-def _with_arguments(name: str, own: Mapping[str, Any], others: Sequence[Run]) -> str:
-    """Name an intervention with those arguments that other runs give it another value of."""
-    theirs = [arguments for other in others for other_name, arguments in other.interventions if other_name == name]
-    shown = [f"{key}={_short(value)}" for key, value in own.items() if any(a.get(key) != value for a in theirs)]
-    return f"{name}({', '.join(shown)})" if shown else name
-
-
-def _short(value: Any) -> str:
-    return f"[{', '.join(map(_short, value))}]" if isinstance(value, (list, tuple)) else str(value)
 
 
 # ---- seeds together --------------------------------------------------------------------------------------------------

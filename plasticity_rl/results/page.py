@@ -57,20 +57,22 @@ def joined(content: Sequence[str], between: str = "") -> Html:
     return Html(between.join(one if isinstance(one, Html) else html.escape(one) for one in content))
 
 
-def table(rows: Sequence[Sequence[str]], *, words: bool = False, broken: bool = False) -> Html:
+def table(rows: Sequence[Sequence[str]], *, words: bool = False, broken: bool = False, left: int = 1) -> Html:
     """Return a table that scrolls by itself where it is too wide for the page.
 
     Args:
         rows: The head, then lines.
         words: Whether the cells are texts, which may have several lines, and not numbers.
         broken: Whether an interval has a line of its own.
+        left: Columns of names, one or two, that begin on the left.
     """
     head, *body = rows
     lines = [element("tr", *(element("th", cell) for cell in head))]
     lines += [element("tr", *(_cell(cell, broken=broken) for cell in row)) for row in body]
     inside = element("table", joined(["", *lines, ""], "\n"))
     # With a tab index the arrow keys scroll it.
-    return element("div", inside, class_="wide words" if words else "wide", tabindex="0")
+    classes = "wide" + " words" * words + " two-names" * (left == 2)
+    return element("div", inside, class_=classes, tabindex="0")
 
 
 def _cell(cell: str, *, broken: bool) -> Html:
@@ -105,9 +107,9 @@ def curves(static: Html, caption: str = "") -> Html:
     """Return a figure whose curves a script makes interactive, once for a page; without one the static figure shows."""
     return element(
         "figure",
+        element("p", HELP, class_="help quiet"),
         element("div", class_="charts", data_charts=DATA),
         element("div", static, class_="static curves"),
-        element("p", HELP, class_="help quiet"),
         *([element("figcaption", caption)] if caption else []),
     )
 

@@ -1,11 +1,12 @@
-"""Figures of runs: return and fraction of active units against env frames, events as vertical lines.
+"""Figures of runs by matplotlib: draws a chart (``panels.py``), with its legend and the list of events below the axes.
 
-Colours are those of Okabe & Ito, which people with any kind of colour blindness tell apart. Nothing touches pyplot or
-global settings, so it can be called from a notebook or a script as it is. Needs matplotlib (the extra ``plot``).
+Nothing touches pyplot or global settings, so it can be called from a notebook or a script as it is. Needs matplotlib
+(the extra ``plot``).
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -14,22 +15,23 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from matplotlib.transforms import offset_copy
 
-from plasticity_rl.results.arms import Arm, Band, aggregate
-from plasticity_rl.results.runs import not_finite
+from plasticity_rl.results.arms import Band
+from plasticity_rl.results.legends import below, legend_of_panel
+from plasticity_rl.results.marks import mark
+from plasticity_rl.results.panels import FAINT, Chart, Look, Panel, show_frames
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", ":", "-.")
-"""Past the last colour they start again with the next kind of line."""
 STYLE: Any = {
     "font.size": 9,
     "axes.labelsize": 9,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "figure.titlesize": 10.5,
+    "figure.titleweight": "bold",
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "legend.fontsize": 8.5,
@@ -44,43 +46,22 @@ STYLE: Any = {
     "svg.hashsalt": "plasticity_rl",  # the same runs give the same file
     "pdf.fonttype": 42,  # text stays text
 }
-MANY_EVENTS = 6
-"""More events than these of one intervention become ticks at the upper edge instead of lines."""
+COLUMNS, COLUMNS_APART = 3, 4
+"""Panels beside each other at most."""
+LETTERS = 17
+"""Letters of a title that fit into an inch."""
+FEW_POINTS = 25
+"""Curves of no more points than these show them."""
 
 
-def draw(arms: Sequence[Arm], *, max_points: int = 100) -> Figure:
-    """Draw arms of one or several tasks.
-
-    One arm gets two panels, its return and the FAU of all its modules. Several arms get a panel for the return and one
-    for each module, a colour for each arm. Several tasks get a row each. Of several seeds the interquartile mean is
-    drawn, from five on with the band of its 95 % intervals, below that beside thin lines for the seeds; of a single one
-    also the return of the training episodes.
-
-    Args:
-        arms: From :func:`plasticity_rl.results.arms.arms_of`.
-        max_points: Most points of a line; longer curves are averaged in bins.
-    """
-    tasks = list(dict.fromkeys(arm.task for arm in arms))
-    modules = fau_modules(arms)
-    single = len(arms) == 1
-    panels = ["eval/return", *(["fau"] if single and modules else [f"fau/{module}" for module in modules])]
-    square = len(tasks) == 1 and len(panels) == 4
-    rows, columns = (2, 2) if square else (len(tasks), len(panels))
+def draw(chart: Chart) -> Figure:
+    """Draw a chart: a row of panels for each task, or, where its arms are apart, a block of them for each panel."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(min(3.5 * columns, 11.0), 0.5 + 2.25 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, sharex="row" if len(tasks) > 1 else True, squeeze=False)
-        grid: Any = axes.reshape(len(tasks), len(panels))
-        for task, row in zip(tasks, grid, strict=True):
-            ours = [(index, arm) for index, arm in enumerate(arms) if arm.task == task]
-            _draw_row(row, panels, ours, modules, max_points, title=task if len(tasks) > 1 else "")
-        for axis in axes[-1]:
-            axis.set_xlabel("env frames")
-        engine: Any = figure.get_layout_engine()
-        engine.set(w_pad=0.08, h_pad=0.05)  # inches
-        if single:
-            _legends(grid[0], modules, arms[0])
-        else:
-            _legend(figure, arms)
+        figure = _apart(chart) if chart.apart else _together(chart)
+        if chart.title:
+            width = int(figure.get_figwidth() * LETTERS * 0.85)
+            figure.suptitle(textwrap.fill(chart.title, width), x=0.01, ha="left")
+        below(figure, chart)
     return figure
 
 
@@ -91,163 +72,134 @@ def write(figure: Figure, target: str | Path | IO[Any], file_format: str, *, dot
         figure.savefig(target, format=file_format, dpi=dots_per_inch, metadata=undated)
 
 
-def fau_modules(arms: Sequence[Arm]) -> list[str]:
-    """Return the modules whose FAU was logged in any run, in the order of logging."""
-    tags = dict.fromkeys(tag for arm in arms for run in arm.runs for tag in run.curves)
-    return [tag.removeprefix("fau/") for tag in tags if tag.startswith("fau/") and tag.count("/") == 1]
+def style(look: Look) -> dict[str, Any]:
+    """Return a look in matplotlib's words."""
+    return {"color": look.colour, "linestyle": look.dash}
 
 
-def band_of(arm: Arm, tag: str, max_points: int = 100) -> Band | None:
-    """Return the runs of an arm brought together in one tag, or None where none has it.
-
-    A curve with NaN or infinity is left out, for a mean with it is none; of a single run its finite points are taken.
-    """
-    curves = [run.curves[tag] for run in arm.runs if tag in run.curves]
-    if len(arm.runs) == 1:
-        curves = [curve.finite() for curve in curves]
-    return aggregate([curve for curve in curves if curve.is_finite], max_points=max_points)
-
-
-def left_out(arms: Sequence[Arm]) -> list[str]:
-    """Return which curves of a figure are not finite, and what could not be read of files, one sentence each."""
-    drawn = {"eval/return", *(f"fau/{module}" for module in fau_modules(arms))}
-    found = []
-    for arm in arms:
-        tags = drawn | ({"train/return"} if len(arms) == len(arm.runs) == 1 else set())
-        for run in arm.runs:
-            found += run.problems
-            for tag in sorted(tags & run.curves.keys()):
-                if bad := not_finite(tag, run.curves[tag]):
-                    what = "its other points are drawn" if len(arm.runs) == 1 else "left out of its line"
-                    found.append(f"{run.folder}: {bad}; {what}")
-    return found
-
-
-def look(index: int) -> dict[str, Any]:
-    """Return colour and kind of line of the arm or module number ``index``."""
-    return {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index // len(COLOURS) % len(LINES)]}
-
-
-def show_frames(frames: float, _: Any = None) -> str:
-    """Write a number of frames short: 0, 500, 20k, 1.5M."""
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if abs(frames) >= size:
-            return f"{frames / size:.4g}{letter}"
-    return f"{frames:.4g}"
-
-
-def _draw_row(
-    row: Sequence[Axes],
-    panels: Sequence[str],
-    arms: Sequence[tuple[int, Arm]],
-    modules: Sequence[str],
-    max_points: int,
-    title: str,
-) -> None:
-    fau_axes = [axis for axis, panel in zip(row, panels, strict=True) if panel.startswith("fau")]
-    for axis, panel in zip(row, panels, strict=True):
-        for index, arm in arms:
-            if panel == "fau":
-                for number, module in enumerate(modules):
-                    draw_line(axis, band_of(arm, f"fau/{module}", max_points), look(number), points=False)
-            else:
-                style = {"color": "black"} if "fau" in panels else look(index)  # there, colours are modules
-                draw_line(axis, band_of(arm, panel, max_points), style, points=panel == "eval/return")
-        axis.xaxis.set_major_formatter(FuncFormatter(show_frames))
-        axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        axis.set_ylabel("fraction of active units" if panel == "fau" else panel.replace("fau/", "active units, "))
-    several = any(len(arm.runs) > 1 for _, arm in arms)
-    row[0].set_ylabel(f"{title}\nreturn" if title else "return (IQM)" if several else "return")
-    if len(arms) == 1 and len(arms[0][1].runs) == 1:
-        training = band_of(arms[0][1], "train/return", max_points)
-        if training is not None:
-            row[0].plot(training.frames, training.iqm, color="0.75", linewidth=1.0, zorder=1)
-    _limits(row[0], fau_axes)
-    colours = {index: "0.35" if len(arms) == 1 else look(index)["color"] for index, _ in arms}
-    for axis in row:
-        _events(axis, [(colours[index], arm) for index, arm in arms], labels=axis in (row[0], *row[1:2]))
-
-
-def draw_line(axis: Axes, band: Band | None, style: dict[str, Any], *, points: bool = True) -> None:
+def draw_line(axis: Axes, band: Band | None, look: Look) -> None:
     """Draw the runs of an arm in one tag: their IQM, and its band; of few runs no band but the runs, as thin lines.
 
     Args:
         axis: Where.
         band: The runs; None draws nothing.
-        style: Colour, and kind of line.
-        points: Whether a short curve shows its points.
+        look: Of the line.
     """
     if band is None:
         return
-    marker: dict[str, Any] = {"marker": "o", "markersize": 3} if points and len(band.frames) <= 25 else {}
-    axis.plot(band.frames, band.iqm, linewidth=1.6, zorder=3, **marker, **style)
+    marker: dict[str, Any] = {"marker": "o", "markersize": 3} if look.points and len(band.frames) <= FEW_POINTS else {}
+    if len(band.frames) == 1:
+        marker = {"marker": "o", "markersize": 4}  # a line of one point is nothing
+    axis.plot(band.frames, band.iqm, linewidth=1.6, zorder=3, **marker, **style(look))
     if band.is_drawn_as_band:
-        axis.fill_between(band.frames, band.low, band.high, color=style["color"], alpha=0.18, linewidth=0, zorder=2)
+        axis.fill_between(band.frames, band.low, band.high, color=look.colour, alpha=0.18, linewidth=0, zorder=2)
     elif band.num_runs > 1:
         runs = [np.column_stack([band.frames, row]) for row in band.rows]
-        axis.add_collection(LineCollection(runs, colors=style["color"], alpha=0.45, linewidth=0.7, zorder=2))
+        axis.add_collection(LineCollection(runs, colors=look.colour, alpha=0.45, linewidth=0.7, zorder=2))
         axis.autoscale_view()
 
 
-def _limits(returns: Axes, fau_axes: Sequence[Axes]) -> None:
-    """Start returns at 0 unless there are negative ones; give all FAU panels of a row one scale inside [0, 1]."""
-    if returns.get_ylim()[0] > 0 or returns.dataLim.y0 >= 0:
-        returns.set_ylim(bottom=0)
-    if fau_axes:
-        low = min(axis.get_ylim()[0] for axis in fau_axes)
-        high = max(axis.get_ylim()[1] for axis in fau_axes)
-        for axis in fau_axes:
-            axis.set_ylim(max(low, 0.0), min(high, 1.0))
+def frames_axis(axis: Axes, ticks: int = 5) -> None:
+    """Write env frames short along the x-axis."""
+    axis.xaxis.set_major_formatter(FuncFormatter(show_frames))
+    axis.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
 
 
-def _events(axis: Axes, arms: Sequence[tuple[str, Arm]], *, labels: bool) -> None:
-    """Mark events by thin lines, named above the panel; frequent ones by ticks along its upper edge."""
-    upper = axis.get_xaxis_transform()
-    named: dict[float, list[str]] = {}
-    for colour, arm in arms:
-        events = arm.events()
-        for name in dict.fromkeys(event.name for event in events):
-            frames = [event.frame for event in events if event.name == name]
-            many = len(frames) > MANY_EVENTS
-            low, high = (0.96, 1.0) if many else (0.0, 1.0)
-            lines = axis.vlines(frames, low, high, transform=upper, color=colour, linewidth=0.8, zorder=1.5)
-            lines.set_linestyle("solid" if many else (0, (4, 2)))
-            shown = [frames[0]] if many else frames
-            for frame in shown:
-                words = name.replace("_", " ") + (f" ×{len(frames)}" if many else "")
-                entry = named.setdefault(frame, [])
-                if words not in entry:
-                    entry.append(words)
-    for at, several in named.items() if labels else ():
-        axis.text(at, 1.01, ", ".join(several), transform=upper, fontsize=7.5, color="0.3", ha="center", va="bottom")
+# ---- all arms in one panel -------------------------------------------------------------------------------------------
 
 
-def _legend(figure: Figure, arms: Sequence[Arm]) -> None:
-    """Name the arms above all panels."""
-    handles = []
-    for index, arm in enumerate(arms):
-        seeds = f"{len(arm.runs)} seed{'s' if len(arm.runs) > 1 else ''}"
-        handles.append(Line2D([], [], label=f"{arm.label}, {seeds}", **look(index)))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3), frameon=False)
+def _together(chart: Chart) -> Figure:
+    tasks = chart.tasks
+    number = len(chart.panels) // len(tasks)
+    columns = number if number <= COLUMNS else 2 if number == 4 else COLUMNS
+    rows = -(-number // columns)
+    figure = Figure(figsize=(max(3.5 * columns, 4.5), 0.4 + 2.5 * rows * len(tasks)), layout="constrained")
+    grid: Any = figure.subplots(rows * len(tasks), columns, squeeze=False)
+    for row, task in enumerate(tasks):
+        cells = list(grid[row * rows : (row + 1) * rows].ravel())
+        ours = [panel for panel in chart.panels if panel.task == task]
+        for spare in cells[len(ours) :]:
+            spare.remove()
+        for axis, panel in zip(cells, ours, strict=False):
+            for line in panel.lines:
+                draw_line(axis, line.band, line.look)
+            words = panel.title if len(tasks) == 1 else f"{task}: {panel.title}"
+            height = mark(axis, panel.events, [None if panel.own_legend else entry.look.colour for entry in chart.arms])
+            axis.set_title(textwrap.fill(words, int(3 * LETTERS)), pad=4 + height)
+            axis.set_ylabel(panel.unit)
+            axis.set_xlabel("env frames")
+            frames_axis(axis)
+        _limits([(panel, [axis]) for axis, panel in zip(cells, ours, strict=False)])
+        for axis, panel in zip(cells, ours, strict=False):
+            if panel.own_legend:
+                legend_of_panel(axis, panel.lines)
+    return figure
 
 
-def _legends(row: Sequence[Axes], modules: Sequence[str], arm: Arm) -> None:
-    """Name the lines of a single arm above each panel, and above the names of its events."""
-    seeds = f", {len(arm.runs)} seeds" if len(arm.runs) > 1 else ""
-    returns = [Line2D([], [], label=f"evaluation{seeds}", marker="o", markersize=3, color="black")]
-    if not seeds:
-        returns.append(Line2D([], [], label="training episodes", color="0.75"))
-    names = [Line2D([], [], label=module, **look(index)) for index, module in enumerate(modules)]
-    points_up = 12 if arm.events() else 2
-    for axis, handles in zip(row, (returns, names), strict=False):
-        options = {"frameon": False, "handlelength": 1.6, "columnspacing": 1.2, "borderpad": 0.2}
-        above = offset_copy(axis.transAxes, axis.get_figure(root=True), y=points_up, units="points")
-        axis.legend(
-            handles=handles,
-            loc="lower center",
-            bbox_to_anchor=(0.5, 1.0),
-            bbox_transform=above,
-            borderaxespad=0.0,
-            ncols=len(handles),
-            **options,
-        )
+def _limits(panels: Sequence[tuple[Panel, Sequence[Axes]]]) -> None:
+    """Keep y inside what is possible, and give panels of one scale one range, and all panels of a task one of x."""
+    drawn = [(panel, axes) for panel, axes in panels if panel.lines]
+    left = min((axis.get_xlim()[0] for _, axes in drawn for axis in axes), default=0.0)
+    right = max((axis.get_xlim()[1] for _, axes in drawn for axis in axes), default=1.0)
+    for panel, axes in panels:
+        same = [
+            one
+            for other, several in drawn
+            if other is panel or (panel.scale and other.scale == panel.scale)
+            for one in several
+        ]
+        low = min((axis.get_ylim()[0] for axis in same), default=0.0)
+        high = max((axis.get_ylim()[1] for axis in same), default=1.0)
+        if panel.from_zero and (low > 0 or min(axis.dataLim.y0 for axis in same or axes) >= 0):
+            low = 0.0
+        low = low if panel.low is None else max(low, panel.low)
+        high = high if panel.high is None else min(high, panel.high)
+        for axis in axes:
+            axis.set_xlim(left, right)
+            axis.set_ylim(low, high)
+
+
+# ---- small multiples -------------------------------------------------------------------------------------------------
+
+
+def _apart(chart: Chart) -> Figure:
+    """Draw a block of axes for each panel, one for each of its arms: that one in colour, the others faint behind it."""
+    blocks = [(panel, list(dict.fromkeys(line.arm for line in panel.lines))) for panel in chart.panels]
+    most = max(len(arms) for _, arms in blocks)
+    columns = min(max(most, 1), COLUMNS_APART)
+    rows = [-(-max(len(arms), 1) // columns) for _, arms in blocks]
+    heights = [height for count in rows for height in (0.26, *[1.5] * count)]
+    figure = Figure(figsize=(max(2.5 * columns, 4.5), 0.4 + sum(heights)), layout="constrained")
+    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+    top = 0
+    drawn: list[tuple[Panel, list[Axes]]] = []
+    for (panel, arms), count in zip(blocks, rows, strict=True):
+        head = figure.add_subplot(grid[top, :])
+        head.set_axis_off()
+        words = panel.title if len(chart.tasks) == 1 else f"{panel.task}: {panel.title}"
+        head.text(0.0, 0.0, words, fontsize=9.5, weight="bold", transform=head.transAxes)
+        axes = [
+            figure.add_subplot(grid[top + 1 + place // columns, place % columns]) for place in range(max(len(arms), 1))
+        ]
+        for place, (axis, arm) in enumerate(zip(axes, arms, strict=False)):
+            _draw_one(axis, panel, arm, chart)
+            axis.set_ylabel(panel.unit if place % columns == 0 else "")
+            axis.tick_params(labelleft=place % columns == 0, labelbottom=place + columns >= len(arms))
+            axis.set_xlabel("env frames" if place + columns >= len(arms) else "")
+        drawn.append((panel, axes))
+        top += 1 + count
+    for task in chart.tasks:
+        _limits([(panel, axes) for panel, axes in drawn if panel.task == task])
+    return figure
+
+
+def _draw_one(axis: Axes, panel: Panel, arm: int, chart: Chart) -> None:
+    for line in panel.lines:
+        if line.arm == arm:
+            draw_line(axis, line.band, Look(line.look.colour, points=line.look.points))
+        else:
+            axis.plot(line.band.frames, line.band.iqm, color=FAINT, linewidth=0.7, alpha=0.7, zorder=1)
+    colours = [entry.look.colour for entry in chart.arms]
+    height = mark(axis, [events for events in panel.events if events.arm == arm], colours)
+    axis.set_title(textwrap.fill(chart.arms[arm].words, int(2.1 * LETTERS)), fontsize=8.5, pad=4 + height)
+    frames_axis(axis, ticks=4)

@@ -1,4 +1,4 @@
-"""The page that ``plot`` writes: curves to hover, the last value of each as a table, and the events of interventions."""
+"""The page that ``plot`` writes: curves to hover, the last value of each as a table, and events of interventions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def page_of(chart: Chart, figure: Figure) -> str:
         element("h1", chart.title or "Runs"),
         curves(drawing_of(figure), chart.caption),
         element("h2", "Last values"),
-        table(rows),
+        table(rows, left=2),
         *(element("p", line, class_="quiet") for line in (LAST, *spelled)),
         *(element("p", f"{line}.") for line in chart.notes),
         *_events(chart),

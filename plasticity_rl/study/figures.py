@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from plasticity_rl.results.plots import STYLE, draw_line, look, show_frames
+from plasticity_rl.results.legends import legend, line_handle, stack
+from plasticity_rl.results.panels import look
+from plasticity_rl.results.plots import STYLE, draw_line, frames_axis, style
 from plasticity_rl.results.statistics import Floats
 from plasticity_rl.study.endpoints import FINAL_RETURN
-from plasticity_rl.study.panels import CAPTION, SPELLED, chart_of
+from plasticity_rl.study.panels import CAPTION, chart_of
+from plasticity_rl.study.panels import curve_of as curve_of
 from plasticity_rl.study.report import Report, Section, title_of
 from plasticity_rl.study.scores import table_of
 from plasticity_rl.study.statistics import Estimate, performance_profile
@@ -28,6 +30,8 @@ POINTS = 50
 """Thresholds of a profile."""
 RETURN_COLUMNS = ("IQM", "median", "mean", "optimality gap", "area under curve", "P(better)")
 DIFFERENCE = "difference"
+LETTERS_OF_A_TITLE = 36
+"""Of a panel, in one line."""
 BAND: dict[str, Any] = {"alpha": 0.18, "linewidth": 0}
 
 
@@ -58,18 +62,17 @@ def draw_curves(report: Report) -> Figure:
     panels = chart_of(report).panels
     blocks = [[panel for panel in panels if panel.task == section.title] for section in report.sections]
     figure, grid = _grid(report, [len(block) for block in blocks])
-    for section, block, axes in zip(report.sections, blocks, grid, strict=True):
+    for block, axes in zip(blocks, grid, strict=True):
         for axis, panel in zip(axes, block, strict=True):
             for line in panel.lines:
-                draw_line(axis, line.band, look(line.arm))
-            axis.xaxis.set_major_formatter(FuncFormatter(show_frames))
-            axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+                draw_line(axis, line.band, line.look)
+            frames_axis(axis)
             axis.set_xlabel("env frames")
-            axis.set_ylabel("return (IQM)" if panel.from_zero else panel.title.replace(SPELLED, "active units"))
+            axis.set_ylabel(panel.unit)
+            axis.set_title(textwrap.fill(f"{panel.task}: {panel.title}", LETTERS_OF_A_TITLE), fontsize=8.5)
             if panel.from_zero and axis.dataLim.y0 >= 0:
                 axis.set_ylim(bottom=0)
-        axes[0].set_title(section.title, loc="left", fontsize=9)
-    return figure
+    return _with_legend(figure, report)
 
 
 def _ends(points: Sequence[Estimate]) -> tuple[Floats, Floats, Floats]:
@@ -94,7 +97,7 @@ def draw_scores(report: Report) -> Figure:
             values = table.get(name, {})
             for index, arm in enumerate(arms):
                 if arm in values:
-                    one, colour = values[arm], look(index)["color"]
+                    one, colour = values[arm], look(index).colour
                     if one.has_interval:
                         axis.plot([one.low, one.high], [index, index], color=colour, linewidth=5, alpha=0.35)
                     axis.plot(one.value, index, marker="o", markersize=4, color=colour)
@@ -125,7 +128,7 @@ def draw_profiles(report: Report) -> Figure:
     figure, grid = _grid(report, [len(report.sections)])
     for axis, section in zip(grid[0], report.sections, strict=True):
         _profiles(axis, report, section)
-    return figure
+    return _with_legend(figure, report)
 
 
 def _profiles(axis: Axes, report: Report, section: Section) -> None:
@@ -135,8 +138,8 @@ def _profiles(axis: Axes, report: Report, section: Section) -> None:
     for index, arm in enumerate(report.arms):
         if arm in arms:
             value, low, high = _ends(performance_profile(arms[arm], thresholds))
-            axis.step(thresholds, value, where="post", linewidth=1.6, **look(index))
-            axis.fill_between(thresholds, low, high, step="post", color=look(index)["color"], **BAND)
+            axis.step(thresholds, value, where="post", linewidth=1.6, **style(look(index)))
+            axis.fill_between(thresholds, low, high, step="post", color=look(index).colour, **BAND)
     axis.set_ylim(-0.02, 1.02)
     axis.set_xlabel("threshold of the final return")
     axis.set_ylabel("share of runs above")
@@ -144,7 +147,7 @@ def _profiles(axis: Axes, report: Report, section: Section) -> None:
 
 
 def _grid(report: Report, blocks: Sequence[int]) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure with the legend of the arms, and so many axes for each block; blocks start on a new line."""
+    """Return a figure, and so many axes for each block; blocks start on a new line."""
     columns = min(PANELS, max(blocks))
     lines = [-(-number // columns) for number in blocks]
     figure = Figure(figsize=(max(2.7 * columns, 4.5), 0.5 + 2.3 * sum(lines)), layout="constrained")
@@ -156,6 +159,10 @@ def _grid(report: Report, blocks: Sequence[int]) -> tuple[Figure, list[list[Axes
             spare.remove()
         found.append(list(block[:number]))
         top += height
-    handles = [Line2D([], [], label=arm, **look(index)) for index, arm in enumerate(report.arms)]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns + 1), frameon=False)
     return figure, found
+
+
+def _with_legend(figure: Figure, report: Report) -> Figure:
+    """Name the arms below all panels."""
+    stack(figure, [legend(figure, [line_handle(look(index), arm) for index, arm in enumerate(report.arms)])])
+    return figure

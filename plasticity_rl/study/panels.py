@@ -8,17 +8,17 @@ import numpy as np
 
 from plasticity_rl.results.arms import Band, aggregate
 from plasticity_rl.results.panels import Chart, Entry, Events, Line, Panel, look
+from plasticity_rl.results.quantities import quantity
 from plasticity_rl.results.runs import Event
 from plasticity_rl.results.statistics import FEW_SEEDS, interval, iqm_of
 from plasticity_rl.study.endpoints import RETURN
 from plasticity_rl.study.report import Report, Section
-from plasticity_rl.study.scores import Score, is_fau
+from plasticity_rl.study.scores import Score
 
 POINTS = 50
 """Points of a line over several tasks."""
 MOST_TOGETHER = 4
 """More arms than these would cover each other with their bands or seeds."""
-SPELLED = "fraction of active units (FAU)"
 CAPTION = (
     "Return, fraction of active units (FAU) of every module, and further curves of the study, against env frames: "
     f"interquartile mean over seeds; from {FEW_SEEDS} seeds on with the band of its 95 % intervals, below that with a "
@@ -39,13 +39,6 @@ def chart_of(report: Report) -> Chart:
     return Chart(report.study.name, arms, panels, events, len(arms) > MOST_TOGETHER, CAPTION, [])
 
 
-def title_of_curve(tag: str) -> str:
-    """Return a tag in words."""
-    if tag == RETURN:
-        return "return"
-    return f"{SPELLED}, {tag.removeprefix('fau/')}" if is_fau(tag) else tag
-
-
 def _panel(report: Report, section: Section, tag: str, events: list[Events]) -> Panel:
     lines = []
     for index, arm in enumerate(report.arms):
@@ -54,9 +47,10 @@ def _panel(report: Report, section: Section, tag: str, events: list[Events]) -> 
         if band is not None:
             seeds = tuple(score.run.seed for score in ours if score.curve(tag) is not None)
             lines.append(Line(arm, look(index), index, tag, band, seeds))
-    high = 1.0 if is_fau(tag) else None
-    low = 0.0 if is_fau(tag) else None
-    return Panel(section.title, title_of_curve(tag), "", lines, events, low=low, high=high, from_zero=tag == RETURN)
+    known = quantity(tag)
+    return Panel(
+        section.title, known.name, known.unit, lines, events, False, known.low, known.high, tag == RETURN, known.scale
+    )
 
 
 def _events(report: Report, task: str, number: int) -> list[Events]:

@@ -108,7 +108,7 @@ def verdict_in_words(report: Report) -> str:
     listed = "; ".join(f"{', '.join(names)}: {verdict}" for verdict, names in found.items())
     text = f"On {report.study.primary.name}, against the baseline {report.baseline}: {listed}."
     if report.study.claim.confirmed:
-        text += " Whether that confirms the claim is read off its criterion, which was written before the runs."
+        text += " Whether that confirms or contradicts the claim is for you to read off its criterion."
     return text
 
 
@@ -131,8 +131,7 @@ def how_to_run(report: Report) -> list[str]:
     study = report.study
     command = f"plasticity-rl study run {shlex.quote(str(study.file)) if study.file is not None else 'STUDY.yaml'}"
     stale = bool(report.stale.keys() & {run.name for run in report.missing})
-    number = len(report.missing)
-    what = (
-        f"{number} of {len(study.runs())} runs {'is' if number == 1 else 'are'} missing. What is finished is skipped:"
-    )
+    missing, number = len(report.missing), len(study.runs())
+    verb = "is" if missing == 1 else "are"
+    what = f"{missing} of {number} runs {verb} missing. To run them (what is finished is skipped):"
     return [what, command + " --rerun_stale" * stale]

@@ -63,8 +63,8 @@ def test_arguments_are_named_where_they_tell_arms_apart(folders):
     folders.add(entry("callbacks.Reset", modules=["actor", "critic"], every_n_frames=100))
     folders.add()
     assert set(folders.labels()) == {
-        "tiny: Reset(modules=[critic])",
-        "tiny: Reset(modules=[actor, critic])",
+        "tiny: Reset(modules=critic)",
+        "tiny: Reset(modules=actor+critic)",
         "tiny: no intervention",
     }
 
@@ -73,7 +73,7 @@ def test_other_options_are_never_pooled(folders):
     """Runs at two replay ratios are two experiments, also under the same name."""
     folders.add(RESET, seed=1)
     folders.add(RESET, seed=2, replay_ratio=2.0)
-    assert set(folders.labels()) == {"tiny: Reset (replay_ratio=0.5)", "tiny: Reset (replay_ratio=2.0)"}
+    assert set(folders.labels()) == {"tiny: Reset (replay_ratio=0.5)", "tiny: Reset (replay_ratio=2)"}
 
 
 def test_a_seed_cannot_count_twice(folders):

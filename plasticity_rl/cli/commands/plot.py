@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import html
 import importlib.util
-import io
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,47 +18,59 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from plasticity_rl.results.arms import Arm
+    from plasticity_rl.results.panels import Chart
+    from plasticity_rl.results.runs import Run
 
 FORMATS = ("png", "svg", "pdf", "html")
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{title}</title>
-<style>
-body {{ font-family: sans-serif; margin: 2em auto; max-width: 72em; color: #222; }}
-svg {{ width: 100%; height: auto; }}
-table {{ border-collapse: collapse; margin-top: 1.5em; }}
-th, td {{ padding: 0.3em 0.9em; text-align: right; border-bottom: 1px solid #ddd; }}
-th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
-</style>
-</head>
-<body>
-{svg}
-{table}
-{notes}
-<p>Last point of every curve: interquartile mean over seeds, in brackets its 95 % interval where there is one.</p>
-</body>
-</html>
-"""
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = OneLineArguments(
         prog="plasticity-rl plot",
-        description="Draw return and fraction of active units of runs against env frames, with the events of "
-        "interventions as vertical lines. Runs that differ in the seed alone are drawn as one line: interquartile "
-        "mean, from five seeds on with the band of its 95 % intervals, below that with a thin line for every seed. "
-        "Curves with NaN or infinity are named and left out; of a single run the other points are drawn.",
+        description="Draw runs against env frames: their return and FAU (fraction of active units, the share of a "
+        "module's hidden units that are above zero), or whatever else they logged. Runs that differ in the seed alone "
+        "are drawn as one line: interquartile mean, from five seeds on with the band of its 95 % intervals, below "
+        "that with a thin line for every seed. Events of interventions are numbers above the panels, with a list "
+        "below. Many arms get axes of their own. Curves with NaN or infinity are named and left out; of a single run "
+        "the other points are drawn. A run may still be going on.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folder")
+    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folder, or a folder: every run below it")
     parser.add_argument(
         "--out",
         metavar="FILE",
         type=Path,
         default=Path("figure.png"),
         help="file: .png, .svg, .pdf or .html (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tags",
+        nargs="+",
+        metavar="TAG",
+        default=[],
+        help="what to draw, a panel each, e.g. eval/return 'dormant/*/tau_0.1'; * is any text (default: eval/return "
+        "and the FAU of every module)",
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        metavar="LABEL",
+        help="names of the arms in the order of the legend, in place of interventions and options that differ",
+    )
+    parser.add_argument("--title", metavar="TEXT", help="above the figure; '' for none (default: the task)")
+    parser.add_argument(
+        "--smooth",
+        metavar="FRAMES",
+        type=whole_number(1),
+        default=0,
+        help="centred moving average of so many env frames: each point is the mean of all at most half as far away, in "
+        "each run, before seeds are brought together (default: none)",
+    )
+    parser.add_argument(
+        "--arms",
+        choices=("auto", "together", "apart"),
+        default="auto",
+        help="all arms in common axes, or axes for each (default: %(default)s, apart where one would cover another)",
     )
     parser.add_argument(
         "--max_points",
@@ -84,77 +94,56 @@ def run(args: Sequence[str]) -> None:
         raise UserError(f"--out {options.out}: the file must end in one of {', '.join('.' + name for name in FORMATS)}")
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("plot needs matplotlib, which is not installed: pip install 'plasticity-rl[plot]'")
-    from plasticity_rl.results.arms import arms_of
-    from plasticity_rl.results.plots import draw, left_out
-    from plasticity_rl.results.runs import read_run
+    from plasticity_rl.results.finding import find_runs
+    from plasticity_rl.results.plots import draw
 
-    runs = [read_run(folder) for folder in dict.fromkeys(options.runs)]
-    for one in runs:
-        one.refuse_unreadable()
-    arms = arms_of(runs)
-    save(draw(arms, max_points=options.max_points), arms, options.out)
+    runs, notes = find_runs(options.runs)
+    arms, chart = chart_of_runs(runs, options)
+    save(draw(chart), chart, options.out)
     for arm in arms:
         print(f"{arm.task}: {arm.label}, seeds {', '.join(str(run.seed) for run in arm.runs)}")
-    for line in left_out(arms):
+    for line in [*notes, *chart.notes]:
         print(f"note: {line}")
     print(f"Figure: {options.out}")
 
 
-def save(figure: Figure, arms: Sequence[Arm], path: Path) -> None:
-    """Write a figure in the format that ``path`` ends in; a page in HTML holds it as SVG, above a table.
+def chart_of_runs(runs: Sequence[Run], options: argparse.Namespace) -> tuple[list[Arm], Chart]:
+    """Return the arms of runs, and what is drawn of them with the options of the command line."""
+    from plasticity_rl.results.arms import arms_of
+    from plasticity_rl.results.charts import chart_of
+    from plasticity_rl.results.labels import chosen_labels
+    from plasticity_rl.results.tags import matching_tags
+
+    arms = arms_of(runs)
+    if options.labels is not None:
+        names = chosen_labels(list(dict.fromkeys(arm.label for arm in arms)), options.labels)
+        arms = [replace(arm, label=names[arm.label]) for arm in arms]
+    chart = chart_of(
+        arms,
+        tags=matching_tags(options.tags, runs),
+        title=options.title,
+        smooth_frames=options.smooth,
+        max_points=options.max_points,
+        apart={"auto": None, "together": False, "apart": True}[options.arms],
+    )
+    return arms, chart
+
+
+def save(figure: Figure, chart: Chart, path: Path) -> None:
+    """Write a figure in the format that ``path`` ends in; a page in HTML has the curves of ``chart``.
 
     Raises:
         UserError: When the file cannot be written.
     """
     from plasticity_rl.results.plots import write
+    from plasticity_rl.results.run_page import page_of
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".html":
-            replace_file(path, page(figure, arms))
+            replace_file(path, page_of(chart, figure))
         else:
             with drafted(path) as draft:
                 write(figure, draft, path.suffix[1:])
     except OSError as error:
         raise UserError(f"--out {path} cannot be written ({error.strerror})") from error
-
-
-def page(figure: Figure, arms: Sequence[Arm]) -> str:
-    """Return a page that needs no network: the figure, and the last values of every arm as a table."""
-    from plasticity_rl.results.plots import left_out, write
-
-    drawing = io.StringIO()
-    write(figure, drawing, "svg")
-    svg = drawing.getvalue()
-    title = "plasticity_rl: " + ", ".join(dict.fromkeys(arm.task for arm in arms))
-    notes = "\n".join(f"<p>{html.escape(line)}.</p>" for line in left_out(arms))
-    return PAGE.format(title=html.escape(title), svg=svg[svg.index("<svg") :], table=table(arms), notes=notes)
-
-
-def table(arms: Sequence[Arm]) -> str:
-    """Return the last values of every arm as an HTML table."""
-    from plasticity_rl.results.plots import band_of, fau_modules
-
-    tags = {"eval/return": "return", **{f"fau/{module}": f"FAU, {module}" for module in fau_modules(arms)}}
-    lines = [["task", "arm", "seeds", "env frames", *tags.values()]]
-    for arm in arms:
-        bands = {tag: band_of(arm, tag) for tag in tags}
-        returns = bands["eval/return"]
-        frames = "" if returns is None else f"{returns.frames[-1]:,.0f}"
-        cells = [
-            "" if band is None else _value(band.iqm[-1], band.low[-1], band.high[-1], tag)
-            for tag, band in bands.items()
-        ]
-        lines.append([arm.task, arm.label, ", ".join(str(run.seed) for run in arm.runs), frames, *cells])
-    head, *body = [[html.escape(cell) for cell in line] for line in lines]
-    rows = ["".join(f"<td>{cell}</td>" for cell in line) for line in body]
-    return "\n".join(
-        ["<table>", f"<tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>", *(f"<tr>{r}</tr>" for r in rows)]
-        + ["</table>"]
-    )
-
-
-def _value(iqm: float, low: float, high: float, tag: str) -> str:
-    digits = 1 if tag.endswith("return") else 3
-    interval = f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low) else ""
-    return f"{iqm:.{digits}f}{interval}"

@@ -16,9 +16,13 @@ from run_folders import entry, write_config, write_run
 pytest.importorskip("matplotlib")
 
 from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.text import Annotation
 
 from plasticity_rl.results.arms import arms_of
-from plasticity_rl.results.plots import COLOURS, LINES, band_of, draw, look, show_frames
+from plasticity_rl.results.charts import band_of, chart_of
+from plasticity_rl.results.marks import are_ticks
+from plasticity_rl.results.panels import COLOURS, DASHES, FAINT, INK, Chart, look, show_frames
+from plasticity_rl.results.plots import draw
 from plasticity_rl.results.runs import read_run
 
 pytestmark = pytest.mark.xdist_group("plot")  # its runs are made once
@@ -47,99 +51,186 @@ def folders(tmp_path_factory) -> list[Path]:
     return [*made, write_run(base / "other", curves(5.0), many, task="other", callbacks=[entry("callbacks.ReDo")])]
 
 
+def chart(*folders, **options) -> Chart:
+    return chart_of(arms_of([read_run(folder) for folder in folders]), **options)
+
+
 def lines(axis) -> list[tuple[list[float], list[float], str]]:
-    return [(line.get_xdata().tolist(), line.get_ydata().tolist(), line.get_color()) for line in axis.lines]
+    """The curves of an axis; the marks of events have no line."""
+    return [
+        (line.get_xdata().tolist(), line.get_ydata().tolist(), line.get_color())
+        for line in axis.lines
+        if line.get_linestyle() != "None"
+    ]
 
 
-def words(axis) -> list[tuple[float, str]]:
-    return [(text.get_position()[0], text.get_text()) for text in axis.texts]
+def marks(axis) -> list[tuple[float, str]]:
+    """The numbers of events above a panel."""
+    return [(text.xy[0], text.get_text()) for text in axis.texts if isinstance(text, Annotation)]
+
+
+def texts(legend) -> list[str]:
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def heads(figure) -> list[tuple[str, str]]:
+    return [(axis.get_title(loc="left").replace("\n", " "), axis.get_ylabel()) for axis in figure.axes]
+
+
+FAU_OF = "fraction of active units (FAU), {}"
 
 
 def test_several_arms_get_a_panel_for_the_return_and_one_for_each_module(folders):
-    figure = draw(arms_of([read_run(folder) for folder in folders[:4]]))
-    assert [axis.get_ylabel() for axis in figure.axes] == [
-        "return (IQM)",
-        "active units, encoder",
-        "active units, critic",
+    figure = draw(chart(*folders[:4]))
+    assert heads(figure) == [
+        ("return, evaluations", "sum of rewards of an episode"),
+        (FAU_OF.format("encoder"), "share of units"),
+        (FAU_OF.format("critic"), "share of units"),
     ]
+    assert figure.get_suptitle() == "tiny"
     # Seeds 1 and 2: 10 and 20 at frame 1000, so 15; then the arm with the reset.
     frames = [0.0, 1000.0, 2000.0]
     assert lines(figure.axes[0]) == [(frames, [0.0, 15.0, 30.0], COLOURS[0]), (frames, [0.0, 30.0, 60.0], COLOURS[1])]
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["no intervention, 2 seeds", "Reset, 2 seeds"]
-    assert not any(isinstance(collection, PolyCollection) for collection in figure.axes[0].collections), (
-        "no band of two"
-    )
+    arms, events, caption = figure.legends
+    assert texts(arms) == ["no intervention, 2 seeds", "Reset, 2 seeds"]
+    assert [line.get_color() for line in arms.get_lines()] == list(COLOURS[:2]), "as drawn"
+    assert texts(events) == ["Reset: reset at 1,000"]
+    assert texts(caption) == ["Lines: interquartile mean over seeds. Thin lines: the seeds."]
+    assert [marks(axis) for axis in figure.axes] == [[(1000, "1")]] * 3
+    assert not any(isinstance(found, PolyCollection) for found in figure.axes[0].collections), "no band of two"
     seeds = [found for found in figure.axes[0].collections if isinstance(found, LineCollection) and found.get_alpha()]
     assert [[path[:, 1].tolist() for path in found.get_segments()] for found in seeds] == [
         [[0.0, 10.0, 20.0], [0.0, 20.0, 40.0]],
         [[0.0, 30.0, 60.0]] * 2,
     ]
-    assert words(figure.axes[0]) == [(1000, "reset")]
     assert figure.axes[0].get_ylim()[0] == 0
     one, two = (axis.get_ylim() for axis in figure.axes[1:])
     assert one == two
 
 
 def test_five_seeds_get_a_band(tmp_path):
-    runs = [read_run(write_run(tmp_path / str(seed), curves(10.0 * seed), seed=seed)) for seed in range(1, 6)]
-    axis = draw(arms_of(runs)).axes[0]
-    (band,) = [found for found in axis.collections if isinstance(found, PolyCollection)]
+    five = chart(*(write_run(tmp_path / str(seed), curves(10.0 * seed), seed=seed) for seed in range(1, 6)))
+    assert five.caption == "Lines: interquartile mean over seeds. Bands: its 95 % intervals."
+    (band,) = [found for found in draw(five).axes[0].collections if isinstance(found, PolyCollection)]
     heights = band.get_paths()[0].vertices[:, 1]
     # 20 to 100 at the last frame: IQM 60, and an interval of about 2.78 * 31.6 / sqrt(5) = 39 on both sides
     assert heights.max() == pytest.approx(60 + 44, abs=8)
 
 
 def test_one_run_gets_all_modules_in_one_panel_and_its_training_episodes(folders):
-    figure = draw(arms_of([read_run(folders[1])]))
-    assert [axis.get_ylabel() for axis in figure.axes] == ["return", "fraction of active units"]
+    figure = draw(chart(folders[1]))
+    assert heads(figure) == [
+        ("return", "sum of rewards of an episode"),
+        ("fraction of active units (FAU)", "share of units"),
+    ]
+    assert figure.get_suptitle() == "tiny: Reset"
     assert lines(figure.axes[0]) == [
-        ([0.0, 1000.0, 2000.0], [0.0, 30.0, 60.0], "black"),
-        ([500.0, 1500.0], [1.0, 2.0], "0.75"),
+        ([0.0, 1000.0, 2000.0], [0.0, 30.0, 60.0], INK),
+        ([500.0, 1500.0], [1.0, 2.0], FAINT),
     ]
     assert [line[1] for line in lines(figure.axes[1])] == [pytest.approx([0.5, 0.4]), pytest.approx([0.5, 0.3])]
-    legends = [[text.get_text() for text in axis.get_legend().get_texts()] for axis in figure.axes]
-    assert legends == [["evaluation", "training episodes"], ["encoder", "critic"]]
-    (marks,) = figure.axes[0].collections
-    assert [segment.tolist() for segment in marks.get_segments()] == [[[1000.0, 0.0], [1000.0, 1.0]]]
+    assert [texts(axis.get_legend()) for axis in figure.axes] == [
+        ["evaluations", "training episodes"],
+        ["encoder", "critic"],
+    ]
+    for axis in figure.axes:
+        assert [line.get_color() for line in axis.get_legend().get_lines()] == [line[2] for line in lines(axis)]
+    (upright,) = figure.axes[0].collections
+    assert [segment.tolist() for segment in upright.get_segments()] == [[[1000.0, 0.0], [1000.0, 1.0]]]
+    (events,) = figure.legends
+    assert texts(events) == ["reset at 1,000"]
 
 
-def test_many_events_become_ticks_with_one_name(folders):
-    figure = draw(arms_of([read_run(folders[4])]))
-    (marks,) = figure.axes[0].collections
-    assert len(marks.get_segments()) == 19
-    assert all(segment[0, 1] == 0.96 for segment in marks.get_segments())
-    assert words(figure.axes[0]) == [(100, "redo ×19")]
+def test_many_events_become_ticks_behind_one_number(folders):
+    figure = draw(chart(folders[4]))
+    assert marks(figure.axes[0]) == [(100, "1")]
+    assert not figure.axes[0].collections, "19 lines would hide the curve"
+    assert [len(line.get_xdata()) for line in figure.axes[0].lines if line.get_marker() == "|"] == [19]
+    assert texts(figure.legends[0]) == ["redo, 19 times, 100 to 1,900, every 100"]
 
 
-def test_several_tasks_get_a_row_each(folders):
-    figure = draw(arms_of([read_run(folder) for folder in folders]))
-    assert len(figure.axes) == 6
-    assert figure.axes[0].get_ylabel() == "tiny\nreturn"
-    assert figure.axes[3].get_ylabel() == "other\nreturn"
+def test_events_that_are_too_close_are_ticks_too():
+    assert not are_ticks([100, 500], 1000)
+    assert are_ticks([100, 110], 1000)
+    assert are_ticks(range(0, 700, 100), 1000), "seven"
 
 
-def test_legends_stay_off_the_data(folders):
-    for chosen in (folders[:4], folders[1:2]):
-        figure = draw(arms_of([read_run(folder) for folder in chosen]))
+def test_several_tasks_get_a_row_each_and_an_arm_has_one_colour_on_all(folders, tmp_path):
+    both = chart(*folders, write_run(tmp_path, curves(7.0), task="other"))
+    figure = draw(both)
+    assert [title for title, _ in heads(figure)][::3] == ["tiny: return, evaluations", "other: return, evaluations"]
+    assert [entry.words for entry in both.arms] == ["no intervention, 2 seeds", "Reset, 2 seeds", "ReDo, 1 seed"]
+    assert [colour for *_, colour in lines(figure.axes[3])] == [COLOURS[2], COLOURS[0]]
+    assert [one.number for one in both.events] == [1, 2]
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory) -> list[Path]:
+    """A run of each of eight arms with long names, the last with an event."""
+    base = tmp_path_factory.mktemp("eight")
+    arms = [
+        [entry("callbacks.SelfNormalizedReset", eta=0.01 * number, modules=["actor", "critic", "encoder"])]
+        for number in range(1, 8)
+    ]
+    made = [write_run(base / f"{number}", curves(number + 1.0), callbacks=arm) for number, arm in enumerate(arms)]
+    return [*made, write_run(base / "last", curves(9.0), {1000: "reset"}, callbacks=[RESET])]
+
+
+def test_eight_arms_get_axes_of_their_own_with_the_others_behind(eight):
+    found = chart(*eight)
+    assert found.apart
+    figure = draw(found)
+    panels = [axis for axis in figure.axes if axis.axison]
+    blocks = [axis.texts[0].get_text() for axis in figure.axes if not axis.axison]
+    assert blocks == ["return, evaluations", FAU_OF.format("encoder"), FAU_OF.format("critic")]
+    assert len(panels) == 3 * 8
+    assert [axis.get_title(loc="left").replace("\n", " ") for axis in panels[:2]] == [
+        "SelfNormalizedReset(eta=0.01), 1 seed",
+        "SelfNormalizedReset(eta=0.02), 1 seed",
+    ]
+    for number, axis in enumerate(panels[:8]):
+        coloured = [(line[1][-1], line[2]) for line in lines(axis) if line[2] != FAINT]
+        assert coloured == [(2.0 * (number + 1) if number < 7 else 18.0, COLOURS[number % 7])]
+        assert len(lines(axis)) == 8
+        assert axis.get_ylim() == panels[0].get_ylim()
+        assert marks(axis) == ([(1000, "1")] if number == 7 else [])
+    assert texts(figure.legends[0]) == ["Reset: reset at 1,000"]
+    assert "Every panel shows one arm" in texts(figure.legends[1])[0]
+    assert not chart(*eight[:7]).apart
+    assert not chart(*eight, apart=False).apart
+    assert chart(*eight[:2], apart=True).apart
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_nothing_below_or_above_the_axes_covers_anything(folders, eight, apart):
+    for chosen in (folders[:4], folders[1:2], eight):
+        figure = draw(chart(*chosen, apart=apart, title="A title of many words that is longer than the figure is " * 3))
         figure.draw_without_rendering()
         legends = [*figure.legends, *(axis.get_legend() for axis in figure.axes if axis.get_legend())]
         assert legends
-        for legend in legends:
-            box = legend.get_window_extent()
+        boxes = [legend.get_window_extent() for legend in legends]
+        # The lanes of events and the titles above the panels belong to them.
+        panels = [axis.get_tightbbox() for axis in figure.axes]
+        for number, box in enumerate(boxes):
+            assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+            assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
             assert not any(box.overlaps(axis.bbox) for axis in figure.axes)
-            assert figure.bbox.y1 >= box.y1
-            assert not any(box.overlaps(text.get_window_extent()) for axis in figure.axes for text in axis.texts)
+            assert not any(box.overlaps(other) for other in boxes[:number])
+            if number < len(figure.legends):
+                assert not any(box.overlaps(panel) for panel in panels)
+        for panel in panels:
+            assert figure.bbox.x0 <= panel.x0 < panel.x1 <= figure.bbox.x1
 
 
 def test_a_run_without_fau_or_evaluation_is_drawn_too(tmp_path):
-    figure = draw(arms_of([read_run(write_run(tmp_path, {"train/return": {10: 1.0, 20: 2.0}}))]))
+    figure = draw(chart(write_run(tmp_path, {"train/return": {10: 1.0, 20: 2.0}})))
     (axis,) = figure.axes
-    assert lines(axis) == [([10.0, 20.0], [1.0, 2.0], "0.75")]
+    assert lines(axis) == [([10.0, 20.0], [1.0, 2.0], FAINT)]
+    assert texts(axis.get_legend()) == ["training episodes"]
 
 
 def test_colours_and_lines_are_used_up_before_they_repeat():
-    looks = [tuple(look(index).values()) for index in range(len(COLOURS) * len(LINES))]
+    looks = [look(index) for index in range(len(COLOURS) * len(DASHES))]
     assert len(set(looks)) == len(looks)
 
 
@@ -232,8 +323,8 @@ def test_of_a_single_run_the_finite_points_are_drawn(tmp_path):
     run = write_run(tmp_path, {**curves(10.0), "eval/return": {0: 1.0, 1000: math.nan, 2000: 3.0}})
     result = call("plot", run, "--out", tmp_path / "figure.svg")
     assert "eval/return is not finite at 1 point, first at frame 1,000; its other points are drawn" in result.out
-    figure = draw(arms_of([read_run(run)]))
-    assert lines(figure.axes[0])[0] == ([0.0, 2000.0], [1.0, 3.0], "black")
+    figure = draw(chart(run))
+    assert lines(figure.axes[0])[0] == ([0.0, 2000.0], [1.0, 3.0], INK)
 
 
 @pytest.mark.parametrize(
