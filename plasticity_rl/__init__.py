@@ -51,6 +51,8 @@ __all__ = ["__version__", *_EXPORTS]
 
 sys.meta_path.insert(0, importlib.import_module("plasticity_rl.machine.compromised").Guard())
 
+importlib.import_module("plasticity_rl.machine.mjx").answer_for_mjx()
+
 if "mujoco" in sys.modules:  # a script that imported dm_control by itself would crash at `import lightning`
     importlib.import_module("plasticity_rl.machine.rendering").load_triton()
 

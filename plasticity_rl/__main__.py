@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 
-from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.errors import UserError, command_line, suggestion
 
 COMMANDS = {
     "fit": "train an agent, or continue a run with --ckpt_path last",
@@ -33,6 +33,8 @@ FILES_BY_NAME = ("fit", "validate", "doctor")
 """Commands with options ``--config``."""
 TRUSTING = ("fit", "validate", "probe", "doctor")
 """Commands that build what the files of a run name, so that they have an option ``--trust``."""
+SLOW_TO_START = ("fit", "validate", "probe")
+"""Commands that import for seconds before they have anything to say."""
 DRAWS_NOTHING = ("plot", "study")
 HELP = """usage: plasticity-rl COMMAND [options]
 
@@ -63,8 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     A run that was asked to stop raises SystemExit with 130 (Ctrl-C) or 143 (SIGTERM), its state saved. ``doctor``
     returns 1 when it finds problems.
     """
-    if argv is not None:
-        return _main(list(argv))
+    with command_line():
+        return _from_terminal() if argv is None else _main(list(argv))
+
+
+def _from_terminal() -> int:
     from plasticity_rl.cli import streams  # what follows belongs to a process of our own
 
     streams.use_utf8()
@@ -115,11 +120,17 @@ def _main(args: list[str]) -> int:
         # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
         from plasticity_rl.cli.drawing import draws
         from plasticity_rl.cli.early import read
+        from plasticity_rl.cli.own_files import refuse_hidden, refuse_hidden_framework
+        from plasticity_rl.cli.streams import say_what_loads
         from plasticity_rl.distributed.variables import refuse_bad_variables
         from plasticity_rl.machine.rendering import check_rendering, configure_backend
 
         refuse_bad_variables()
+        refuse_hidden_framework()
         command = read(args)  # a slip in a file need not wait for the imports
+        refuse_hidden(command)
+        if args[0] in SLOW_TO_START and not asks:
+            say_what_loads(args[0], command.setting("data.task"))
         configure_backend()
         if args[0] not in DRAWS_NOTHING and not asks and draws(command):
             check_rendering()

@@ -2,24 +2,93 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import numbers
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 LARGEST_FLOAT = 3e38
 """About the largest number in float32."""
 
 
-class UserError(ValueError):
+_ON_THE_COMMAND_LINE = [False]
+
+
+@contextlib.contextmanager
+def command_line() -> Iterator[None]:
+    """Name options as the command line has them, in what is said within: whoever calls from Python reads arguments."""
+    before, _ON_THE_COMMAND_LINE[0] = _ON_THE_COMMAND_LINE[0], True
+    try:
+        yield
+    finally:
+        _ON_THE_COMMAND_LINE[0] = before
+
+
+def spelled(text: str) -> str:
+    """Return what is said to the user, with the names that there are where it was called from.
+
+    Messages are written for the command line (``data.n_step=0``, ``--data.n_step 3``). In a program that is the
+    argument ``n_step`` of ``RLDataModule``; the agent's and the Trainer's likewise.
+    """
+    if _ON_THE_COMMAND_LINE[0]:
+        return text
+    for pattern, in_python in _IN_PYTHON:
+        text = pattern.sub(in_python, text)
+    return text
+
+
+def _argument(call: str, name: str | None = None) -> Callable[[re.Match[str]], str]:
+    """Return what writes a match of option (its first group, or ``name``) and value as an argument of ``call``."""
+
+    def write(match: re.Match[str]) -> str:
+        *names, value = match.groups()
+        return call.format(f"{name or names[0]}={_value(value)}")
+
+    return write
+
+
+def _value(text: str | None) -> str:
+    if text is None:
+        return "..."
+    if text in ("true", "false"):
+        return text.capitalize()
+    return text if re.fullmatch(r"-?\d[\d.e_-]*", text) else repr(text)
+
+
+_VALUE = r"(?:[ =](true|false|-?\d[\w.-]*\b|ram\b|memmap\b|pixels\b|state\b|last\b|cpu\b|[\w.-]*-true\b))?"
+_IN_PYTHON = [
+    (re.compile(rf"--trainer\.default_root_dir{_VALUE}"), lambda match: "make_trainer(run_dir)"),
+    (re.compile(rf"--data\.(\w+){_VALUE}"), _argument("RLDataModule({})")),
+    (re.compile(rf"--(max_frames)\b{_VALUE}"), _argument("RLDataModule({})")),
+    (re.compile(rf"--model\.(\w+){_VALUE}"), _argument("the agent's {}")),
+    (re.compile(rf"--trainer\.(\w+){_VALUE}"), _argument("make_trainer({})")),
+    (re.compile(rf"--(detect_nan)\b{_VALUE}"), _argument("make_trainer({})")),
+    (re.compile(rf"--(ckpt_path)\b{_VALUE}"), _argument("fit(..., {})")),
+    (re.compile(r"--agent drqv2\b"), lambda match: "DrQV2"),
+    (re.compile(r"--agent sac\b"), lambda match: "SAC"),
+    (re.compile(r"(?<![\w./-])(?:data|model|trainer)\.(\w+)(?==)"), lambda match: match[1]),
+]
+"""What an option of the command line is in a program."""
+
+
+class _Spelled(Exception):
+    """An exception whose message names options as its reader does."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(spelled(one) if isinstance(one, str) else one for one in args))
+
+
+class UserError(_Spelled, ValueError):
     """Bad input from the user: names the option, the value received, what is allowed and how to fix it.
 
     The command line prints only its message, without a traceback, and exits with code 2.
     """
 
 
-class RunFailure(RuntimeError):
+class RunFailure(_Spelled, RuntimeError):
     """A run cannot go on through no fault of its options: a full disk, a dead simulator, a loss that is not a number.
 
     Says what failed, where, and which checkpoint is the last good one. The command line prints only its message and

@@ -111,7 +111,7 @@ def test_an_intervention_acts_on_states(cls, name, plain, tmp_path):
 @ON_BOTH
 @pytest.mark.parametrize("cls", [c for c in EXPORTED if c.needs_pixels], ids=lambda cls: cls.__name__)
 def test_a_callback_of_images_is_refused_on_states(cls, make, tmp_path):
-    with pytest.raises(UserError, match=f"^{cls.__name__} works on images, .* --data.observation pixels$"):
+    with pytest.raises(UserError, match=f"^{cls.__name__} works on images, .* RLDataModule\\(observation='pixels'\\)$"):
         fit_tiny(tmp_path, callbacks=[cls(**cls.example_arguments)], make_agent=make, **SHORT)
 
 

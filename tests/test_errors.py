@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from plasticity_rl.errors import UserError, at_least, at_most, one_of, within
+from plasticity_rl.errors import RunFailure, UserError, at_least, at_most, command_line, one_of, within
 
 
 def refusal(check, *arguments) -> str:
@@ -17,7 +17,7 @@ def refusal(check, *arguments) -> str:
 
 def test_a_count():
     at_least("data.n_step", 1, 1)
-    assert refusal(at_least, "data.n_step", 0, 1) == "data.n_step=0 must be a whole number >= 1"
+    assert refusal(at_least, "data.n_step", 0, 1) == "n_step=0 must be a whole number >= 1"
     assert refusal(at_least, "a", math.nan, 1) == "a=nan must be a whole number >= 1"
     assert refusal(at_least, "a", -1, 0, " (published: 4)") == "a=-1 must be a whole number >= 0 (published: 4)"
 
@@ -55,7 +55,7 @@ def test_choices():
 
 @pytest.mark.parametrize("value", [True, 2.0, 1e300, float("nan"), "3", None, 0])
 def test_a_count_is_a_whole_number(value):
-    with pytest.raises(UserError, match=r"^data\.n_step=.* must be a whole number >= 1$"):
+    with pytest.raises(UserError, match=r"^n_step=.* must be a whole number >= 1$"):
         at_least("data.n_step", value, 1)
 
 
@@ -63,3 +63,25 @@ def test_a_count_is_a_whole_number(value):
 def test_a_number_is_one_that_networks_can_hold(value):
     with pytest.raises(UserError, match=r"^L2Init\.coefficient=.* must be (a number|>= 0|at most 3e\+38: float32)"):
         within("L2Init.coefficient", value, "[0, inf]")
+
+
+@pytest.mark.parametrize(
+    ("written", "in_python"),
+    [
+        ("data.n_step=0 must be a whole number", "n_step=0 must be a whole number"),
+        (
+            "raise --max_frames, or lower --data.n_step",
+            "raise RLDataModule(max_frames=...), or lower RLDataModule(n_step=...)",
+        ),
+        ("use --data.observation state", "use RLDataModule(observation='state')"),
+        ("use --model.augment false", "use the agent's augment=False"),
+        ("(--detect_nan false never stops)", "(make_trainer(detect_nan=False) never stops)"),
+        ("continue it with --ckpt_path last,", "continue it with fit(..., ckpt_path='last'),"),
+        ("or another --trainer.default_root_dir", "or another make_trainer(run_dir)"),
+        ("Reset.every_n_frames=0, in runs/data.x=1", "Reset.every_n_frames=0, in runs/data.x=1"),
+    ],
+)
+def test_errors_name_arguments_in_a_program_and_options_on_the_command_line(written, in_python):
+    assert str(UserError(written)) == str(RunFailure(written)) == in_python
+    with command_line():
+        assert str(UserError(written)) == written

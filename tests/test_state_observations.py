@@ -197,7 +197,7 @@ def test_an_update_from_states_equals_the_update_written_out():
 
 
 def test_states_are_never_augmented():
-    with pytest.raises(UserError, match="augment=True: states are not augmented.*--model.augment false"):
+    with pytest.raises(UserError, match="augment=True: states are not augmented.*the agent's augment=False"):
         DrQV2((5,), 2, augment=True)
     agent = DrQV2((5,), 2, augment=False)
     with pytest.raises(UserError, match="augment=True"):
@@ -264,18 +264,18 @@ def test_a_run_from_states_resumes_exactly_and_repeats(tmp_path, monkeypatch):
 
 def test_a_checkpoint_of_pixels_is_not_continued_from_states(tmp_path):
     fit_tiny(tmp_path, max_frames=100)
-    with pytest.raises(UserError, match="data.observation=pixels, but this run has state"):
+    with pytest.raises(UserError, match="observation=pixels, but this run has state"):
         fit_tiny(tmp_path, ckpt_path="last", **STATE)
 
 
 def test_an_agent_of_pixels_is_refused_on_states(tmp_path):
     make = lambda data, **options: tiny_agent(tiny_data(), **options)  # noqa: E731
-    with pytest.raises(UserError, match="data.observation=state, but the agent was made for pixels"):
+    with pytest.raises(UserError, match="observation=state, but the agent was made for pixels"):
         fit_tiny(tmp_path, make_agent=make, **STATE)
 
 
 def test_an_unknown_observation_is_refused():
-    with pytest.raises(UserError, match="data.observation='touch' must be one of .'pixels', 'state'"):
+    with pytest.raises(UserError, match="observation='touch' must be one of .'pixels', 'state'"):
         RLDataModule("walker_run", observation="touch")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="^observation='touch' must be one of .'pixels', 'state'.$"):
         make_env("walker_run", seed=0, observation="touch")  # type: ignore[arg-type]

@@ -126,6 +126,7 @@ class ContinualTasks(Intervention):
             mine = [episode for episode in data.val_dataloader() if episode < data.num_eval_episodes]
             played = all_episodes([data.evaluate(policy, episode, task) for episode in mine])
             returns[task] = [episode.episode_return for episode in played]
+        agent.returns_by_task.update(returns)
         means = {task: torch.tensor(values, dtype=torch.float64).mean() for task, values in returns.items()}
         of_visit = {f"eval/{data.current_task}/visit_{self.visit}/return": means[data.current_task]}
         agent.log_scalars({**{f"eval/{task}/return": mean for task, mean in means.items()}, **of_visit})

@@ -7,6 +7,7 @@ attribute.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
@@ -248,11 +249,17 @@ class RLModule(Reports):
         self.eval_episodes = all_episodes(self.eval_episodes)
         returns = torch.tensor([episode.episode_return for episode in self.eval_episodes], dtype=torch.float64)
         scalars = {"eval/return": returns.mean(), "eval/return_std": returns.std(correction=0)}
+        self.returns_by_task = {self.data.current_task: returns.tolist()}
         self.dispatch("on_evaluation", self.eval_episodes)
         self.eval_returns.append((self.env_frames, float(returns.mean())))
         self.eval_episodes = []
         self.log_scalars(scalars)
         return scalars
+
+    def best_evaluation(self) -> tuple[int, float] | None:
+        """Return frame and return of the best evaluation after the seed phase, not of the untrained agent; or None."""
+        learned = [(frame, mean) for frame, mean in self.eval_returns if frame > self.num_seed_frames]
+        return max((one for one in learned if not math.isnan(one[1])), key=lambda one: one[1], default=None)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add clocks, credit and generators, as tensors and plain data."""
@@ -261,6 +268,7 @@ class RLModule(Reports):
             "rng": self.rng.state_dict(),
             "global_rng": global_rng_state(),
             "eval_returns": [list(pair) for pair in self.eval_returns],
+            "event_counts": dict(self.event_counts),
             "callbacks": describe(callbacks_of(self.trainer)) if self._trainer is not None else [],
             "architecture": {name: list(p.shape) for name, p in self.named_parameters()},
         }
@@ -286,6 +294,7 @@ class RLModule(Reports):
             self.replay_ratio = replay_ratio
         self._note_changes(checkpoint.get(RECORD, {}), changes)
         self.eval_returns = [(frames, value) for frames, value in state["eval_returns"]]
+        self.event_counts = dict(state.get("event_counts", {}))
         self.rng.load_state_dict(state["rng"])
         self._global_rng = state["global_rng"]
 

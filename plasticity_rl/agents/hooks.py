@@ -67,6 +67,9 @@ class RLCallback(pl.Callback):
     fills_replay: bool = False
     """Whether it puts transitions into the replay before the seed phase, which then may be shorter than a batch."""
 
+    headline_words: ClassVar[str] = ""
+    """What the name of its :meth:`headline` stands for, said once at the end of a run."""
+
     _left_open: frozenset[str] = frozenset()
     _resolved: bool = False
 

@@ -33,6 +33,10 @@ class Reports(KeepsTime):
         self._callbacks: list[RLCallback] | None = None
         self.latest: dict[str, float] = {}
         self.last_events: dict[str, int] = {}
+        self.returns_by_task: dict[str, list[float]] = {}
+        """Returns of the episodes of the newest evaluation; of other tasks those that a callback has played too."""
+        self.event_counts: dict[str, int] = {}
+        """How often each intervention has acted, in all starts of the run."""
         self.event_lines: deque[str] = deque(maxlen=100)
         """What interventions did, for whoever shows it and takes it out."""
         self._last_log = (time.monotonic(), 0, 0)
@@ -90,6 +94,7 @@ class Reports(KeepsTime):
     def log_event(self, name: str, text: str) -> None:
         """Mark that an intervention acted: a scalar ``intervention/<name>`` = 1 and a line of text."""
         self.last_events[name] = self.env_frames
+        self.event_counts[name] = self.event_counts.get(name, 0) + 1
         self.event_lines.append(text)
         self.log_scalars({f"intervention/{name}": 1.0})
         rl_logging.log_text(self.trainer.loggers, f"intervention/{name}", text, self.env_frames)

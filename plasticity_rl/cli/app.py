@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +25,7 @@ from plasticity_rl.agents.sac.agent import SAC
 from plasticity_rl.checkpoint_files import CheckpointReader
 from plasticity_rl.cli.checks import as_seed, refuse_nulls
 from plasticity_rl.cli.early import CommandLine, option_values
+from plasticity_rl.cli.own_files import find_own
 from plasticity_rl.cli.parser import PARSER_MODE, OneLineParser, use_our_yaml
 from plasticity_rl.cli.parser_errors import UNION, one_line
 from plasticity_rl.cli.run_config import SaveRunConfig, with_configuration
@@ -35,9 +34,11 @@ from plasticity_rl.cli.start_checks import checked_weights, refuse_missing_repla
 from plasticity_rl.cli.trust import refuse_other_kinds
 from plasticity_rl.data.module import data_module_of
 from plasticity_rl.distributed.launch import same_run_dir
+from plasticity_rl.distributed.ranks import say
 from plasticity_rl.distributed.strategy import asks_for_ranks
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.run.callback_checks import idle_run, late_events
+from plasticity_rl.run.ending import AlreadyFinished, stop_if_finished
 from plasticity_rl.run.failure import run_failure
 from plasticity_rl.run.folder import refuse_other_run, refuse_unwritable, requeued_checkpoint
 from plasticity_rl.run.number_checks import refuse_extreme_numbers
@@ -125,6 +126,13 @@ class RLCLI(LightningCLI):
         linked = {"--data.max_frames", "--data.seed", "--model.seed", "--model.obs_shape", "--model.action_dim"}
         OneLineParser.known_options = set(parser._option_string_actions) - linked
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Leave out the box of Lightning that repeats our table, unless ``validate --verbose true`` asks for it."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "validate":
+            parser.set_defaults({"verbose": False})
+        return parser
+
     def _parse_ckpt_path(self) -> None:
         """Take the network's options from the checkpoint for evaluation only; Lightning does so for training too.
 
@@ -163,6 +171,10 @@ class RLCLI(LightningCLI):
             config.ckpt_path = requeued_checkpoint(run_dir)
         if self.subcommand == "fit" and config.init_weights is not None:
             config.init_weights = checked_weights(config, saved or None, self.checkpoints)
+        if self.subcommand == "fit" and config.ckpt_path is not None:
+            path = last_checkpoint(run_dir) if config.ckpt_path == "last" else config.ckpt_path
+            saved = saved or self.checkpoints.look(path)
+            stop_if_finished(run_dir, saved.get("rl", {}).get("env_frames", 0), config.max_frames)
         if self.subcommand == "fit":
             self._claim_folder(run_dir)
 
@@ -270,7 +282,10 @@ def run(command: CommandLine) -> None:
     Raises:
         UserError: When the input is wrong.
     """
-    build(RLCLI, command)
+    try:
+        build(RLCLI, command)
+    except AlreadyFinished as finished:
+        say(str(finished))
 
 
 def build(cls: type[RLCLI], command: CommandLine, checkpoints: CheckpointReader | None = None) -> RLCLI:
@@ -287,8 +302,7 @@ def build(cls: type[RLCLI], command: CommandLine, checkpoints: CheckpointReader 
     use_our_yaml()
     checkpoints = checkpoints or CheckpointReader()
     command = with_configuration(command, checkpoints)
-    if command.names_own_classes() and not {"", os.getcwd()} & set(sys.path):
-        sys.path.append(os.getcwd())  # as `python -m` has it, but behind all that is installed
+    find_own(command)
     for given in () if command.trusts else command.foreign:
         refuse_other_kinds(command.contents[given], command.alone or given, command.own_texts())
     agent = agent_class(command)

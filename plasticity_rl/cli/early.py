@@ -22,8 +22,8 @@ from plasticity_rl.packaged import CONFIG
 FOLDER = "--trainer.default_root_dir"
 PATHS = (FOLDER, "--ckpt_path", "--data.replay_dir")
 """Options that name a place; those of files are found by :mod:`plasticity_rl.packaged`."""
-WITH_CLASSES = ("--trainer.", "--model.", "--data.env")
-"""How options begin in which the user may name a class."""
+WITH_CLASSES = ("--trainer.", "--model.", "--data.env", "--data.task")
+"""How options begin in which the user may name a class, or a task that is one."""
 
 
 def options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -61,17 +61,6 @@ class CommandLine:
         """Return what the user wrote: values of options, and the files that no run wrote."""
         values = [value for name, value in options(self.args) if name.startswith(WITH_CLASSES) and name != FOLDER]
         return [*values, *(repr(content) for given, content in self.contents.items() if given not in self.foreign)]
-
-    def names_own_classes(self) -> bool:
-        """Whether the user names something that lies in the current folder, or trusts files that may."""
-        if self.trusts:
-            return True
-        named = {match[0].partition(".")[0] for text in self.own_texts() for match in trust.DOTTED.finditer(text)}
-        return any(
-            os.path.exists(place)
-            for name in named - set(trust.PACKAGES)
-            for place in (f"{name}.py", os.path.join(name, "__init__.py"), name)
-        )
 
     def with_content(self, content: Mapping[str, Any]) -> CommandLine:
         """Return a command with what :attr:`alone` holds where others have the config of a run."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection
 
 from plasticity_rl.cli.checks import refuse_nulls
+from plasticity_rl.cli.own_files import where_they_are_looked_for
 from plasticity_rl.errors import UserError, suggestion
 
 UNION = "Does not validate against any of the Union subtypes"
@@ -122,8 +123,11 @@ def _near_classes(key: str, class_path: str) -> str:
     try:
         names = _classes_of(module_name)
     except (ImportError, ValueError):
+        own = where_they_are_looked_for(class_path) if module_name else ""
         if "callbacks" not in key:
-            return ""
+            return own
         module_name, names = "callbacks", _classes_of("callbacks")
+        if own and not suggestion(name, names):
+            return own
     near = suggestion(name, names) or f" There are {', '.join(names)}."
     return re.sub(r"(\w+)([,?.])", rf"{module_name}.\1\2", near)

@@ -33,6 +33,19 @@ def refuse_undecodable(args: Sequence[str]) -> None:
             raise UserError(f"{place} {shown} is not UTF-8, in which configs are written: rename it") from error
 
 
+def say_what_loads(command: str, task: str | None) -> None:
+    """Say on stderr what the next seconds are for, where they are still to come; in a run of several ranks, once.
+
+    Args:
+        command: The subcommand.
+        task: Name of the task, where the command says it.
+    """
+    alone = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    if "torch" not in sys.modules and alone and sys.stderr is not None:  # print(file=None) would write on stdout
+        of_task = f" for {task}" if task else ""
+        print(f"{command}{of_task}: loading torch, Lightning, TorchRL and MuJoCo ...", file=sys.stderr, flush=True)
+
+
 class _Output(io.FileIO):
     """A file descriptor that swallows what it is given once nobody reads it any more, or there is no room.
 

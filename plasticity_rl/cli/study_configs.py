@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -78,13 +76,14 @@ class StudyConfigs:
     def _parsed(self, run: StudyRun) -> Mapping[str, Any]:
         from plasticity_rl.cli.app import agent_class, data_module_of
         from plasticity_rl.cli.early import read
+        from plasticity_rl.cli.own_files import find_own
         from plasticity_rl.files.strict_yaml import load
 
         given, foreign = (list(run.arguments), None) if self.imports else without_foreign(run.arguments)
-        if self.imports and not {"", os.getcwd()} & set(sys.path):
-            sys.path.append(os.getcwd())  # as in the process of a run
         args = with_found_configs(["fit", *given])
         command = read(args)
+        if self.imports:
+            find_own(command)  # as in the process of a run
         key = self._keys[_arm(run)] = (agent_class(command), data_module_of(str(command.setting("data.task", ""))))
         try:
             if key not in self._parsers:

@@ -14,6 +14,10 @@ from torchrl.envs import EnvBase
 
 from plasticity_rl.data.collector import Policy
 from plasticity_rl.distributed.ranks import gathered
+from plasticity_rl.envs.films import film_frame
+
+MAX_FILM_STEPS = 1000
+"""Env steps of a film: as many as an episode of dm_control has, of which some games would fill all memory."""
 
 
 class WatchedPolicy:
@@ -37,7 +41,8 @@ class Episode:
     Attributes:
         episode_return: Sum of the rewards (undiscounted).
         env_steps: Number of agent decisions.
-        frames: The newest frame of every observation, uint8 ``(3, height, width)`` each; empty unless asked for.
+        frames: The newest frame of every observation, of games their screen in colour, uint8 ``(3, height, width)``
+            each; those of the first 1000 env steps, empty unless asked for.
         rewards: Rewards in the order of time, one per env step.
         first_observation: ``(*obs_shape)``, on the CPU.
         last_observation: The one after the last action, likewise.
@@ -79,13 +84,13 @@ def play_episode(
     rewards: list[float] = []
     first_observation = step[observation].cpu().clone()
     observations: list[Tensor] = []
-    frames = [step["pixels"][-3:].clone()] if keep_frames else []
+    frames = [film_frame(env, step["pixels"])] if keep_frames else []
     while True:
         observations += [step[observation].cpu().clone()] if observation == "state" else []
         step = env.step(step.set("action", policy(step[observation][None])[0]))["next"]
         rewards.append(float(step["reward"]))
-        if keep_frames:
-            frames.append(step["pixels"][-3:].clone())
+        if keep_frames and len(frames) <= MAX_FILM_STEPS:
+            frames.append(film_frame(env, step["pixels"]))
         if bool(step["done"]):
             last, terminated = step[observation].cpu().clone(), bool(step["terminated"])
             return Episode(

@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from plasticity_rl.envs.options import EnvironmentOptions
 
 DEFAULT = "dmc"
-BACKENDS = {DEFAULT: "plasticity_rl.envs.dmc_options.DMControlOptions"}
+BACKENDS = {
+    DEFAULT: "plasticity_rl.envs.dmc_options.DMControlOptions",
+    "atari": "plasticity_rl.envs.atari_options.AtariOptions",
+    "minatar": "plasticity_rl.envs.minatar_options.MinAtarOptions",
+}
 """What stands before the colon of a task's name (``atari:pong``; nothing for the default) -> class of its options.
 
 A class is imported when a task of it is asked for; it imports its simulator when an environment is built.

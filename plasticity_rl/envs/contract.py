@@ -66,14 +66,19 @@ def _require_observation(env: Any, found: str, observation: str) -> None:
 
 
 def _require_action(env: Any, found: str) -> None:
+    from torchrl.data import Categorical
+
     keys = list(env.full_action_spec.keys(True, True))
     if keys != ["action"]:
         raise UserError(f"{found} has the actions {sorted(map(str, keys))}; it must have one, 'action'")
     spec = env.action_spec
+    if isinstance(spec, Categorical) and spec.shape == (1,) and spec.dtype == torch.int64:
+        return
     if not spec.dtype.is_floating_point:
         raise UserError(
-            f"{found} has discrete actions ({type(spec).__name__} of {_name(spec.dtype)}), and agents here choose "
-            "continuous ones in [-1, 1]"
+            f"{found} has discrete actions ({type(spec).__name__} of {_name(spec.dtype)}, shape {tuple(spec.shape)}), "
+            "and agents here choose continuous ones in [-1, 1] or one whole number: "
+            "torchrl.data.Categorical(n, shape=(1,), dtype=torch.int64)"
         )
     if spec.ndim != 1:
         raise UserError(f"{found} has actions of shape {tuple(spec.shape)}; they must be a vector, (n,)")

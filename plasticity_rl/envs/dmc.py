@@ -22,7 +22,7 @@ import torch
 from dm_env import specs
 from tensordict import TensorDict, TensorDictBase
 
-from plasticity_rl.envs import snapshots
+from plasticity_rl.envs import dmc_snapshots, snapshots
 from plasticity_rl.errors import UserError
 from plasticity_rl.machine.rendering import (
     check_display,
@@ -124,7 +124,7 @@ def _load(task: str, seed: int, from_pixels: bool) -> Any:
 def _pristine_model(task: str, from_pixels: bool) -> dict[str, np.ndarray]:
     """Return the model arrays of a new build with seed 0, the common base of snapshots in all processes."""
     env = _load(task, 0, from_pixels)
-    arrays = {name: value.copy() for name, value in snapshots.model_arrays(env.physics).items()}
+    arrays = {name: value.copy() for name, value in dmc_snapshots.model_arrays(env.physics).items()}
     env.physics.free()
     return arrays
 
@@ -283,7 +283,7 @@ class DMCEnv(EnvBase):
     def simulator_state(self) -> dict[str, Any]:
         """Return an exact snapshot of the simulation and the task, as tensors and plain Python."""
         pristine = _pristine_model(self.task_name, self._image_size is not None)
-        state = {"task_name": self.task_name, **snapshots.dm_env_state(self._dm_env, pristine)}
+        state = {"task_name": self.task_name, **dmc_snapshots.dm_env_state(self._dm_env, pristine)}
         if not self._in_suite:
             state["reset_generator"] = snapshots.encode(self._reset_generator)
         return state
@@ -303,4 +303,4 @@ class DMCEnv(EnvBase):
             self._dm_env._random_state = copy.deepcopy(self._reset_generator) or self._dm_env.random_state
             self._dm_env.reset()
         pristine = _pristine_model(self.task_name, self._image_size is not None)
-        snapshots.load_dm_env_state(self._dm_env, state, pristine)
+        dmc_snapshots.load_dm_env_state(self._dm_env, state, pristine)

@@ -51,17 +51,21 @@ class FoldNStep(Transform):
 
     Args:
         discount: :math:`\gamma`, in [0, 1].
+        reward_clip: Each :math:`r_k` is clipped to :math:`\pm` this; None: not clipped. The replay keeps the reward as
+            it was, so that returns of episodes are what the environment gave.
     """
 
-    def __init__(self, discount: float) -> None:
+    def __init__(self, discount: float, reward_clip: float | None = None) -> None:
         super().__init__(in_keys=[], out_keys=[])
-        self.discount = discount
+        self.discount, self.reward_clip = discount, reward_clip
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Replace ``reward`` and ``discount`` [B, n] by their folded values [B, 1]."""
         if tensordict.get("next", None) is None:
             return tensordict  # raw records, read as replay[index]
         rewards, discounts = tensordict.get("reward"), tensordict.get("discount")
+        if self.reward_clip is not None:
+            rewards = rewards.clamp(-self.reward_clip, self.reward_clip)
         reward, discount = torch.zeros_like(rewards[:, :1]), torch.ones_like(rewards[:, :1])
         for k in range(rewards.shape[1]):
             reward += discount * rewards[:, k : k + 1]
@@ -73,8 +77,9 @@ class FrameReplay(NoDumps, ReplayBuffer):
     """Replay of pixels or states with frame stacks and n-step returns built when sampling.
 
     ``sample()`` returns a TensorDict [batch_size] with ``pixels`` uint8 or ``state`` float32 (obs_shape), ``action``
-    float32 (action_dim), ``reward`` and ``discount`` float32 [1] (see :class:`FoldNStep`) and, under ``next``, the
-    observation n steps later, uniformly over all complete windows of all lanes, the open episodes included.
+    float32 (action_dim), or int64 of one number where actions are discrete, ``reward`` and ``discount`` float32 [1]
+    (see :class:`FoldNStep`) and, under ``next``, the observation n steps later, uniformly over all complete windows of
+    all lanes, the open episodes included.
 
     **The observations of a batch of the configured size stay valid until the second next** ``sample()``: two buffers
     take turns. Clone what must live longer. Batches of another size, and those of :meth:`peek`, are fresh tensors.
@@ -100,6 +105,8 @@ class FrameReplay(NoDumps, ReplayBuffer):
         slack: Extra records per lane, see above.
         seed: Seed of the sampling generator.
         observation: ``pixels`` (uint8) or ``state`` (float32): the key of the observation in steps and batches.
+        num_actions: Number of discrete actions, each given by its index (``action_dim`` is 1); 0: continuous ones.
+        reward_clip: See :class:`FoldNStep`. May differ when resuming.
 
     Raises:
         UserError: If an argument is out of range.
@@ -121,11 +128,14 @@ class FrameReplay(NoDumps, ReplayBuffer):
         slack: int = 0,
         seed: int = 0,
         observation: Literal["pixels", "state"] = "pixels",
+        num_actions: int = 0,
+        reward_clip: float | None = None,
     ) -> None:
         counts = {"action_dim": action_dim, "frame_stack": frame_stack, "n_step": n_step, "batch_size": batch_size}
         for name, value in (counts | {"num_lanes": num_lanes}).items():
             at_least(name, value, 1)
         at_least("slack", slack, 0)
+        at_least("num_actions", num_actions, 0)
         within("discount", discount, "[0, 1]")
         one_of("observation", observation, OBSERVATION_DTYPES)
         one_of("--data.storage", storage, ("ram", "memmap"))
@@ -133,7 +143,8 @@ class FrameReplay(NoDumps, ReplayBuffer):
             raise UserError("--data.storage memmap needs a folder for its files.")
         _check_sizes(obs_shape, observation, frame_stack, n_step, num_lanes, capacity)
         frame_shape = (obs_shape[0] // frame_stack, *obs_shape[1:])
-        layout = RecordLayout(frame_shape, action_dim, num_lanes, -(-capacity // num_lanes), slack, observation)
+        lane_length = -(-capacity // num_lanes)
+        layout = RecordLayout(frame_shape, action_dim, num_lanes, lane_length, slack, observation, num_actions)
         self._obs_shape = tuple(obs_shape)
         self._lanes = torch.arange(num_lanes)
         self._records = FrameStorage(
@@ -150,7 +161,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
             storage=self._records,
             sampler=self._windows,
             writer=LaneWriter(num_lanes),
-            transform=FoldNStep(discount),
+            transform=FoldNStep(discount, reward_clip),
             collate_fn=_identity,
             batch_size=batch_size,
             generator=torch.Generator().manual_seed(seed),
@@ -237,9 +248,10 @@ class FrameReplay(NoDumps, ReplayBuffer):
 
     def _append_last(self, observations: Tensor, lanes: Tensor) -> None:
         """Append the frames ``observations[lanes]`` that end episodes: nothing is done there."""
-        zeros = {"action": torch.zeros(len(lanes), self._records.layout.action_dim)}
+        layout = self._records.layout
+        zeros = {"action": torch.zeros(len(lanes), layout.action_dim, dtype=layout.action_dtype)}
         zeros |= {name: torch.zeros(len(lanes)) for name in ("reward", "discount")}
-        self._append({self._records.layout.observation: observations[lanes], **zeros}, lanes, terminal=True)
+        self._append({layout.observation: observations[lanes], **zeros}, lanes, terminal=True)
 
     def sample_ahead(self) -> None:
         """Begin in a thread what the next ``sample()`` returns; nothing must be written before it.

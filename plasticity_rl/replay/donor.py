@@ -87,5 +87,13 @@ def donor_replay(path: str | Path) -> DonorReplay:
     lanes = described["num_lanes"]
     shape, length = tuple(described["frame shape"]), described["capacity"] // lanes
     observation = state["identity"].get("observation", "pixels")
-    layout = RecordLayout(shape, described["action_dim"], lanes, length, described["slack"], observation)
+    layout = RecordLayout(
+        shape,
+        described["action_dim"],
+        lanes,
+        length,
+        described["slack"],
+        observation,
+        described.get("num_actions", 0),  # not in checkpoints from before there were discrete ones
+    )
     return DonorReplay(state["identity"], layout, folder, cursors)

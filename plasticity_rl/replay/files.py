@@ -34,6 +34,8 @@ from plasticity_rl.replay.mapped import MappedFiles
 _FORMAT = 1
 OBSERVATION_DTYPES = {"pixels": torch.uint8, "state": torch.float32}
 """What observations are stored as, by key: their key in batches is the name of their column."""
+_ADDED_LATER = {"num_actions": 0}
+"""What the description of a layout did not say at first, and what it was then."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class RecordLayout:
         slack: Slots per lane beyond ``lane_length``, so that this many records can be written after a checkpoint
             without overwriting one that the checkpoint needs.
         observation: ``pixels`` or ``state``.
+        num_actions: Number of discrete actions, of which one is stored as its index; 0: continuous ones.
     """
 
     frame_shape: tuple[int, ...]
@@ -56,11 +59,17 @@ class RecordLayout:
     lane_length: int
     slack: int
     observation: str = "pixels"
+    num_actions: int = 0
 
     @property
     def dtype(self) -> torch.dtype:
         """What a stored observation is made of."""
         return OBSERVATION_DTYPES[self.observation]
+
+    @property
+    def action_dtype(self) -> torch.dtype:
+        """What a stored action is made of."""
+        return torch.int64 if self.num_actions else torch.float32
 
     @property
     def lane_slots(self) -> int:
@@ -76,7 +85,7 @@ class RecordLayout:
         """Return the shape of one record and the dtype of every column."""
         return {
             self.observation: (self.frame_shape, self.dtype),
-            "action": ((self.action_dim,), torch.float32),
+            "action": ((self.action_dim,), self.action_dtype),
             "reward": ((), torch.float32),
             "discount": ((), torch.float32),
             "step": ((), torch.int64),
@@ -112,6 +121,7 @@ class RecordLayout:
             "capacity": self.num_lanes * self.lane_length,
             "num_lanes": self.num_lanes,
             "slack": self.slack,
+            "num_actions": self.num_actions,
         }
 
     def require_equal(self, other: dict[str, Any], where: str) -> None:
@@ -124,7 +134,7 @@ class RecordLayout:
         Raises:
             UserError: If a value differs; names both values.
         """
-        mine = self.describe()
+        mine, other = self.describe(), _ADDED_LATER | other
         wrong = [
             f"{name} is {mine[name]} now but {other.get(name)} there" for name in mine if mine[name] != other.get(name)
         ]
@@ -370,6 +380,7 @@ def replay_bytes(
     num_lanes: int = 1,
     slack: int = 0,
     observation: str = "pixels",
+    num_actions: int = 0,
 ) -> int:
     """Return the bytes a full replay takes, in memory or on disk.
 
@@ -381,9 +392,10 @@ def replay_bytes(
         num_lanes: Number of environments.
         slack: Extra records per lane.
         observation: ``pixels`` or ``state``.
+        num_actions: Number of discrete actions, or 0.
 
     Returns:
         The number of bytes.
     """
-    frame = (obs_shape[0] // frame_stack, *obs_shape[1:])
-    return RecordLayout(frame, action_dim, num_lanes, -(-capacity // num_lanes), slack, observation).size_bytes()
+    frame, lane_length = (obs_shape[0] // frame_stack, *obs_shape[1:]), -(-capacity // num_lanes)
+    return RecordLayout(frame, action_dim, num_lanes, lane_length, slack, observation, num_actions).size_bytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -12,6 +12,24 @@ from torchrl.data.replay_buffers.samplers import Sampler
 from plasticity_rl.replay.storage import FrameStorage, FrameWindows
 
 _REJECTION_ROUNDS = 8
+
+
+class Anchors(NamedTuple):
+    """First transitions of complete windows.
+
+    Attributes:
+        lanes: int64 [K].
+        numbers: int64 [K], of the records in their lanes.
+        lengths: int64 [K], transitions of the windows, from 1 to n.
+    """
+
+    lanes: Tensor
+    numbers: Tensor
+    lengths: Tensor
+
+    def at(self, chosen: Tensor) -> Anchors:
+        """Return those at these positions."""
+        return Anchors(*(part[chosen] for part in self))
 
 
 class NoDumps:
@@ -30,8 +48,10 @@ class WindowSampler(NoDumps, Sampler):
     """Draws complete n-step windows, uniformly over all of them and over all lanes.
 
     An anchor (the first transition of a window) is complete when its n transitions, the record after them and the
-    frames of its stack are live and in one episode; the open episode counts. Anchors are drawn among all live records
-    and incomplete ones are rejected: for 500-step episodes and n = 3 that is less than 1 %.
+    frames of its stack are live and in one episode; the open episode counts. Where fewer than n transitions are left,
+    a window that meets a discount of 0 among them (a true termination, a lost life) is complete too, and ends there:
+    nothing that comes later is in its return. Anchors are drawn among all live records and incomplete ones are
+    rejected: for 500-step episodes that end by a time limit, and n = 3, that is less than 1 %.
 
     Args:
         frame_stack: Frames per observation, at least 1.
@@ -73,8 +93,8 @@ class WindowSampler(NoDumps, Sampler):
                 f"The replay has no complete {self.n_step}-step window yet ({len(storage)} records): collect at least "
                 f"{self.n_step + 1} steps of an episode before sampling (see FrameReplay.has_window)."
             )
-        lanes, numbers = self._draw_anchors(storage, batch_size, generator, storage.written if ends is None else ends)
-        return self._windows(storage, lanes, numbers)
+        ends = storage.written if ends is None else ends
+        return self._windows(storage, self._draw_anchors(storage, batch_size, generator, ends))
 
     def draw_distinct(
         self, storage: FrameStorage, most: int, generator: torch.Generator | None, part: int
@@ -87,33 +107,33 @@ class WindowSampler(NoDumps, Sampler):
             generator: Source of all random numbers.
             part: Windows to yield at a time.
         """
-        lanes, numbers = self.complete_anchors(storage)
-        for chosen in torch.randperm(len(lanes), generator=generator)[:most].split(part):
-            yield self._windows(storage, lanes[chosen], numbers[chosen])
+        anchors = self.complete_anchors(storage)
+        for chosen in torch.randperm(len(anchors.lanes), generator=generator)[:most].split(part):
+            yield self._windows(storage, anchors.at(chosen))
 
     def can_sample(self, storage: FrameStorage, batch_size: int) -> bool:
         """Return whether there is at least one complete window. Constant time as long as the last found one lives."""
         if self._known is not None and self._known[1] >= int(storage.oldest[self._known[0]]):
             return True
         self._known = None
-        if len(storage) > self.n_step:
-            lanes, numbers = self.complete_anchors(storage)
+        if len(storage) > 1:
+            lanes, numbers, _ = self.complete_anchors(storage)
             if len(lanes):  # remember the newest window of the last lane: it lives longest
                 step = storage.step[storage.slot(lanes[-1], numbers[-1])]
                 self._known = (int(lanes[-1]), int(numbers[-1] - step.clamp(max=self.frame_stack - 1)))
         return self._known is not None
 
-    def complete_anchors(self, storage: FrameStorage, ends: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return lane and number (int64 [K] each) of every complete anchor, of the records before ``ends``; linear."""
+    def complete_anchors(self, storage: FrameStorage, ends: Tensor | None = None) -> Anchors:
+        """Return every complete anchor, of the records before ``ends``; linear."""
         if not len(storage):
-            return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+            return Anchors(*(torch.empty(0, dtype=torch.int64) for _ in range(3)))
         ends = storage.written if ends is None else ends
         ranges = zip(storage.oldest.tolist(), ends.tolist(), strict=True)
         numbers = [torch.arange(oldest, written) for oldest, written in ranges]
         lanes = torch.arange(len(numbers)).repeat_interleave(torch.tensor([len(part) for part in numbers]))
         joined = torch.cat(numbers)
-        complete = self._is_complete(storage, lanes, joined, ends)
-        return lanes[complete], joined[complete]
+        anchors = Anchors(lanes, joined, self._lengths(storage, lanes, joined, ends))
+        return anchors.at(anchors.lengths > 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the generator."""
@@ -130,41 +150,52 @@ class WindowSampler(NoDumps, Sampler):
 
     def _draw_anchors(
         self, storage: FrameStorage, batch_size: int, generator: torch.Generator | None, written: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Anchors:
         ends = (written - storage.oldest).cumsum(0)
         shift = written - ends  # from the position among all live records to the number in the lane
-        kept: list[tuple[Tensor, Tensor]] = []
+        kept: list[Anchors] = []
         missing = batch_size
         for _ in range(_REJECTION_ROUNDS):
             draws = torch.randint(int(ends[-1]), (missing + missing // 8 + 8,), generator=generator)
             lanes = torch.searchsorted(ends, draws, right=True)
             numbers = draws + shift[lanes]
-            complete = self._is_complete(storage, lanes, numbers, written).nonzero().squeeze(1)[:missing]
-            kept.append((lanes[complete], numbers[complete]))
+            anchors = Anchors(lanes, numbers, self._lengths(storage, lanes, numbers, written))
+            complete = anchors.lengths.nonzero().squeeze(1)[:missing]
+            kept.append(anchors.at(complete))
             missing -= len(complete)
             if not missing:
                 break
         else:  # almost nothing is complete (a nearly empty buffer, very short episodes): list what is and choose
-            all_lanes, all_numbers = self.complete_anchors(storage, written)
-            chosen = torch.randint(len(all_lanes), (missing,), generator=generator)
-            kept.append((all_lanes[chosen], all_numbers[chosen]))
-        return torch.cat([lanes for lanes, _ in kept]), torch.cat([numbers for _, numbers in kept])
+            anchors = self.complete_anchors(storage, written)
+            kept.append(anchors.at(torch.randint(len(anchors.lanes), (missing,), generator=generator)))
+        return Anchors(*(torch.cat(parts) for parts in zip(*kept, strict=True)))
 
-    def _is_complete(self, storage: FrameStorage, lanes: Tensor, numbers: Tensor, written: Tensor) -> Tensor:
-        """Return bool [K]: do the windows anchored at these live records consist of live records of one episode?"""
+    def _lengths(self, storage: FrameStorage, lanes: Tensor, numbers: Tensor, written: Tensor) -> Tensor:
+        """Return int64 [K], the transitions of the window anchored at each of these live records; 0: not complete."""
         step = storage.step
         first_step = step[storage.slot(lanes, numbers)]
-        last = numbers + self.n_step
-        live = (last < written[lanes]) & (numbers - first_step.clamp(max=self.frame_stack - 1) >= storage.oldest[lanes])
-        # Records are consecutive in a lane, so positions that differ by n can only belong to the same episode. Where
-        # `last` is not live the slot holds something else, and `live` is false already.
-        return live & (step[storage.slot(lanes, last)] == first_step + self.n_step)
+        has_stack = numbers - first_step.clamp(max=self.frame_stack - 1) >= storage.oldest[lanes]
 
-    def _windows(self, storage: FrameStorage, lanes: Tensor, numbers: Tensor) -> FrameWindows:
-        lanes, numbers = lanes[:, None], numbers[:, None]
+        def reaches(ahead: int, lanes: Tensor, numbers: Tensor, first_step: Tensor) -> Tensor:
+            # Records are consecutive in a lane, so positions that differ by `ahead` can only belong to the same
+            # episode. Where the later record is not live its slot holds something else, and the first part is false.
+            last = numbers + ahead
+            return (last < written[lanes]) & (step[storage.slot(lanes, last)] == first_step + ahead)
+
+        lengths = self.n_step * (has_stack & reaches(self.n_step, lanes, numbers, first_step))
+        short = (has_stack & (lengths == 0)).nonzero().squeeze(1)  # few: the ends of episodes
+        for ahead in range(1, self.n_step) if len(short) else ():
+            at = lanes[short], numbers[short]
+            ends = storage.discount[storage.slot(at[0], at[1] + ahead - 1)] == 0
+            ends &= reaches(ahead, *at, first_step[short])
+            lengths[short[ends]] = ahead
+            short = short[~ends]
+        return lengths
+
+    def _windows(self, storage: FrameStorage, anchors: Anchors) -> FrameWindows:
+        lanes, numbers, lengths = (part[:, None] for part in anchors)
         reset = numbers - storage.step[storage.slot(lanes, numbers)]  # stacks repeat the reset frame, as the env does
         frames = torch.maximum(numbers + self._past, reset)
-        next_frames = torch.maximum(numbers + self.n_step + self._past, reset)
-        return FrameWindows(
-            storage.slot(lanes, frames), storage.slot(lanes, next_frames), storage.slot(lanes, numbers + self._ahead)
-        )
+        next_frames = torch.maximum(numbers + lengths + self._past, reset)
+        steps = numbers + torch.minimum(self._ahead, lengths - 1)  # the last again counts nothing: its discount is 0
+        return FrameWindows(storage.slot(lanes, frames), storage.slot(lanes, next_frames), storage.slot(lanes, steps))

@@ -78,6 +78,11 @@ class FrameStorage(Storage):
         return self._columns["step"]
 
     @property
+    def discount(self) -> Tensor:
+        """float32 [slots], discount of the transition that leaves the record in each slot: 0 where the return ends."""
+        return self._columns["discount"]
+
+    @property
     def num_transitions(self) -> int:
         """Live records that are transitions, i.e. not the last frame of an episode."""
         live = self._spans(self.oldest, self.written)
@@ -156,7 +161,8 @@ class FrameStorage(Storage):
 
         Returns:
             Observation and next observation [B, N*channels, ...] under their key, e.g. ``pixels``, ``action`` float32
-            [B, action_dim] of the first transition, and ``reward`` and ``discount`` float32 [B, n] of all of them.
+            (int64: an index) [B, action_dim] of the first transition, and ``reward`` and ``discount`` float32 [B, n] of
+            all of them.
         """
         if not self.in_ram:
             self._require_files().mapped.require_untouched()

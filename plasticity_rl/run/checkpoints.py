@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from plasticity_rl.agents.base import as_agent
 from plasticity_rl.checkpoint_files import LAST_CHECKPOINT
-from plasticity_rl.distributed.ranks import say
+from plasticity_rl.errors import spelled
 from plasticity_rl.run.stop_signals import TIME_IS_UP, StopRun, StopSignals, TimeIsUp
 
 AFTER_EVALUATION: dict[str, Any] = {
@@ -107,13 +107,15 @@ class LastCheckpoint(ModelCheckpoint):
         if not signum:
             return
         self._save(trainer)
-        where = as_agent(trainer.lightning_module).where_it_stands()
+        where = spelled(as_agent(trainer.lightning_module).where_it_stands())
         if signum == TIME_IS_UP:
             self._signals.restore()
-            say(f"Stopped after max_time ({self.max_seconds:g} seconds of this start) {where}")
+            trainer.lightning_module.print(
+                f"Stopped after max_time ({self.max_seconds:g} seconds of this start) {where}"
+            )
             raise TimeIsUp
         self._signals.requeue(signum)
-        say(f"Stopped by {signal.Signals(signum).name} {where}")
+        trainer.lightning_module.print(f"Stopped by {signal.Signals(signum).name} {where}")
         raise StopRun(signum)
 
 

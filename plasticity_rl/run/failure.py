@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 import traceback
-from pathlib import Path
 
 import lightning.pytorch as pl
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.hooks import callbacks_of
-from plasticity_rl.checkpoint_files import LAST_CHECKPOINT
 from plasticity_rl.errors import RunFailure
-from plasticity_rl.files.places import CONFIG_OF_A_RUN, configs_in
 from plasticity_rl.machine.failures import known_reason, what_failed
-from plasticity_rl.replay.files import holds_replay
+from plasticity_rl.run.ending import how_to_go_on
 from plasticity_rl.run.folder import RunFolder
 
 
@@ -43,17 +39,3 @@ def run_failure(error: BaseException, trainer: pl.Trainer) -> RunFailure:
     elif known_reason(first) is None:
         traceback.print_exception(first)
     return RunFailure("; ".join(parts))
-
-
-def how_to_go_on(trainer: pl.Trainer) -> str:
-    """Return the command that continues a run of the command line, or nothing where there is no checkpoint."""
-    run_dir = Path(trainer.default_root_dir)
-    last = run_dir / "checkpoints" / LAST_CHECKPOINT
-    if not last.is_file() or not (run_dir / CONFIG_OF_A_RUN).is_file():
-        return ""
-    _, *resumed = configs_in(run_dir)
-    command = ["plasticity-rl", "fit", *(f"--config={path}" for path in resumed[-1:]), f"--ckpt_path={last}"]
-    replay = getattr(trainer.datamodule, "replay_folder", None)  # type: ignore[attr-defined]
-    if replay is not None and not holds_replay(replay):
-        command.append("--data.allow_empty_replay=true")
-    return shlex.join(command)

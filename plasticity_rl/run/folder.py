@@ -9,11 +9,11 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
@@ -22,12 +22,24 @@ from omegaconf import OmegaConf
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import callbacks_of, in_order
 from plasticity_rl.checkpoint_files import versions
-from plasticity_rl.errors import UserError
+from plasticity_rl.distributed.ranks import say
+from plasticity_rl.errors import UserError, spelled
+from plasticity_rl.files import own_files
 from plasticity_rl.files.credentials import command_without_secrets
 from plasticity_rl.files.writing import open_to_append, replace_file
 from plasticity_rl.machine.failures import write_traceback
 from plasticity_rl.machine.hardware import describe_hardware
 from plasticity_rl.run.callback_checks import idle_run, idle_schedules, late_events
+from plasticity_rl.run.ending import (
+    FINISHED,
+    AlreadyFinished,
+    Stopwatch,
+    last_block,
+    stop_if_finished,
+    table_of_returns,
+    where_to_look,
+)
+from plasticity_rl.run.progress import FrameProgressBar
 
 
 def refuse_unwritable(folder: Path, what: str, option: str) -> None:
@@ -99,6 +111,7 @@ def describe_start(agent: RLModule) -> dict[str, object]:
         "at_env_frames": agent.env_frames,
         **({"init_weights": agent.weights_from} if agent.weights_from is not None else {}),
         **({"changed": changes} if changes else {}),
+        **({"own_files": own_files.latest()} if own_files.latest() else {}),
         "command": command_without_secrets(sys.argv),
         "git_revision": git_revision(Path(__file__).parent),
         "python": platform.python_version(),
@@ -136,6 +149,8 @@ class RunFolder(pl.Callback):
 
     _started = False
     _claimed: IO[str] | None = None
+    _stopwatch: Stopwatch | None = None
+    """Of a start whose last block is still to be printed."""
     error: BaseException | None = None
     """What ended training, before anything that failed on the way out."""
     error_file: Path | None = None
@@ -148,10 +163,17 @@ class RunFolder(pl.Callback):
         if stage == "fit" and starts.exists() and os.access(starts, os.W_OK):
             self._claimed = claim(starts)
 
-    @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse a folder that holds another run."""
-        refuse_other_run(Path(trainer.default_root_dir), resuming=trainer.ckpt_path is not None)
+        """Refuse a folder that holds another run; leave one alone that has come to its end."""
+        agent, run_dir = as_agent(pl_module), Path(trainer.default_root_dir)
+        if trainer.ckpt_path is not None:
+            try:
+                stop_if_finished(run_dir, agent.env_frames, agent.data.max_frames)
+            except AlreadyFinished as finished:
+                say(str(finished))
+                raise
+        if trainer.is_global_zero:
+            refuse_other_run(Path(trainer.default_root_dir), resuming=trainer.ckpt_path is not None)
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -170,22 +192,27 @@ class RunFolder(pl.Callback):
         notes = late_events(callbacks, data.max_frames, data.frames_per_tick)
         notes += idle_run(callbacks, data.max_frames, agent.num_seed_frames) + idle_schedules(callbacks, agent)
         for note in [*notes, *(n for c in in_order(callbacks) for n in c.notes(agent))]:
-            print(f"warning: {note}", file=sys.stderr)
-        _print_where_to_look(trainer)
+            print(f"warning: {spelled(note)}", file=sys.stderr)
+        self._stopwatch = Stopwatch(agent.env_frames)
+        _print(where_to_look(trainer))
         where = "memory, and as much on disk" if data.storage == "ram" else "disk"
         print(f"Replay:      {data.replay_size_bytes / 1e9:.2f} GB{data.times_ranks} of {where} once it is full")
 
     @rank_zero_only
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Keep the traceback of a run that failed: the command line prints a single line."""
+        """Keep the traceback of a run that failed: the command line prints a single line. Of a stopped one, sum up."""
         self._release()
+        if isinstance(exception, SystemExit | KeyboardInterrupt):
+            self._print_last_block(trainer, finished=False)
+        self._stopwatch = None
         if isinstance(exception, Exception) and not isinstance(exception, UserError) and self._started:
             self.error = exception
             self.error_file = write_traceback(exception, Path(trainer.default_root_dir) / "error.txt")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Let others have the folder."""
+        """Let others have the folder; sum up a start whose time was up."""
         self._release()
+        self._print_last_block(trainer, finished=False)
 
     def _release(self) -> None:
         if self._claimed is not None:
@@ -194,16 +221,20 @@ class RunFolder(pl.Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note how far the run came; print return before and after, the folder, and how to look at it."""
+        """Note how far the run came, and sum it up."""
         agent = as_agent(pl_module)
         end = {"env_frames": agent.env_frames, "num_updates": agent.num_updates, "finished": _now()}
-        replace_file(Path(trainer.default_root_dir) / "finished.yaml", OmegaConf.to_yaml(OmegaConf.create(end)))
-        print()
-        if agent.eval_returns:
-            (first_frame, first), (last_frame, last) = agent.eval_returns[0], agent.eval_returns[-1]
-            print(f"Return before training: {first:8.1f}  (frame {first_frame:,})")
-            print(f"Return after training:  {last:8.1f}  (frame {last_frame:,})")
-        _print_where_to_look(trainer)
+        replace_file(Path(trainer.default_root_dir) / FINISHED, OmegaConf.to_yaml(OmegaConf.create(end)))
+        self._print_last_block(trainer, finished=True)
+
+    def _print_last_block(self, trainer: pl.Trainer, *, finished: bool) -> None:
+        if self._stopwatch is None:
+            return
+        bar = trainer.progress_bar_callback
+        if isinstance(bar, FrameProgressBar):
+            bar.close()  # its own turn comes after this one
+        _print(["", *last_block(trainer, self._stopwatch, finished=finished)])
+        self._stopwatch = None
 
     @rank_zero_only
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -211,12 +242,9 @@ class RunFolder(pl.Callback):
         if trainer.state.fn != TrainerFn.VALIDATING:
             return
         agent = as_agent(pl_module)
-        (frame, mean), std = agent.eval_returns[-1], float(agent.latest["eval/return_std"])
-        print(f"Return: {mean:.3f} +- {std:.3f} over {agent.data.num_eval_episodes} episodes  (frame {frame:,})")
+        checkpoint = f" of {trainer.ckpt_path}" if trainer.ckpt_path else ""
+        _print([f"Evaluation at frame {agent.env_frames:,}{checkpoint}", *table_of_returns(agent.returns_by_task)])
 
 
-def _print_where_to_look(trainer: pl.Trainer) -> None:
-    print(f"Run folder:  {trainer.default_root_dir}")
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            print(f"TensorBoard: tensorboard --logdir {Path(logger.log_dir)}", flush=True)
+def _print(lines: Iterable[str]) -> None:
+    print("\n".join(lines), flush=True)

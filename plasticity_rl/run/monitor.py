@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,9 +96,9 @@ class RunMonitor(RLCallback):
         if agent.env_frames == self._written_at or not agent.eval_returns:
             return
         self._written_at = agent.env_frames
-        learned = [value for frame, value in agent.eval_returns if frame > agent.num_seed_frames]
+        best = agent.best_evaluation()
         values = {
-            "hparam/best_return": max((value for value in learned if not math.isnan(value)), default=None),
+            "hparam/best_return": best[1] if best is not None else None,
             "hparam/last_return": agent.eval_returns[-1][1],
             **{metric: agent.latest.get(tag) for metric, tag in self._summed_up.items()},
         }

@@ -23,8 +23,9 @@ from plasticity_rl.files.writing import drafted
 class EvalVideo(RLCallback):
     """Films the first episode of every ``every_n_evals``-th and of the last evaluation, as the agent sees it.
 
-    The frames are those the policy was given, so it costs no rendering, and with ``--data.observation state`` there are
-    none: it then films nothing. (``plasticity_rl.envs.make.render_frame`` draws any moment of an environment.)
+    The frames are those the policy was given (of games the screen in colour; the first 1000 env steps), so it costs no
+    rendering, and with ``--data.observation state`` there are none: it then films nothing.
+    (``plasticity_rl.envs.make.render_frame`` draws any moment of an environment.)
 
     Mutates: nothing.
     Logs: image ``eval/video`` (an animated GIF) and ``videos/eval_<frames>.mp4`` in the run folder.

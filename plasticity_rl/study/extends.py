@@ -57,6 +57,15 @@ def load_all(path: Path) -> tuple[Content, Path, Claim]:
     return content, found, claim
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return the file of a study that :func:`load` accepts, and those of all that it extends."""
+    found = find_study(str(path))
+    if found is None:
+        return []
+    names = _names((load_yaml(found.read_text(encoding="utf-8")) or {}).get(EXTENDS, []))
+    return [found, *(file for name in names for file in files_of(_beside(name, found)))]
+
+
 def _load(path: Path, found: Path, extending: tuple[Path, ...]) -> tuple[Content, Claim]:
     try:
         text = found.read_text(encoding="utf-8")

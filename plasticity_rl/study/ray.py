@@ -22,6 +22,7 @@ from ray.exceptions import RayError
 
 from plasticity_rl.distributed.variables import without_ranks
 from plasticity_rl.errors import UserError
+from plasticity_rl.files import own_files
 from plasticity_rl.study.runner import start_fit
 
 FAILED = 1
@@ -30,7 +31,7 @@ SECONDS_TO_CONNECT = 10.0
 SECONDS_FOR_A_PLACE = 3600.0
 """How long a run waits for a place: there is one for it, unless somebody else holds it."""
 LOOPBACK = "127.0.0.1"
-INHERITED = ("PYTHONPATH", "OMP_NUM_THREADS", "MUJOCO_GL")
+INHERITED = ("PYTHONPATH", own_files.VARIABLE, "OMP_NUM_THREADS", "MUJOCO_GL")
 """Variables that the user set here and a run elsewhere needs too."""
 
 

@@ -290,7 +290,7 @@ def test_interventions_that_cannot_change_are_refused(before, after, expected, t
 def test_what_a_callback_sets_is_refused(tmp_path) -> None:
     schedule = ours.ReplayRatioSchedule(at_frames=[50], replay_ratios=[1.0])
     fit_tiny(tmp_path, max_frames=100, callbacks=[schedule])
-    with pytest.raises(UserError, match="model.replay_ratio=0.5, but this run has 0.25: ReplayRatioSchedule sets it"):
+    with pytest.raises(UserError, match="replay_ratio=0.5, but this run has 0.25: ReplayRatioSchedule sets it"):
         fit_tiny(tmp_path, callbacks=[schedule], ckpt_path="last", agent_options={"replay_ratio": 0.25})
 
 
@@ -342,7 +342,7 @@ def test_an_option_that_is_newer_than_a_checkpoint_had_its_default(trained, tmp_
     run = edited(shutil.copytree(folder, tmp_path / "run"), forget)
     assert said(go_on(name, run, {"data.n_step": 3})) == set()
     assert said(go_on(name, run, {"data.n_step": 2})) == {"data.n_step"}
-    with pytest.raises(UserError, match=r"written with data.render=exact, but this run has fast"):
+    with pytest.raises(UserError, match=r"written with render=exact, but this run has fast"):
         go_on(name, run, {"data.render": "fast"})
 
 
@@ -351,5 +351,5 @@ def test_a_checkpoint_of_before_options_were_recorded_goes_on(trained, tmp_path)
     run = edited(shutil.copytree(folder, tmp_path / "run"), lambda checkpoint: checkpoint.pop("run_options"))
     agent = go_on(name, run, {"data.n_step": 2, "model.lr": 0.5e-3, "data.max_frames": 100})
     assert said(agent) == {"model.lr"}
-    with pytest.raises(UserError, match=r"written with data.seed=1, but this run has 2"):
+    with pytest.raises(UserError, match=r"written with seed=1, but this run has 2"):
         go_on(name, run, {"data.seed": 2})

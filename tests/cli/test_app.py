@@ -347,9 +347,9 @@ def test_without_a_checkpoint_there_is_nothing_to_continue(tmp_path, command, pa
 
 
 def printed_return(result) -> tuple[float, int]:
-    match = re.search(r"Return: (\S+) \+- \S+ over 1 episodes  \(frame ([\d,]+)\)", result.out)
+    match = re.search(r"Evaluation at frame ([\d,]+).*\n.*\ntiny +1 +(\S+) ", result.out)
     assert match, result.out + result.err
-    return float(match[1]), int(match[2].replace(",", ""))
+    return float(match[2]), int(match[1].replace(",", ""))
 
 
 def test_validate_repeats_the_logged_return_of_any_checkpoint(finished, monkeypatch):

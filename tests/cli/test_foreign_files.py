@@ -99,6 +99,13 @@ HOSTILE = {
         [{"class_path": f"{LIGHTNING}.Timer", "dict_kwargs": {"x": "evil.make"}}],
         "evil",
     ),
+    "a task": ("data/task", "torchrl:evil.make", "'torchrl:evil.make'"),
+    "a task of a module": ("data/task", "gym:evil:Line-v0", "'gym:evil:Line-v0'"),
+    "a task of ours": (
+        "trainer/callbacks",
+        [{"class_path": "callbacks.ContinualTasks", "init_args": {"tasks": ["cup_catch", "torchrl:evil.make"]}}],
+        "'torchrl:evil.make'",
+    ),
     "torch's loader": ("trainer/callbacks", [{"class_path": "torch.load"}], "'torch.load'"),
     "torch's hub": ("trainer/logger", {"class_path": "torch.hub.load"}, "'torch.hub.load'"),
     "a loader as environment": ("data/env", "torch.hub.load", "'torch.hub.load'"),

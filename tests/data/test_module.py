@@ -65,7 +65,7 @@ def test_another_environment_has_other_options_and_the_same_state_in_a_checkpoin
     assert list(inspect.signature(shown).parameters)[:5] == names
     assert inspect.signature(shown).parameters["action_repeat"].default == 4
     assert data_module_of("walker_run") is RLDataModule
-    with pytest.raises(UserError, match=r"^data\.sticky=3 must be in \[0, 1\]"):
+    with pytest.raises(UserError, match=r"^sticky=3 must be in \[0, 1\]"):
         RLDataModule("line:near", sticky=3)
     with pytest.raises(UserError, match=r"no option 'data\.render'"):
         RLDataModule("line:near", render="fast")

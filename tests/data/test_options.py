@@ -40,7 +40,7 @@ def test_bytes_are_weights_gradients_two_moments_and_the_target(build, monkeypat
     agent = build()
     trained = sum(parameters(getattr(agent, name)) for name in agent.module_names if name != "temperature")
     monkeypatch.setattr(sizes, "largest_memory", lambda: 16 * trained)
-    with pytest.raises(UserError, match=r"model\.hidden_dim=32.* are available: lower") as error:
+    with pytest.raises(UserError, match=r"hidden_dim=32.* are available: lower") as error:
         build()
     assert needed(str(error.value)) == 4 * 4 * trained + 4 * parameters(agent.critic_target)
     monkeypatch.setattr(sizes, "largest_memory", lambda: needed(str(error.value)))
@@ -50,7 +50,7 @@ def test_bytes_are_weights_gradients_two_moments_and_the_target(build, monkeypat
 def test_a_batch_is_two_observations_a_transition(monkeypatch):
     monkeypatch.setattr(options, "largest_memory", lambda: 2 * 8 * 100)
     options.refuse_large_batch(8, 100, "data.batch_size")
-    with pytest.raises(UserError, match=r"data\.batch_size=9: .* take 1800 bytes .* 1600 bytes"):
+    with pytest.raises(UserError, match=r"batch_size=9: .* take 1800 bytes .* 1600 bytes"):
         options.refuse_large_batch(9, 100, "data.batch_size")
 
 

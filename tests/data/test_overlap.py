@@ -175,7 +175,7 @@ def test_a_begun_step_uses_the_policy_of_its_beginning():
 
 def test_glfw_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("dm_control._render.BACKEND", "glfw")
-    with pytest.raises(UserError, match=r"data.overlap=true .* set MUJOCO_GL=egl or osmesa"):
+    with pytest.raises(UserError, match=r"overlap=true .* set MUJOCO_GL=egl or osmesa"):
         fit_tiny(tmp_path, data_options=OVERLAP)
 
 

@@ -80,9 +80,9 @@ def test_processes_of_another_launcher_need_a_named_run_folder(monkeypatch, tmp_
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "1", RUN_DIR: ""}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv(MAIN_PROCESS, raising=False)
-    with pytest.raises(UserError, match=r"torchrun started .* --trainer.default_root_dir"):
+    with pytest.raises(UserError, match=r"torchrun started .* make_trainer\(run_dir\)"):
         same_run_dir(lambda: tmp_path, several=True)
-    with pytest.raises(UserError, match=r"torchrun started 2 processes, but trainer.devices=1"):
+    with pytest.raises(UserError, match=r"torchrun started 2 processes, but devices=1"):
         choose_strategy("auto", devices=1)
 
 

@@ -46,7 +46,11 @@ CASES = {
     "wide actions": ("action_spec", Bounded(-2, 2, shape=(1,), dtype=torch.float32), r"in \[-2, 2\].*ActionScaling"),
     "narrow actions": ("action_spec", Bounded(0, 1, shape=(3,), dtype=torch.float32), r"actions in \[0, 1\]"),
     "free actions": ("action_spec", Unbounded(shape=(1,)), r"has actions (without bounds|in \[-)"),
-    "discrete actions": ("action_spec", Categorical(4), r"discrete actions \(Categorical of int64\)"),
+    "discrete actions": (
+        "action_spec",
+        Categorical(4),
+        r"discrete actions \(Categorical of int64, shape \(\)\).* or one whole number: torchrl.data.Categorical\(n,",
+    ),
     "two rewards": ("reward_spec", Unbounded(shape=(2,)), r"has a reward of shape \(2,\)"),
     "reward by another name": (
         "full_reward_spec",

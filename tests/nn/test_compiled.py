@@ -94,7 +94,7 @@ def test_errors_of_the_network_itself_are_not_the_compilers():
 
 
 def test_unknown_backends_are_refused():
-    with pytest.raises(UserError, match=r"model.compile='inductr' must be one of .*Did you mean inductor"):
+    with pytest.raises(UserError, match=r"compile='inductr' must be one of .*Did you mean inductor"):
         DrQV2((9, 16, 16), 1, compile="inductr")
 
 

@@ -133,5 +133,5 @@ def test_every_callback_works_in_bfloat16(cls, tmp_path):
 )
 def test_other_precisions_are_refused(make, precision, tmp_path):
     data = {"observation": "state"} if make is tiny_sac else {}
-    with pytest.raises(UserError, match=rf"trainer.precision={precision}: \w+ trains in one of .*32-true"):
+    with pytest.raises(UserError, match=rf"precision={precision}: \w+ trains in one of .*32-true"):
         fit_tiny(tmp_path, make_agent=make, data_options=data, trainer_options={"precision": precision})

@@ -96,16 +96,14 @@ class AllWindows(RLCallback):
 
     def on_update_end(self, agent, batch, metrics) -> None:
         replay = agent.data.replay
-        lanes, numbers = replay._windows.complete_anchors(replay._records)
-        every = replay.transform(
-            replay._records.read(replay._windows._windows(replay._records, lanes, numbers), reuse=False)
-        )
+        anchors = replay._windows.complete_anchors(replay._records)
+        every = replay.transform(replay._records.read(replay._windows._windows(replay._records, anchors), reuse=False))
         seen: list[torch.Tensor] = []
         handle = agent.critic.Q1[3].register_forward_hook(lambda _, __, output: seen.append(output))
         with evaluation_mode(agent), torch.no_grad():
             agent.forward_all(every)
         handle.remove()
-        self.found = len(numbers), srank(spectrum(seen[0]))
+        self.found = len(anchors.lanes), srank(spectrum(seen[0]))
 
 
 def test_a_replay_of_fewer_transitions_gives_each_once_and_one_warning(tmp_path):
@@ -125,7 +123,7 @@ def test_a_replay_of_fewer_transitions_gives_each_once_and_one_warning(tmp_path)
 def test_distinct_windows_are_all_there_are_and_none_twice(tmp_path):
     agent = fit_tiny(tmp_path, max_frames=200)
     replay = agent.data.replay
-    lanes, numbers = replay._windows.complete_anchors(replay._records)
+    lanes, numbers, _ = replay._windows.complete_anchors(replay._records)
     draw = lambda most: replay._windows.draw_distinct(  # noqa: E731
         replay._records, most, torch.Generator().manual_seed(0), 32
     )

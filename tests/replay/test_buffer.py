@@ -16,7 +16,10 @@ from naive_replay import (
     assert_same_batch,
     key_of,
     make,
+    through_file,
 )
+
+from plasticity_rl.errors import UserError
 
 
 @pytest.mark.parametrize(("stack", "n_step"), [(3, 3), (3, 1), (1, 1), (3, 5), (4, 3)])
@@ -25,7 +28,7 @@ from naive_replay import (
 def test_every_sample_equals_the_naive_replay(stack, n_step, lanes, storage, tmp_path):
     folder = tmp_path / "replay" if storage == "memmap" else None
     replay = make(stack, n_step, num_lanes=lanes, storage=storage, folder=folder, slack=3)
-    naive, episodes = NaiveReplay(lanes, 60, stack, n_step), Episodes(lanes, stack)
+    naive, episodes = NaiveReplay(lanes, 60, stack, n_step), Episodes(lanes, stack, life_loss=0.1)
     for t in range(400 // lanes):  # about seven times round each ring, through many episode ends
         step = episodes.step()
         replay.write(step)
@@ -36,6 +39,25 @@ def test_every_sample_equals_the_naive_replay(stack, n_step, lanes, storage, tmp
             assert replay.num_windows == len(naive.transitions_by_key())
             assert replay.num_transitions == naive.num_transitions()
             assert len(replay) == sum(min(len(records), naive.length) for records in naive.lanes)
+
+
+@pytest.mark.parametrize("storage", ["ram", "memmap"])
+def test_discrete_actions_stay_whole_numbers_and_rewards_are_clipped_when_read(storage, tmp_path):
+    replay = make(action_dim=1, num_actions=5, reward_clip=0.5, storage=storage, folder=tmp_path / "replay", slack=99)
+    naive, episodes = NaiveReplay(1, 60, 3, 3, clip=0.5), Episodes(1, 3, life_loss=0.1, num_actions=5)
+    for _ in range(150):
+        step = episodes.step()
+        replay.write(step)
+        naive.write(step)
+    assert replay.sample()["action"].dtype == torch.int64
+    assert_batch_is_naive(replay.sample(), naive)
+    assert replay[:]["reward"].abs().max() > 0.5, "kept as it was"
+    state = through_file(replay.state_dict())
+    again = make(action_dim=1, num_actions=5, reward_clip=0.5, storage="ram", folder=tmp_path / "replay", slack=99)
+    again.load_state_dict(state)
+    assert_same_batch(replay.sample(), again.sample())
+    with pytest.raises(UserError, match="num_actions is 0 now but 5 there"):
+        make(action_dim=1, folder=tmp_path / "replay", slack=99).load_state_dict(state)
 
 
 @pytest.mark.parametrize("steps", [40, 333])  # before and after the ring wrapped
@@ -59,7 +81,7 @@ def test_all_windows_and_only_those_are_drawn_uniformly(steps, lanes):
 
 def test_sampling_works_when_almost_nothing_is_complete():
     replay, naive = make(n_step=5, capacity=400, batch_size=64), NaiveReplay(1, 400, 3, 5)
-    long, short = Episodes(1, 3, longest=1), Episodes(1, 3, seed=1, longest=4)
+    long, short = Episodes(1, 3, terminated=0), Episodes(1, 3, seed=1, longest=4, terminated=0)
     long.left, long.frames = [6], [[long._frame()]]  # one episode with two windows...
     for source, steps in ((long, 6), (short, 200)):  # ...among hundreds of records without any
         short.next_id = max(short.next_id, 1000)
@@ -73,20 +95,34 @@ def test_sampling_works_when_almost_nothing_is_complete():
     assert len({row.numpy().tobytes() for row in batch["action"]}) == 2
 
 
-def test_a_window_may_end_at_a_true_termination():
-    episodes = Episodes(1, 3)
-    replay = make(n_step=2)
-    steps = [episodes.step() for _ in range(2)]
+def test_every_transition_before_a_true_termination_is_sampled():
+    episodes, replay = Episodes(1, 3), make(n_step=3)
+    steps = [episodes.step() for _ in range(3)]
     for t, step in enumerate(steps):
-        step["next", "done"][:] = t == 1
-        step["next", "discount"][:] = float(t != 1)
-        step["next", "reward"][:] = 1.0
+        step["next", "done"][:] = t == 2
+        step["next", "discount"][:] = float(t != 2)
+        step["next", "reward"][:] = 10.0**t
         replay.write(step)
-    assert replay.num_windows == 1
-    batch = replay.sample()
-    assert torch.equal(batch["discount"], torch.zeros(16, 1))
-    assert torch.equal(batch["reward"], torch.full((16, 1), 1.0) + torch.tensor(0.99))
-    assert torch.equal(batch["next", "pixels"][0], steps[1]["next", "pixels"][0])
+    assert replay.num_windows == 3
+    found = {round(float(row["reward"]), 3): row for row in replay.sample().unbind(0)}
+    assert set(found) == {108.91, 109.0, 100.0}  # 1 + 0.99 * 10 + 0.99 ** 2 * 100, 10 + 0.99 * 100, 100
+    for row in found.values():
+        assert float(row["discount"]) == 0.0
+        assert torch.equal(row["next", "pixels"], steps[2]["next", "pixels"][0])
+
+
+@pytest.mark.parametrize(("end", "windows"), [("time limit", 0), ("lost life, time limit", 2), ("lost life, open", 2)])
+def test_a_lost_life_ends_the_return_and_nothing_else(end, windows):
+    episodes, replay = Episodes(1, 3), make(n_step=4)
+    steps = [episodes.step() for _ in range(3)]
+    for t, step in enumerate(steps):
+        step["next", "done"][:] = t == 2 and "open" not in end
+        step["next", "discount"][:] = 0.0 if "life" in end and t == 1 else 1.0
+        step["next", "reward"][:] = 10.0**t
+        replay.write(step)
+    assert replay.num_windows == windows
+    if windows:  # a window of the second transition bootstraps nowhere, one of the third is not complete
+        assert {round(float(reward), 3) for reward in replay.sample()["reward"]} == {10.9, 10.0}  # 1 + 0.99 * 10
 
 
 def test_the_open_episode_is_sampled_as_soon_as_a_window_is_complete():
@@ -104,7 +140,7 @@ def test_the_open_episode_is_sampled_as_soon_as_a_window_is_complete():
 
 def test_has_window_ends_when_the_last_window_is_overwritten():
     replay, naive = make(capacity=12), NaiveReplay(1, 12, 3, 3)
-    long, short = Episodes(1, 3, longest=1), Episodes(1, 3, seed=1, longest=2)
+    long, short = Episodes(1, 3, terminated=0), Episodes(1, 3, seed=1, longest=2, terminated=0)
     long.left, long.frames = [10], [[long._frame()]]
     seen = []
     for source, steps in ((long, 10), (short, 20)):

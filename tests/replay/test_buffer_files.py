@@ -108,7 +108,7 @@ def test_damaged_files_are_refused_and_left_alone(name, damage, storage, tmp_pat
     state = replay.state_dict()
     damage(tmp_path / name)
     before = {path: path.stat().st_size for path in tmp_path.rglob("*")}
-    with pytest.raises(UserError, match=r"replay in \S+ is damaged \(.*\)\. .*--data\.allow_empty_replay") as refusal:
+    with pytest.raises(UserError, match=r"replay in \S+ is damaged \(.*\)\. .*allow_empty_replay=True") as refusal:
         make(storage=storage, folder=tmp_path).load_state_dict(state)
     assert "\n" not in str(refusal.value)
     assert {path: path.stat().st_size for path in tmp_path.rglob("*")} == before
@@ -167,9 +167,9 @@ def test_check_fits_names_need_and_fix(tmp_path):
     check_fits(1000, "ram")
     check_fits(1000, "memmap", tmp_path / "not" / "yet")
     assert available_memory() is None or available_memory() > 0
-    with pytest.raises(UserError, match=r"needs 1{18} bytes.*--data.capacity.*--data.storage memmap"):
+    with pytest.raises(UserError, match=r"needs 1{18} bytes.*capacity=.*storage='memmap'"):
         check_fits(111111111111111111, "ram")
-    with pytest.raises(UserError, match=r"of disk in .*available.*--data.capacity"):
+    with pytest.raises(UserError, match=r"of disk in .*available.*capacity=..."):
         check_fits(111111111111111111, "memmap", tmp_path)
 
 

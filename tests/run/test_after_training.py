@@ -35,7 +35,7 @@ def test_a_checkpoint_saved_after_fit_goes_on_as_the_run_would(agent, tmp_path):
 
 def test_a_second_fit_goes_on_with_ckpt_path_and_is_refused_without(agent):
     agent.data.max_frames = 120
-    with pytest.raises(UserError, match=r"already holds a run: continue it with --ckpt_path last"):
+    with pytest.raises(UserError, match=r"already holds a run: continue it with fit\(\.\.\., ckpt_path='last'\)"):
         agent.trainer.fit(agent, agent.data)
     agent.trainer.fit(agent, agent.data, ckpt_path="last")
     assert agent.env_frames == 120

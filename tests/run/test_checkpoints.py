@@ -59,8 +59,8 @@ def test_every_start_has_its_own_time_and_ends_with_a_checkpoint(tmp_path, capsy
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"max_time": "soon"}, r"trainer.max_time='soon' must be days:hours:minutes:seconds, 00:07:30:00"),
-        ({"max_time": {"decades": 1}}, r"trainer.max_time=.* must be days:hours"),
+        ({"max_time": "soon"}, r"^max_time='soon' must be days:hours:minutes:seconds, 00:07:30:00"),
+        ({"max_time": {"decades": 1}}, r"^max_time=.* must be days:hours"),
         ({"max_time": "00:00:00:00"}, "must be longer than 0 seconds"),
         ({"max_time": "00:01:00:00", "enable_checkpointing": False}, "ends a start with a checkpoint"),
     ],

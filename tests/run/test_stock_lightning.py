@@ -112,7 +112,7 @@ def test_callbacks_that_cannot_work_are_refused(make, monkeypatch):
 )
 def test_checkpoints_by_other_clocks_are_refused(name, value, tmp_path):
     """Lightning counts three steps per update, and never asks for the time."""
-    with pytest.raises(UserError, match=rf"^ModelCheckpoint\.{name}=.*--data.eval_every_n_frames"):
+    with pytest.raises(UserError, match=rf"^ModelCheckpoint\.{name}=.*eval_every_n_frames"):
         make_trainer(tmp_path, **TINY_TRAINER, callbacks=[callbacks.ModelCheckpoint(**{name: value})])
 
 

@@ -18,12 +18,27 @@ SIZE, ACTIONS, CHANNELS = 4, 2, 3
 class Episodes:
     """Random episodes of several environments; every frame holds its own number, so nothing can be mistaken."""
 
-    def __init__(self, lanes: int, stack: int, seed: int = 0, longest: int = 15) -> None:
+    def __init__(
+        self,
+        lanes: int,
+        stack: int,
+        seed: int = 0,
+        longest: int = 15,
+        terminated: float = 0.5,
+        life_loss: float = 0.0,
+        num_actions: int = 0,
+    ) -> None:
         self.rng = np.random.default_rng(seed)
+        self.terminated, self.life_loss, self.num_actions = terminated, life_loss, num_actions
         self.lanes, self.stack, self.longest = lanes, stack, longest
         self.next_id = 0
         self.frames: list[list[np.ndarray]] = [[] for _ in range(lanes)]
         self.left = [0] * lanes
+
+    def _action(self) -> np.ndarray:
+        if self.num_actions:
+            return self.rng.integers(self.num_actions, size=1)
+        return self.rng.standard_normal(ACTIONS).astype(np.float32)
 
     def _frame(self) -> np.ndarray:
         self.next_id += 1
@@ -46,15 +61,18 @@ class Episodes:
             self.frames[lane].append(self._frame())
             self.left[lane] -= 1
             done = self.left[lane] == 0
-            terminated = done and self.rng.random() < 0.5
+            terminated = done and self.rng.random() < self.terminated
+            lost_life = (
+                not done and self.life_loss > 0 and self.rng.random() < self.life_loss
+            )  # the episode goes on, its return does not
             rows.append(
                 {
                     "pixels": torch.from_numpy(obs),
-                    "action": torch.from_numpy(self.rng.standard_normal(ACTIONS).astype(np.float32)),
+                    "action": torch.from_numpy(self._action()),
                     "next": {
                         "pixels": torch.from_numpy(self._obs(self.frames[lane])),
                         "reward": torch.tensor([self.rng.standard_normal()], dtype=torch.float32),
-                        "discount": torch.tensor([0.0 if terminated else 1.0]),
+                        "discount": torch.tensor([0.0 if terminated or lost_life else 1.0]),
                         "done": torch.tensor([done]),
                     },
                 }
@@ -65,8 +83,10 @@ class Episodes:
 class NaiveReplay:
     """What FrameReplay promises, as slowly and plainly as possible: a list of records per lane."""
 
-    def __init__(self, lanes: int, capacity: int, stack: int, n_step: int, discount: float = 0.99) -> None:
-        self.length = math.ceil(capacity / lanes)
+    def __init__(
+        self, lanes: int, capacity: int, stack: int, n_step: int, discount: float = 0.99, clip: float = math.inf
+    ) -> None:
+        self.length, self.clip = math.ceil(capacity / lanes), np.float32(clip)
         self.stack, self.n_step, self.gamma = stack, n_step, np.float32(discount)
         self.lanes: list[list[dict[str, Any]]] = [[] for _ in range(lanes)]
         self.episode = [0] * lanes
@@ -108,13 +128,17 @@ class NaiveReplay:
     def _transition(self, records: list[dict], oldest: int, anchor: int) -> dict[str, np.ndarray] | None:
         bootstrap = anchor + self.n_step
         if bootstrap >= len(records) or records[bootstrap]["episode"] != records[anchor]["episode"]:
+            # Shorter, where the return ends before: at a true termination or a lost life.
+            ends = [t for t in range(anchor, len(records) - 1) if records[t].get("discount") == 0]
+            bootstrap = ends[0] + 1 if ends and ends[0] < bootstrap else bootstrap
+        if bootstrap >= len(records) or records[bootstrap]["episode"] != records[anchor]["episode"]:
             return None
         obs, next_obs = (self._stacked(records, oldest, t) for t in (anchor, bootstrap))
         if obs is None or next_obs is None:
             return None
         reward, discount = np.float32(0), np.float32(1)
         for record in records[anchor:bootstrap]:
-            reward = np.float32(reward + np.float32(discount * record["reward"]))
+            reward = np.float32(reward + np.float32(discount * np.clip(record["reward"], -self.clip, self.clip)))
             discount = np.float32(discount * np.float32(record["discount"] * self.gamma))
         action = records[anchor]["action"]
         return {"pixels": obs, "next": next_obs, "action": action, "reward": reward, "discount": discount}
@@ -136,10 +160,8 @@ def key_of(pixels: np.ndarray, action: np.ndarray) -> bytes:
 
 
 def make(stack: int = 3, n_step: int = 3, **kwargs: Any) -> FrameReplay:
-    settings: dict[str, Any] = {"capacity": 60, "batch_size": 16, "discount": 0.99} | kwargs
-    return FrameReplay(
-        obs_shape=(CHANNELS * stack, SIZE, SIZE), action_dim=ACTIONS, frame_stack=stack, n_step=n_step, **settings
-    )
+    settings: dict[str, Any] = {"capacity": 60, "batch_size": 16, "discount": 0.99, "action_dim": ACTIONS} | kwargs
+    return FrameReplay(obs_shape=(CHANNELS * stack, SIZE, SIZE), frame_stack=stack, n_step=n_step, **settings)
 
 
 def assert_batch_is_naive(batch: TensorDict, naive: NaiveReplay) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plasticity_rl.cli.commands.arguments import OneLineArguments, share, whole_number
+from plasticity_rl.cli.own_files import in_study
 from plasticity_rl.cli.study_configs import StudyConfigs
 from plasticity_rl.errors import RunFailure, UserError
+from plasticity_rl.files import own_files
 from plasticity_rl.files.places import expanded
 from plasticity_rl.files.writing import drafted, replace_file
 from plasticity_rl.machine.health import available_cores
 from plasticity_rl.study.aside import move_aside
-from plasticity_rl.study.extends import write_resolved
+from plasticity_rl.study.extends import files_of, write_resolved
 from plasticity_rl.study.lock import at_work
 from plasticity_rl.study.progress import LiveTable
 from plasticity_rl.study.runner import Launch, Runner
@@ -77,9 +80,12 @@ def run(args: Sequence[str]) -> None:
     study = read_study(options.study)
     if options.action == "status":
         print_status(study)
-    elif options.action == "report":
+        return
+    if options.action == "report":
         write_report(study, expanded(options.out, "--out"))
-    elif options.dry_run:
+        return
+    find_own_files(study, options.study)
+    if options.dry_run:
         dry_run(study, rerun_stale=options.rerun_stale)
     elif options.ray_address is not None:
         with at_work(study.folder):
@@ -91,15 +97,22 @@ def run(args: Sequence[str]) -> None:
             run_all(study, options, min(options.workers or 1, available_cores()))
 
 
+def find_own_files(study: Study, path: Path) -> None:
+    """Let all runs find the modules that the study names and that lie beside its file, or beside one it extends."""
+    texts = [*study.base, *(item for levels in study.factors.values() for items in levels.values() for item in items)]
+    os.environ.update(own_files.as_variable(in_study(files_of(path), [*texts, *study.tasks])))
+
+
 def dry_run(study: Study, *, rerun_stale: bool) -> None:
     """Print the command of every run that would be run."""
     provenance = provenance_of(study, StudyConfigs(imports=True))
     for line in [] if rerun_stale else provenance.stale_lines():
         print(line, file=sys.stderr)
+    own = "".join(f"{name}={shlex.quote(value)} " for name, value in own_files.as_variable([]).items())
     for one in study.runs():
         state = state_of(one, study.max_frames, provenance.stale)
         if state in ("stopped", "new") or (state == "stale" and rerun_stale):
-            print(command(one, resume=state == "stopped"))
+            print(own + command(one, resume=state == "stopped"))
 
 
 def run_on_ray(study: Study, options: argparse.Namespace) -> None:

@@ -315,7 +315,10 @@ def test_two_envs_side_by_side(tmp_path):
 
 
 def test_pixels_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"SAC reads states, not images of shape \(9, 16, 16\): use --data.observation"):
+    with pytest.raises(
+        UserError,
+        match=r"SAC reads states, not images of shape \(9, 16, 16\): use RLDataModule\(observation=\'state\'\)",
+    ):
         fit_tiny(tmp_path, make_agent=tiny_sac)
 
 

@@ -1,0 +1,105 @@
+"""What a run says when it is over, was stopped, is evaluated, or has nothing left to do."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+from cli_runs import call, fit_tiny_cli
+from helpers import fit_tiny
+from lightning.pytorch import Callback
+
+from callbacks import FractionActiveUnits, Reset
+from plasticity_rl.run import ending
+from plasticity_rl.run.stop_signals import StopRun
+
+RESET = ["--trainer.callbacks+=callbacks.Reset", "--trainer.callbacks.at_frames=[110]"]
+
+
+def untouched(folder) -> dict:
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, fit_tiny_cli(folder, *RESET, "--trainer.callbacks.modules=[critic]").out
+
+
+def test_the_last_block_of_a_run(finished):
+    folder, out = finished
+    block = dict(re.findall(r"^([A-Z][\w ]+): +(.*)$", out[out.index("\n\n") :], re.MULTILINE))
+    assert list(block) == [
+        *("Return before training", "Best return", "Return after training", "Events", "Trained", "Run folder"),
+        *("Checkpoints", "Video", "Plot", "TensorBoard"),
+    ]
+    assert block["Events"] == "reset 1"
+    assert block["Trained"].startswith("200 frames, 40 updates, in ")
+    assert block["Checkpoints"].startswith("checkpoints/last.ckpt, checkpoints/best_")
+    assert block["Video"] == "videos/eval_000000200.mp4  (and 1 before it)"
+    assert block["Plot"] == f"plasticity-rl plot {folder}"
+
+
+def test_a_finished_run_that_is_resumed_says_so_and_is_left_alone(finished, capsys):
+    folder, _ = finished
+    before = untouched(folder)
+    result = call("fit", f"--ckpt_path={folder}/checkpoints/last.ckpt")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith(f"This run is finished: it has 200 of 200 frames. Nothing was changed in {folder}.")
+    go_on = shlex.split(result.out.splitlines()[-1].partition("Go on:")[2])
+    assert go_on == ["plasticity-rl", "fit", f"--ckpt_path={folder}/checkpoints/last.ckpt", "--max_frames=400"]
+    assert untouched(folder) == before
+
+
+def test_so_does_one_in_python(tmp_path, capsys):
+    fit_tiny(tmp_path, max_frames=100)
+    before = untouched(tmp_path)
+    capsys.readouterr()
+    fit_tiny(tmp_path, max_frames=100, ckpt_path="last")
+    assert "raise the frames, for example RLDataModule(max_frames=200)" in capsys.readouterr().out
+    assert untouched(tmp_path) == before
+
+
+class StopAt(Callback):
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        if pl_module.env_frames >= 150:
+            raise StopRun(2)
+
+
+def test_a_stopped_run_says_what_is_known(tmp_path, capsys):
+    given = [FractionActiveUnits(every_n_updates=10), Reset(modules=["critic"], at_frames=[110]), StopAt()]
+    with pytest.raises(StopRun):
+        fit_tiny(tmp_path, callbacks=given)
+    out = capsys.readouterr().out
+    assert re.search(r"^Return so far: +\S+  \(frame 100\)$", out, re.MULTILINE)
+    assert re.search(r"^FAU: +encoder 0\.\d\d, .*  \(fraction of active units\)$", out, re.MULTILINE)
+    assert "Events:      reset 1" in out
+    fit_tiny(tmp_path, callbacks=[given[1]], ckpt_path="last")
+    assert "Events:      reset 1" in capsys.readouterr().out, "those of all starts"
+
+
+def test_durations_in_words():
+    assert ending.in_words(59.4) == "59 s"
+    assert ending.in_words(312) == "5 min 12 s"
+    assert ending.in_words(11220) == "3 h 07 min"
+
+
+def test_validate_prints_one_table_and_lightnings_box_on_demand(finished):
+    folder, _ = finished
+    checkpoint = f"{folder}/checkpoints/last.ckpt"
+    result = call("validate", f"--ckpt_path={checkpoint}")
+    title, head, row = result.out.strip().splitlines()
+    assert title == f"Evaluation at frame 200 of {checkpoint}"
+    assert head.split() == ["task", "episodes", "return", "std", "lowest", "highest"]
+    assert row.split()[:2] == ["tiny", "1"]
+    assert row.split()[3] == "0.000"
+    assert "Validate metric" in call("validate", f"--ckpt_path={checkpoint}", "--verbose=true").out
+
+
+def test_a_table_of_several_tasks():
+    # mean of 1 and 3: 2; each is 1 away from it
+    assert ending.table_of_returns({"walker_walk": [1.0, 3.0], "run": [5.0]})[1:] == [
+        "walker_walk         2      2.000      1.000      1.000      3.000",
+        "run                 1      5.000      0.000      5.000      5.000",
+    ]
