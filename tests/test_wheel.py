@@ -94,6 +94,9 @@ def test_it_holds_every_config_and_example_once(wheel):
     files = [*(REPOSITORY / "configs").rglob("*.yaml"), *(REPOSITORY / "examples").rglob("*.py")]
     assert sorted(packaged) == sorted(f"plasticity_rl/_packaged/{path.relative_to(REPOSITORY)}" for path in files)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"plasticity_rl", "callbacks"}
+    web = [path for path in (REPOSITORY / "plasticity_rl" / "results" / "web").rglob("*") if path.is_file()]
+    assert len(web) >= 6
+    assert {str(path.relative_to(REPOSITORY)) for path in web} <= set(names), "pages carry them inside"
 
 
 def test_it_says_what_it_is(metadata):

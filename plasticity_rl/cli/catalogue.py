@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from plasticity_rl.envs.backends import all_options_classes
+from plasticity_rl.files import comments
 from plasticity_rl.packaged import config_names, study_names
 
 SENTENCE = re.compile(r"(.+?[.?!])(?=\s+[A-Z]|\s{2,}|\s*$)", re.DOTALL)
@@ -65,12 +66,7 @@ def _commented(files: Mapping[str, Path]) -> dict[str, str]:
 
 def leading_comment(path: Path) -> str:
     """Return the comment that a YAML file begins with, without its marks and without ``Claim:``."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line[1:].removeprefix(" "))
-    text = "\n".join(lines)
+    text = comments.leading_comment(path.read_text(encoding="utf-8"))
     claim = text.removeprefix("Claim: ")
     return text if claim == text else claim[:1].upper() + claim[1:]
 

@@ -28,6 +28,7 @@ from plasticity_rl.files import own_files
 from plasticity_rl.files.credentials import command_without_secrets
 from plasticity_rl.files.writing import open_to_append, replace_file
 from plasticity_rl.machine.failures import write_traceback
+from plasticity_rl.machine.hardware import describe_hardware
 from plasticity_rl.run.callback_checks import idle_run, idle_schedules, late_events
 from plasticity_rl.run.ending import (
     FINISHED,
@@ -115,6 +116,7 @@ def describe_start(agent: RLModule) -> dict[str, object]:
         "git_revision": git_revision(Path(__file__).parent),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "hardware": describe_hardware(),
         "mujoco_gl": os.environ.get("MUJOCO_GL", ""),
         "versions": dict(versions()),
     }

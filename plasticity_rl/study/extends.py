@@ -23,6 +23,7 @@ from plasticity_rl.files.credentials import mentions_secret
 from plasticity_rl.files.strict_yaml import load as load_yaml
 from plasticity_rl.files.writing import replace_file
 from plasticity_rl.packaged import find_study, no_study
+from plasticity_rl.study.claims import AS_IT_WAS_RUN, Claim, claim_in, claim_over
 
 EXTENDS = "extends"
 RESOLVED = "study.yaml"
@@ -36,7 +37,12 @@ Content = dict[str, Any]
 
 
 def load(path: Path) -> tuple[Content, Path]:
-    """Return what a study file says, with all that it extends, and the file itself.
+    """Return what a study file says, with all that it extends, and the file itself; errors as of :func:`load_all`."""
+    return load_all(path)[:2]
+
+
+def load_all(path: Path) -> tuple[Content, Path, Claim]:
+    """Return the same, and what the files claim in words.
 
     Args:
         path: The file, or the name of a packaged study.
@@ -47,7 +53,8 @@ def load(path: Path) -> tuple[Content, Path]:
     found = find_study(str(path))
     if found is None:
         raise UserError(f"{path}: {no_study(str(path))}")
-    return _load(path, found, ()), found
+    content, claim = _load(path, found, ())
+    return content, found, claim
 
 
 def files_of(path: Path) -> list[Path]:
@@ -59,9 +66,10 @@ def files_of(path: Path) -> list[Path]:
     return [found, *(file for name in names for file in files_of(_beside(name, found)))]
 
 
-def _load(path: Path, found: Path, extending: tuple[Path, ...]) -> Content:
+def _load(path: Path, found: Path, extending: tuple[Path, ...]) -> tuple[Content, Claim]:
     try:
-        content = load_yaml(found.read_text(encoding="utf-8"))
+        text = found.read_text(encoding="utf-8")
+        content, claim = load_yaml(text), claim_in(text)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a study file, or one of plasticity-rl list studies") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -74,15 +82,17 @@ def _load(path: Path, found: Path, extending: tuple[Path, ...]) -> Content:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     if not names:
-        return own
+        return own, claim
     below: Content = {}
+    claims = []
     for name, file in zip(names, files, strict=True):
         chain = (*extending, found.resolve())
         if file.resolve() in chain:
             raise UserError(f"{path}: extends: {name} extends itself, here or on the way; leave it out")
-        there = _load(file, file, chain)
+        there, said = _load(file, file, chain)
+        claims.append(said)
         below = _over(below, {entry: value for entry, value in there.items() if entry not in OWN}, f"{path}: {name}")
-    return _over(below, own, str(path), named=", ".join(names))
+    return _over(below, own, str(path), named=", ".join(names)), claim_over(claim, claims)
 
 
 def _checked(content: Any) -> Content:
@@ -183,9 +193,9 @@ def write_resolved(path: Path, name: str, folder: Path) -> Path:
     Raises:
         UserError: When the folder cannot be written.
     """
-    content, _ = load(path)
+    content, _, claim = load_all(path)
     own = {"name": name, "folder": str(folder)}
-    head = f"# {path} as it was run last, with all that it extends; older ones lie beside it under their time.\n"
+    head = f"# {path} {AS_IT_WAS_RUN}\n{claim.comment()}"
     text = yaml.safe_dump({**own, **content, **own}, sort_keys=False, width=120, default_flow_style=None)
     resolved = folder / RESOLVED
     try:

@@ -10,15 +10,15 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from plasticity_rl.results.arms import Band, aggregate
 from plasticity_rl.results.legends import legend, line_handle, stack
 from plasticity_rl.results.panels import look
 from plasticity_rl.results.plots import STYLE, draw_line, frames_axis, style
-from plasticity_rl.results.quantities import quantity
-from plasticity_rl.results.statistics import FEW_SEEDS, Floats, interval, iqm_of
-from plasticity_rl.study.endpoints import FINAL_RETURN, RETURN
+from plasticity_rl.results.statistics import Floats
+from plasticity_rl.study.endpoints import FINAL_RETURN
+from plasticity_rl.study.panels import CAPTION, chart_of
+from plasticity_rl.study.panels import curve_of as curve_of
 from plasticity_rl.study.report import Report, Section, title_of
-from plasticity_rl.study.scores import Score, table_of
+from plasticity_rl.study.scores import table_of
 from plasticity_rl.study.statistics import Estimate, performance_profile
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PANELS = 5
 """Panels beside each other at most."""
 POINTS = 50
-"""Points of a line over several tasks, and thresholds of a profile."""
+"""Thresholds of a profile."""
 RETURN_COLUMNS = ("IQM", "median", "mean", "optimality gap", "area under curve", "P(better)")
 DIFFERENCE = "difference"
 LETTERS_OF_A_TITLE = 36
@@ -41,9 +41,7 @@ def figures(report: Report) -> dict[str, tuple[Figure, str]]:
         return {
             "curves": (
                 draw_curves(report),
-                "Sample efficiency, fraction of active units of every module, and further curves of the study, against "
-                f"env frames: interquartile mean over seeds; from {FEW_SEEDS} seeds on with the band of its 95 % "
-                "intervals, below that with a thin line for every seed.",
+                CAPTION,
             ),
             "scores": (
                 draw_scores(report),
@@ -61,41 +59,20 @@ def figures(report: Report) -> dict[str, tuple[Figure, str]]:
 
 def draw_curves(report: Report) -> Figure:
     """Draw a block of panels for each task, and the return over all tasks where there are several."""
-    blocks = [(section, report.tags if len(section.tasks) == 1 else [RETURN]) for section in report.sections]
-    figure, grid = _grid(report, [len(panels) for _, panels in blocks])
-    for (section, panels), axes in zip(blocks, grid, strict=True):
-        for axis, tag in zip(axes, panels, strict=True):
-            for index, arm in enumerate(report.arms):
-                ours = [score for score in report.scores if score.arm == arm and score.run.task in section.tasks]
-                draw_line(axis, curve_of(ours, section.tasks, tag), look(index))
+    panels = chart_of(report).panels
+    blocks = [[panel for panel in panels if panel.task == section.title] for section in report.sections]
+    figure, grid = _grid(report, [len(block) for block in blocks])
+    for block, axes in zip(blocks, grid, strict=True):
+        for axis, panel in zip(axes, block, strict=True):
+            for line in panel.lines:
+                draw_line(axis, line.band, line.look)
             frames_axis(axis)
             axis.set_xlabel("env frames")
-            axis.set_ylabel(quantity(tag).unit)
-            axis.set_title(textwrap.fill(f"{section.title}: {quantity(tag).name}", LETTERS_OF_A_TITLE), fontsize=8.5)
-            if tag == RETURN and axis.dataLim.y0 >= 0:
+            axis.set_ylabel(panel.unit)
+            axis.set_title(textwrap.fill(f"{panel.task}: {panel.title}", LETTERS_OF_A_TITLE), fontsize=8.5)
+            if panel.from_zero and axis.dataLim.y0 >= 0:
                 axis.set_ylim(bottom=0)
     return _with_legend(figure, report)
-
-
-def curve_of(scores: Sequence[Score], tasks: Sequence[str], tag: str) -> Band | None:
-    """Return one curve of the runs of an arm; over several tasks every task weighs the same.
-
-    Runs whose curve is missing or not finite are left out. Returns None when a task has no run.
-    """
-    found = [[(s.curve(tag)) for s in scores if s.run.task == task] for task in tasks]
-    curves = [[curve for curve in several if curve is not None] for several in found]
-    if not all(curves):
-        return None
-    if len(tasks) == 1:
-        return aggregate(curves[0])
-    every = [curve for several in curves for curve in several]
-    first, last = max(curve.frames[0] for curve in every), min(curve.frames[-1] for curve in every)
-    frames = np.linspace(first, last, POINTS)
-    rows = [np.stack([np.interp(frames, curve.frames, curve.values) for curve in several]) for several in curves]
-    by_point = [row.T for row in rows]
-    fewest = min(len(row) for row in rows)
-    # Runs of several tasks side by side say nothing: below five seeds there is the line alone.
-    return Band(frames, iqm_of(by_point), *interval(iqm_of, by_point), fewest, np.empty((0, POINTS)))
 
 
 def _ends(points: Sequence[Estimate]) -> tuple[Floats, Floats, Floats]:

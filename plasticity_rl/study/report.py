@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from plasticity_rl.results.statistics import Floats, Statistic, iqm_of, mean_of
 from plasticity_rl.study.comparisons import Comparison, Values, compare, corrected
@@ -26,6 +26,7 @@ class Column:
         numbers: Number of seeds, or pairs, on each task, by arm.
         sign: Whether a + is written.
         bare: Whether it never has an interval.
+        of_return: Whether it is about the return.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Column:
     numbers: dict[str, list[int]]
     sign: bool = False
     bare: bool = False
+    of_return: bool = False
 
     def cell(self, arm: str, runs: Sequence[int]) -> str:
         """Return the number with its interval, and of how many seeds it is if not of ``runs``; or nothing."""
@@ -108,6 +110,7 @@ class Report:
         families: Comparisons over all tasks by endpoint. Those on the primary one come first, corrected for their
             number; those on all secondary ones together are corrected for theirs.
         notes: What is not in the tables or not balanced; one line each.
+        stale: By name of a missing run why it counts as none of the study, of those that were made otherwise.
     """
 
     study: Study
@@ -117,6 +120,7 @@ class Report:
     sections: list[Section]
     families: dict[Endpoint, list[Comparison]]
     notes: list[str]
+    stale: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def arms(self) -> list[str]:
@@ -154,7 +158,7 @@ def make_report(
     notes = [f"Left out, stale: {name}: {why}." for name, why in origin.stale.items()]
     notes += [f"{line[0].upper()}{line[1:]}." for line in origin.unchecked]
     notes += notes_of(study, scores, families)
-    return Report(study, study.base_arm, scores, missing, sections, families, notes)
+    return Report(study, study.base_arm, scores, missing, sections, families, notes, origin.stale)
 
 
 def _order(study: Study, score: Score) -> tuple[list[int], int, int]:
@@ -192,6 +196,7 @@ def _columns(study: Study, scores: Sequence[Score], tasks: Sequence[str]) -> lis
     better = {arm: probability_of_improvement(base, own) for arm, own in returns.items()} if base else {}
     better.pop(study.base_arm, None)
     columns.append(Column("P(better)", 2, better, _numbers(returns)))
+    columns = [replace(column, of_return=True) for column in columns]
     for endpoint in _all_endpoints(study, scores):
         if endpoint not in (FINAL_RETURN, AREA):
             columns.append(_column(title_of(endpoint), endpoint.digits, iqm_of, table_of(scores, tasks, endpoint)))

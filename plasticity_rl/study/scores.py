@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from plasticity_rl.results.runs import Curve, not_finite, read_run
+from plasticity_rl.results.runs import Curve, Event, not_finite, read_run
 from plasticity_rl.results.statistics import Floats
 from plasticity_rl.study.endpoints import AREA, FINAL_RETURN, RETURN, Endpoint
 from plasticity_rl.study.spec import Study, StudyRun, state_of
@@ -25,6 +26,8 @@ class Score:
         points: How many points of its curve a value averages.
         problems: What is not there although there is a curve, and why; one line each.
         is_longer: Whether the run is longer than the study.
+        events: What interventions did in it, up to the frames of the study.
+        config: Its options.
     """
 
     run: StudyRun
@@ -33,6 +36,8 @@ class Score:
     points: dict[Endpoint, int]
     problems: tuple[str, ...] = ()
     is_longer: bool = False
+    events: tuple[Event, ...] = field(default=(), compare=False)
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def arm(self) -> str:
@@ -73,7 +78,8 @@ def score_of(run: StudyRun, study: Study) -> Score:
             problems[f"{run.name}: {endpoint.tag} has points {span} only"] = None
         else:
             values[endpoint], points[endpoint] = value, endpoint.num_points(curve)
-    return Score(run, curves, values, points, tuple(problems), is_longer)
+    events = tuple(event for event in data.events if not is_longer or event.frame <= study.max_frames)
+    return Score(run, curves, values, points, tuple(problems), is_longer, events, data.config)
 
 
 def endpoints_of(study: Study, tags: Iterable[str]) -> list[Endpoint]:

@@ -10,7 +10,7 @@ import itertools
 import re
 import shlex
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.files.places import expanded
 from plasticity_rl.files.strict_yaml import load as read_yaml
 from plasticity_rl.packaged import find_config, find_study, no_config
+from plasticity_rl.study.claims import Claim
 from plasticity_rl.study.endpoints import AREA, Endpoint, read_endpoint
-from plasticity_rl.study.extends import REQUIRED, WORDS, load
+from plasticity_rl.study.extends import REQUIRED, WORDS, load_all
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """What the names of studies, factors and levels consist of: they are names of folders."""
@@ -78,6 +79,8 @@ class Study:
         baseline: Arm that all others are compared with, levels joined by ``+``; None: the first level of every factor.
         primary: Endpoint of the comparisons from which verdicts come.
         secondary: Further endpoints that get p values.
+        claim: What it claims, in the words of its file.
+        file: The file, as it was named; None for a study that was made in Python.
     """
 
     name: str
@@ -93,6 +96,8 @@ class Study:
     baseline: str | None = None
     primary: Endpoint = AREA
     secondary: tuple[Endpoint, ...] = ()
+    claim: Claim = field(default_factory=Claim, compare=False)
+    file: Path | None = field(default=None, compare=False)
 
     @property
     def arms(self) -> list[dict[str, str]]:
@@ -175,9 +180,9 @@ def read_study(path: Path, sharing: tuple[Path, ...] = ()) -> Study:
     Raises:
         UserError: When it is missing or says something that cannot be run; one line that names the entry.
     """
-    content, found = load(path)
+    content, found, claim = load_all(path)
     try:
-        return _study(content, found, (*sharing, found.resolve()))
+        return replace(_study(content, found, (*sharing, found.resolve())), claim=claim, file=path)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 

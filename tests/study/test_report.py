@@ -160,11 +160,18 @@ def test_the_page_needs_nothing_else(reported):
     """Figures and tables are inside, and everything the report says."""
     page = (reported[0] / "index.html").read_text()
     assert page.count("<svg") == 3
-    assert page.count("<table>") == 1 + 2 * 3  # comparisons, and scores and differences of each section
-    assert not re.search(r"<(script|link|img)|(src|href)=[\"']https?:|url\(http", page)
+    # Comparisons; return, FAU, measure and differences of each section; what arms add, and where they differ.
+    assert page.count("<table>") == 1 + 4 * 3 + 2
+    assert not re.search(r"<(link|img)|<script src|(src|href)=[\"']https?:|url\(http", page)
     assert "<td>503.0<br>[490.3, 515.7]</td>" in page
     assert "Interaction (the second minus the first): +95.0" in page
     assert "Only 2 seeds" in page
+    assert "<td><code>model.augment=false</code></td>" in page
+    assert re.search(
+        r"<td><code>model\.augment</code></td><td>true</td><td>true</td><td>false</td><td>false</td>", page
+    )
+    assert "All options of with + often" in page
+    assert "Missing runs" not in page
 
 
 def test_latex(reported):
@@ -205,6 +212,11 @@ def test_runs_that_are_not_finished_are_named_and_left_out(study, tmp_path):
     (lost.folder / "finished.yaml").unlink()
     text = call("study", "report", study, "--out", tmp_path / "out").out
     assert f"**Not finished, left out: {lost.name}.**" in text
+    assert (
+        f"1 of 16 runs is missing. To run them (what is finished is skipped): `plasticity-rl study run {study}`" in text
+    )
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert f"<td>{lost.name}</td><td>never finished, and has no checkpoint</td>" in page
     assert "| with + often | 1 + 2 (unbalanced) |" in text
     assert "Only 1 seed in some arms: no verdict below 5, and no interval of one." in text
 

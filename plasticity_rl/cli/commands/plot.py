@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import html
 import importlib.util
-import io
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,27 +22,6 @@ if TYPE_CHECKING:
     from plasticity_rl.results.runs import Run
 
 FORMATS = ("png", "svg", "pdf", "html")
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{title}</title>
-<style>
-body {{ font-family: sans-serif; margin: 2em auto; max-width: 72em; color: #222; }}
-svg {{ width: 100%; height: auto; }}
-table {{ border-collapse: collapse; margin-top: 1.5em; }}
-th, td {{ padding: 0.3em 0.9em; text-align: right; border-bottom: 1px solid #ddd; }}
-th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
-</style>
-</head>
-<body>
-{svg}
-{table}
-{notes}
-<p>Last point of every curve: interquartile mean over seeds, in brackets its 95 % interval where there is one.</p>
-</body>
-</html>
-"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -123,7 +99,7 @@ def run(args: Sequence[str]) -> None:
 
     runs, notes = find_runs(options.runs)
     arms, chart = chart_of_runs(runs, options)
-    save(draw(chart), arms, options.out)
+    save(draw(chart), chart, options.out)
     for arm in arms:
         print(f"{arm.task}: {arm.label}, seeds {', '.join(str(run.seed) for run in arm.runs)}")
     for line in [*notes, *chart.notes]:
@@ -153,62 +129,21 @@ def chart_of_runs(runs: Sequence[Run], options: argparse.Namespace) -> tuple[lis
     return arms, chart
 
 
-def save(figure: Figure, arms: Sequence[Arm], path: Path) -> None:
-    """Write a figure in the format that ``path`` ends in; a page in HTML holds it as SVG, above a table.
+def save(figure: Figure, chart: Chart, path: Path) -> None:
+    """Write a figure in the format that ``path`` ends in; a page in HTML has the curves of ``chart``.
 
     Raises:
         UserError: When the file cannot be written.
     """
     from plasticity_rl.results.plots import write
+    from plasticity_rl.results.run_page import page_of
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".html":
-            replace_file(path, page(figure, arms))
+            replace_file(path, page_of(chart, figure))
         else:
             with drafted(path) as draft:
                 write(figure, draft, path.suffix[1:])
     except OSError as error:
         raise UserError(f"--out {path} cannot be written ({error.strerror})") from error
-
-
-def page(figure: Figure, arms: Sequence[Arm]) -> str:
-    """Return a page that needs no network: the figure, and the last values of every arm as a table."""
-    from plasticity_rl.results.charts import left_out
-    from plasticity_rl.results.plots import write
-
-    drawing = io.StringIO()
-    write(figure, drawing, "svg")
-    svg = drawing.getvalue()
-    title = "plasticity_rl: " + ", ".join(dict.fromkeys(arm.task for arm in arms))
-    notes = "\n".join(f"<p>{html.escape(line)}.</p>" for line in left_out(arms))
-    return PAGE.format(title=html.escape(title), svg=svg[svg.index("<svg") :], table=table(arms), notes=notes)
-
-
-def table(arms: Sequence[Arm]) -> str:
-    """Return the last values of every arm as an HTML table."""
-    from plasticity_rl.results.charts import band_of, fau_modules
-
-    tags = {"eval/return": "return", **{f"fau/{module}": f"FAU, {module}" for module in fau_modules(arms)}}
-    lines = [["task", "arm", "seeds", "env frames", *tags.values()]]
-    for arm in arms:
-        bands = {tag: band_of(arm, tag) for tag in tags}
-        returns = bands["eval/return"]
-        frames = "" if returns is None else f"{returns.frames[-1]:,.0f}"
-        cells = [
-            "" if band is None else _value(band.iqm[-1], band.low[-1], band.high[-1], tag)
-            for tag, band in bands.items()
-        ]
-        lines.append([arm.task, arm.label, ", ".join(str(run.seed) for run in arm.runs), frames, *cells])
-    head, *body = [[html.escape(cell) for cell in line] for line in lines]
-    rows = ["".join(f"<td>{cell}</td>" for cell in line) for line in body]
-    return "\n".join(
-        ["<table>", f"<tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>", *(f"<tr>{r}</tr>" for r in rows)]
-        + ["</table>"]
-    )
-
-
-def _value(iqm: float, low: float, high: float, tag: str) -> str:
-    digits = 1 if tag.endswith("return") else 3
-    interval = f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low) else ""
-    return f"{iqm:.{digits}f}{interval}"

@@ -243,7 +243,7 @@ def write_figures(report: Report, out: Path) -> list[str]:
     """Write every figure as PNG and SVG, and the page that holds them; return the names of the PNG files."""
     from plasticity_rl.results.plots import write
     from plasticity_rl.study.figures import figures
-    from plasticity_rl.study.tables import page
+    from plasticity_rl.study.page import page_of
 
     drawings = {}
     for name, (figure, caption) in figures(report).items():
@@ -251,7 +251,7 @@ def write_figures(report: Report, out: Path) -> list[str]:
             with drafted(out / f"{name}.{file_format}") as draft:
                 write(figure, draft, file_format)
         drawings[name] = ((out / f"{name}.svg").read_text(encoding="utf-8"), caption)
-    replace_file(out / "index.html", page(report, drawings))
+    replace_file(out / "index.html", page_of(report, drawings))
     return [f"{name}.png" for name in drawings]
 
 

@@ -1,0 +1,137 @@
+"""What a report says in words: how large the study is, what the numbers are, what a reader must know first."""
+
+from __future__ import annotations
+
+import shlex
+
+from plasticity_rl.study.comparisons import MOST_EXACT, pairs_needed
+from plasticity_rl.study.endpoints import FINAL_RETURN, RETURN, Endpoint
+from plasticity_rl.study.notes import few_seeds, points_of
+from plasticity_rl.study.origins import origins_of
+from plasticity_rl.study.report import Report
+from plasticity_rl.study.rows import Rows
+from plasticity_rl.study.spec import state_of
+
+POINTS = " ({} points of each run's curve)"
+
+
+def size(report: Report) -> str:
+    """Say how large the study is."""
+    arms, tasks, found = len(report.study.arms), len(report.study.tasks), len(report.scores)
+    return (
+        f"{found} finished run{'s' * (found != 1)} of {report.study.max_frames:,} env frames: {arms} "
+        f"arm{'s' * (arms != 1)}, {tasks} task{'s' * (tasks != 1)}, {len(report.study.seeds)} "
+        f"seed{'s' * (len(report.study.seeds) != 1)} planned."
+    )
+
+
+def explanation(report: Report) -> list[str]:
+    """Say what the numbers are, a line for each thing to know."""
+    most = report.study.max_return
+    gap = f" and optimality gap (by how much runs miss {most:g} on average)" if most is not None else ""
+    last = points_in_words(report, FINAL_RETURN, ", {} of each run")
+    return [
+        f"IQM (interquartile mean), median, mean{gap} are of the final return: {RETURN}, mean of the points in the "
+        f"last tenth of the frames{last}.",
+        "Area under curve: mean return over all frames. P(better): probability that a run beats one of the baseline on "
+        "the same task. FAU (fraction of active units) and further curves: IQM over seeds of the last tenth of the "
+        "frames.",
+        "Every task weighs the same, however many of its seeds are finished.",
+        "In brackets: 95 % intervals for other seeds, not for other tasks. They are t intervals, of P(better) a score "
+        "interval; [none] where there is one seed, or all are equal. An interval that holds 0 does not show that arms "
+        "are equal: its ends are how large a difference there could still be.",
+        "Differences from the baseline, the second table of a task, are means over pairs of runs with the same seed. "
+        "Their intervals are not corrected for their number.",
+        "n=2: a cell of that many seeds, where others of its row have more.",
+    ]
+
+
+def points_in_words(report: Report, endpoint: Endpoint, words: str) -> str:
+    """Return ``words`` with the number of points that an endpoint averages, if it averages any."""
+    points = points_of(report.scores, endpoint)
+    return words.format(points) if points and endpoint.at is None else ""
+
+
+def how_compared(report: Report) -> str:
+    """Say what the p values are, and what they can say at most."""
+    primary, number = report.study.primary, report.study.num_comparisons
+    family = report.families[primary]
+    most = max((sum(one.pairs) for one in family), default=0)
+    text = (
+        f"Differences from the baseline {report.baseline} in the primary endpoint, {primary.name}"
+        f"{points_in_words(report, primary, POINTS)}: runs "
+        "with the same seed are pairs, correlation is theirs over seeds. p: two-sided permutation test by sign flips "
+        f"of the pairs of all tasks, exact up to {MOST_EXACT} pairs; p (Holm): corrected for the "
+        f"{number} comparison{'s' * (number != 1)} of the study. Verdicts are those of p (Holm) at 0.05."
+    )
+    if not family:
+        return text
+    smallest = min(one.smallest_p for one in family)
+    needed = pairs_needed(number)
+    return text + (
+        f" The smallest p (Holm) possible is {smallest:.2g}; a verdict on {number} needs {needed} pairs over all "
+        f"tasks, here are {most}." + (" So no verdict is possible." if most < needed else "")
+    )
+
+
+def warnings(report: Report) -> list[str]:
+    """Return what a reader must know first: few seeds, runs and curves that are missing, arms that are not balanced."""
+    few = few_seeds(report.fewest_seeds)
+    lines = [few] if few else []
+    if report.missing:
+        lines.append(f"Not finished, left out: {', '.join(run.name for run in report.missing)}.")
+    return lines + report.notes
+
+
+def facts(report: Report) -> list[tuple[str, str]]:
+    """Return what the runs are, and where they come from: a name and a sentence each."""
+    study = report.study
+    missing = f"; {len(report.missing)} missing" if report.missing else ""
+    return [
+        ("Size", size(report).removesuffix(".") + missing),
+        ("Tasks", ", ".join(study.tasks)),
+        ("Seeds", ", ".join(map(str, study.seeds))),
+        ("Baseline", report.baseline),
+        ("Primary endpoint", study.primary.name),
+        *origins_of([score.run.folder for score in report.scores]),
+    ]
+
+
+def verdict_in_words(report: Report) -> str:
+    """Say what the verdicts on the primary endpoint are, and how they belong to the claim."""
+    family = report.families[report.study.primary]
+    if not family:
+        return "There is none: no arm was compared with the baseline."
+    found: dict[str, list[str]] = {}
+    for one in family:
+        found.setdefault(one.verdict, []).append(one.name)
+    listed = "; ".join(f"{', '.join(names)}: {verdict}" for verdict, names in found.items())
+    text = f"On {report.study.primary.name}, against the baseline {report.baseline}: {listed}."
+    if report.study.claim.confirmed:
+        text += " Whether that confirms or contradicts the claim is for you to read off its criterion."
+    return text
+
+
+def missing_rows(report: Report) -> Rows:
+    """Return the runs that are not in the report, and why."""
+    words = {
+        "new": "never finished, and has no checkpoint",
+        "stopped": "stopped; goes on from its last checkpoint",
+        "finished": "finished since the others were read",
+    }
+    states = {run.name: state_of(run, report.study.max_frames, report.stale) for run in report.missing}
+    whys = [words.get(state) or f"stale: {report.stale[name]}" for name, state in states.items()]
+    return [["run", "state"], *([name, why] for name, why in zip(states, whys, strict=True))]
+
+
+def how_to_run(report: Report) -> list[str]:
+    """Return how the missing runs are run: a sentence, and one command or two; nothing where none is missing."""
+    if not report.missing:
+        return []
+    study = report.study
+    command = f"plasticity-rl study run {shlex.quote(str(study.file)) if study.file is not None else 'STUDY.yaml'}"
+    stale = bool(report.stale.keys() & {run.name for run in report.missing})
+    missing, number = len(report.missing), len(study.runs())
+    verb = "is" if missing == 1 else "are"
+    what = f"{missing} of {number} runs {verb} missing. To run them (what is finished is skipped):"
+    return [what, command + " --rerun_stale" * stale]
