@@ -11,7 +11,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule, as_agent
-from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.charts import Layout, each
 from plasticity_rl.callback.module_probes import ModuleProbe, or_nan
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import mean_absolute_difference
@@ -64,8 +64,8 @@ class Churn(ModuleProbe):
         return frozenset(f"churn/{name}" for name in self.modules)
 
     def charts(self) -> Layout:
-        """Return a chart of all modules."""
-        return {"Learning dynamics": {"Churn: change of the output over one update": [f"churn/{ONE}"]}}
+        """Return a chart of each module."""
+        return {"Learning dynamics": each(self.modules, {"Churn, change of the output over one update": "churn/{}"})}
 
     def begin(self, agent: RLModule) -> None:
         """Keep a batch and the outputs on it."""

@@ -7,7 +7,7 @@ from typing import Any
 from tensordict import TensorDictBase
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.charts import Layout, each
 from plasticity_rl.callback.weight_probes import WeightDistanceProbe
 
 
@@ -29,8 +29,8 @@ class DistanceFromInit(WeightDistanceProbe):
     """
 
     def charts(self) -> Layout:
-        """Return a chart of all modules."""
-        return {"Norms": {"Distance from the initial weights": [f"distance_from_init/{ONE}"]}}
+        """Return a chart of each module."""
+        return {"Norms": each(self.modules, {"Distance from the initial weights": "distance_from_init/{}"})}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return the distances."""

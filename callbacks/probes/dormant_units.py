@@ -12,7 +12,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.charts import ONE, Layout, each
 from plasticity_rl.callback.module_probes import ActivationProbe, numbers_of_module
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import NotFiniteError, dormancy_scores, overlap_coefficient
@@ -77,10 +77,11 @@ class DormantUnits(ActivationProbe):
 
     def charts(self) -> Layout:
         """Return charts for every threshold: of all modules, with events, and of the layers of each."""
-        modules, layers = {}, {}
+        modules: dict[str, list[str]] = {}
+        layers: dict[str, list[str]] = {}
         for tau in self.taus:
             of_tau = f"tau_{re.escape(str(tau))}"
-            modules[f"Dormant units (tau {tau})"] = [f"dormant/{ONE}/{of_tau}"]
+            modules |= each(self.modules, {f"Dormant units (tau {tau})": f"dormant/{{}}/{of_tau}"})
             for name in self.modules:
                 layers[f"{name} (tau {tau})"] = [f"dormant/{re.escape(name)}/{ONE}/{of_tau}"]
             overlaps = f"dormant_overlap(_history)?/{ONE}/{of_tau}"

@@ -9,7 +9,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.charts import Layout, each
 from plasticity_rl.callback.weight_probes import WeightProbe, weights_by_layer
 from plasticity_rl.measures import relative_change
 from plasticity_rl.nn.layers import EVERYWHERE, LEARNS
@@ -50,8 +50,8 @@ class EffectiveLearningRate(WeightProbe):
         return self.tags_of("effective_learning_rate")
 
     def charts(self) -> Layout:
-        """Return a chart of all modules."""
-        return {"Norms": {"Update relative to the weights": [f"effective_learning_rate/{ONE}"]}}
+        """Return a chart of each module."""
+        return {"Norms": each(self.modules, {"Update relative to the weights": "effective_learning_rate/{}"})}
 
     def begin(self, agent: RLModule) -> None:
         """Copy the weights."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from tensordict import TensorDictBase
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.charts import Layout, each
 from plasticity_rl.callback.layer_inputs import means_by_layer
 from plasticity_rl.callback.module_probes import ActivationProbe, or_nan
 from plasticity_rl.measures import mean_norm
@@ -61,8 +61,9 @@ class FeatureNorm(ActivationProbe):
         return frozenset(kind.format(name) for kind in kinds for name in self.modules)
 
     def charts(self) -> Layout:
-        """Return a chart of the features and one of the pre-activations."""
-        return {"Norms": {"Features": [f"feature_norm/{ONE}"], "Pre-activations": [f"preactivation_norm/{ONE}"]}}
+        """Return a chart of the features of each module, and one of its pre-activations."""
+        titles = {"Features": "feature_norm/{}", "Pre-activations": "preactivation_norm/{}"}
+        return {"Norms": each(self.modules, titles)}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return the norms of every module, from one forward pass that keeps no activations."""

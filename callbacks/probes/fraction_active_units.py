@@ -12,7 +12,7 @@ from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Probe
-from plasticity_rl.callback.charts import ONE, Layout, by_module
+from plasticity_rl.callback.charts import ONE, Layout, by_module, each
 from plasticity_rl.callback.module_probes import numbers_of_module, tags_by_module
 from plasticity_rl.callback.unit_activity import TrainingActivations
 from plasticity_rl.errors import at_least, one_of, within
@@ -128,9 +128,9 @@ class FractionActiveUnits(Probe):
         return ("FAU", "fau/{}") if self.prefix == "fau" else None
 
     def charts(self) -> Layout:
-        """Return a chart of all modules, with events, and one of the layers of each."""
+        """Return a chart of each module, and one of its layers."""
         which = "" if self.prefix == "fau" else f" ({self.prefix.removeprefix('fau_').replace('_', ' ')})"
-        modules = {"Plasticity": {f"Fraction of active units{which}": [f"{self.prefix}/{ONE}"]}}
+        modules = {"Plasticity": each(self.modules, {f"Fraction of active units{which}": f"{self.prefix}/{{}}"})}
         layers = by_module(self.modules, f"Active units by layer{which}", f"{self.prefix}/{{}}/{ONE}")
         return {**modules, **(layers if self.per_layer else {})}
 

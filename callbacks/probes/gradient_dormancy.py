@@ -12,7 +12,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule, as_agent
-from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.charts import Layout, each
 from plasticity_rl.callback.gradient_probes import activation_gradients, probe_generator, refuse_without
 from plasticity_rl.callback.module_probes import ActivationProbe, numbers_of_module
 from plasticity_rl.errors import UserError
@@ -76,10 +76,10 @@ class GradientDormancy(ActivationProbe):
         )
 
     def charts(self) -> Layout:
-        """Return a chart of all modules for every threshold."""
-        titles = {tau: f"Units with hardly any gradient (tau {tau})" for tau in self.taus}
-        charts = {title: [f"gradient_dormancy/{ONE}/tau_{re.escape(str(tau))}"] for tau, title in titles.items()}
-        return {"Linear units, and units without gradient": charts}
+        """Return a chart of each module for every threshold."""
+        title, tag = "Units with hardly any gradient (tau {})", "gradient_dormancy/{{}}/tau_{}"
+        titles = {title.format(tau): tag.format(re.escape(str(tau))) for tau in self.taus}
+        return {"Linear units, and units without gradient": each(self.modules, titles)}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return the shares, from one backward pass per loss."""

@@ -9,7 +9,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.charts import Layout, each
 from plasticity_rl.callback.weight_probes import WeightProbe
 from plasticity_rl.measures import l0_norm, l1_norm, l2_norm
 from plasticity_rl.nn.layers import COMPUTES
@@ -48,9 +48,10 @@ class GradientNorm(WeightProbe):
         return self.tags_of(*(f"gradient_norm_{name}" for name in NORMS))
 
     def charts(self) -> Layout:
-        """Return a chart of all modules for every norm."""
+        """Return a chart of each module for every norm."""
         words = {"l0": "entries other than zero", "l1": "sum of magnitudes", "l2": "Euclidean"}
-        return {"Norms": {f"Gradients, {words[name]}": [f"gradient_norm_{name}/{ONE}"] for name in NORMS}}
+        titles = {f"Gradients, {words[name]}": f"gradient_norm_{name}/{{}}" for name in NORMS}
+        return {"Norms": each(self.modules, titles)}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return the norms of the gradients that the last update left behind."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from tensordict import TensorDictBase
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.charts import Layout, each
 from plasticity_rl.callback.module_probes import ActivationProbe, numbers_of_module, or_nan, tags_by_module
 from plasticity_rl.measures import linearized_rate
 
@@ -51,8 +51,9 @@ class LinearizedUnits(ActivationProbe):
         return tags_by_module(["linearized"], self.modules, layers=self.per_layer)
 
     def charts(self) -> Layout:
-        """Return a chart of all modules."""
-        return {"Linear units, and units without gradient": {"Units active on every input": [f"linearized/{ONE}"]}}
+        """Return a chart of each module."""
+        charts = each(self.modules, {"Units active on every input": "linearized/{}"})
+        return {"Linear units, and units without gradient": charts}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return the share of every module and layer."""

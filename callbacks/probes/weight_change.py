@@ -7,7 +7,7 @@ from typing import Any
 from tensordict import TensorDictBase
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.charts import Layout, each
 from plasticity_rl.callback.weight_probes import WeightDistanceProbe
 
 
@@ -30,8 +30,8 @@ class WeightChange(WeightDistanceProbe):
     """
 
     def charts(self) -> Layout:
-        """Return a chart of all modules."""
-        return {"Norms": {"Change of the weights between measurements": [f"weight_change/{ONE}"]}}
+        """Return a chart of each module."""
+        return {"Norms": each(self.modules, {"Change of the weights between measurements": "weight_change/{}"})}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return the distances, and start anew from here."""

@@ -9,7 +9,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.charts import ONE, Layout
+from plasticity_rl.callback.charts import Layout, each
 from plasticity_rl.callback.weight_probes import WeightProbe
 from plasticity_rl.measures import l2_norm
 
@@ -36,8 +36,8 @@ class WeightNorm(WeightProbe):
         return self.tags_of("weight_norm")
 
     def charts(self) -> Layout:
-        """Return a chart of all modules."""
-        return {"Norms": {"Weights": [f"weight_norm/{ONE}"]}}
+        """Return a chart of each module."""
+        return {"Norms": each(self.modules, {"Weights": "weight_norm/{}"})}
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return the norms."""

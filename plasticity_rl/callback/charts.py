@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from plasticity_rl.callback.intervention import Intervention
@@ -63,6 +63,22 @@ def by_module(modules: Sequence[str], category: str, tag: str) -> Layout:
     for module in modules:
         charts.setdefault(module.partition(".")[0], []).append(tag.format(re.escape(module)))
     return {category: charts}
+
+
+def each(modules: Sequence[str], titles: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return a chart of every quantity for each module, since the curves of one chart would have one colour.
+
+    Heads of a module, as in ``critic.Q1`` and ``critic.Q2``, share its chart.
+
+    Args:
+        modules: By dotted name.
+        titles: Title of a quantity -> its tag, in which ``{}`` stands for the module.
+    """
+    charts: dict[str, list[str]] = {}
+    for title, tag in titles.items():
+        for module in modules:
+            charts.setdefault(f"{title}: {module.partition('.')[0]}", []).append(tag.format(re.escape(module)))
+    return charts
 
 
 def _of_every_run() -> Layout:

@@ -74,10 +74,11 @@ def test_no_chart_stays_empty_when_everything_is_measured(rich):
     assert empty == []
 
 
-def test_a_chart_overlays_all_modules_and_another_the_events(rich):
-    """Together, the events' 1 would flatten what lies between 0 and 0.1."""
+def test_every_module_has_a_chart_and_the_events_another(rich):
+    """Curves of one chart have one colour, and the events' 1 would flatten what lies between 0 and 0.1."""
     tags, found = rich.Tags()["scalars"], charts(rich)["Plasticity"]
-    assert shown(found["Fraction of active units"], tags) == {"fau/encoder", "fau/actor", "fau/critic"}
+    for module in ("encoder", "actor", "critic"):
+        assert shown(found[f"Fraction of active units: {module}"], tags) == {f"fau/{module}"}
     assert shown(found["Events of interventions"], tags) == {"intervention/reset", "intervention/redo"}
 
 
@@ -104,7 +105,7 @@ def test_what_nobody_measures_has_no_chart():
 
 def test_charts_of_dormant_units_hold_one_threshold_each():
     found = layout([DormantUnits(taus=[0.1], modules=["encoder", "actor", "critic"])])
-    (pattern,) = found["Plasticity"]["Dormant units (tau 0.1)"]
+    (pattern,) = found["Plasticity"]["Dormant units (tau 0.1): critic"]
     assert re.fullmatch(pattern, "dormant/critic/tau_0.1")
     for tag in ("dormant/critic/tau_0.25", "dormant/critic/Q1.1/tau_0.1", "dormant/critic/tau_0x1"):
         assert not re.fullmatch(pattern, tag)
