@@ -29,7 +29,7 @@ INSTALL = uv pip install --python "$(BIN)/python" $(PIP_ARGS)
 FREEZE = uv pip freeze --python "$(BIN)/python" --exclude-editable
 endif
 
-.PHONY: help quickstart test test-slow check tables fmt smoke fingerprint versions
+.PHONY: help quickstart test test-slow check docs tables fmt smoke fingerprint versions
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,13 +43,16 @@ test: $(VENV)/.installed-dev ## install with the developer tools, then run the t
 test-slow: $(VENV)/.installed-dev ## run the tests marked slow (examples, long runs)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m slow $(ARGS)
 
-check: $(VENV)/.installed-dev ## lint, formatting, types and the order of the packages, changing nothing
+check: $(VENV)/.installed-dev docs ## lint, formatting, types, the order of the packages and the documentation, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 
-tables: $(VENV)/.installed-dev ## write the tables of README.md and callbacks/README.md from the docstrings
+docs: $(VENV)/.installed-dev ## build the documentation site into site/ (site/index.html): a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+tables: $(VENV)/.installed-dev ## write the tables of the pages in docs/ from docstrings and the comments of YAML files
 	$(BIN)/python docs/tables.py
 
 fmt: $(VENV)/.installed-dev ## format, and fix what the linter can fix

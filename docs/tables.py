@@ -1,4 +1,4 @@
-"""Write the tables of README.md and callbacks/README.md from the docstrings: ``make tables``.
+"""Write the tables of the pages from docstrings, and from the comments of YAML files: ``make tables``.
 
 Each stands between two comments, ``<!-- table: NAME -->`` and ``<!-- end of table -->``, and is replaced as a whole.
 """
@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import callbacks
 from plasticity_rl import Intervention, scalars
 from plasticity_rl.callback.declarations import FAMILIES
 from plasticity_rl.callback.documented import documented_tags, sections, tag_pattern
+from plasticity_rl.cli import catalogue
 from plasticity_rl.cli.catalogue import SENTENCE
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "callbacks/README.md")
+PAGES = (
+    "docs/catalogue/callbacks.md",
+    "docs/catalogue/configs.md",
+    "docs/catalogue/studies.md",
+    "docs/catalogue/tags.md",
+    "docs/differences.md",
+    "docs/reference/callbacks.md",
+)
 TABLE = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 SOURCE = re.compile(
     r"((?:van )?[A-Z][\w'-]+(?: & [A-Z][\w'-]+| et al\.)? (?:19|20)\d\d)\b"
@@ -41,7 +49,7 @@ def probes() -> list[type]:
 
 def table_of_callbacks() -> str:
     """Return all callbacks: what each does, its paper, its YAML."""
-    rows = [(_code(c.__name__), _does(c), _papers(c), _code(_fragment(c))) for c in (*interventions(), *probes())]
+    rows = [(_link(c), _does(c), _papers(c), _code(_fragment(c))) for c in (*interventions(), *probes())]
     return table(("callback", "what it does", "paper", "YAML"), rows)
 
 
@@ -64,6 +72,30 @@ def list_of_differences() -> str:
     name = "Differences from the original"
     found = {c: sections(c.__doc__ or "").get(name) for c in (*interventions(), *probes())}
     return "".join(f"- `{c.__name__}`: {_text(text)}\n" for c, text in found.items() if text)
+
+
+def reference_of_callbacks() -> str:
+    """Return a line for each callback, at which mkdocstrings puts its docstring."""
+    lines = {
+        title: "".join(f"::: {c.__module__}.{c.__name__}\n\n" for c in found)
+        for title, found in (("Interventions", interventions()), ("Probes", probes()))
+    }
+    return "\n".join(f"## {title}\n\n{text}" for title, text in lines.items())
+
+
+def table_of_configs() -> str:
+    """Return what ``--config NAME`` finds, but for the tasks."""
+    return _named("config", {name: text for name, text in catalogue.configs().items() if not name.startswith("task/")})
+
+
+def table_of_tasks() -> str:
+    """Return what ``--data.task`` may be."""
+    return _named("task", catalogue.tasks())
+
+
+def table_of_studies() -> str:
+    """Return what ``study run NAME`` finds, with what each claims."""
+    return _named("study", catalogue.studies())
 
 
 def table_of_tags() -> str:
@@ -97,11 +129,24 @@ def page(text: str) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "callbacks": table_of_callbacks,
+    "reference of callbacks": reference_of_callbacks,
+    "configs": table_of_configs,
+    "tasks": table_of_tasks,
+    "studies": table_of_studies,
     "tags": table_of_tags,
     "interventions": table_of_interventions,
     "probes": table_of_probes,
     "differences": list_of_differences,
 }
+
+
+def _named(head: str, found: Mapping[str, str]) -> str:
+    return table((head, "what it is"), [(_code(name), text) for name, text in found.items()])
+
+
+def _link(callback: type) -> str:
+    """Return the name of a callback, as a link to its docstring."""
+    return f"[{_code(callback.__name__)}](../reference/callbacks.md#{callback.__module__}.{callback.__name__})"
 
 
 def _exported() -> list[type]:

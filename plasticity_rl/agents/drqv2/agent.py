@@ -36,7 +36,7 @@ class DrQV2(RLModule):
         agent = DrQV2(obs_shape=(9, 84, 84), action_dim=6)
         metrics = agent.update(batch)  # TensorDict with pixels, action, reward, discount, ("next", "pixels")
 
-    Differences from the published agent are listed in the README.
+    Differences from the published agent are listed in docs/differences.md.
 
     Args:
         obs_shape: ``(channels, height, width)`` of the stacked uint8 frames, or ``(n,)`` of a float32 state; the

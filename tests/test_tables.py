@@ -31,7 +31,7 @@ def test_every_table_is_on_a_page():
 
 
 def test_a_row_for_each_and_a_change_of_a_docstring_changes_it(monkeypatch):
-    rows = re.findall(r"^\| `(\w+)`", tables.table_of_callbacks(), re.MULTILINE)
+    rows = re.findall(r"^\| \[`(\w+)`\]", tables.table_of_callbacks(), re.MULTILINE)
     assert sorted(rows) == sorted(callbacks.__all__)
     monkeypatch.setattr(callbacks.ReDo, "__doc__", callbacks.ReDo.__doc__.replace("Give dormant", "Give sleeping"))
     assert "Give sleeping hidden units" in tables.table_of_callbacks()
