@@ -180,9 +180,9 @@ def test_a_missing_file_is_refused_before_anything_slow(args, start, end, here):
 def test_init_copies_everything_to_edit(here):
     result = call("init", "new/folder")
     assert result.code == 0, result.err
-    for kind, pattern in (("configs", "*.yaml"), ("examples", "*.py")):
+    for kind, patterns in (("configs", ("*.yaml",)), ("examples", ("*.py", "*.ipynb"))):
         copies = {path.relative_to("new/folder"): path.read_bytes() for path in Path("new/folder", kind).rglob("*.*")}
-        sources = (REPOSITORY / kind).rglob(pattern)
+        sources = [path for pattern in patterns for path in (REPOSITORY / kind).rglob(pattern)]
         assert copies == {path.relative_to(REPOSITORY): path.read_bytes() for path in sources}
     assert "plasticity-rl fit --config configs/quickstart.yaml" in result.out
 

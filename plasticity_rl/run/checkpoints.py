@@ -100,7 +100,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         self.best_model_path = str(self.path)  # what Lightning calls the file of a checkpoint without a monitor
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)  # None is reported at every save
 
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:
         signum = self._signals.agreed(trainer)

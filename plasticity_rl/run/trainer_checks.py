@@ -96,6 +96,11 @@ def trainer_error(error: Exception, options: Mapping[str, Any]) -> UserError:
             f"trainer.accelerator={accelerator}: {text} Use --trainer.accelerator=cpu or auto; "
             "`plasticity-rl doctor` says what torch sees"
         )
+    if "interactive environment" in text:
+        return UserError(
+            f"trainer.devices={options.get('devices', 'auto')}: several devices need a process each, which a notebook "
+            "cannot start; train with devices=1, or put the same lines into a script and run that"
+        )
     given = [f"--trainer.{name}={value}" for name, value in _named_in(text, options)]
     return UserError(f"trainer: {text}{' (given: ' + ', '.join(given) + ')' if given else ''}")
 

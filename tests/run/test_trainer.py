@@ -68,6 +68,15 @@ def test_the_same_option_is_refused_in_the_same_words(name, value, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_notebook_is_told_that_several_devices_need_a_script(tmp_path, monkeypatch):
+    """Lightning's advice is a strategy for notebooks, which is refused here."""
+    monkeypatch.setattr("lightning.pytorch.trainer.connectors.accelerator_connector._IS_INTERACTIVE", True)
+    line = refused_by_python(tmp_path / "run", devices=2)
+    assert line.startswith("trainer.devices=2: ")
+    assert "devices=1" in line
+    assert "script" in line
+
+
 CALLBACKS: dict[str, tuple[pl.Callback, ...]] = {
     "no module": (Reset(modules=[], every_n_frames=50),),
     "a module twice": (SRank(modules=["critic.Q1", "critic.Q1"]),),

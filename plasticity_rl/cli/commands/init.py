@@ -11,7 +11,7 @@ from plasticity_rl.errors import UserError
 from plasticity_rl.files.places import expanded
 from plasticity_rl.packaged import CONFIGS, EXAMPLES, root
 
-KINDS = {CONFIGS: "*.yaml", EXAMPLES: "*.py"}
+KINDS = ((CONFIGS, "*.yaml"), (EXAMPLES, "*.py"), (EXAMPLES, "*.ipynb"))
 
 
 def parser() -> OneLineArguments:
@@ -32,7 +32,7 @@ def run(args: Sequence[str]) -> None:
         UserError: When a file is there already, or the folder cannot be written.
     """
     folder: Path = expanded(parser().parse_args(args).folder, "DIR")
-    sources = [path for kind, pattern in KINDS.items() for path in sorted((root() / kind).rglob(pattern))]
+    sources = [path for kind, pattern in KINDS for path in sorted((root() / kind).rglob(pattern))]
     copies = {folder / source.relative_to(root()): source for source in sources}
     if there := [copy for copy in copies if copy.exists()]:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
