@@ -50,7 +50,8 @@ def names_in(texts: Iterable[str]) -> list[str]:
     """Return the top-level modules of all dotted names in texts, each once."""
     found: dict[str, None] = {}
     for text in texts:
-        found |= dict.fromkeys(match[0].partition(".")[0] for match in trust.DOTTED.finditer(text))
+        dotted = (match[0] for match in trust.DOTTED.finditer(text))
+        found |= dict.fromkeys(name.partition(".")[0] for name in dotted if not trust.FILE.fullmatch(name))
         found |= dict.fromkeys(OF_A_TASK.findall(text))
     return list(found)
 
@@ -108,7 +109,7 @@ def refuse_hidden(command: CommandLine) -> None:
 
 
 def refuse_hidden_in(texts: Sequence[str], folders: Sequence[str]) -> None:
-    """Raise UserError for the first name that a module in one of the folders has, and that Python has from elsewhere."""
+    """Raise UserError for the first name that a module in one of the folders has, and Python from elsewhere."""
     for name in [CALLBACKS, *(name for name in names_in(texts) if name not in trust.PACKAGES)]:
         theirs = next(filter(None, (own_files.module_file(folder, name) for folder in folders)), None)
         if theirs is None or (name == CALLBACKS and not list(_not_ours(texts))):

@@ -26,7 +26,7 @@ def module_file(folder: str, name: str) -> str | None:
 
 def holds_module(folder: str, name: str) -> bool:
     """Return whether a folder has a module of that name; a folder without ``__init__.py`` is one too."""
-    return module_file(folder, name) is not None or os.path.isdir(os.path.join(folder, name))
+    return module_file(folder, name) is not None or any(Path(folder, name).glob("*.py"))
 
 
 def folder_of(file: str) -> str:
