@@ -24,7 +24,8 @@ from plasticity_rl.files.credentials import (
     without_secrets,
 )
 from plasticity_rl.files.places import expanded, run_folder_of
-from plasticity_rl.replay.files import RecordFiles, RecordLayout
+from plasticity_rl.replay.files import RecordFiles
+from plasticity_rl.replay.layout import RecordLayout
 
 KEY = "0123456789abcdef0123"
 

@@ -13,7 +13,8 @@ The parts are TorchRL's own extension points:
   cursor);
 * sampler: :class:`~plasticity_rl.replay.sampler.WindowSampler` (``SliceSampler`` cannot draw windows clamped at the
   reset frame, and ``Sequence`` units mask incomplete windows instead of redrawing them);
-* transform: :class:`FoldNStep` (``MultiStepTransform`` freezes n and the discount into the data when writing).
+* transform: :class:`~plasticity_rl.replay.folding.FoldNStep` (``MultiStepTransform`` freezes n and the discount into
+  the data when writing).
 """
 
 from __future__ import annotations
@@ -28,49 +29,17 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import ReplayBuffer
-from torchrl.envs.transforms import Transform
 
 from plasticity_rl.errors import UserError, at_least, one_of, within
 from plasticity_rl.machine.capacity import check_fits
-from plasticity_rl.replay.files import OBSERVATION_DTYPES, RecordFiles, RecordLayout, replay_bytes
+from plasticity_rl.replay.files import RecordFiles
+from plasticity_rl.replay.folding import FoldNStep
+from plasticity_rl.replay.layout import OBSERVATION_DTYPES, RecordLayout, replay_bytes
 from plasticity_rl.replay.sampler import NoDumps, WindowSampler
 from plasticity_rl.replay.storage import FrameStorage
 from plasticity_rl.replay.writer import LaneWriter
 
 __all__ = ["FoldNStep", "FrameReplay", "LaneWriter", "WindowSampler", "check_fits", "replay_bytes"]
-
-
-class FoldNStep(Transform):
-    r"""Folds the n rewards and discounts of each window into one.
-
-    With rewards :math:`r_k` and environment discounts :math:`d_k` (0 after a true termination, else 1),
-
-    .. math:: R = \sum_{k<n} r_k \prod_{j<k} \gamma d_j, \qquad D = \prod_{k<n} \gamma d_k,
-
-    so that the target is :math:`R + D\,Q(s_{t+n}, \cdot)`. The order of the float32 operations is DrQ-v2's.
-
-    Args:
-        discount: :math:`\gamma`, in [0, 1].
-        reward_clip: Each :math:`r_k` is clipped to :math:`\pm` this; None: not clipped. The replay keeps the reward as
-            it was, so that returns of episodes are what the environment gave.
-    """
-
-    def __init__(self, discount: float, reward_clip: float | None = None) -> None:
-        super().__init__(in_keys=[], out_keys=[])
-        self.discount, self.reward_clip = discount, reward_clip
-
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Replace ``reward`` and ``discount`` [B, n] by their folded values [B, 1]."""
-        if tensordict.get("next", None) is None:
-            return tensordict  # raw records, read as replay[index]
-        rewards, discounts = tensordict.get("reward"), tensordict.get("discount")
-        if self.reward_clip is not None:
-            rewards = rewards.clamp(-self.reward_clip, self.reward_clip)
-        reward, discount = torch.zeros_like(rewards[:, :1]), torch.ones_like(rewards[:, :1])
-        for k in range(rewards.shape[1]):
-            reward += discount * rewards[:, k : k + 1]
-            discount *= discounts[:, k : k + 1] * self.discount
-        return tensordict.set("reward", reward).set("discount", discount)
 
 
 class FrameReplay(NoDumps, ReplayBuffer):

@@ -13,7 +13,8 @@ from tensordict import TensorDictBase
 from plasticity_rl.checkpoint_files import read_checkpoint
 from plasticity_rl.errors import UserError
 from plasticity_rl.files.places import expanded, run_folder_of
-from plasticity_rl.replay.files import RecordFiles, RecordLayout
+from plasticity_rl.replay.files import RecordFiles
+from plasticity_rl.replay.layout import RecordLayout
 
 
 @dataclass(frozen=True)

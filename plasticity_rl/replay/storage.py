@@ -13,7 +13,8 @@ from torch import Tensor
 from torchrl.data.replay_buffers.storages import Storage
 
 from plasticity_rl.errors import UserError
-from plasticity_rl.replay.files import RecordFiles, RecordLayout
+from plasticity_rl.replay.files import RecordFiles
+from plasticity_rl.replay.layout import RecordLayout
 
 _CLAIM_AHEAD = 100
 """Records of a lane whose disk space is taken at a time: 2 MB of frames of 84 x 84 pixels."""

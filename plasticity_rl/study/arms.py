@@ -62,7 +62,7 @@ def _options(config: Mapping[str, Any]) -> dict[str, str]:
     entries = (hidden.get("trainer") or {}).get("callbacks") or []
     seen: dict[str, int] = {}
     for entry in entries if isinstance(entries, list) else [entries]:
-        one = entry if isinstance(entry, Mapping) else {"class_path": str(entry)}
+        one: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {"class_path": str(entry)}
         name = todays_name(str(one.get("class_path"))).rpartition(".")[2]
         seen[name] = seen.get(name, 0) + 1
         place = name if seen[name] == 1 else f"{name} {seen[name]}"

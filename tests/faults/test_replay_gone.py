@@ -16,7 +16,8 @@ from run_state import DieAt, Killed, differences, run_state
 from plasticity_rl import UserError
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.errors import RunFailure
-from plasticity_rl.replay.files import RecordFiles, RecordLayout
+from plasticity_rl.replay.files import RecordFiles
+from plasticity_rl.replay.layout import RecordLayout
 
 
 @pytest.fixture

@@ -1,0 +1,154 @@
+"""What a record of the replay is made of, and how many bytes all of them take."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+
+from plasticity_rl.errors import UserError
+from plasticity_rl.machine.capacity import show_bytes
+
+OBSERVATION_DTYPES = {"pixels": torch.uint8, "state": torch.float32}
+"""What observations are stored as, by key: their key in batches is the name of their column."""
+_ADDED_LATER = {"num_actions": 0}
+"""What the description of a layout did not say at first, and what it was then."""
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """Shape and size of the stored records; two replays can share files exactly when their layouts are equal.
+
+    Attributes:
+        frame_shape: Shape of a single observation: (channels, height, width) of an image, (n,) of a state.
+        action_dim: Number of action dimensions.
+        num_lanes: Number of environments; each has its own ring of contiguous slots, its lane.
+        lane_length: Records of a lane that can be sampled: always its newest ones.
+        slack: Slots per lane beyond ``lane_length``, so that this many records can be written after a checkpoint
+            without overwriting one that the checkpoint needs.
+        observation: ``pixels`` or ``state``.
+        num_actions: Number of discrete actions, of which one is stored as its index; 0: continuous ones.
+    """
+
+    frame_shape: tuple[int, ...]
+    action_dim: int
+    num_lanes: int
+    lane_length: int
+    slack: int
+    observation: str = "pixels"
+    num_actions: int = 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What a stored observation is made of."""
+        return OBSERVATION_DTYPES[self.observation]
+
+    @property
+    def action_dtype(self) -> torch.dtype:
+        """What a stored action is made of."""
+        return torch.int64 if self.num_actions else torch.float32
+
+    @property
+    def lane_slots(self) -> int:
+        """Physical slots per lane."""
+        return self.lane_length + self.slack
+
+    @property
+    def slots(self) -> int:
+        """Physical slots over all lanes."""
+        return self.num_lanes * self.lane_slots
+
+    def columns(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Return the shape of one record and the dtype of every column."""
+        return {
+            self.observation: (self.frame_shape, self.dtype),
+            "action": ((self.action_dim,), self.action_dtype),
+            "reward": ((), torch.float32),
+            "discount": ((), torch.float32),
+            "step": ((), torch.int64),
+            "terminal": ((), torch.bool),
+        }
+
+    def size_bytes(self) -> int:
+        """Return the bytes of all slots of all columns."""
+        return self.slots * sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.columns().values())
+
+    def allocate(self) -> TensorDict:
+        """Return uninitialised records in memory; the operating system provides the pages as they are written.
+
+        Raises:
+            UserError: When the system does not even reserve that much address space.
+        """
+        specs = self.columns().items()
+        try:
+            columns = {name: torch.empty((self.slots, *shape), dtype=dtype) for name, (shape, dtype) in specs}
+        except RuntimeError as error:
+            raise UserError(
+                f"The system refuses to reserve {show_bytes(self.size_bytes())} of memory for the replay. Lower "
+                "--data.capacity, --data.resumable_epochs or --data.eval_every_n_frames, or keep the replay on disk "
+                "with --data.storage memmap."
+            ) from error
+        return TensorDict(columns, batch_size=[self.slots])
+
+    def describe(self) -> dict[str, Any]:
+        """Return the layout in the user's terms, as plain data for checkpoints and messages."""
+        return {
+            "frame shape": list(self.frame_shape),
+            "action_dim": self.action_dim,
+            "capacity": self.num_lanes * self.lane_length,
+            "num_lanes": self.num_lanes,
+            "slack": self.slack,
+            "num_actions": self.num_actions,
+        }
+
+    def require_equal(self, other: dict[str, Any], where: str) -> None:
+        """Refuse data of another layout.
+
+        Args:
+            other: What :meth:`describe` returned when the data was written.
+            where: Where ``other`` was found, for the message.
+
+        Raises:
+            UserError: If a value differs; names both values.
+        """
+        mine, other = self.describe(), _ADDED_LATER | other
+        wrong = [
+            f"{name} is {mine[name]} now but {other.get(name)} there" for name in mine if mine[name] != other.get(name)
+        ]
+        if wrong:
+            raise UserError(
+                f"The replay cannot be resumed: {'; '.join(wrong)} ({where}). Resume with the settings of the original "
+                "run, or start a new run with an empty replay folder."
+            )
+
+
+def replay_bytes(
+    obs_shape: tuple[int, ...],
+    frame_stack: int,
+    action_dim: int,
+    capacity: int,
+    num_lanes: int = 1,
+    slack: int = 0,
+    observation: str = "pixels",
+    num_actions: int = 0,
+) -> int:
+    """Return the bytes a full replay takes, in memory or on disk.
+
+    Args:
+        obs_shape: Shape of one observation: (channels x frame_stack, height, width), or (n x frame_stack,) of a state.
+        frame_stack: Frames per observation; each frame is stored once.
+        action_dim: Number of action dimensions.
+        capacity: Records that can be sampled, over all lanes.
+        num_lanes: Number of environments.
+        slack: Extra records per lane.
+        observation: ``pixels`` or ``state``.
+        num_actions: Number of discrete actions, or 0.
+
+    Returns:
+        The number of bytes.
+    """
+    frame, lane_length = (obs_shape[0] // frame_stack, *obs_shape[1:]), -(-capacity // num_lanes)
+    return RecordLayout(frame, action_dim, num_lanes, lane_length, slack, observation, num_actions).size_bytes()
