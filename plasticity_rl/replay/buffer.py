@@ -107,7 +107,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
         at_least("num_actions", num_actions, 0)
         within("discount", discount, "[0, 1]")
         one_of("observation", observation, OBSERVATION_DTYPES)
-        one_of("--data.storage", storage, ("ram", "memmap"))
+        one_of("data.storage", storage, ("ram", "memmap"))
         if storage == "memmap" and folder is None:
             raise UserError("--data.storage memmap needs a folder for its files.")
         _check_sizes(obs_shape, observation, frame_stack, n_step, num_lanes, capacity)
@@ -360,8 +360,8 @@ def _check_sizes(
     least = num_lanes * (frame_stack + n_step)
     if capacity < least:
         raise UserError(
-            f"--data.capacity must be at least {least} ({num_lanes} environments x "
-            f"({frame_stack} stacked frames + {n_step} steps)), got {capacity}."
+            f"data.capacity={capacity} must be at least {least}: {num_lanes} environments x "
+            f"({frame_stack} stacked frames + {n_step} steps)"
         )
 
 
