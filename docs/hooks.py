@@ -65,4 +65,6 @@ def _target(folder: Path, link: str, page: Any, config: Any) -> str:
     docs = ROOT / "docs"
     if file.is_relative_to(docs) and file.is_file() and file.suffix != ".py" and "versions" not in file.parts:
         return os.path.relpath(file, (docs / page.file.src_uri).parent).replace(os.sep, "/")
-    return f"{config.repo_url}/{'tree' if file.is_dir() else 'blob'}/main/{file.relative_to(ROOT).as_posix()}"
+    return (
+        f"{config.extra['repository']}/{'tree' if file.is_dir() else 'blob'}/main/{file.relative_to(ROOT).as_posix()}"
+    )
