@@ -30,7 +30,8 @@ def chart_of(report: Report) -> Chart:
     """Return what there is to draw of the curves of a report: a panel for each task and tag."""
     seeds = {arm: tuple(sorted({s.run.seed for s in report.scores if s.arm == arm})) for arm in report.arms}
     arms = [Entry(arm, look(index), seeds[arm]) for index, arm in enumerate(report.arms)]
-    panels, events = [], []
+    panels: list[Panel] = []
+    events: list[Events] = []
     for section in report.sections:
         single = len(section.tasks) == 1
         own = _events(report, section.title, len(events)) if single else []
