@@ -18,6 +18,7 @@ OF_A_RUN = ("seed", "seed_everything", "default_root_dir", "replay_dir", "ckpt_p
 ABSENT = "–"
 NOTHING = "nothing"
 CALLBACKS = "trainer.callbacks"
+IN_YAML = {"None": "null", "True": "true", "False": "false"}
 
 
 def added_by(report: Report) -> Rows:
@@ -67,15 +68,12 @@ def _options(config: Mapping[str, Any]) -> dict[str, str]:
         seen[name] = seen.get(name, 0) + 1
         place = name if seen[name] == 1 else f"{name} {seen[name]}"
         flat[place] = "there"
-        flat |= flatten(one.get("init_args") or {}, ".", f"{place}.")
+        arguments = one.get("init_args")
+        flat |= flatten(arguments, ".", f"{place}.") if isinstance(arguments, Mapping) else {}
     return {name: _short(value) for name, value in flat.items() if name.rpartition(".")[2] not in OF_A_RUN}
 
 
 def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_short, value))}]"
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if _is_word(value) else str(value)
-
-
-def _is_word(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
+    return IN_YAML.get(str(value), str(value))

@@ -105,8 +105,13 @@
     tip.style.right = right ? `${plot.over.clientWidth - left + 12}px` : "auto";
   }
 
-  function draw(parent, chart, key) {
-    const grid = [...new Set([...chart.frames, ...chart.lines.flatMap((line) => line.frames)])].sort((a, b) => a - b);
+  /* Frames of all panels of a group, so that all of them say their values at the frame that is pointed at. */
+  function framesOf(panels) {
+    const all = panels.flatMap((panel) => [...panel.frames, ...panel.lines.flatMap((line) => line.frames)]);
+    return [...new Set(all)].sort((a, b) => a - b);
+  }
+
+  function draw(parent, chart, grid, key) {
     const data = [grid], series = [{}], bands = [], owners = [null], behind = [false];
     const put = (line, values, options, isBehind = true) => {
       data.push(onGrid(grid, line.frames, values));
@@ -231,7 +236,8 @@
       apart = data.apart;
       data.groups.forEach((group, number) => {
         if (group.title) add(place, "h3", "", group.title);
-        for (const chart of group.panels) draw(place, chart, `${place.dataset.charts}-${number}`);
+        const grid = framesOf(group.panels);
+        for (const chart of group.panels) draw(place, chart, grid, `${place.dataset.charts}-${number}`);
       });
     }
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((panel) => panel.recolour()));
