@@ -8,22 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from plasticity_rl.errors import UserError, describe_error
-
-
-def load_ale(task: str) -> Any:
-    """Return the module ``ale_py``, silent.
-
-    Raises:
-        UserError: When it is not installed or does not load.
-    """
-    try:
-        import ale_py
-    except ImportError as error:
-        found = "which is not installed" if isinstance(error, ModuleNotFoundError) else f"which {describe_error(error)}"
-        raise UserError(f"{task} needs ale-py, {found}: pip install 'plasticity-rl[atari]'") from error
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else it greets on stderr
-    return ale_py
+from plasticity_rl.envs.extras import import_extra
 
 
 class Emulator:
@@ -44,7 +29,8 @@ class Emulator:
     """
 
     def __init__(self, task: str, game: str) -> None:
-        ale_py = load_ale(task)
+        ale_py = import_extra("ale_py", task, "ale-py", "pip install 'plasticity-rl[atari]'")
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else it greets on stderr
         self._new_state = ale_py.ALEState
         self._ale = ale_py.ALEInterface()
         self._ale.setInt("random_seed", 0)

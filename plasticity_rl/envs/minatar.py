@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plasticity_rl.envs.extras import import_extra
 from plasticity_rl.envs.games import GameEnv, Played
 from plasticity_rl.envs.minatar_options import CHANNELS, SIDE
 from plasticity_rl.envs.snapshots import decode, encode
-from plasticity_rl.errors import UserError, describe_error
 
 if TYPE_CHECKING:
     from plasticity_rl.envs.minatar_options import MinAtarOptions
 
+INSTALL = "pip install 'plasticity-rl[minatar]', or without what its own window needs pip install --no-deps minatar"
 ALL_ACTIONS = tuple(range(6))
 COLOURS = np.array(
     [
@@ -40,24 +41,6 @@ def _without_warning() -> Iterator[None]:
         logging.root.handlers[:] = handlers
 
 
-def load_minatar(task: str) -> Any:
-    """Return the module ``minatar``.
-
-    Raises:
-        UserError: When it is not installed or does not load.
-    """
-    try:
-        with _without_warning():
-            import minatar
-    except ImportError as error:
-        found = "which is not installed" if isinstance(error, ModuleNotFoundError) else f"which {describe_error(error)}"
-        raise UserError(
-            f"{task} needs minatar, {found}: pip install 'plasticity-rl[minatar]', or without what its own window needs "
-            "pip install --no-deps minatar"
-        ) from error
-    return minatar
-
-
 class MinAtarEnv(GameEnv):
     """One game.
 
@@ -72,7 +55,9 @@ class MinAtarEnv(GameEnv):
     """
 
     def __init__(self, options: MinAtarOptions, *, seed: int) -> None:
-        game = load_minatar(options.task).Environment(
+        with _without_warning():
+            minatar = import_extra("minatar", options.task, "minatar", INSTALL)
+        game = minatar.Environment(
             options.game, sticky_action_prob=options.sticky, difficulty_ramping=options.difficulty_ramping
         )
         codes = ALL_ACTIONS if options.full_actions else tuple(game.minimal_action_set())

@@ -117,7 +117,7 @@ class EnvironmentOptions(ABC):
         names = cls.task_names()
         if task not in names:
             raise UserError(
-                f"task={task!r} is not a {cls.title} task.{suggestion(task, names)} "
+                f"task={task!r} is not a{'n' * (cls.title[0] in 'AEIO')} {cls.title} task.{suggestion(task, names)} "
                 f"There are {len(names)}, such as {cls.examples}; plasticity_rl.envs.task_names() lists them."
             )
 

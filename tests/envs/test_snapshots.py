@@ -12,8 +12,9 @@ import torch
 from torch.nn.parameter import UninitializedBuffer
 from torchrl.envs import CatFrames, EnvBase, GymLikeEnv, TransformedEnv
 
-from plasticity_rl.envs import make_env, task_names
+from plasticity_rl.envs import make_env
 from plasticity_rl.envs.dmc import DMCEnv
+from plasticity_rl.envs.dmc_options import DMControlOptions
 from plasticity_rl.envs.make import render_frame
 from plasticity_rl.envs.snapshots import Simulator, env_state_dict, load_env_state_dict
 from plasticity_rl.errors import UserError
@@ -71,7 +72,7 @@ def test_state_env_continues_exactly(task: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", task_names())
+@pytest.mark.parametrize("task", DMControlOptions.task_names())
 def test_every_task_continues_exactly(task: str) -> None:
     check_continuation(40, 100, task, observation="state")
 
