@@ -45,6 +45,15 @@ def test_write_a_callback(tmp_path):
     assert {"largest_weight/encoder", "largest_weight/critic", "intervention/shrink"} <= set(tags)
 
 
+@pytest.mark.slow
+def test_own_environment(tmp_path):
+    pytest.importorskip("gymnasium")
+    run_example("own_environment.py", "--max_frames", "1000", "--run_dir", tmp_path)
+    saved = checkpoint(tmp_path)
+    assert saved["rl"]["env_frames"] == 1000
+    assert saved["RLDataModule"]["collector"]["env"]["simulator"]["inner"].keys() >= {"position", "velocity", "goal"}
+
+
 def test_measure_any_module():
     out = run_example("measure_any_module.py", "--num_tasks", "3")
     numbers = lambda text: [float(word) for word in text.split() if word[0].isdigit()]  # noqa: E731

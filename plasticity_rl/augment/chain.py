@@ -10,7 +10,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from plasticity_rl.augment.transforms import Augmentation, KorniaAugmentation, RandomShift, refuse_large_shift
+from plasticity_rl.augment.transforms import (
+    Augmentation,
+    KorniaAugmentation,
+    RandomShift,
+    old_kornia,
+    refuse_large_shift,
+)
 from plasticity_rl.errors import UserError
 from plasticity_rl.rng import NamedGenerators
 
@@ -45,6 +51,11 @@ class AugmentationChain:
             refuse_unusable(stage, obs_shape)
         built = [stage.build(*obs_shape[1:]) if isinstance(stage, KorniaAugmentation) else stage for stage in stages]
         self.is_kornia = [is_kornia(stage) for stage in built]
+        if any(self.is_kornia) and obs_shape[1] != obs_shape[2] and (old := old_kornia()):
+            raise UserError(
+                f"model.augmentations: kornia {old} takes height for width, and images here are {obs_shape[1]} x "
+                f"{obs_shape[2]}: use kornia 0.9, which needs Python 3.11, or square images"
+            )
         # No submodule of the agent: augmentations are neither trained nor saved.
         self.stages = [as_video_transform(stage) if is_kornia(stage) else stage for stage in built]
         self._device = torch.device("cpu")

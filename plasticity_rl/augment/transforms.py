@@ -149,6 +149,14 @@ class RandomConv(Augmentation):
         return torch.where(chosen, convolve(images, kernels), images.float())
 
 
+def old_kornia() -> str:
+    """Return the version of kornia that is installed if it is 0.8, or an empty string."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # KorniaAugmentation.kornia says so
+        found = importlib.metadata.version("kornia")
+        return found if found.startswith("0.8.") else ""
+    return ""
+
+
 class KorniaAugmentation(nn.Module):
     """Base of the short names for kornia's transforms, which are built once the image size is known."""
 
@@ -279,10 +287,8 @@ class CutMix(KorniaAugmentation):
         Raises:
             UserError: With kornia 0.8, whose own of that name takes no videos.
         """
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # self.kornia says that it is missing
-            found = importlib.metadata.version("kornia")
-            if found.startswith("0.8."):
-                raise UserError(f"CutMix needs kornia 0.9, hence Python 3.11, and {found} is installed: try MixUp")
+        if old := old_kornia():
+            raise UserError(f"CutMix needs kornia 0.9, hence Python 3.11, and {old} is installed: try MixUp")
         # ``use_correct_lambda`` concerns labels, of which there are none; without it kornia 0.9 warns.
         return self.kornia(
             "RandomCutMixV2", cut_size=self.cut_size, p=self.p, data_keys=["input"], use_correct_lambda=True

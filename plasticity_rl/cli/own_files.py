@@ -124,9 +124,9 @@ def refuse_hidden_in(texts: Sequence[str], folders: Sequence[str]) -> None:
 
 def _elsewhere(name: str, theirs: str, candidates: Iterable[str]) -> str | None:
     """Return what Python finds by a name in place of the user's file, unless the user put that on the path too."""
-    if name in sys.builtin_module_names:
-        return f"the interpreter itself (module {name})"
     found = own_files.found_in(name)
+    if name in sys.stdlib_module_names and (found is None or not found.is_file()):
+        return "Python's own library"  # of modules that are built in
     if found is None or not found.is_file() or os.path.samefile(found, theirs):
         return None
     chosen = [*candidates, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def default_run_dir(config: Any, *, make: bool) -> Path:
         make: Whether a new one is made, so that it is nobody else's.
     """
     name = short_name([(cls, given) for cls, given in callbacks_in(config) if issubclass(cls, Intervention)])
-    prefix = f"{config.data.task}_{name + '_' if name else ''}seed{as_seed(config.seed_everything)}_"
+    task = re.sub(r"[^\w.-]+", "-", config.data.task)  # gym:Pendulum-v1 has a colon, others have slashes
+    prefix = f"{task}_{name + '_' if name else ''}seed{as_seed(config.seed_everything)}_"
     if config.ckpt_path == "last":
         candidates = sorted(RUNS.glob(f"{prefix}*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
         if not candidates:

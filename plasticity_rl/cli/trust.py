@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from plasticity_rl.envs.backends import names_code
 from plasticity_rl.errors import UserError
 from plasticity_rl.files.places import CONFIG_OF_A_RUN, OF_LATER_STARTS
 from plasticity_rl.former_names import todays_name
@@ -28,8 +29,6 @@ LAYERS = ("torch.nn.", "torchvision.transforms.", "kornia.", "plasticity_rl.augm
 """Where modules of an agent may come from: others load files or download them."""
 FACTORIES = ("plasticity_rl.make_env", "plasticity_rl.envs.make_env", "plasticity_rl.envs.make.make_env")
 """The one function that the configuration of a run names: the default of ``data.env``."""
-OF_A_TASK = re.compile(r"(torchrl:.*|gym:[^:]*:.*)", re.DOTALL)
-"""Names of tasks that import a module: of a class, or one that registers environments."""
 DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 FILE = re.compile(r".*\.(ya?ml|json|jsonnet|toml)", re.IGNORECASE)
 READ_FROM = ("trainer", "model", "data.env")
@@ -97,7 +96,7 @@ def _text(text: str, place: tuple[str, ...], own_class: bool) -> Iterator[tuple[
     option = _shown(place)
     if "${" in text:  # a run writes what such a reference stood for
         yield option, "a reference", text
-    if OF_A_TASK.fullmatch(text.strip()):  # a task may stand in an argument of a callback of ours too
+    if names_code(text):  # a task may stand in an argument of a callback of ours too
         yield option, "a task that is a class or function of another package", text
     if own_class or not _is_below(option, READ_FROM) or (place and place[-1] in PLAIN):
         return

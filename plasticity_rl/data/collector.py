@@ -13,7 +13,8 @@ from torch import Tensor
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase
 
-from plasticity_rl.envs.snapshots import env_state_dict, load_env_state_dict
+from plasticity_rl.envs.contract import require_ends, require_first_step
+from plasticity_rl.envs.snapshots import env_state_dict, load_env_state_dict, why_not_exact
 from plasticity_rl.errors import RunFailure, UserError, describe_error
 from plasticity_rl.machine.rendering import free_at_exit
 
@@ -72,6 +73,9 @@ class StepCollector:
     policy. :meth:`begin` starts the next step in a thread: simulator and renderer release Python's lock, so it runs
     beside the updates. Its actions are decided before, so a run stays reproducible.
 
+    Attributes:
+        not_exact: Why the environments cannot be saved, so that ``state_dict`` goes without them; or an empty string.
+
     Args:
         build: Returns an environment, or a vector of them with batch shape ``[num_envs]``.
         policy: The acting policy. It is called in the caller's thread, and not stored as a submodule, so that the
@@ -96,8 +100,9 @@ class StepCollector:
         self._policy, self._decided = policy, _Decided()
         self._observation = observation
         self._state_at_close: dict[str, Any] | None = None
-        self.closed = False
+        self.closed = self._checked = False
         self.env, self._collector = self._here(self._start, build)
+        self.not_exact: str = self._here(why_not_exact, self.env)
         free_at_exit(self)  # after its environment, so that it is asked first
         self._steps: Iterator[TensorDictBase] = iter(self._collector)
         self.num_envs = self.env.batch_size.numel()
@@ -152,6 +157,9 @@ class StepCollector:
             step = self._here(self._run) if begun is None else begun.result()
         except Exception as error:
             raise self._failure(error) from error
+        if not self._checked:
+            require_first_step(self.env, step, self._observation)
+            self._checked = True
         self.episode_return += step["next", "reward"].view(-1)
         self.episode_steps += 1
         return step
@@ -161,6 +169,7 @@ class StepCollector:
         ended = step["next", "done"].view(-1)
         if not ended.any():
             return []
+        require_ends(step)
         episodes = [(float(self.episode_return[i]), int(self.episode_steps[i])) for i in ended.nonzero().flatten()]
         self.episode_return[ended] = 0.0
         self.episode_steps[ended] = 0
@@ -196,14 +205,20 @@ class StepCollector:
         begun = None if self._begun is None else _flat(self._begun.result())  # first: what follows is after that step
         return {
             "begun": begun,
-            "env": self._here(env_state_dict, self.env),
+            "env": None if self.not_exact else self._here(env_state_dict, self.env),
             "carrier": _flat(self._collector._carrier),
             "episode_return": self.episode_return.clone(),
             "episode_steps": self.episode_steps.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where ``state_dict`` was taken, in the middle of the open episode."""
+        """Continue exactly where ``state_dict`` was taken, in the middle of the open episode.
+
+        Raises:
+            UserError: When the environments were not saved, because they could not be.
+        """
+        if state["env"] is None:
+            raise UserError("the environments of the checkpoint could not be saved: --data.exact_resume false")
         self._here(load_env_state_dict, self.env, state["env"])
         self._collector._carrier = _nested(state["carrier"], self.env.batch_size)
         self._begun = None

@@ -15,11 +15,12 @@ from torchrl.envs import EnvBase
 
 from plasticity_rl.data.collector import Learner, Policy, StepCollector
 from plasticity_rl.data.evaluation import Episode, WatchedPolicy, play_episode
+from plasticity_rl.data.exactness import refuse_not_exact, said_at_start
 from plasticity_rl.data.options import DataOptions, refuse_large_batch, refuse_misfit
 from plasticity_rl.data.signature import shows_options_of, with_options_of
 from plasticity_rl.data.ticks import Ticks
 from plasticity_rl.distributed.ranks import all_finished, refuse_different, times_ranks
-from plasticity_rl.envs.backends import DEFAULT, options_class
+from plasticity_rl.envs.backends import DEFAULT, names_code, options_class
 from plasticity_rl.envs.contract import require_contract
 from plasticity_rl.envs.options import EnvironmentOptions, Observation
 from plasticity_rl.errors import RunFailure, UserError, describe_error, refuse_unknown
@@ -46,7 +47,7 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
 
     Attributes:
         environment: The options of the environment, as one object.
-        obs_shape: Shape of an observation: ``(3 * frame_stack, image_size, image_size)``, or ``(n,)`` of a state.
+        obs_shape: Shape of an observation: ``(3 * frame_stack, height, width)``, or ``(n,)`` of a state.
         action_dim: Number of action dimensions.
 
     Raises:
@@ -67,6 +68,8 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         self.keep_frames_of: int | None = None
         self.world_size_of_checkpoint: int | None = None
         """Ranks of the run whose checkpoint is looked at with one process, or None for as many as there are."""
+        self.new_episodes = False
+        """Whether a checkpoint was resumed without its environments, which could not be saved."""
         self.starts_empty = False
         """Whether a checkpoint was resumed without its replay, so that there is nothing to learn from yet."""
         self.refuse_uneven(1)
@@ -164,7 +167,7 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         if stage != "fit":
             return
         learner = self._learner
-        self.starts_empty = False
+        self.starts_empty = self.new_episodes = False
         self.refuse_uneven(self.world_size)
         refuse_drawing_in_threads(self.overlap and self.environment.draws)
         self._all_can_sample = False
@@ -178,6 +181,7 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         self.replay = self._make_replay(self.replay_folder, derive_seed(self.seed, f"replay/rank{rank}"))
         self._policy: Policy = lambda observations: learner.act(observations, explore=True)
         self._collect(self.task, self._env_seed(rank))
+        refuse_not_exact(self.task, self.collector.not_exact if self.exact_resume else "")
 
     def _env_seed(self, rank: int) -> int:
         return derive_seed(self.seed, f"env/rank{rank}") % (2**32 - self.num_envs) if rank else self.seed
@@ -357,11 +361,31 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
             return
         self.refuse_other_identity(state_dict["identity"])
         if (task := state_dict.get("current_task", self.task)) != self.current_task:
+            if task not in self._eval_envs and names_code(task):  # a checkpoint may be somebody else's
+                raise UserError(f"the checkpoint goes on with task={task}, which no callback of the run names")
             self.collector.close()
             self._collect(task, self.seed)  # what the seed decides is restored below
         self.starts_empty = self._goes_on_empty(state_dict["replay"])
         self.replay.load_state_dict(state_dict["replay"], empty=self.starts_empty)
-        self.collector.load_state_dict(state_dict["collector"])
+        if state_dict["collector"]["env"] is not None:
+            self.collector.load_state_dict(state_dict["collector"])
+        else:
+            self._begin_new_episodes(state_dict["collector"])
+
+    def _begin_new_episodes(self, saved: dict[str, Any]) -> None:
+        """Cut the open episodes, as a time limit would; with a new seed, else those of the first start came again."""
+        self.new_episodes = True
+        if not self.starts_empty:  # as of StepCollector.observations: a step that was begun is not in the replay
+            self.replay.cut_episodes((saved["begun"] or saved["carrier"])[self.observation])
+        self.collector.close()
+        rank, written = self.trainer.global_rank, int(self.replay.written.sum())  # type: ignore[union-attr]
+        seed = derive_seed(self.seed, f"env/rank{rank}/resumed after {written}") % (2**32 - self.num_envs)
+        self._collect(self.current_task, seed)
+
+    @property
+    def inexact(self) -> str:
+        """What to say at a start about environments that cannot be saved, or an empty string."""
+        return said_at_start(self.collector.not_exact, new_episodes=self.new_episodes)
 
 
 def data_module_of(task: str) -> type[RLDataModule]:

@@ -42,6 +42,9 @@ class DataOptions:
             replay has been full; each costs that many more records of disk and, with ``ram``, of memory.
         allow_empty_replay: Resume a checkpoint whose replay files are gone, with an empty replay: not exact. The policy
             then collects ``num_seed_frames`` env frames without updates, as before the first one.
+        exact_resume: Whether the environments must be able to save themselves in the middle of an episode, so that a
+            resumed run equals one that was not stopped. With false others may run too: resumed, they begin a new
+            episode, and a line says so at every start.
         env: Factory with the signature of ``plasticity_rl.make_env``, for environments of your own.
     """
 
@@ -59,6 +62,7 @@ class DataOptions:
     replay_dir: str | None = None
     resumable_epochs: int = 2
     allow_empty_replay: bool = False
+    exact_resume: bool = True
     env: Callable[..., EnvBase] = make_env
 
     def __post_init__(self) -> None:

@@ -94,5 +94,56 @@ def _require_action(env: Any, found: str) -> None:
         )
 
 
+def require_first_step(env: Any, step: Any, observation: str) -> None:
+    """Compare what the first step of training gave with what the environment declares.
+
+    Args:
+        env: The environment, or several.
+        step: What the step gave, of batch shape ``[num_envs]``.
+        observation: ``pixels`` or ``state``.
+
+    Raises:
+        UserError: For another dtype or shape, a reward that is no number, or a discount that is none.
+    """
+    declared = {observation: env.full_observation_spec[observation], "reward": env.full_reward_spec["reward"]}
+    declared["discount"] = env.full_observation_spec["discount"]
+    for name, spec in declared.items():
+        value, shape = step["next", name], tuple(spec.shape[len(env.batch_size) :])
+        if value.dtype != spec.dtype or tuple(value.shape[1:]) != shape:
+            raise UserError(
+                f"data.env: the environment declares {name} as {_name(spec.dtype)} {shape}, but a step returns "
+                f"{_name(value.dtype)} {tuple(value.shape[1:])}: let its specs and its steps agree"
+            )
+    reward, discount = step["next", "reward"], step["next", "discount"]
+    if not bool(reward.isfinite().all()):
+        raise UserError(f"data.env: the environment returns the reward {reward.flatten().tolist()}; it must be finite")
+    if not bool(((discount >= 0) & (discount <= 1)).all()):
+        raise UserError(
+            f"data.env: the environment returns the discount {discount.flatten().tolist()}; it must be 1, and 0 after "
+            "a true termination (data.discount is multiplied here)"
+        )
+
+
+def require_ends(step: Any) -> None:
+    """Compare discounts with terminations where episodes ended.
+
+    Raises:
+        UserError: When a termination has a discount of 1, or a time limit one of 0: both would teach a wrong value.
+    """
+    after = step["next"]
+    terminated, discount = after["terminated"].view(-1), after["discount"].view(-1)
+    cut = after["done"].view(-1) & ~terminated
+    if bool((terminated & (discount == 1)).any()):
+        raise UserError(
+            "data.env: an episode ended with terminated=true and discount=1: the discount of the step that leads to a "
+            "true termination must be 0; if it was a time limit, set truncated instead of terminated"
+        )
+    if bool((cut & (discount == 0)).any()):
+        raise UserError(
+            "data.env: an episode ended with discount=0 and without terminated=true: at a time limit the discount is 1 "
+            "(its return goes on); at a true termination set terminated"
+        )
+
+
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

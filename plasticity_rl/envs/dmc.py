@@ -23,6 +23,7 @@ from dm_env import specs
 from tensordict import TensorDict, TensorDictBase
 
 from plasticity_rl.envs import dmc_snapshots, snapshots
+from plasticity_rl.envs.image_sizes import as_height_and_width
 from plasticity_rl.errors import UserError
 from plasticity_rl.machine.rendering import (
     check_display,
@@ -142,7 +143,7 @@ class DMCEnv(EnvBase):
         task: one of :func:`plasticity_rl.envs.task_names`.
         seed: seed of the task's generator.
         action_repeat: simulator steps per agent step.
-        image_size: height and width of ``pixels`` in pixels; None observes the state.
+        image_size: height and width of ``pixels`` in pixels, one number or two; None observes the state.
         render: drawing quality, ``exact`` or ``fast``.
         camera_id: camera number, None for the usual one.
 
@@ -156,7 +157,7 @@ class DMCEnv(EnvBase):
         *,
         seed: int,
         action_repeat: int = 2,
-        image_size: int | None = 84,
+        image_size: int | tuple[int, int] | None = 84,
         render: str = "exact",
         camera_id: int | None = None,
     ) -> None:
@@ -164,18 +165,18 @@ class DMCEnv(EnvBase):
         self.task_name = task
         self.action_repeat = action_repeat
         self._in_suite = bool(tasks()[task][0])
-        self._image_size = image_size
+        self._image_size = None if image_size is None else as_height_and_width(image_size)
         self._flags = {"shadow": False, "reflection": False} if render == "fast" else {}
         self._dm_env = _load(task, seed, image_size is not None)
         stack = _ActionRepeat(_Float32Action(self._dm_env), action_repeat)
         self._stack = action_scale.Wrapper(stack, minimum=-1.0, maximum=+1.0)
         self._camera = self._choose_camera(camera_id)
-        self._buffer = (image_size or 1, image_size or 1)
+        self._buffer = self._image_size or (1, 1)
         self._eye: mujoco.Camera | None = None
         self._reset_generator: np.random.RandomState | None = None
         free_at_exit(self)
-        if image_size is not None:
-            self._draw_observation(image_size)  # fails here rather than in the middle of a run
+        if self._image_size is not None:
+            self._draw_observation(*self._image_size)  # fails here rather than in the middle of a run
         self._make_specs()
 
     @property
@@ -206,13 +207,13 @@ class DMCEnv(EnvBase):
 
     def _observation_spec(self) -> dict[str, Bounded | Unbounded]:
         if self._image_size is not None:
-            return {"pixels": Bounded(0, 255, (3, self._image_size, self._image_size), dtype=torch.uint8)}
+            return {"pixels": Bounded(0, 255, (3, *self._image_size), dtype=torch.uint8)}
         size = sum(int(np.prod(spec.shape)) for spec in self._dm_env.observation_spec().values())
         return {"state": Unbounded((size,), dtype=torch.float32)}
 
     def _observe(self, time_step: dm_env.TimeStep) -> dict[str, torch.Tensor]:
         if self._image_size is not None:
-            return {"pixels": torch.from_numpy(self._draw_observation(self._image_size).transpose(2, 0, 1).copy())}
+            return {"pixels": torch.from_numpy(self._draw_observation(*self._image_size).transpose(2, 0, 1).copy())}
         flat = np.concatenate([np.ravel(value) for value in time_step.observation.values()])
         return {"state": torch.from_numpy(flat.astype(np.float32))}
 
@@ -249,12 +250,12 @@ class DMCEnv(EnvBase):
         self._prepare_drawing()
         return self._dm_env.physics.render(height, width, camera_id=self._camera, render_flag_overrides=self._flags)
 
-    def _draw_observation(self, size: int) -> np.ndarray:
-        """Return a view of a buffer that the next call overwrites, uint8 RGB (size, size, 3)."""
+    def _draw_observation(self, height: int, width: int) -> np.ndarray:
+        """Return a view of a buffer that the next call overwrites, uint8 RGB (height, width, 3)."""
         self._prepare_drawing()
         if self._eye is None:
             # A new camera and scene for every image, as in physics.render, would double the time of a "fast" one.
-            self._eye = mujoco.Camera(self._dm_env.physics, size, size, self._camera)
+            self._eye = mujoco.Camera(self._dm_env.physics, height, width, self._camera)
         return self._eye.render(render_flag_overrides=self._flags)
 
     def _prepare_drawing(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from plasticity_rl.envs.dmc_tasks import described_tasks
+from plasticity_rl.envs.image_sizes import as_height_and_width, refuse_image_size
 from plasticity_rl.envs.options import EnvironmentOptions, Observation
 from plasticity_rl.errors import at_least, at_most, one_of
 
@@ -23,8 +24,8 @@ class DMControlOptions(EnvironmentOptions):
 
     Keys:
 
-    - ``pixels``: uint8 in [0, 255], shape (3 * frame_stack, image_size, image_size), the oldest frame first; after a
-      reset the first frame fills the stack. Or ``state``: float32 (n,), dm_control's own observations, each flattened,
+    - ``pixels``: uint8 in [0, 255], shape (3 * frame_stack, height, width), the oldest frame first; after a reset the
+      first frame fills the stack. Or ``state``: float32 (n,), dm_control's own observations, each flattened,
       joined in the order of its dictionary; of this moment only, not stacked. Manipulation tasks are then dm_control's
       ``features`` variant.
     - ``action``: float32 in [-1, 1].
@@ -38,13 +39,14 @@ class DMControlOptions(EnvironmentOptions):
     ``action_repeat``.
 
     Args:
-        task: Task name, e.g. ``walker_run``, ``cup_catch``, ``reach_duplo``.
+        task: Task name, e.g. ``walker_run``, ``cup_catch``, ``reach_duplo``; or ``gym:Pendulum-v1`` and other ids of
+            Gymnasium, or ``torchrl:my_module.MyEnv``, which have options of their own.
         observation: ``pixels``, or ``state``: the task's own observations as one float32 vector (positions, velocities
             ...), without rendering. The options of pictures then have no meaning: ``frame_stack``, ``image_size``,
             ``render``, ``camera_id``.
         action_repeat: Simulator frames per env step (agent decision); the end of an episode cuts the last one short.
         frame_stack: Frames per observation.
-        image_size: Height and width of a frame in pixels.
+        image_size: Height and width of a frame in pixels: one number, or two for images that are not square.
         render: ``exact`` gives the published pixels; ``fast`` leaves out shadows, reflections and multisampling
             (several times faster in software, visibly different pixels).
         camera_id: Camera, -1 for the free one, or None for the published choice (quadruped 2, the close front camera
@@ -60,19 +62,19 @@ class DMControlOptions(EnvironmentOptions):
     task: str = field(default="walker_run", kw_only=False)
     action_repeat: int = 2
     frame_stack: int = 3
-    image_size: int = 84
+    image_size: int | tuple[int, int] = 84
     render: Literal["exact", "fast"] = "exact"
     camera_id: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers and names that are not allowed; of cameras, the task's model knows how many there are."""
         super().__post_init__()
-        for name in ("frame_stack", "image_size"):
-            at_least(name, getattr(self, name), 1)
+        at_least("frame_stack", self.frame_stack, 1)
+        object.__setattr__(self, "image_size", refuse_image_size(self.image_size))
         one_of("render", self.render, ("exact", "fast"))
         if self.draws:
             reason = "neither frame buffers nor networks go much beyond; published: 84"
-            at_most("image_size", self.image_size, MAX_IMAGE_SIZE, reason)
+            at_most("image_size", max(as_height_and_width(self.image_size)), MAX_IMAGE_SIZE, reason)
 
     @property
     def experience(self) -> dict[str, Any]:
@@ -88,7 +90,8 @@ class DMControlOptions(EnvironmentOptions):
     @property
     def least_observation_bytes(self) -> int:
         """Bytes of a stack of images; of a state only the environment knows its length."""
-        return 3 * self.frame_stack * self.image_size**2 if self.observation == "pixels" else 0
+        height, width = as_height_and_width(self.image_size)
+        return 3 * self.frame_stack * height * width if self.observation == "pixels" else 0
 
     @classmethod
     def draws_to_show(cls, observation: Observation) -> bool:

@@ -78,6 +78,21 @@ def load_env_state_dict(env: EnvBase, state: Mapping[str, Any]) -> None:
         _simulator(env).load_simulator_state(state["simulator"])
 
 
+def why_not_exact(env: EnvBase) -> str:
+    """Return what keeps an environment, as far as it is known before a snapshot, from being saved exactly; or nothing.
+
+    Args:
+        env: as of :func:`env_state_dict`; one that has a method ``why_not_exact`` is asked.
+    """
+    if isinstance(env, TransformedEnv):
+        return why_not_exact(env.base_env)
+    if isinstance(env, SerialEnv):
+        return next(filter(None, map(why_not_exact, workers(env))), "")
+    if not isinstance(env, Simulator):
+        return f"{type(env).__name__} has no simulator_state() and load_simulator_state(state)"
+    return env.why_not_exact() if hasattr(env, "why_not_exact") else ""
+
+
 def _simulator(env: EnvBase) -> Simulator:
     if not isinstance(env, Simulator):
         raise UserError(

@@ -111,6 +111,7 @@ def describe_start(agent: RLModule) -> dict[str, object]:
         "at_env_frames": agent.env_frames,
         **({"init_weights": agent.weights_from} if agent.weights_from is not None else {}),
         **({"changed": changes} if changes else {}),
+        **({"not_exact": agent.data.inexact} if agent.data.inexact else {}),
         **({"own_files": own_files.latest()} if own_files.latest() else {}),
         "command": command_without_secrets(sys.argv),
         "git_revision": git_revision(Path(__file__).parent),
@@ -190,6 +191,7 @@ class RunFolder(pl.Callback):
         callbacks, agent = callbacks_of(trainer), as_agent(pl_module)
         data = agent.data
         notes = late_events(callbacks, data.max_frames, data.frames_per_tick)
+        notes += [data.inexact] if data.inexact else []
         notes += idle_run(callbacks, data.max_frames, agent.num_seed_frames) + idle_schedules(callbacks, agent)
         for note in [*notes, *(n for c in in_order(callbacks) for n in c.notes(agent))]:
             print(f"warning: {spelled(note)}", file=sys.stderr)

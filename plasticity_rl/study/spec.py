@@ -26,6 +26,8 @@ from plasticity_rl.study.extends import REQUIRED, WORDS, load_all
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """What the names of studies, factors and levels consist of: they are names of folders."""
+TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*")
+"""The same of tasks, ``gym:Pendulum-v1`` too, whose folder has no colon."""
 TASK, SEED, FOLDER = "{task}", "{seed}", "{folder}"
 """Stand for the run's task and seed and the study's folder: ``configs/task/{task}.yaml``, or the path of another run of
 the study, ``{folder}/{task}/failed/seed{seed}``, which then comes first."""
@@ -130,7 +132,7 @@ class Study:
 
     def _run(self, arm: Mapping[str, tuple[str, tuple[str, ...]]], task: str, seed: int) -> StudyRun:
         levels = {factor: level for factor, (level, _) in arm.items()}
-        folder = self.folder / task / "+".join(levels.values()) / f"seed{seed}"
+        folder = self.folder / task.replace(":", "-") / "+".join(levels.values()) / f"seed{seed}"
         added = [item for _, items in arm.values() for item in items]
         own = [f"data.task={task}", f"seed_everything={seed}", f"max_frames={self.max_frames}"]
         words = {TASK: task, SEED: str(seed), FOLDER: str(self.folder)}
@@ -194,7 +196,7 @@ def _study(content: Mapping[str, Any], path: Path, reading: tuple[Path, ...]) ->
     if not isinstance(content["factors"], Mapping):
         raise UserError(f"factors={content['factors']!r} must give each factor its levels")
     name = _named(content.get("name", path.stem), "name")
-    tasks = tuple(_named(task, "tasks") for task in _distinct(content["tasks"], "tasks"))
+    tasks = tuple(_named(task, "tasks", TASK_NAME) for task in _distinct(content["tasks"], "tasks"))
     max_frames = _whole(content["max_frames"], "max_frames", least=1)
     factors = {_named(name, "factors"): _levels(levels, name, tasks) for name, levels in content["factors"].items()}
     primary = read_endpoint(content["primary"], "primary", max_frames) if "primary" in content else AREA
@@ -293,8 +295,8 @@ def _distinct(values: Any, where: str) -> Iterable[Any]:
     return values
 
 
-def _named(name: Any, where: str) -> str:
-    if not isinstance(name, (str, int)) or not NAME.fullmatch(str(name)):
+def _named(name: Any, where: str, allowed: re.Pattern[str] = NAME) -> str:
+    if not isinstance(name, (str, int)) or not allowed.fullmatch(str(name)):
         raise UserError(f"{where}: {name!r} must consist of letters, digits and _ . - (it names a folder)")
     return str(name)
 

@@ -48,6 +48,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "data.storage": "the records are the same on disk and in memory",
     "data.resumable_epochs": "how far back a run can be continued",
     "data.allow_empty_replay": _ONE_START,
+    "data.exact_resume": _ONE_START,
     "detect_nan": "it ends a run, and changes none that goes on",
     "ckpt_path": _ONE_START,
     "weights_only": "how a checkpoint is read",

@@ -92,7 +92,7 @@ def test_a_study_hands_the_folder_of_its_file_to_its_runs(folder, monkeypatch):
     content = {
         "base": ["configs/mini_state.yaml", "trainer.callbacks+=own_probe.Mine"],
         "max_frames": 4000,
-        "tasks": ["cartpole_swingup"],
+        "tasks": ["gym:Pendulum-v1"],
         "seeds": [1],
         "factors": {"reset": {"off": []}},
     }
@@ -100,6 +100,7 @@ def test_a_study_hands_the_folder_of_its_file_to_its_runs(folder, monkeypatch):
     monkeypatch.setenv(own_files.VARIABLE, "")  # so that it is put back
     result = call("study", "run", str(study), "--dry-run")
     assert result.out.startswith(f"{own_files.VARIABLE}={folder} plasticity-rl fit --config configs/mini_state.yaml ")
+    assert result.out.endswith("_root_dir=runs/study/gym-Pendulum-v1/off/seed1\n")
     with pytest.raises(UserError, match=r"random is looked for in .*random\.py, which has the name random before your"):
         in_study([study], ["trainer.callbacks+=random.Mine"])
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import tiny_data
+from tensordict import TensorDict
 from tiny_env import TinyPixelEnv
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 
+from plasticity_rl.envs.contract import require_ends, require_first_step
 from plasticity_rl.errors import UserError
 
 
@@ -83,3 +85,50 @@ def test_specs_that_no_agent_can_use_are_refused(name, spec, says):
 def test_what_is_no_environment_of_torchrl_is_refused():
     with pytest.raises(UserError, match=r"^data\.env returned a dict for task=tiny, not a TorchRL env.*GymWrapper"):
         tiny_data(env=lambda task, **options: {})
+
+
+STEP = {"state": torch.zeros(2), "reward": torch.ones(1), "discount": torch.ones(1)}
+
+
+def stepped(**values) -> TensorDict:
+    """A step of one environment, as the collector hands it on."""
+    return TensorDict({"next": TensorDict({**STEP, **values}, [])}, [])[None]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({}, ""),
+        ({"state": torch.zeros(3)}, r"declares state as float32 \(2,\), but a step returns float32 \(3,\)"),
+        ({"reward": torch.ones(1).double()}, r"declares reward as float32 \(1,\), but a step returns float64"),
+        ({"reward": torch.tensor([torch.nan])}, r"returns the reward \[nan\]; it must be finite"),
+        ({"discount": torch.tensor([99.0])}, r"returns the discount \[99\.0\]; it must be 1, and 0 after"),
+    ],
+)
+def test_what_the_first_step_returns_is_what_was_declared(values, says):
+    env = TinyPixelEnv(observation="state")
+    if not says:
+        require_first_step(env, stepped(**values), "state")
+        return
+    with pytest.raises(UserError, match=rf"^data\.env: the environment {says}"):
+        require_first_step(env, stepped(**values), "state")
+
+
+@pytest.mark.parametrize(
+    ("terminated", "done", "discount", "says"),
+    [
+        (True, True, 0.0, ""),
+        (False, True, 1.0, ""),
+        (False, False, 0.0, ""),
+        (True, True, 1.0, r"terminated=true and discount=1: .* must be 0"),
+        (False, True, 0.0, r"discount=0 and without terminated=true: at a time limit the discount is 1"),
+    ],
+)
+def test_a_discount_that_contradicts_the_end_is_refused(terminated, done, discount, says):
+    flags = {"terminated": torch.tensor([terminated]), "done": torch.tensor([done])}
+    step = stepped(**flags, discount=torch.tensor([discount]))
+    if not says:
+        require_ends(step)
+        return
+    with pytest.raises(UserError, match=rf"^data\.env: an episode ended with {says}"):
+        require_ends(step)

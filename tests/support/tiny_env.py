@@ -25,18 +25,19 @@ class TinyPixelEnv(EnvBase):
         *,
         task: str = "tiny",
         seed: int = 0,
-        size: int = 16,
+        size: int | tuple[int, int] = 16,
         action_repeat: int = 2,
         episode_steps: int = 20,
         observation: str = "pixels",
     ) -> None:
         super().__init__()
         self.observation = observation
-        self.size, self.action_repeat, self.episode_steps = size, action_repeat, episode_steps
+        self.height, self.width = (size, size) if isinstance(size, int) else size
+        self.action_repeat, self.episode_steps = action_repeat, episode_steps
         self.task_name = task
         self.generator = torch.Generator().manual_seed(seed)
         self.position, self.step_index = 0.0, 0
-        picture = Bounded(0, 255, shape=(3, size, size), dtype=torch.uint8)
+        picture = Bounded(0, 255, shape=(3, self.height, self.width), dtype=torch.uint8)
         shown = picture if observation == "pixels" else Unbounded(shape=(2,), dtype=torch.float32)
         self.observation_spec = Composite({observation: shown, "discount": Unbounded(shape=(1,), dtype=torch.float32)})
         self.action_spec = Bounded(-1.0, 1.0, shape=(2 if task == "tiny_2d" else 1,), dtype=torch.float32)
@@ -52,9 +53,9 @@ class TinyPixelEnv(EnvBase):
 
     def _frame(self) -> torch.Tensor:
         ground = 100 if self.task_name == "tiny_away" else 0
-        frame = torch.full((3, self.size, self.size), ground, dtype=torch.uint8)
-        column = round((self.position + 1) / 2 * (self.size - 1))
-        frame[:, self.size // 2 - 2 : self.size // 2 + 2, max(column - 1, 0) : column + 2] = 255
+        frame = torch.full((3, self.height, self.width), ground, dtype=torch.uint8)
+        column = round((self.position + 1) / 2 * (self.width - 1))
+        frame[:, self.height // 2 - 2 : self.height // 2 + 2, max(column - 1, 0) : column + 2] = 255
         frame[2, 0] = self.step_index * 10 % 256
         return frame
 
@@ -108,7 +109,7 @@ def make_tiny_env(
     seed: int,
     action_repeat: int = 2,
     frame_stack: int = 3,
-    image_size: int = 16,
+    image_size: int | tuple[int, int] = 16,
     num_envs: int = 1,
     observation: str = "pixels",
     **ignored: Any,

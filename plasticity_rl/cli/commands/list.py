@@ -10,7 +10,7 @@ from plasticity_rl.cli.commands.arguments import OneLineArguments
 KINDS: dict[str, tuple[Callable[[], dict[str, str]], str]] = {
     "configs": (catalogue.configs, "plasticity-rl fit --config NAME [--config NAME ...]"),
     "callbacks": (catalogue.callbacks, "... --trainer.callbacks+=NAME; options: --trainer.callbacks.help=NAME"),
-    "tasks": (catalogue.tasks, "... --data.task=NAME"),
+    "tasks": (catalogue.tasks, "... --data.task=NAME, or gym:ID of Gymnasium, or torchrl:MODULE.CLASS"),
     "studies": (catalogue.studies, "plasticity-rl study run NAME (mini/...: for 2 CPU cores)"),
 }
 """What can be listed: how it is found, and how a name is used."""
