@@ -21,7 +21,7 @@ PREFIX = "torchrl:"
 class TorchRLOptions(EnvironmentOptions):
     """A TorchRL environment by the path of its class, or of a function that returns one: ``torchrl:my_envs.Line``.
 
-    Called with ``seed``, ``observation`` and ``action_repeat`` as far as it takes these, else seeded afterwards. What it
+    Called with ``seed``, ``observation`` and ``action_repeat`` as far as it takes them, else seeded afterwards. What it
     lacks of a :class:`~plasticity_rl.envs.dmc_options.DMControlOptions` environment is added where that is safe: a
     vector called ``observation`` becomes ``state``, float64 becomes float32, actions are scaled to [-1, 1], and without
     a ``discount`` there is one, 0 after a termination. The rest is refused by name.
