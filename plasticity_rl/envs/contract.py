@@ -128,20 +128,15 @@ def require_ends(step: Any) -> None:
     """Compare discounts with terminations where episodes ended.
 
     Raises:
-        UserError: When a termination has a discount of 1, or a time limit one of 0: both would teach a wrong value.
+        UserError: When a termination has a discount of 1: it would teach a wrong value. For 0 without a termination
+            there are good reasons, a lost life say.
     """
     after = step["next"]
     terminated, discount = after["terminated"].view(-1), after["discount"].view(-1)
-    cut = after["done"].view(-1) & ~terminated
     if bool((terminated & (discount == 1)).any()):
         raise UserError(
             "data.env: an episode ended with terminated=true and discount=1: the discount of the step that leads to a "
             "true termination must be 0; if it was a time limit, set truncated instead of terminated"
-        )
-    if bool((cut & (discount == 0)).any()):
-        raise UserError(
-            "data.env: an episode ended with discount=0 and without terminated=true: at a time limit the discount is 1 "
-            "(its return goes on); at a true termination set terminated"
         )
 
 

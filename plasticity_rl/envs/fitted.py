@@ -23,7 +23,10 @@ class Discount(Transform):
         return tensordict_reset.set("discount", torch.ones((*tensordict_reset.batch_size, 1)))
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
-        return next_tensordict.set("discount", 1.0 - next_tensordict["terminated"].float())
+        terminated = next_tensordict.get("terminated", None)
+        if terminated is None:  # an environment without time limits has `done` alone
+            terminated = next_tensordict["done"]
+        return next_tensordict.set("discount", 1.0 - terminated.float())
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
         """Declare it."""

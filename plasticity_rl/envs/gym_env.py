@@ -17,6 +17,7 @@ from PIL import Image
 from tensordict import TensorDict, TensorDictBase
 
 from plasticity_rl.envs import gym_state
+from plasticity_rl.envs.extras import import_extra
 from plasticity_rl.errors import UserError, describe_error
 from plasticity_rl.machine.rendering import free_at_exit, prepare, rendering_errors
 
@@ -34,12 +35,7 @@ def gymnasium(task: str) -> Any:
     Raises:
         UserError: When it is not installed.
     """
-    try:
-        return importlib.import_module("gymnasium")
-    except ImportError as error:
-        raise UserError(
-            f"task={task} needs Gymnasium, which is not installed: pip install 'plasticity-rl[gym]'"
-        ) from error
+    return import_extra("gymnasium", f"task={task}", "Gymnasium", "pip install 'plasticity-rl[gym]'")
 
 
 def require_registered(task: str) -> None:
