@@ -120,6 +120,7 @@ def _main(args: list[str]) -> int:
         # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
         from plasticity_rl.cli.drawing import draws
         from plasticity_rl.cli.early import read
+        from plasticity_rl.cli.early_checks import refuse_early
         from plasticity_rl.cli.own_files import refuse_hidden, refuse_hidden_framework
         from plasticity_rl.cli.streams import say_what_loads
         from plasticity_rl.distributed.variables import refuse_bad_variables
@@ -129,6 +130,8 @@ def _main(args: list[str]) -> int:
         refuse_hidden_framework()
         command = read(args)  # a slip in a file need not wait for the imports
         refuse_hidden(command)
+        if not asks:
+            refuse_early(command)  # nor one in the name or value of an option
         if args[0] in SLOW_TO_START and not asks:
             say_what_loads(args[0], command.setting("data.task"))
         configure_backend()
