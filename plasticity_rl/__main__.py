@@ -45,12 +45,12 @@ commands:
 
 options:
   --version      print the version
-  -h, --help     print this; `plasticity-rl COMMAND --help` lists every option with its unit (takes some seconds)
+  -h, --help     print this; `plasticity-rl COMMAND --help` lists its options with defaults and units
 
 first run:       plasticity-rl fit --config quickstart   (in any folder; it writes to runs/ there)
 without pixels:  plasticity-rl fit --config sac_state
 a callback:      ... --trainer.callbacks+=callbacks.Reset --trainer.callbacks.every_n_frames=100000
-what it can do:  ... --trainer.callbacks.help=callbacks.Reset
+what it can do:  plasticity-rl fit --help=Reset
 print a config:  ... --print_config
 a run of others: ... --trust builds classes of any package that the files of a run name; without, of a few only
 
@@ -112,6 +112,13 @@ def _main(args: list[str]) -> int:
                     sys.argv[1:] = whole  # other ranks are started by this command
                 args = whole
             args = with_found_configs(args)  # here and nowhere else: from now on every --config is a file that exists
+        if args[0] in ("fit", "validate"):
+            from plasticity_rl.cli.help import with_help
+
+            args, text = with_help(args)
+            if text is not None:
+                print(text)
+                return 0
         if "--trust" in args and args[0] not in TRUSTING:
             raise UserError(f"--trust belongs to {', '.join(TRUSTING)}: {args[0]} builds nothing that a file names")
         if args[0] in LIGHT:

@@ -124,7 +124,7 @@ def test_rendering_that_cannot_start_is_one_line(tmp_path):
 
 
 def test_every_option_of_agent_and_data_is_explained():
-    text = call("fit", "--help").out
+    text = call("fit", "--help=all").out
     for group, cls in (("model", DrQV2), ("data", RLDataModule)):
         linked = {"obs_shape", "action_dim", "seed", "max_frames"}
         for name in inspect.signature(cls).parameters.keys() - linked:

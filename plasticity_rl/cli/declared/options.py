@@ -100,7 +100,7 @@ def _fields(line: Iterable[SourceClass | None]) -> Mapping[str, Option]:
             if "ClassVar" not in ast.unparse(node.annotation):
                 name = node.target.id
                 found[name] = Option(name, node.annotation, _default_of_field(node.value), cls.module)
-    return _documented(found, known)
+    return _documented(found, known) or {}
 
 
 def _default_of_field(value: ast.expr | None) -> ast.expr | None:
