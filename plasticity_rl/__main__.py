@@ -24,8 +24,9 @@ COMMANDS = {
     "plot": "draw return and FAU of runs: plasticity-rl plot RUN [RUN ...] --out figure.png",
     "list": "list configs, callbacks, tasks or studies, a line each: plasticity-rl list callbacks",
     "init": "copy the packaged configs and examples into a folder, to edit: plasticity-rl init DIR",
+    "completion": "print a script that completes options and names: source <(plasticity-rl completion bash)",
 }
-LIGHT = ("doctor", "list", "init")
+LIGHT = ("doctor", "list", "init", "completion")
 """Commands that import and check nothing before they run: something may be broken, or they only read files."""
 OWN_MODULE = ("probe", "plot", "study")
 """Commands with a module of their own in ``plasticity_rl/cli/commands`` too; the others are LightningCLI's."""
