@@ -24,8 +24,9 @@ COMMANDS = {
     "plot": "draw return and FAU of runs: plasticity-rl plot RUN [RUN ...] --out figure.png",
     "list": "list configs, callbacks, tasks or studies, a line each: plasticity-rl list callbacks",
     "init": "copy the packaged configs and examples into a folder, to edit: plasticity-rl init DIR",
+    "completion": "print a script that completes options and names: source <(plasticity-rl completion bash)",
 }
-LIGHT = ("doctor", "list", "init")
+LIGHT = ("doctor", "list", "init", "completion")
 """Commands that import and check nothing before they run: something may be broken, or they only read files."""
 OWN_MODULE = ("probe", "plot", "study")
 """Commands with a module of their own in ``plasticity_rl/cli/commands`` too; the others are LightningCLI's."""
@@ -45,12 +46,12 @@ commands:
 
 options:
   --version      print the version
-  -h, --help     print this; `plasticity-rl COMMAND --help` lists every option with its unit (takes some seconds)
+  -h, --help     print this; `plasticity-rl COMMAND --help` lists its options with defaults and units
 
 first run:       plasticity-rl fit --config quickstart   (in any folder; it writes to runs/ there)
 without pixels:  plasticity-rl fit --config sac_state
 a callback:      ... --trainer.callbacks+=callbacks.Reset --trainer.callbacks.every_n_frames=100000
-what it can do:  ... --trainer.callbacks.help=callbacks.Reset
+what it can do:  plasticity-rl fit --help=Reset
 print a config:  ... --print_config
 a run of others: ... --trust builds classes of any package that the files of a run name; without, of a few only
 
@@ -112,6 +113,13 @@ def _main(args: list[str]) -> int:
                     sys.argv[1:] = whole  # other ranks are started by this command
                 args = whole
             args = with_found_configs(args)  # here and nowhere else: from now on every --config is a file that exists
+        if args[0] in ("fit", "validate"):
+            from plasticity_rl.cli.help import with_help
+
+            args, text = with_help(args)
+            if text is not None:
+                print(text)
+                return 0
         if "--trust" in args and args[0] not in TRUSTING:
             raise UserError(f"--trust belongs to {', '.join(TRUSTING)}: {args[0]} builds nothing that a file names")
         if args[0] in LIGHT:
@@ -120,6 +128,7 @@ def _main(args: list[str]) -> int:
         # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
         from plasticity_rl.cli.drawing import draws
         from plasticity_rl.cli.early import read
+        from plasticity_rl.cli.early_checks import refuse_early
         from plasticity_rl.cli.own_files import refuse_hidden, refuse_hidden_framework
         from plasticity_rl.cli.streams import say_what_loads
         from plasticity_rl.distributed.variables import refuse_bad_variables
@@ -129,6 +138,8 @@ def _main(args: list[str]) -> int:
         refuse_hidden_framework()
         command = read(args)  # a slip in a file need not wait for the imports
         refuse_hidden(command)
+        if not asks:
+            refuse_early(command)  # nor one in the name or value of an option
         if args[0] in SLOW_TO_START and not asks:
             say_what_loads(args[0], command.setting("data.task"))
         configure_backend()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import lightning.pytorch as pl
+from typing import TYPE_CHECKING, Any
 
 from plasticity_rl.errors import UserError
+
+if TYPE_CHECKING:  # the command line asks before Lightning is imported
+    import lightning.pytorch as pl
 
 OF_DATA_SETS = {
     "limit_train_batches": 1.0,

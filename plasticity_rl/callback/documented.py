@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 
-SECTION = re.compile(
-    r"^(Mutates|Logs|Reference|Differences from the original|Budget|Args|Raises|Attributes):", re.MULTILINE
-)
+from plasticity_rl.files.docstrings import sections
+
 TAG = re.compile(r"``([^`\s]+/[^`\s]+)``")
-
-
-def sections(docstring: str) -> dict[str, str]:
-    """Return the named parts of a docstring, and under ``""`` what stands before the first."""
-    start, *rest = SECTION.split(inspect.cleandoc(docstring))
-    return {"": start.strip(), **{name: text.strip() for name, text in zip(rest[::2], rest[1::2], strict=True)}}
 
 
 def documented_tags(callback: type) -> tuple[str, ...]:

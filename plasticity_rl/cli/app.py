@@ -25,7 +25,9 @@ from plasticity_rl.agents.sac.agent import SAC
 from plasticity_rl.checkpoint_files import CheckpointReader
 from plasticity_rl.cli.checks import as_seed, refuse_nulls
 from plasticity_rl.cli.early import CommandLine, option_values
+from plasticity_rl.cli.early_checks import agent_name
 from plasticity_rl.cli.own_files import find_own
+from plasticity_rl.cli.own_options import AGENT, CONFIG_HELP, FROM_OTHERS, HIDDEN, OWN_OPTIONS
 from plasticity_rl.cli.parser import PARSER_MODE, OneLineParser, use_our_yaml
 from plasticity_rl.cli.parser_errors import UNION, one_line
 from plasticity_rl.cli.run_config import SaveRunConfig, with_configuration
@@ -36,7 +38,7 @@ from plasticity_rl.data.module import data_module_of
 from plasticity_rl.distributed.launch import same_run_dir
 from plasticity_rl.distributed.ranks import say
 from plasticity_rl.distributed.strategy import asks_for_ranks
-from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.errors import UserError
 from plasticity_rl.run.callback_checks import idle_run, late_events
 from plasticity_rl.run.ending import AlreadyFinished, stop_if_finished
 from plasticity_rl.run.failure import run_failure
@@ -78,52 +80,26 @@ class RLCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Use the parser with short errors."""
         parser = OneLineParser(dump_header=[f"plasticity_rl=={__version__}"], **kwargs)
-        parser.add_argument(
-            "-c",
-            "--config",
-            action=ActionConfigFile,
-            help="YAML file; repeat to merge, `callbacks+:` in a file appends.",
-        )
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help=CONFIG_HELP)
         return parser
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Offer training and evaluation."""
-        hidden = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule"}
-        return {"fit": hidden, "validate": hidden}
+        return {"fit": set(HIDDEN), "validate": set(HIDDEN)}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add ``--max_frames`` and derive what depends on other options."""
-        parser.add_argument(
-            "--agent",
-            type=Literal[tuple(AGENTS)],
-            default="drqv2",
-            help="Agent to train; it decides which options --model.* there are (see `--agent sac --help`).",
-        )
-        parser.add_argument(
-            "--max_frames",
-            type=int,
-            default=3_100_000,
-            help="Env frames (simulator frames, action repeat included) at which training stops.",
-        )
-        parser.add_argument(
-            "--detect_nan",
-            type=bool,
-            default=True,
-            help="Whether a loss or weight that is NaN or infinite ends the run, before it is saved.",
-        )
-        parser.add_argument(
-            "--init_weights",
-            type=str | None,
-            default=None,
-            help="Checkpoint whose weights a new run begins with; all else is fresh (optimizers, clocks, replay).",
-        )
-        parser.link_arguments("max_frames", "data.max_frames")
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=as_seed)
-        parser.link_arguments("seed_everything", "model.seed", compute_fn=as_seed)
-        parser.link_arguments("data.obs_shape", "model.obs_shape", apply_on="instantiate")
-        parser.link_arguments("data.action_dim", "model.action_dim", apply_on="instantiate")
-        linked = {"--data.max_frames", "--data.seed", "--model.seed", "--model.obs_shape", "--model.action_dim"}
+        parser.add_argument("--agent", type=Literal[tuple(AGENTS)], default=AGENT.default, help=AGENT.help)
+        types = {"int": int, "bool": bool, "str | None": str | None}
+        for name, kind, default, text in OWN_OPTIONS:
+            parser.add_argument(f"--{name}", type=types[kind], default=default, help=text)
+        for origin, target in FROM_OTHERS:
+            if origin == "seed_everything":
+                parser.link_arguments(origin, target, compute_fn=as_seed)
+            else:
+                parser.link_arguments(origin, target, apply_on="instantiate" if origin.startswith("data.") else "parse")
+        linked = {f"--{target}" for _, target in FROM_OTHERS}
         OneLineParser.known_options = set(parser._option_string_actions) - linked
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
@@ -251,21 +227,6 @@ class RLCLI(LightningCLI):
             self.model.began_with(config.init_weights, loaded=False)
 
 
-def agent_class(command: CommandLine) -> type[RLModule]:
-    """Return the agent that a command asks for, from its options and config files: the parser depends on it.
-
-    Raises:
-        UserError: For a name that there is no agent of, or another one than a config file was written for.
-    """
-    name = command.setting("agent", "drqv2")
-    if name not in AGENTS:
-        raise UserError(f"agent={name!r} is not an agent; there are {list(AGENTS)}.{suggestion(str(name), AGENTS)}")
-    for source, other in command.settings("agent"):
-        if other != name and not source.startswith("--"):
-            raise UserError(f"{source} holds the options of agent={other}, but the command ends up with agent={name}")
-    return AGENTS[name]
-
-
 def quiet() -> None:
     """Keep other packages' hints out of the way of the progress bar."""
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -305,11 +266,10 @@ def build(cls: type[RLCLI], command: CommandLine, checkpoints: CheckpointReader 
     find_own(command)
     for given in () if command.trusts else command.foreign:
         refuse_other_kinds(command.contents[given], command.alone or given, command.own_texts())
-    agent = agent_class(command)
-    OneLineParser.agent = next(name for name, known in AGENTS.items() if known is agent)
+    OneLineParser.agent = agent_name(command)
     try:
         return cls(
-            agent,
+            AGENTS[OneLineParser.agent],
             data_module_of(str(command.setting("data.task", ""))),
             command=command,
             checkpoints=checkpoints,

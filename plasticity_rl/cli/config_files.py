@@ -10,6 +10,7 @@ import yaml
 
 from plasticity_rl.errors import UserError
 from plasticity_rl.files.strict_yaml import load
+from plasticity_rl.former_names import todays_name
 
 DEEPEST = 50
 """Levels of a config file; no option lies nearly as deep."""
@@ -60,3 +61,16 @@ def _check_keys(section: dict[Any, Any], path: Path, seen: dict[str, None], plac
             raise UserError(f"{path}: {place}{key} is given twice, once with the name in parts; remove one")
         else:
             seen[f"{place}{key}"] = None
+
+
+def with_text_keys(value: Any) -> Any:
+    """Return options whose keys ``on`` and ``off``, which YAML 1.1 reads as true and false, are names.
+
+    Classes that moved since a file was written have the name of today.
+    """
+    if isinstance(value, list):
+        return [with_text_keys(item) for item in value]
+    if isinstance(value, dict):
+        names = {True: "on", False: "off"}
+        return {names[key] if isinstance(key, bool) else key: with_text_keys(item) for key, item in value.items()}
+    return todays_name(value) if isinstance(value, str) else value

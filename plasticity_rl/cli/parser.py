@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import re
 from typing import Any, ClassVar, NoReturn
 
 import yaml
@@ -11,9 +10,9 @@ from jsonargparse import get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
-from plasticity_rl.cli.parser_errors import one_line
+from plasticity_rl.cli.config_files import with_text_keys
+from plasticity_rl.cli.parser_errors import of_agent, one_line
 from plasticity_rl.errors import UserError
-from plasticity_rl.former_names import todays_name
 
 PARSER_MODE = "omegaconf+"
 """YAML in which ``${...}`` follows overrides on the command line."""
@@ -35,16 +34,7 @@ def load_yaml(text: str) -> Any:
 
     Classes that moved since a file was written are given the name they have today.
     """
-    return _with_text_keys(get_loader("yaml")(text))
-
-
-def _with_text_keys(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_with_text_keys(item) for item in value]
-    if isinstance(value, dict):
-        names = {True: "on", False: "off"}
-        return {names[key] if isinstance(key, bool) else key: _with_text_keys(item) for key, item in value.items()}
-    return todays_name(value) if isinstance(value, str) else value
+    return with_text_keys(get_loader("yaml")(text))
 
 
 class OneLineParser(LightningArgumentParser):
@@ -57,9 +47,7 @@ class OneLineParser(LightningArgumentParser):
         """Raise what the console script prints as one line with exit code 2."""
         own = set(self._option_string_actions)  # inside a callback: its arguments
         line = one_line(message, own if "is not accepted" in message else self.known_options)
-        if re.match(r"(unrecognized arguments: --|there is no option ')model\.", line):
-            line += f" (these are of --agent {self.agent})"
-        raise UserError(line) from ex
+        raise UserError(of_agent(line, self.agent)) from ex
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse; unresolved ``${...}`` is the user's error too."""

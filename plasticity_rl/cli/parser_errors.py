@@ -7,7 +7,11 @@ import re
 from collections.abc import Collection
 
 from plasticity_rl.cli.checks import refuse_nulls
+<<<<<<< HEAD
 from plasticity_rl.cli.own_files import where_they_are_looked_for
+=======
+from plasticity_rl.cli.declared.source import exported
+>>>>>>> 767cee3 (Start-up: names, types and ranges are refused before the slow imports, read from the source of the classes)
 from plasticity_rl.errors import UserError, suggestion
 
 UNION = "Does not validate against any of the Union subtypes"
@@ -39,9 +43,9 @@ def one_line(message: str, options: Collection[str] = ()) -> str:
     if match := re.search(r"does not accept option '([^']+)'", message):
         return f"there is no option {match[1]!r}.{near_options('--' + match[1], options)}"
     if match := re.search(r"Problem with given class_path '([^']+)':\s*\n?\s*(.+)", message):
-        return f"{prefix}no class {match[1]!r} ({match[2].strip()}).{_near_classes(key, match[1])}"
+        return f"{prefix}no class {match[1]!r} ({match[2].strip()}).{near_classes(key, match[1])}"
     if match := re.search(r"Expected a dot import path string: (\S+)", message):
-        return f"{prefix}no class {match[1]!r}; write its path, package.Name.{_near_classes(key, match[1])}"
+        return f"{prefix}no class {match[1]!r}; write its path, package.Name.{near_classes(key, match[1])}"
     if match := re.search(r"^Option '([^']+)' is not accepted", message):
         names = sorted(
             name.lstrip("-") for name in options if not name.startswith(("-h", "--help")) and name[-1] != "+"
@@ -108,18 +112,15 @@ def _plain(text: str) -> str:
     return re.sub(r"^Expected (?:a )?(.+)\. Got value: ", r"expected \1, got ", text)
 
 
-def _classes_of(module_name: str) -> list[str]:
-    """Return what a module exports, or else the public classes that it defines."""
-    module = importlib.import_module(module_name)
-    own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
-    return getattr(
-        module, "__all__", [name for name in own if isinstance(getattr(module, name), type) and name[0] != "_"]
-    )
+def near_classes(key: str, class_path: str) -> str:
+    """Suggest classes of the module that was named, or callbacks where callbacks are expected.
 
-
-def _near_classes(key: str, class_path: str) -> str:
-    """Suggest classes of the module that was named, or callbacks where callbacks are expected."""
+    Args:
+        key: Option that the class is for.
+        class_path: What was given.
+    """
     module_name, _, name = class_path.rpartition(".")
+<<<<<<< HEAD
     try:
         names = _classes_of(module_name)
     except (ImportError, ValueError):
@@ -129,5 +130,18 @@ def _near_classes(key: str, class_path: str) -> str:
         module_name, names = "callbacks", _classes_of("callbacks")
         if own and not suggestion(name, names):
             return own
+=======
+    names = exported(module_name) if module_name else []
+    if not names:
+        if "callbacks" not in key:
+            return ""
+        module_name, names = "callbacks", exported("callbacks")
+>>>>>>> 767cee3 (Start-up: names, types and ranges are refused before the slow imports, read from the source of the classes)
     near = suggestion(name, names) or f" There are {', '.join(names)}."
     return re.sub(r"(\w+)([,?.])", rf"{module_name}.\1\2", near)
+
+
+def of_agent(line: str, agent: str) -> str:
+    """Return a line about an option, of one of the agent with whose it is."""
+    of_model = re.match(r"(unrecognized arguments: --|there is no option ')model\.", line)
+    return f"{line} (these are of --agent {agent})" if of_model else line

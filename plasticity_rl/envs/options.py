@@ -7,6 +7,7 @@ fields are the options ``--data.<name>`` with their defaults, and its docstring 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -114,7 +115,11 @@ class EnvironmentOptions(ABC):
         Raises:
             UserError: For any other name, with the nearest known ones.
         """
-        names = cls.task_names()
+        cls.refuse_unknown_task(task, cls.task_names())
+
+    @classmethod
+    def refuse_unknown_task(cls, task: str, names: Sequence[str]) -> None:
+        """Raise UserError, with the nearest of ``names``, for a task that is not among them."""
         if task not in names:
             raise UserError(
                 f"task={task!r} is not a{'n' * (cls.title[0] in 'AEIO')} {cls.title} task.{suggestion(task, names)} "

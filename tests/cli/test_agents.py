@@ -65,7 +65,7 @@ def test_the_command_line_wins_over_a_file():
 
 
 def test_every_option_of_sac_is_explained():
-    text = call("fit", "--agent=sac", "--help").out
+    text = call("fit", "--agent=sac", "--help=all").out
     for name in inspect.signature(SAC).parameters.keys() - {"obs_shape", "action_dim", "seed"}:
         found = re.search(rf"--model\.{name}[ +,][^\n]*\n?\s+(.+?)\s+\((?:type|required)", text, re.DOTALL)
         assert found, f"--model.{name} is not explained"

@@ -79,10 +79,8 @@ def test_help_version_and_typos_answer_without_importing_torch():
     assert f"plasticity-rl {__version__}" in process.stdout
     assert "fit" in process.stdout
     assert "validate" in process.stdout
-    assert (
-        process.stderr.strip()
-        == "error: no command 'fti'; there are fit, validate, probe, doctor, study, plot, list, init. Did you mean fit?"
-    )
+    commands = "fit, validate, probe, doctor, study, plot, list, init, completion"
+    assert process.stderr.strip() == f"error: no command 'fti'; there are {commands}. Did you mean fit?"
 
 
 def test_a_module_run_on_real_pixels(tmp_path):
@@ -124,7 +122,7 @@ def test_rendering_that_cannot_start_is_one_line(tmp_path):
 
 
 def test_every_option_of_agent_and_data_is_explained():
-    text = call("fit", "--help").out
+    text = call("fit", "--help=all").out
     for group, cls in (("model", DrQV2), ("data", RLDataModule)):
         linked = {"obs_shape", "action_dim", "seed", "max_frames"}
         for name in inspect.signature(cls).parameters.keys() - linked:

@@ -10,7 +10,7 @@ BAD = {
     # modules that do not exist, or have nothing to work on
     "reset of an unknown module": (
         [("Reset", {"modules": ["critc"], "at_frames": [50]})],
-        "no module 'critc' in DrQV2; there are ['encoder', 'encoder.convnet', 'actor'",
+        "no module 'critc' in DrQV2; there are ['encoder', 'actor', 'critic'] and their parts.",
         "Did you mean critic",
     ),
     "reset of the target": (

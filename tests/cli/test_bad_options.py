@@ -64,7 +64,7 @@ BAD_OPTIONS = {
     "wrong module": (
         [CALLBACK + "L2Init", "--trainer.callbacks.modules=[critc]"],
         "no module 'critc'",
-        "'encoder', 'encoder.convnet', 'actor'",
+        "there are ['encoder', 'actor', 'critic'] and their parts.",
         "Did you mean critic",
     ),
     "no channels": (["--model.num_channels=0"], "model.num_channels=0 must be a whole number >= 1"),

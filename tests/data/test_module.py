@@ -72,7 +72,7 @@ def test_another_environment_has_other_options_and_the_same_state_in_a_checkpoin
 
 
 def test_the_command_line_has_the_options_of_the_task(line, tmp_path):
-    text = call("fit", "--data.task=line:near", "--help").out
+    text = call("fit", "--data.task=line:near", "--help=all").out
     assert "Probability that an action is repeated" in " ".join(text.split())
     assert "default: 0.25" in text
     assert "--data.render" not in text

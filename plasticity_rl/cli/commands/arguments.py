@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import NoReturn
 
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, suggestion
 
 
 class OneLineArguments(argparse.ArgumentParser):
     """Raises what is wrong as a UserError, which the console script prints as one line with exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise it, with where to find help."""
+        """Raise it, with near names where one of several was expected, and where to find help."""
+        if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            near = suggestion(match[1], re.findall(r"[-\w]+", match[2]))
+            message += f".{near}".rstrip("?.")
         raise UserError(f"{message}; see {self.prog} --help")
 
 

@@ -1,0 +1,210 @@
+"""Words for the shell's completion of every command, and the static script that holds them. Light.
+
+shtab's scripts complete ``--name value``, not ``--name=value`` as we write options; argcomplete asks the program at
+every key, which would have to import Lightning. So the words are read as the help is, and written into a script.
+"""
+
+from __future__ import annotations
+
+import ast
+import shlex
+from collections.abc import Iterable, Iterator
+
+from plasticity_rl.cli import catalogue
+from plasticity_rl.cli.declared import source
+from plasticity_rl.cli.declared.command import agents, groups
+from plasticity_rl.cli.declared.options import Option, constructor
+from plasticity_rl.cli.declared.types import alternatives
+from plasticity_rl.cli.help import TOPICS
+from plasticity_rl.errors import UserError
+from plasticity_rl.packaged import config_names, study_names
+
+OF_THE_PARSER = ("--config", "--help", "--print_config", "--trainer.callbacks+", "--trust")
+FIT, VALIDATE = "fit", "validate"
+FILES = "__files__"
+"""Among words: names of files fit as well."""
+TAKE_FILES = ("--ckpt_path", "--init_weights", "--trainer.default_root_dir", "--data.replay_dir", "--out", "--json")
+
+
+def options(command: str) -> list[str]:
+    """Return the options of a command; ``fit`` and ``validate`` have those of all agents."""
+    if command in (FIT, VALIDATE):
+        return sorted({*OF_THE_PARSER, *_declared(command)})
+    return sorted({*_added(command, "add_argument", "--"), "--help"})
+
+
+def words(command: str) -> list[str]:
+    """Return what may follow a command that is no option."""
+    if command == "list":
+        return ["callbacks", "configs", "studies", "tasks"]
+    if command == "completion":
+        return ["bash", "fish", "zsh"]
+    return [*_added(command, "add_parser", ""), *(study_names() if command == "study" else ()), FILES]
+
+
+def values(commands: Iterable[str] = (FIT, VALIDATE)) -> dict[str, list[str]]:
+    """Return what options take, by option, of those whose values are known."""
+    names = source.exported("callbacks")
+    found = {
+        "--config": [*config_names(), *(_last(name) for name in config_names() if "/" in name), FILES],
+        "--agent": list(agents()),
+        "--help": [*TOPICS, *names],
+        "--data.task": _tasks(),
+        "--trainer.callbacks+": [f"callbacks.{name}" for name in names],
+        "--ckpt_path": ["last", FILES],
+        **{name: [FILES] for name in TAKE_FILES if name != "--ckpt_path"},
+    }
+    for command in commands:
+        for name, option in _declared(command).items():
+            if name not in found and (choices := _choices(option)):
+                found[name] = choices
+    return found
+
+
+def arguments_of_callbacks() -> dict[str, list[str]]:
+    """Return the options of every callback, by its class path."""
+    paths = [f"callbacks.{name}" for name in source.exported("callbacks")]
+    return {path: [f"--trainer.callbacks.{name}" for name in constructor(path) or {}] for path in paths}
+
+
+def _tasks() -> list[str]:
+    try:
+        return list(catalogue.tasks())
+    except UserError:  # no simulator
+        return []
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _declared(command: str) -> dict[str, Option]:
+    return {
+        f"--{group}.{name}".replace("--.", "--"): option
+        for agent in agents()
+        for group, found in groups(command, agent, "").items()
+        for name, option in (found or {}).items()
+    }
+
+
+def _choices(option: Option) -> list[str]:
+    kinds = None if option.annotation is None else alternatives(option.annotation, option.module)
+    found: list[str] = []
+    for name, inner in kinds or ():
+        found += ["true", "false"] if name == "bool" else map(str, inner) if name == "literal" else []
+    return found
+
+
+def _added(command: str, method: str, start: str) -> Iterator[str]:
+    """Yield what the module of a command gives to ``add_argument`` or ``add_parser`` of argparse."""
+    module = source.module(f"plasticity_rl.cli.commands.{command}")
+    for node in ast.walk(module.tree) if module is not None else ():
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method:
+            texts = [one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+            yield from (text for text in texts if text.startswith(start))
+
+
+# ---- scripts ---------------------------------------------------------------------------------------------------------
+
+BASH = r"""# Completion of plasticity-rl for {shell}, made by: plasticity-rl completion {shell}
+{init}_plasticity_rl() {{
+    local line=${{COMP_LINE:0:$COMP_POINT}} cur name value words="" files=0 prefix="" last
+    cur=${{line##* }}
+    COMPREPLY=()
+    if ((COMP_CWORD == 1)); then
+        COMPREPLY=($(compgen -W "{commands}" -- "$cur"))
+        return
+    fi
+    name=${{line% *}}
+    name=${{name##* }}
+    value=$cur
+    if [[ $cur == -*=* ]]; then
+        name=${{cur%%=*}}
+        value=${{cur#*=}}
+        [[ ${{COMP_WORDBREAKS-}} == *=* ]] || prefix=$name=
+    elif [[ $cur == -* ]]; then
+        case ${{COMP_WORDS[1]}} in
+{options}
+        esac
+        last=${{line##*=callbacks.}}
+        last=${{last%% *}}
+        [[ $line == *=callbacks.* ]] && case callbacks.$last in
+{arguments}
+        esac
+        COMPREPLY=($(compgen -W "$words" -- "$cur"))
+        compopt -o nospace 2>/dev/null
+        return
+    fi
+    case $name in
+{values}
+        *) [[ $cur == -* ]] || case ${{COMP_WORDS[1]}} in
+{words}
+            esac ;;
+    esac
+    [[ $words == *{FILES}* ]] && files=1
+    words=${{words//{FILES}/}}
+    COMPREPLY=($(compgen -P "$prefix" -W "$words" -- "$value"))
+    if ((files)); then
+        COMPREPLY+=($(compgen -P "$prefix" -f -- "$value"))
+    fi
+}}
+complete -F _plasticity_rl plasticity-rl
+"""
+ZSH_INIT = "autoload -U +X compinit bashcompinit && compinit && bashcompinit\n"
+
+
+def script(shell: str, commands: dict[str, str]) -> str:
+    """Return the script of a shell.
+
+    Args:
+        shell: ``bash``, ``zsh`` or ``fish``.
+        commands: Commands with what each does.
+    """
+    return _fish(commands) if shell == "fish" else _bash(shell, commands)
+
+
+def _bash(shell: str, commands: dict[str, str]) -> str:
+    return BASH.format(
+        shell=shell,
+        init=ZSH_INIT if shell == "zsh" else "",
+        commands=" ".join(commands),
+        options=_cases({name: [f"{one}=" for one in options(name)] for name in commands}, 12),
+        arguments=_cases(
+            {path: [f"{one}=" for one in given] for path, given in arguments_of_callbacks().items()}, 12, "+"
+        ),
+        values=_cases(_with_other_names(values()), 8),
+        words=_cases({name: found for name in commands if (found := words(name))}, 16),
+        FILES=FILES,
+    )
+
+
+def _with_other_names(found: dict[str, list[str]]) -> dict[str, list[str]]:
+    other = {"--config": "-c", "--trainer.callbacks+": "--trainer.callbacks|--trainer.callbacks.help"}
+    return {f"{name}|{other[name]}" if name in other else name: given for name, given in found.items()}
+
+
+def _cases(found: dict[str, list[str]], indent: int, plus: str = "") -> str:
+    return "\n".join(
+        f'{" " * indent}{name}) words{plus}="{plus and " "}{" ".join(given)}" ;;' for name, given in found.items()
+    )
+
+
+def _fish(commands: dict[str, str]) -> str:
+    lines = ["# Completion of plasticity-rl for fish, made by: plasticity-rl completion fish"]
+    first = "complete -c plasticity-rl -n __fish_use_subcommand -f"
+    lines += [f"{first} -a {name} -d {shlex.quote(text)}" for name, text in commands.items()]
+    known = values()
+    for command in commands:
+        begin = f"complete -c plasticity-rl -n '__fish_seen_subcommand_from {command}'"
+        own = words(command)
+        if own:
+            lines.append(f"{begin} {'' if FILES in own else '-f '}-a '{' '.join(one for one in own if one != FILES)}'")
+        for option in options(command):
+            given = known.get(option, [])
+            takes = f" -a '{' '.join(one for one in given if one != FILES)}'" if given else ""
+            takes = f" -r{' -F' if FILES in given else ' -f' if given else ''}{takes}"
+            lines.append(f"{begin} -l {shlex.quote(option[2:])}{'' if option in FLAGS else takes}")
+    return "\n".join(lines) + "\n"
+
+
+FLAGS = ("--help", "--print_config", "--trust")

@@ -1,0 +1,180 @@
+"""What is refused before the slow imports: only what the parser and the constructors refuse too, in their words."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+
+import pytest
+from cli_runs import TINY, TINY_SAC, run_without_torch
+
+import callbacks
+from plasticity_rl import UserError
+from plasticity_rl.cli.app import AGENTS, run
+from plasticity_rl.cli.declared.checks import check
+from plasticity_rl.cli.declared.command import agents, groups
+from plasticity_rl.cli.declared.options import constructor
+from plasticity_rl.cli.early import read
+from plasticity_rl.cli.early_checks import option_names, refuse_early
+from plasticity_rl.cli.parser import OneLineParser
+from plasticity_rl.packaged import config_names, with_found_configs
+
+CALLBACK = "--trainer.callbacks+=callbacks."
+RESET = (f"{CALLBACK}Reset", "--trainer.callbacks.every_n_frames=100000")
+
+
+def early(*args: str) -> str:
+    """Return what is refused early of ``fit ARGS``, or nothing."""
+    try:
+        refuse_early(read(with_found_configs(["fit", *args])))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_every_packaged_config_passes():
+    assert {name: line for name in config_names() if (line := early("--config", name))} == {}
+
+
+VALID = {
+    "a callback": RESET,
+    "arguments with their group": (f"{CALLBACK}Reset", "--trainer.callbacks.init_args.every_n_frames=100000"),
+    "callbacks as a list": ("--trainer.callbacks", "[{class_path: callbacks.ReDo, init_args: {tau: 0.1}}]"),
+    "a bare name of Lightning's": ("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=eval/return"),
+    "a class of Lightning's": ("--trainer.callbacks+=lightning.pytorch.callbacks.LearningRateMonitor",),
+    "a class of ours": ("--trainer.callbacks+=plasticity_rl.EvalVideo",),
+    "no callbacks": ("--trainer.callbacks=null",),
+    "environments of one's own": ("--data.env=own.make", "--data.task=foo"),
+    "a reference": ("--data.capacity=${fit.data.batch_size}",),
+    "a reference that decides": ("--data.batch_size=2000000", "--data.capacity=${fit.max_frames}"),
+    "a logger with arguments": ("--trainer.logger=CSVLogger", "--trainer.logger.save_dir=x"),
+    "options of the Trainer": ("--trainer.devices=[0,1]", "--trainer.precision=bf16-mixed"),
+    "time": ("--trainer.max_time=00:01:00:00",),
+    "another agent": ("--max_frames", "1000", "--agent", "sac", "--data.observation", "state"),
+    "an option of it": ("--agent=sac", "--model.target_entropy=-3"),
+    "whole number for a fraction": ("--data.discount=1", "--model.stddev_schedule=0.2"),
+    "a seed by chance": ("--seed_everything=true",),
+    "null where there is a default": ("--trainer.gradient_clip_val=null",),
+    "augmentations": ("--model.augmentations+=plasticity_rl.augment.RandomShift", "--model.augmentations.pad=4"),
+    "the last value counts": ("--data.batch_size=0", "--data.batch_size=16"),
+    "a later list replaces": (f"{CALLBACK}Reset", "--trainer.callbacks=[callbacks.SRank]"),
+    "an option cut short": ("--data.batch=16",),
+    "YAML in place of a file": ("--config", "{data: {n_step: 5}, trainer: {callbacks+: [callbacks.SRank]}}"),
+    "dotted keys": ("--config", "{data.n_step: 5, model.lr: 1.0e-3}"),
+}
+
+
+@pytest.mark.parametrize("args", VALID.values(), ids=VALID)
+def test_what_is_valid_passes(args):
+    assert early(*args) == ""
+
+
+WRONG = {
+    "an option": (("--data.bach_size=3",), "unrecognized arguments: --data.bach_size. Did you mean --data.batch_size"),
+    "an option of the Trainer": (("--trainer.device=2",), "--trainer.device. Did you mean --trainer.devices"),
+    "a key": (("--config={data: {bach_size: 3}}",), "no option 'data.bach_size'. Did you mean --data.batch_size"),
+    "a key of the Trainer": (("--config={trainer: {devcies: 2}}",), "'trainer.devcies'. Did you mean --trainer.dev"),
+    "a section": (("--config={modle: {lr: 2}}",), "there is no option 'modle"),
+    "an option of another agent": (("--agent=sac", "--model.num_channels=4"), "(these are of --agent sac)"),
+    "a type": (("--data.batch_size=2.5",), "data.batch_size: expected int, got 2.5"),
+    "a choice": (("--data.render=slow",), "data.render: expected one of 'exact', 'fast', got slow"),
+    "a seed": (("--seed_everything=abc",), "seed_everything: expected bool or int, got abc"),
+    "a negative seed": (("--seed_everything=-5",), "seed_everything=-5 must be"),
+    "a word": (("walker_run",), "unrecognized arguments: walker_run. Write options as --name=value"),
+    "an agent": (("--agent=ppo",), "agent='ppo' is not an agent; there are ['drqv2', 'sac']"),
+    "a task": (
+        ("--data.env=plasticity_rl.make_env", "--data.task=walker_rum"),
+        "task='walker_rum' is not a DeepMind Control task. Did you mean walker_run",
+    ),
+    "a number of the environment": (("--data.action_repeat=0",), "data.action_repeat=0 must be a whole number >= 1"),
+    "a number of the data": (("--data.n_step=0",), "data.n_step=0 must be a whole number >= 1"),
+    "numbers that do not fit": (("--data.capacity=7", "--data.batch_size=8"), "data.capacity=7 keeps fewer"),
+    "a number of the agent": (("--model.lr=-1",), "model.lr=-1.0 must be > 0"),
+    "a number of all agents": (("--model.replay_ratio=0",), "replay_ratio=0.0 must be > 0"),
+    "a clock": (("--trainer.max_epochs=3",), "trainer.max_epochs=3 counts evaluations here"),
+    "a class": (
+        (f"{CALLBACK}Resett",),
+        "no class 'callbacks.Resett' (module 'callbacks' has no attribute 'Resett'). Did",
+    ),
+    "a class in a file": (("--config={trainer: {callbacks+: [{class_path: callbacks.Resett}]}}",), "callbacks.Reset,"),
+    "a package": (
+        ("--trainer.callbacks+=calbacks.Reset",),
+        "(No module named 'calbacks'). Did you mean callbacks.Reset",
+    ),
+    "an argument": (
+        (f"{CALLBACK}Reset", "--trainer.callbacks.every_n_frame=5"),
+        "Reset: there is no option 'every_n_f",
+    ),
+    "an argument in a file": (
+        ("--config={trainer: {callbacks+: [{class_path: callbacks.Reset, init_args: {every_n_frame: 5}}]}}",),
+        "Reset: there is no option 'every_n_frame'. Did you mean every_n_frames",
+    ),
+    "an argument's type": (
+        (f"{CALLBACK}Reset", "--trainer.callbacks.every_n_frames=often"),
+        "every_n_frames: expected int or null, got often",
+    ),
+    "a missing argument": ((f"{CALLBACK}ToggleAugmentation",), "ToggleAugmentation: the following arguments are requi"),
+    "an argument's range": ((f"{CALLBACK}ReDo", "--trainer.callbacks.tau=1.5"), "ReDo.tau=1.5 must be in [0, 1)"),
+    "a period": ((f"{CALLBACK}SRank", "--trainer.callbacks.every_n_updates=0"), "SRank.every_n_updates: the period is"),
+    "a module": ((*RESET, "--trainer.callbacks.modules=[critc]"), "no module 'critc' in DrQV2; there are ['encoder', "),
+}
+
+
+@pytest.mark.parametrize(("args", "says"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_refused_and_the_parser_refuses_it_too(args, says, tmp_path):
+    args = (*TINY, *args) if "--agent=sac" not in args else (*TINY_SAC, *args)
+    assert says in early(*args)
+    command = read(["fit", *args, "--max_frames=200000", f"--trainer.default_root_dir={tmp_path}"])
+    with pytest.raises(UserError):
+        run(command)  # parses and builds by itself; nothing was asked early
+
+
+def test_a_typo_is_told_without_importing_torch(tmp_path):
+    (tmp_path / "c.yaml").write_text("trainer: {callbacks+: [{class_path: callbacks.Resett}]}")
+    process = run_without_torch("fit", f"--config={tmp_path / 'c.yaml'}")
+    assert process.returncode == 2, process.stderr
+    assert "Did you mean callbacks.Reset" in process.stderr
+
+
+# ---- what is read from the source is what Python sees ----------------------------------------------------------------
+
+
+def parameters(cls: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(cls).parameters
+
+
+def test_signatures_are_those_of_the_classes():
+    classes = {f"callbacks.{name}": getattr(callbacks, name) for name in callbacks.__all__}
+    classes |= {path: AGENTS[name] for name, path in agents().items()}
+    assert list(agents()) == list(AGENTS)
+    for path, cls in classes.items():
+        found = constructor(path)
+        assert found is not None, path
+        assert list(found) == list(parameters(cls)), path
+        assert {name for name, one in found.items() if one.required} == {
+            name for name, one in parameters(cls).items() if one.default is inspect.Parameter.empty
+        }, path
+        assert not [name for name, one in found.items() if not one.text], f"{path}: without a text"
+
+
+def test_options_are_those_of_the_parser(tmp_path):
+    for agent in AGENTS:
+        options = TINY_SAC if agent == "sac" else TINY
+        with pytest.raises(UserError):
+            run(read(["fit", *options, "--nothing=1"]))
+        known = {name for name in OneLineParser.known_options if not name.endswith(("+", ".help")) and name[:2] == "--"}
+        known -= {"--help", "--config", "--print_config", "--data", "--model", "--trainer"}
+        assert option_names(groups("fit", agent, "")) == known | {"--ckpt_path", "--weights_only"}  # of Trainer.fit
+
+
+def test_checks_are_those_of_the_constructors():
+    """With their examples they pass, and what they say is what the constructor says."""
+    for name in callbacks.__all__:
+        cls = getattr(callbacks, name)
+        check(f"callbacks.{name}", dict(cls.example_arguments))
+    for name, arguments in {"ReDo": {"tau": 1.5}, "InFeR": {"num_heads": 0}, "Reset": {"at_frames": [-1]}}.items():
+        with pytest.raises(UserError) as real:
+            getattr(callbacks, name)(**arguments)
+        with pytest.raises(UserError) as found:
+            check(f"callbacks.{name}", arguments)
+        assert str(found.value) == str(real.value)
