@@ -61,6 +61,7 @@ def _value(text: str | None) -> str:
 _VALUE = r"(?:[ =](true|false|-?\d[\w.-]*\b|ram\b|memmap\b|pixels\b|state\b|last\b|cpu\b|[\w.-]*-true\b))?"
 _IN_PYTHON = [
     (re.compile(rf"--trainer\.default_root_dir{_VALUE}"), lambda match: "make_trainer(run_dir)"),
+    (re.compile(r"--data\.(task) ([\w.:-]+\b)"), _argument("RLDataModule({})")),
     (re.compile(rf"--data\.(\w+){_VALUE}"), _argument("RLDataModule({})")),
     (re.compile(rf"--(max_frames)\b{_VALUE}"), _argument("RLDataModule({})")),
     (re.compile(rf"--model\.(\w+){_VALUE}"), _argument("the agent's {}")),
@@ -70,6 +71,7 @@ _IN_PYTHON = [
     (re.compile(r"--agent drqv2\b"), lambda match: "DrQV2"),
     (re.compile(r"--agent sac\b"), lambda match: "SAC"),
     (re.compile(r"(?<![\w./-])(?:data|model|trainer)\.(\w+)(?==)"), lambda match: match[1]),
+    (re.compile(r"(?<=there is no option ')(?:data|model|trainer)\."), lambda match: ""),
 ]
 """What an option of the command line is in a program."""
 

@@ -44,7 +44,8 @@ def layout(callbacks: Iterable[Any] = ()) -> Layout:
     """
     callbacks = list(callbacks)
     merged: Layout = {category: {} for category in CATEGORIES}
-    for charts in [callback.charts() for callback in callbacks if isinstance(callback, HasCharts)] + [_of_every_run()]:
+    measured = [callback.charts() for callback in callbacks if isinstance(callback, HasCharts)]
+    for charts in [_to_look_at_first(), *measured, _of_every_run()]:
         for category, of_category in charts.items():
             for title, tags in of_category.items():
                 known = merged.setdefault(category, {}).setdefault(title, [])
@@ -81,13 +82,13 @@ def each(modules: Sequence[str], titles: Mapping[str, str]) -> dict[str, list[st
     return charts
 
 
+def _to_look_at_first() -> Layout:
+    return {"Plasticity": {"Return": ["eval/return", "train/return"], "Events of interventions": [EVENTS]}}
+
+
 def _of_every_run() -> Layout:
     return {
-        "Plasticity": {
-            "Return": ["eval/return", "train/return"],
-            "Events of interventions": [EVENTS],
-            "Replay ratio": ["schedule/replay_ratio"],
-        },
+        "Plasticity": {"Replay ratio": ["schedule/replay_ratio"]},
         "Losses": {"Losses": [f"loss/{ONE}"], "Values of the critic": [f"q/{ONE}"]},
     }
 

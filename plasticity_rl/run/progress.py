@@ -38,7 +38,7 @@ class Bar(tqdm):
         """Return the line; of the results, the time and the rates, the first ones that fit."""
         details, results = self.format_dict, list(self.results())
         behind = [*TIMES, *self.rates()]
-        for left_out in range(len(results) + len(behind)):
+        for left_out in range(len(results) + len(behind) + 1):
             kept = len(results) + len(behind) - left_out
             shown, times = ", ".join(results[:kept]), ", ".join(behind[: max(kept - len(results), 0)])
             details["bar_format"] = FRAMES + f" {shown}" * bool(shown) + f" [{times}]" * bool(times)

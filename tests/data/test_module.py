@@ -45,14 +45,14 @@ def test_options_are_attributes_and_one_object():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"bach_size": 3}, r"^there is no option 'data\.bach_size'\. Did you mean batch_size"),
-        ({"camera": 3}, r"^there is no option 'data\.camera'\. Did you mean camera_id"),
-        ({"frame_stack": 0}, r"^data\.frame_stack=0 must be a whole number >= 1$"),
-        ({"storage": "tape"}, r"^data\.storage='tape' must be one of \['ram', 'memmap'\]$"),
-        ({"max_frames": 3, "action_repeat": 4}, r"^data\.num_envs=1 \* data\.action_repeat=4 = 4 env frames"),
+        ({"bach_size": 3}, r"^there is no option 'bach_size'\. Did you mean batch_size"),
+        ({"camera": 3}, r"^there is no option 'camera'\. Did you mean camera_id"),
+        ({"frame_stack": 0}, r"^frame_stack=0 must be a whole number >= 1$"),
+        ({"storage": "tape"}, r"^storage='tape' must be one of \['ram', 'memmap'\]$"),
+        ({"max_frames": 3, "action_repeat": 4}, r"^num_envs=1 \* action_repeat=4 = 4 env frames"),
     ],
 )
-def test_what_is_wrong_is_named_as_on_the_command_line(options, says):
+def test_what_is_wrong_is_named_as_an_argument(options, says):
     with pytest.raises(UserError, match=says):
         tiny_data(**options)
 

@@ -42,7 +42,7 @@ def test_a_loss_that_is_nan_is_named_with_its_frame_and_the_last_good_checkpoint
     }[loss]
     found = f"loss/{loss} became NaN or infinite at env frame 132 (and {others}), by now also weights of {modules}."
     assert message.startswith(found)
-    assert f"at env frame 132; the last checkpoint is {last}: go on with --ckpt_path last" in message
+    assert f"at env frame 132; the last checkpoint is {last}: go on with fit(..., ckpt_path='last')" in message
     assert "\n" not in message
     assert frames(tmp_path) == 100
     assert "RunFailure: loss/" in (tmp_path / "error.txt").read_text()
@@ -113,7 +113,7 @@ def test_a_simulator_that_dies_is_one_line_and_its_run_goes_on_exactly(straight,
     last = tmp_path / "checkpoints" / "last.ckpt"
     assert str(failure.value) == (
         "an environment of tiny failed (OSError: the simulator's process has died) at env frame 148; "
-        f"the last checkpoint is {last}: go on with --ckpt_path last"
+        f"the last checkpoint is {last}: go on with fit(..., ckpt_path='last')"
     )
     assert "and more lines about it" in (tmp_path / "error.txt").read_text()
     assert differences(straight, run_state(fit_tiny(tmp_path, ckpt_path="last"))) == []

@@ -166,5 +166,5 @@ def test_a_replay_that_is_touched_in_mid_run_is_a_line_that_does_not_call_it_who
     with pytest.raises(RunFailure, match=r"was deleted, moved or changed while the run was using it") as failure:
         fit_tiny(tmp_path, callbacks=[Meddle(how)], data_options={"storage": storage})
     assert "whole" not in str(failure.value)
-    assert "--data.allow_empty_replay true" in str(failure.value)
+    assert "RLDataModule(allow_empty_replay=True)" in str(failure.value)
     assert checkpoint(tmp_path)["rl"]["env_frames"] == 100

@@ -109,7 +109,8 @@ def test_a_run_that_is_asked_to_stop_goes_on_exactly(
     last = tmp_path / "checkpoints" / "last.ckpt"
     assert saved_frames(last) == saved
     name = signal.Signals(signum).name
-    line = f"Stopped by {name} at env frame {saved}; the last checkpoint is {last}: go on with --ckpt_path last"
+    go_on = "go on with fit(..., ckpt_path='last')"
+    line = f"Stopped by {name} at env frame {saved}; the last checkpoint is {last}: {go_on}"
     assert line in out.splitlines()
 
     resumed = fit(tmp_path, ckpt_path="last")

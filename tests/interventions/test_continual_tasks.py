@@ -154,7 +154,7 @@ def test_one_task_only_is_the_plain_run_until_its_first_boundary(tmp_path: Path)
     ("arguments", "message"),
     [
         ({"tasks": ["tiny", "tiny_2d"]}, "tiny_2d has 2 action dimensions, but tiny has 1; .* tasks of equal actions"),
-        ({"tasks": ["tiny_away", "tiny"]}, "must begin with data.task=tiny: use --data.task tiny_away"),
+        ({"tasks": ["tiny_away", "tiny"]}, r"must begin with task=tiny: use RLDataModule\(task='tiny_away'\)"),
         ({"every_n_frames": 101}, "every_n_frames=101 must be a multiple of .* = 2"),
     ],
 )

@@ -48,7 +48,7 @@ def test_every_start_has_its_own_time_and_ends_with_a_checkpoint(tmp_path, capsy
         assert saved_frames(last) == frames
         out = capsys.readouterr().out
         assert f"Stopped after max_time (0.001 seconds of this start) at env frame {frames}; the last " in out
-        assert "go on with --ckpt_path last" in out
+        assert "go on with fit(..., ckpt_path='last')" in out
         assert "Changed" not in out
     assert not (tmp_path / "timed" / "finished.yaml").exists()
     done = fit_tiny(tmp_path / "timed", ckpt_path="last", max_frames=110, trainer_options={"max_time": "01:00:00:00"})

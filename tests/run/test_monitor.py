@@ -125,7 +125,7 @@ def test_a_callback_of_ones_own_adds_charts():
 
     found = layout([Mine()])
     assert list(found) == ["Plasticity", "Losses", "Mine"]
-    assert found["Plasticity"]["Return"] == ["mine/return", "eval/return", "train/return"]
+    assert found["Plasticity"]["Return"] == ["eval/return", "train/return", "mine/return"]
 
 
 # ---- events as a 0/1 scalar ------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import pytest
@@ -10,7 +11,7 @@ from helpers import fit_tiny
 
 from callbacks import FractionActiveUnits, Reset
 from plasticity_rl.run import progress
-from plasticity_rl.run.progress import FrameProgressBar
+from plasticity_rl.run.progress import Bar, FrameProgressBar
 
 
 @pytest.fixture
@@ -37,3 +38,29 @@ def test_evaluations_and_events_are_lines_above_it(shown):
         "reset critic at frame 112",
         "return at frame 200",
     ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (200, "return 175, critic FAU 0.51 [00:00<?, ?it/s, 250 updates]"),
+        (60, "return 175, critic FAU 0.51 [00:00<?]"),
+        (48, "return 175, critic FAU 0.51"),
+        (35, "return 175"),
+        (20, "0/200"),
+    ],
+)
+def test_a_narrow_terminal_is_spared_what_it_has_no_room_for(columns, shown):
+    bar = Bar(total=200, ncols=columns, file=io.StringIO())
+    bar.results, bar.rates = lambda: ["return 175", "critic FAU 0.51"], lambda: ["250 updates"]
+    assert str(bar).endswith(shown)
+    assert len(str(bar)) <= columns
+    bar.close()
+
+
+def test_in_a_file_states_are_lines_and_none_is_drawn_over(tmp_path, capsys):
+    fit_tiny(tmp_path, trainer_options={"enable_progress_bar": True})
+    lines = capsys.readouterr().err.splitlines(keepends=True)
+    assert not any("\r" in line for line in lines)
+    assert [line for line in lines if line.startswith("return")][0].endswith("at frame 100\n")
+    assert lines[-2].startswith("100%|##########| 200/200 return ") or lines[-2].startswith("100%|██████████| 200/200 ")

@@ -148,7 +148,7 @@ def test_it_takes_every_option_of_fit_and_says_where_another_belongs():
         doctor.refuse_unknown([f"{name}=1"])
     with pytest.raises(UserError, match="^--print_config belongs to fit: plasticity-rl fit ... --print_config"):
         doctor.refuse_unknown(["--config=x.yaml", "--print_config"])
-    with pytest.raises(UserError, match="^unrecognized arguments: --detect_nans. Did you mean "):
+    with pytest.raises(UserError, match="^unrecognized arguments: --detect_nans. Did you mean --detect_nan?"):
         doctor.refuse_unknown(["--detect_nans=false"])
     with pytest.raises(UserError, match="^unrecognized arguments: --databank"):
         doctor.refuse_unknown(["--databank.x=1"])
