@@ -56,6 +56,8 @@ def test_patterns_of_tags():
     assert one.fullmatch("dormant/critic.Q1/tau_0.1")
     assert not one.fullmatch("dormant/critic/layer/tau_0.1")
     assert not one.fullmatch("dormantXcritic/tau_0.1")
+    assert one.fullmatch("dormant/critic/tau_0.1").groupdict() == {"module": "critic", "tau": "0.1"}
+    assert tag_pattern("a/<any name>/<b>/<b>").fullmatch("a/x y/1/2").groupdict() == {"b": "1"}
     several = tag_pattern("fau_<definition>/...")
     assert several.fullmatch("fau_mean_rate/critic")
     assert several.fullmatch("fau_mean_rate/critic/Q1")

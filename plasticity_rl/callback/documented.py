@@ -29,10 +29,10 @@ def tag_pattern(tag: str) -> re.Pattern[str]:
     ``/...`` at the end stands for one segment or more. What stands there is the group of that name, and ``rest``.
     """
     parts = re.split(r"(<[^>]+>|/\.\.\.$)", tag)
-    return re.compile("".join(_part(part) for part in parts))
+    return re.compile("".join(_part(part, first=part not in parts[:place]) for place, part in enumerate(parts)))
 
 
-def _part(part: str) -> str:
+def _part(part: str, *, first: bool) -> str:
     if part[:1] == "<":
-        return f"(?P{part}[^/]+)"
+        return f"(?P{part}[^/]+)" if first and part[1:-1].isidentifier() else "[^/]+"
     return "(?P<rest>/.+)" if part == "/..." else re.escape(part)

@@ -17,6 +17,7 @@ A look is a colour ``#rrggbb`` and a kind of line: a line is to look as its entr
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,8 @@ DASHES = ("solid", "dashed", "dotted", "dashdot")
 """Past the last colour they start again with the next kind of line."""
 INK, FAINT = "#222222", "#b3b3b3"
 """Of a single run's return, and of what stands behind."""
+FRAME = re.compile(r" at (?:env )?frame [\d,]+$")
+"""End of the text of an event."""
 MOST_NAMED = 5
 """More events of one intervention than these are counted instead of listed."""
 
@@ -110,8 +113,9 @@ class Events:
 
     @property
     def words(self) -> str:
-        """What happened, and when."""
-        name, count = self.name.replace("_", " "), len(self.frames)
+        """What happened, in the words of the run if it was the same every time, and when."""
+        said = {FRAME.sub("", text) for text in self.texts}
+        name, count = said.pop() if len(said) == 1 else self.name.replace("_", " "), len(self.frames)
         if count <= MOST_NAMED:
             return f"{name} at {', '.join(f'{frame:,}' for frame in self.frames)}"
         gaps = [later - one for one, later in zip(self.frames, self.frames[1:], strict=False)]

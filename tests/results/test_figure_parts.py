@@ -180,10 +180,12 @@ def test_labels_that_do_not_fit_are_refused(labels, expected):
 
 
 def test_events_are_listed_or_counted():
-    few = Events(1, 0, "tiny", "shrink_and_perturb", (1008, 2000), ("", ""))
+    few = Events(1, 0, "tiny", "shrink_and_perturb", (1008, 2000), ("one at frame 1008", "two at frame 2000"))
     assert few.words == "shrink and perturb at 1,008, 2,000"
     assert replace(few, frames=(0, 10, 20, 30, 40, 55)).words == "shrink and perturb, 6 times, 0 to 55, every 10"
     assert replace(few, frames=(0, 1, 3, 6, 10, 15)).words == "shrink and perturb, 6 times, 0 to 15"
+    alike = replace(few, texts=("reset actor, critic at frame 1008", "reset actor, critic at frame 2000"))
+    assert alike.words == "reset actor, critic at 1,008, 2,000"
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------

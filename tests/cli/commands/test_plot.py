@@ -201,10 +201,10 @@ def test_eight_arms_get_axes_of_their_own_with_the_others_behind(eight):
     assert chart(*eight[:2], apart=True).apart
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_nothing_below_or_above_the_axes_covers_anything(folders, eight, apart):
-    for chosen in (folders[:4], folders[1:2], eight):
-        figure = draw(chart(*chosen, apart=apart, title="A title of many words that is longer than the figure is " * 3))
+def test_nothing_below_or_above_the_axes_covers_anything(folders, eight):
+    for chosen, apart in ((folders[:4], None), (folders[1:2], None), (eight, False), (eight, None)):
+        title = "A title of many words that is longer than the figure is wide " * 3
+        figure = draw(chart(*chosen, apart=apart, title=title, tags=[] if apart is None else ["eval/return"]))
         figure.draw_without_rendering()
         legends = [*figure.legends, *(axis.get_legend() for axis in figure.axes if axis.get_legend())]
         assert legends
@@ -288,19 +288,38 @@ def test_the_page_needs_no_network_and_has_the_last_values(folders, tmp_path):
 
 def test_the_same_runs_give_the_same_file(folders, tmp_path):
     for name in ("one.svg", "two.svg"):
-        assert call("plot", *folders, "--out", tmp_path / name).code == 0
+        assert call("plot", *folders[:2], "--out", tmp_path / name).code == 0
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 
 def test_the_help_reads_well():
     text = " ".join(call("plot", "--help").out.split())
     assert "band of its 95 % intervals" in text
+    assert "FAU (fraction of active units" in text
     assert "(default: figure.png)" in text
 
 
 def test_a_run_that_is_named_twice_counts_once(folders, tmp_path):
     result = call("plot", folders[0], folders[0], "--out", tmp_path / "figure.png")
     assert result.out.splitlines()[0] == "tiny: no intervention, seeds 1"
+
+
+def test_tags_labels_title_smoothing_and_a_folder_of_runs_are_applied(folders, tmp_path, monkeypatch):
+    """Of seed 1, 0, 10 and 20 become the means of two, three and two: 5, 10, 15; of seed 2 10, 20, 30."""
+    drawn: list[Chart] = []
+    monkeypatch.setattr("plasticity_rl.results.plots.draw", lambda chart: drawn.append(chart) or draw(chart))
+    words = ["--tags", "eval/*", "fau/critic", "--labels", "Once", "Plain", "Often", "--title", "Mine"]
+    result = call("plot", folders[0].parent, *words, "--smooth", "2000", "--out", tmp_path / "figure.svg")
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[:3] == ["other: Once, seeds 1", "tiny: Plain, seeds 1, 2", "tiny: Often, seeds 1, 2"]
+    (found,) = drawn
+    assert found.title == "Mine"
+    titles = ["return, evaluations", FAU_OF.format("critic")]
+    assert [(panel.task, panel.title) for panel in found.panels] == [
+        (t, one) for t in ("other", "tiny") for one in titles
+    ]
+    assert found.panels[2].lines[0].band.iqm.tolist() == [7.5, 15.0, 22.5]
+    assert found.caption.endswith("Smoothed: centred moving average over 2k env frames.")
 
 
 def test_a_curve_that_is_not_finite_is_named_and_the_others_are_drawn(tmp_path):
@@ -335,11 +354,19 @@ def test_of_a_single_run_the_finite_points_are_drawn(tmp_path):
         (["{run}", "--out", "figure.gif"], "--out figure.gif: the file must end in one of .png, .svg, .pdf, .html"),
         (["{run}", "--out", "{run}/config.yaml/figure.png"], "cannot be written"),
         (["{run}", "--max_points=1"], "'1' must be a whole number >= 2"),
+        (["{run}", "--tags", "fau/critc"], "no run has it; the nearest they have: fau/critic"),
+        (["{run}", "--labels", "a", "b"], "--labels: 2 labels for 1 arm, which are: 1. no intervention"),
+        (["{run}", "{other}", "--labels", "a", "a"], "--labels: 'a' is there 2 times"),
+        (["{run}", "--smooth", "0"], "'0' must be a whole number >= 1"),
+        (["{run}", "--smooth", "5"], "--smooth 5: so few env frames change nothing"),
+        (["{run}", "--smooth", "9000"], "--smooth 9000: so many env frames make every curve flat"),
+        (["{empty}"], "is not a run folder and holds none: no folder in it has a config.yaml"),
         (["{run}", "--colour=red"], "unrecognized arguments: --colour=red"),
     ],
 )
-def test_bad_input_is_one_line(folders, args, expected):
-    result = call("plot", *(arg.format(run=folders[0]) for arg in args))
+def test_bad_input_is_one_line(folders, args, expected, tmp_path):
+    places = {"run": folders[0], "other": folders[1], "empty": tmp_path}
+    result = call("plot", *(arg.format(**places) for arg in args))
     assert result.code == 2
     assert len(result.err.strip().splitlines()) == 1
     assert expected in result.err
