@@ -104,7 +104,8 @@ def verdict_in_words(report: Report) -> str:
         return "There is none: no arm was compared with the baseline."
     found: dict[str, list[str]] = {}
     for one in family:
-        found.setdefault(one.verdict, []).append(one.name)
+        verdict, colon, why = one.verdict.partition(": ")
+        found.setdefault(f"no verdict ({why})" if colon else verdict, []).append(one.name)
     listed = "; ".join(f"{', '.join(names)}: {verdict}" for verdict, names in found.items())
     text = f"On {report.study.primary.name}, against the baseline {report.baseline}: {listed}."
     if report.study.claim.confirmed:

@@ -95,7 +95,7 @@
     const near = plot.over.matches(":hover") && left >= 0
       ? chart.events.filter((e) => !hidden.has(e.key) && Math.abs(plot.valToPos(e.frame, "x") - left) <= NEAR)
       : [];
-    const lines = [...new Set(near.map((e) => `${whole(e.frame)}: ${e.text}`))];
+    const lines = [...new Set(near.map((e) => (e.text.includes(`frame ${e.frame}`) ? e.text : `frame ${whole(e.frame)}: ${e.text}`)))];
     tip.replaceChildren();
     for (const line of lines.slice(0, SHOWN)) add(tip, "p", "", line);
     if (lines.length > SHOWN) add(tip, "p", "", `and ${lines.length - SHOWN} more`);
