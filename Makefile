@@ -5,7 +5,7 @@
 #   UV=1                    use uv instead of venv and pip (fetches a fitting Python by itself)
 #   VENV=path               another place for the environment
 #   JOBS=4                  processes that share the tests (about 1.5 GB each)
-#   ARGS="..."              passed on to pytest by test and test-slow, e.g. ARGS="-k replay -x", and to fingerprint
+#   ARGS="..."              passed on to pytest by test and test-slow, e.g. ARGS="-k replay -x", tutorial and fingerprint
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -29,7 +29,7 @@ INSTALL = uv pip install --python "$(BIN)/python" $(PIP_ARGS)
 FREEZE = uv pip freeze --python "$(BIN)/python" --exclude-editable
 endif
 
-.PHONY: help quickstart test test-slow check docs tables fmt smoke fingerprint versions
+.PHONY: help quickstart test test-slow check docs tables tutorial fmt smoke fingerprint versions
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ docs: $(VENV)/.installed-dev ## build the documentation site into site/ (site/in
 
 tables: $(VENV)/.installed-dev ## write the tables of the pages in docs/ from docstrings and the comments of YAML files
 	$(BIN)/python docs/tables.py
+
+tutorial: $(VENV)/.installed-dev ## run docs/tutorial.md (about 10 minutes) and write its pictures and outputs
+	$(BIN)/python docs/tutorial.py $(ARGS)
 
 fmt: $(VENV)/.installed-dev ## format, and fix what the linter can fix
 	$(BIN)/ruff check --fix .

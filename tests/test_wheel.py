@@ -30,7 +30,7 @@ def ran(command: Sequence[str | Path], cwd: Path) -> str:
     """Run a command that knows nothing of the checkout, require success, and return what it prints."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     process = subprocess.run(
-        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=500
+        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=1500
     )
     assert process.returncode == 0, (process.stdout[-2000:], process.stderr[-3000:])
     return process.stdout
@@ -91,7 +91,8 @@ def test_it_holds_every_config_and_example_once(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     packaged = [name for name in names if name.startswith("plasticity_rl/_packaged/")]
-    files = [*(REPOSITORY / "configs").rglob("*.yaml"), *(REPOSITORY / "examples").rglob("*.py")]
+    examples = [path for pattern in ("*.py", "*.ipynb") for path in (REPOSITORY / "examples").rglob(pattern)]
+    files = [*(REPOSITORY / "configs").rglob("*.yaml"), *examples]
     assert sorted(packaged) == sorted(f"plasticity_rl/_packaged/{path.relative_to(REPOSITORY)}" for path in files)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"plasticity_rl", "callbacks"}
     web = [path for path in (REPOSITORY / "plasticity_rl" / "results" / "web").rglob("*") if path.is_file()]
@@ -166,3 +167,12 @@ def test_fit_study_and_plot(plasticity_rl, empty):
     assert "--config configs/mini.yaml " in plasticity_rl("study", "run", "mini/replay_ratio", "--dry-run")
     plasticity_rl("plot", "runs/one", "--out", "figure.png")
     assert (empty / "figure.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_tutorial_runs_with_it(python, tmp_path):
+    """All of docs/tutorial.md with fewer frames: minutes."""
+    ran([python, REPOSITORY / "docs" / "tutorial.py", "--small", "--folder", tmp_path], tmp_path)
+    assert (tmp_path / "report" / "index.html").is_file()
+    assert len(list(tmp_path.glob("pictures/**/*.png"))) >= 4
