@@ -6,7 +6,7 @@ frame skip with the maximum of the last two frames, the mean over areas of 84 x 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,37 +15,72 @@ from plasticity_rl.envs.atari_frames import AreaResize, brightest
 from plasticity_rl.envs.games import GameEnv, Played
 from plasticity_rl.envs.snapshots import decode, encode
 
-if TYPE_CHECKING:
-    from plasticity_rl.envs.atari_options import AtariOptions
-
 NOOP = 0
+
+
+def draw_noops(random: np.random.RandomState, noops: int, unit: str, action_repeat: int) -> int:
+    """Return how many frames of nothing a game begins with; draws one number, or none where there are no no-ops.
+
+    Args:
+        random: What to draw from.
+        noops: Largest number; 0 for none.
+        unit: ``frames``: 1 to ``noops`` frames (DQN Zoo); ``env_steps``: 0 to ``noops`` - 1 env steps (Dopamine).
+        action_repeat: Frames per env step.
+    """
+    if not noops:
+        return 0
+    return random.randint(1, noops + 1) if unit == "frames" else random.randint(noops) * action_repeat
 
 
 class AtariEnv(GameEnv):
     """One game, single gray frames.
 
-    :class:`~plasticity_rl.envs.atari_options.AtariOptions` documents keys and options.
+    ``AtariOptions`` documents the keys.
 
     Args:
-        options: What to play, and how.
+        task: Name of the task.
+        game: Name of the game.
         seed: Seed of the no-op starts and the sticky actions.
+        action_repeat: Emulator frames per env step.
+        image_size: Height and width of a frame in pixels.
+        full_actions: Whether to offer all 18 actions.
+        sticky: Probability, at every frame, that the action of the frame before goes on.
+        noops: Largest number of no-ops at a start.
+        noop_unit: ``frames`` or ``env_steps``, as :func:`draw_noops` says.
+        life_loss: Whether the discount is 0 where a life is lost.
+        max_episode_frames: Emulator frames after the no-ops at which an episode is truncated.
 
     Raises:
         UserError: When ale-py is missing.
     """
 
-    def __init__(self, options: AtariOptions, *, seed: int) -> None:
-        emulator = Emulator(options.task, options.game)
-        codes = emulator.all_actions if options.full_actions else emulator.minimal_actions
+    def __init__(
+        self,
+        *,
+        task: str,
+        game: str,
+        seed: int,
+        action_repeat: int,
+        image_size: int,
+        full_actions: bool,
+        sticky: float,
+        noops: int,
+        noop_unit: str,
+        life_loss: bool,
+        max_episode_frames: int,
+    ) -> None:
+        emulator = Emulator(task, game)
+        codes = emulator.all_actions if full_actions else emulator.minimal_actions
         super().__init__(
-            options.task,
-            action_repeat=options.action_repeat,
-            max_episode_frames=options.max_episode_frames,
-            pixels_shape=(1, options.image_size, options.image_size),
+            task,
+            action_repeat=action_repeat,
+            max_episode_frames=max_episode_frames,
+            pixels_shape=(1, image_size, image_size),
             num_actions=len(codes),
         )
-        self._options, self._emulator, self._codes = options, emulator, codes
-        self._resize = AreaResize(emulator.height, emulator.width, options.image_size)
+        self._emulator, self._codes = emulator, codes
+        self._sticky, self._life_loss, self._noops, self._noop_unit = sticky, life_loss, noops, noop_unit
+        self._resize = AreaResize(emulator.height, emulator.width, image_size)
         self._random = np.random.RandomState(seed)
         self._held, self._lives = NOOP, 0
 
@@ -56,7 +91,7 @@ class AtariEnv(GameEnv):
 
     def _start(self) -> np.ndarray:
         self._emulator.reset()
-        for _ in range(self._options.draw_noops(self._random)):
+        for _ in range(draw_noops(self._random, self._noops, self._noop_unit, self.action_repeat)):
             self._emulator.act(NOOP)
             if self._emulator.over:
                 self._emulator.reset()
@@ -67,7 +102,7 @@ class AtariEnv(GameEnv):
         reward, played, over, lost_life = 0.0, 0, False, False
         screens: list[np.ndarray] = []
         while played < frames and not over:
-            if self._options.sticky == 0 or self._random.random_sample() >= self._options.sticky:
+            if self._sticky == 0 or self._random.random_sample() >= self._sticky:
                 self._held = self._codes[action]
             reward += self._emulator.act(self._held)
             lives, over = self._emulator.lives, self._emulator.over
@@ -75,7 +110,7 @@ class AtariEnv(GameEnv):
             played += 1
             if played > frames - 2 or over:
                 screens.append(self._emulator.gray())
-        return Played(self._seen(screens), reward, played, over, lost_life and self._options.life_loss)
+        return Played(self._seen(screens), reward, played, over, lost_life and self._life_loss)
 
     def _seen(self, screens: list[np.ndarray]) -> np.ndarray:
         return self._resize(brightest(screens))[None]

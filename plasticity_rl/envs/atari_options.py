@@ -10,7 +10,6 @@ from plasticity_rl.envs.options import EnvironmentOptions
 from plasticity_rl.errors import at_least, at_most, one_of, within
 
 if TYPE_CHECKING:
-    from numpy.random import RandomState
     from torchrl.envs import EnvBase
 
 PREFIX = "atari:"
@@ -101,14 +100,6 @@ class AtariOptions(EnvironmentOptions):
         """Bytes of a stack of gray frames."""
         return self.frame_stack * self.image_size**2
 
-    def draw_noops(self, random: RandomState) -> int:
-        """Return how many frames of nothing a game begins with; draws one number, or none where there are no no-ops."""
-        if not self.noops:
-            return 0
-        if self.noop_unit == "frames":
-            return random.randint(1, self.noops + 1)
-        return random.randint(self.noops) * self.action_repeat
-
     @classmethod
     def task_names(cls) -> tuple[str, ...]:
         """Return the names of all games, sorted: ``atari:pong``, ``atari:ms_pacman`` ..."""
@@ -130,4 +121,6 @@ class AtariOptions(EnvironmentOptions):
 
         from plasticity_rl.envs.atari import AtariEnv
 
-        return TransformedEnv(AtariEnv(self, seed=seed), CatFrames(self.frame_stack, dim=-3, in_keys=["pixels"]))
+        taken = {name: value for name, value in self.values.items() if name not in ("observation", "frame_stack")}
+        env = AtariEnv(game=self.game, seed=seed, **taken)
+        return TransformedEnv(env, CatFrames(self.frame_stack, dim=-3, in_keys=["pixels"]))

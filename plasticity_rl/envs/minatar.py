@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from plasticity_rl.envs.extras import import_extra
 from plasticity_rl.envs.games import GameEnv, Played
-from plasticity_rl.envs.minatar_options import CHANNELS, SIDE
+from plasticity_rl.envs.minatar_games import CHANNELS, SIDE
 from plasticity_rl.envs.snapshots import decode, encode
-
-if TYPE_CHECKING:
-    from plasticity_rl.envs.minatar_options import MinAtarOptions
 
 INSTALL = "pip install 'plasticity-rl[minatar]', or without what its own window needs pip install --no-deps minatar"
 ALL_ACTIONS = tuple(range(6))
@@ -44,34 +41,51 @@ def _without_warning() -> Iterator[None]:
 class MinAtarEnv(GameEnv):
     """One game.
 
-    :class:`~plasticity_rl.envs.minatar_options.MinAtarOptions` documents keys and options.
+    ``MinAtarOptions`` documents the keys.
 
     Args:
-        options: What to play, and how.
+        task: Name of the task.
+        game: Name of the game.
         seed: Seed of the game and its sticky actions.
+        action_repeat: Game frames per env step.
+        channels: Channels of an observation, None for the game's own.
+        full_actions: Whether to offer all 6 actions.
+        sticky: Probability, at every frame, that the action of the frame before goes on.
+        difficulty_ramping: Whether some games become harder with time.
+        max_episode_frames: Game frames at which an episode is truncated.
 
     Raises:
         UserError: When minatar is missing.
     """
 
-    def __init__(self, options: MinAtarOptions, *, seed: int) -> None:
+    def __init__(
+        self,
+        *,
+        task: str,
+        game: str,
+        seed: int,
+        action_repeat: int,
+        channels: int | None,
+        full_actions: bool,
+        sticky: float,
+        difficulty_ramping: bool,
+        max_episode_frames: int,
+    ) -> None:
         with _without_warning():
-            minatar = import_extra("minatar", options.task, "minatar", INSTALL)
-        game = minatar.Environment(
-            options.game, sticky_action_prob=options.sticky, difficulty_ramping=options.difficulty_ramping
-        )
-        codes = ALL_ACTIONS if options.full_actions else tuple(game.minimal_action_set())
-        channels = options.channels or CHANNELS[options.game]
+            minatar = import_extra("minatar", task, "minatar", INSTALL)
+        played = minatar.Environment(game, sticky_action_prob=sticky, difficulty_ramping=difficulty_ramping)
+        codes = ALL_ACTIONS if full_actions else tuple(played.minimal_action_set())
+        shown = channels or CHANNELS[game]
         super().__init__(
-            options.task,
-            action_repeat=options.action_repeat,
-            max_episode_frames=options.max_episode_frames,
-            pixels_shape=(channels, SIDE, SIDE),
+            task,
+            action_repeat=action_repeat,
+            max_episode_frames=max_episode_frames,
+            pixels_shape=(shown, SIDE, SIDE),
             num_actions=len(codes),
         )
-        self._game, self._codes, self._channels = game, codes, channels
-        game.seed(seed)
-        game.reset()  # the first was with a generator that nobody seeded
+        self._game, self._codes, self._channels = played, codes, shown
+        played.seed(seed)
+        played.reset()  # the first was with a generator that nobody seeded
 
     def _set_seed(self, seed: int | None) -> None:
         """Replace the generator. Nothing is reset: the next frame is the first that draws from it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from plasticity_rl.envs.minatar_games import CHANNELS, SIDE
 from plasticity_rl.envs.options import EnvironmentOptions
 from plasticity_rl.errors import at_least, one_of, within
 
@@ -12,9 +13,6 @@ if TYPE_CHECKING:
     from torchrl.envs import EnvBase
 
 PREFIX = "minatar:"
-CHANNELS = {"asterix": 4, "breakout": 4, "freeway": 7, "seaquest": 10, "space_invaders": 6}
-"""The games, and the channels of their observations."""
-SIDE = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,4 +99,5 @@ class MinAtarOptions(EnvironmentOptions):
         """
         from plasticity_rl.envs.minatar import MinAtarEnv
 
-        return MinAtarEnv(self, seed=seed)
+        taken = {name: value for name, value in self.values.items() if name != "observation"}
+        return MinAtarEnv(game=self.game, seed=seed, **taken)

@@ -89,12 +89,12 @@ def test_specs_ends_colours_and_the_data_module():
     assert rollout["pixels"].shape == (2, 3, 6, 10, 10)
     assert (rollout["action"].shape, rollout["action"].dtype) == ((2, 3, 1), torch.int64)
     assert env.set_seed(3) == 5
-    data = RLDataModule("minatar:breakout", channels=10, full_actions=True, max_episode_frames=3, action_repeat=2)
+    data = RLDataModule("minatar:breakout", channels=10, full_actions=True, max_episode_frames=5, action_repeat=2)
     assert (data.obs_shape, data.stacked_frames) == ((10, 10, 10), 1)
     env = data.eval_env("minatar:breakout")
-    assert (env.num_actions, env.episode_steps) == (6, 2)
+    assert (env.num_actions, env.episode_steps) == (6, 3)
     ended = env.rollout(9)["next"]
-    assert ended["truncated"].flatten().tolist() == ended["done"].flatten().tolist() == [False, True]
+    assert ended["truncated"].flatten().tolist() == ended["done"].flatten().tolist() == [False, False, True]
     assert (ended["discount"] == 1).all()
     seen = env.rollout(1)["next", "pixels"][0]
     frame = env.colour_frame()
