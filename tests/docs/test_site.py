@@ -13,6 +13,8 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 
+import callbacks
+
 pytestmark = pytest.mark.xdist_group("site")  # it is built once
 
 
@@ -59,7 +61,9 @@ def test_help_and_docstrings_are_on_the_site(site):
     commands = (site / "reference/command_line.html").read_text()
     assert "--max_frames" in commands
     assert "<!-- help" not in commands
-    assert 'id="callbacks.interventions.reset.Reset"' in (site / "reference/callbacks.html").read_text()
+    reference = (site / "reference/callbacks.html").read_text()
+    assert 'id="callbacks.interventions.reset.Reset"' in reference
+    assert reference.count("<strong>Mutates.</strong>") == len(callbacks.__all__)
     assert "[Unreleased]" in (site / "changelog.html").read_text()
 
 
