@@ -107,7 +107,10 @@ def _factory(task: str) -> Callable[..., Any]:
 
 
 def _parameters(factory: Callable[..., Any]) -> list[str]:
+    named: Any = factory
+    if isinstance(factory, type):
+        named = named.__init__  # TorchRL's classes are called through a function of their metaclass
     try:
-        return list(inspect.signature(factory).parameters)
+        return list(inspect.signature(named).parameters)
     except (TypeError, ValueError):  # of C
         return []

@@ -138,7 +138,7 @@ def test_what_cannot_be_saved_runs_only_if_that_is_allowed_and_says_so(tmp_path,
     monkeypatch.setattr(FrameReplay, "cut_episodes", lambda replay, shown: cut.append(shown) or CUT(replay, shown))
     data = {**GYM, "task": "gym:OwnWorld-v0", "image_size": 84}
     options = {"data_options": data, "make_agent": tiny_sac}
-    with pytest.raises(UserError, match=r"Line\.kept is a builtins\.object, .*run with --data\.exact_resume false"):
+    with pytest.raises(UserError, match=r"Line\.kept is a builtins\.object, .*run with RLDataModule\(exact_resume="):
         fit_tiny(tmp_path / "refused", max_frames=100, **options)
     data["exact_resume"] = False
     fit_tiny(tmp_path / "run", max_frames=100, **options)
