@@ -129,7 +129,7 @@ def _main(args: list[str]) -> int:
         from plasticity_rl.cli.drawing import draws
         from plasticity_rl.cli.early import read
         from plasticity_rl.cli.early_checks import refuse_early
-        from plasticity_rl.cli.own_files import refuse_hidden, refuse_hidden_framework
+        from plasticity_rl.cli.own_files import find_own, refuse_hidden, refuse_hidden_framework
         from plasticity_rl.cli.streams import say_what_loads
         from plasticity_rl.distributed.variables import refuse_bad_variables
         from plasticity_rl.machine.rendering import check_rendering, configure_backend
@@ -138,6 +138,7 @@ def _main(args: list[str]) -> int:
         refuse_hidden_framework()
         command = read(args)  # a slip in a file need not wait for the imports
         refuse_hidden(command)
+        find_own(command)
         if not asks:
             refuse_early(command)  # nor one in the name or value of an option
         if args[0] in SLOW_TO_START and not asks:
