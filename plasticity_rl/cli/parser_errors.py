@@ -7,11 +7,8 @@ import re
 from collections.abc import Collection
 
 from plasticity_rl.cli.checks import refuse_nulls
-<<<<<<< HEAD
+from plasticity_rl.cli.declared import source
 from plasticity_rl.cli.own_files import where_they_are_looked_for
-=======
-from plasticity_rl.cli.declared.source import exported
->>>>>>> 767cee3 (Start-up: names, types and ranges are refused before the slow imports, read from the source of the classes)
 from plasticity_rl.errors import UserError, suggestion
 
 UNION = "Does not validate against any of the Union subtypes"
@@ -120,23 +117,14 @@ def near_classes(key: str, class_path: str) -> str:
         class_path: What was given.
     """
     module_name, _, name = class_path.rpartition(".")
-<<<<<<< HEAD
-    try:
-        names = _classes_of(module_name)
-    except (ImportError, ValueError):
+    names = source.exported(module_name) if module_name else []
+    if not module_name or source.module(module_name) is None:
         own = where_they_are_looked_for(class_path) if module_name else ""
         if "callbacks" not in key:
             return own
-        module_name, names = "callbacks", _classes_of("callbacks")
+        module_name, names = "callbacks", source.exported("callbacks")
         if own and not suggestion(name, names):
             return own
-=======
-    names = exported(module_name) if module_name else []
-    if not names:
-        if "callbacks" not in key:
-            return ""
-        module_name, names = "callbacks", exported("callbacks")
->>>>>>> 767cee3 (Start-up: names, types and ranges are refused before the slow imports, read from the source of the classes)
     near = suggestion(name, names) or f" There are {', '.join(names)}."
     return re.sub(r"(\w+)([,?.])", rf"{module_name}.\1\2", near)
 

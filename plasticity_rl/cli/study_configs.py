@@ -76,24 +76,17 @@ class StudyConfigs:
     def _parsed(self, run: StudyRun) -> Mapping[str, Any]:
         from plasticity_rl.cli.app import AGENTS, data_module_of
         from plasticity_rl.cli.early import read
-<<<<<<< HEAD
-        from plasticity_rl.cli.own_files import find_own
-=======
         from plasticity_rl.cli.early_checks import agent_name
->>>>>>> 767cee3 (Start-up: names, types and ranges are refused before the slow imports, read from the source of the classes)
+        from plasticity_rl.cli.own_files import find_own
         from plasticity_rl.files.strict_yaml import load
 
         given, foreign = (list(run.arguments), None) if self.imports else without_foreign(run.arguments)
         args = with_found_configs(["fit", *given])
         command = read(args)
-<<<<<<< HEAD
         if self.imports:
             find_own(command)  # as in the process of a run
-        key = self._keys[_arm(run)] = (agent_class(command), data_module_of(str(command.setting("data.task", ""))))
-=======
         data = data_module_of(str(command.setting("data.task", "")))
         key = self._keys[_arm(run)] = (AGENTS[agent_name(command)], data)
->>>>>>> 767cee3 (Start-up: names, types and ranges are refused before the slow imports, read from the source of the classes)
         try:
             if key not in self._parsers:
                 self._parsers[key] = _parsers(command)
