@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 
+from plasticity_rl.cli.commands.table import COMMANDS
 from plasticity_rl.errors import UserError, command_line, suggestion
 
 LIGHT = ("doctor", "list", "init", "completion")
