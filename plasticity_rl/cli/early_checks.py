@@ -21,6 +21,7 @@ from plasticity_rl.cli.declared.types import REFERENCE, UNKNOWN, made, misfit, t
 from plasticity_rl.cli.early import CommandLine
 from plasticity_rl.cli.early_callbacks import refuse_values, refuse_wrong_callbacks
 from plasticity_rl.cli.given import Given, given
+from plasticity_rl.cli.own_files import candidates
 from plasticity_rl.cli.own_options import FROM_OTHERS
 from plasticity_rl.cli.parser_errors import near_options, of_agent, one_line
 from plasticity_rl.envs import backends
@@ -51,7 +52,7 @@ def refuse_early(command: CommandLine) -> None:
     refuse_unknown_options(values, known, agent)
     for one in values:
         _refuse_misfit(one, known)
-    last = refuse_wrong_callbacks(values, [Path(), *(Path(name).parent for name in command.contents)])
+    last = refuse_wrong_callbacks(values, [Path(folder) for folder in candidates(command)])
     if command.args[0] == "fit" and command.alone is None and not _hides_values(values, known):
         final = {one.name: one.value for one in values}  # the last one wins
         _refuse_task(task, final)

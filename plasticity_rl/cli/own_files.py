@@ -28,13 +28,13 @@ CALLBACKS = "callbacks"
 
 def find_own(command: CommandLine) -> None:
     """Put the folders on Python's path in which the command finds files of the user's own."""
-    own_files.put_on_path(folders_of(command), _candidates(command))
+    own_files.put_on_path(folders_of(command), candidates(command))
 
 
 def folders_of(command: CommandLine) -> list[str]:
     """Return the folders in which the command finds files of the user's own, in the order in which they are asked."""
     names = _names(command)
-    return [folder for folder in _candidates(command) if any(own_files.holds_module(folder, name) for name in names)]
+    return [folder for folder in candidates(command) if any(own_files.holds_module(folder, name) for name in names)]
 
 
 def _texts(command: CommandLine) -> list[str]:
@@ -56,7 +56,8 @@ def names_in(texts: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def _candidates(command: CommandLine) -> list[str]:
+def candidates(command: CommandLine) -> list[str]:
+    """Return the folders that may hold files of the user's own, in the order in which they are asked."""
     given = [name for name in command.contents if os.path.isfile(name)]
     own = [own_files.folder_of(name) for name in given if name not in command.foreign]
     runs = [own_files.folder_of(name) for name in given if name in command.foreign and command.trusts]
@@ -105,7 +106,7 @@ def refuse_hidden_framework() -> None:
 
 def refuse_hidden(command: CommandLine) -> None:
     """Raise UserError for a module of the user's own that the command names, but that Python has from elsewhere."""
-    refuse_hidden_in(_texts(command), _candidates(command))
+    refuse_hidden_in(_texts(command), candidates(command))
 
 
 def refuse_hidden_in(texts: Sequence[str], folders: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 
 from plasticity_rl.cli.checks import refuse_nulls
-from plasticity_rl.cli.declared.source import exported
+from plasticity_rl.cli.declared import source
 from plasticity_rl.cli.own_files import where_they_are_looked_for
 from plasticity_rl.errors import UserError, suggestion
 
@@ -117,12 +117,12 @@ def near_classes(key: str, class_path: str) -> str:
         class_path: What was given.
     """
     module_name, _, name = class_path.rpartition(".")
-    names = exported(module_name) if module_name else []
-    if not names:
+    names = source.exported(module_name) if module_name else []
+    if not module_name or source.module(module_name) is None:
         own = where_they_are_looked_for(class_path) if module_name else ""
         if "callbacks" not in key:
             return own
-        module_name, names = "callbacks", exported("callbacks")
+        module_name, names = "callbacks", source.exported("callbacks")
         if own and not suggestion(name, names):
             return own
     near = suggestion(name, names) or f" There are {', '.join(names)}."

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from cli_runs import assert_refused, call
 
-from plasticity_rl.__main__ import COMMANDS
+from plasticity_rl.cli.commands.table import COMMANDS
 
 CASES = {
     "plasticity-rl f": "fit",

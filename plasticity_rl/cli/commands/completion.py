@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from plasticity_rl.cli.commands.arguments import OneLineArguments
+from plasticity_rl.cli.commands.table import COMMANDS
 
 HOW = """Load it where the shell starts:
   bash:  echo 'source <(plasticity-rl completion bash)' >> ~/.bashrc
@@ -34,7 +35,6 @@ def run(args: Sequence[str]) -> None:
         UserError: When the input is wrong.
     """
     shell = parser().parse_args(args).shell
-    from plasticity_rl.__main__ import COMMANDS
     from plasticity_rl.cli.completion import script
 
     print(script(shell, COMMANDS), end="")
