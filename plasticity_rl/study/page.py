@@ -139,7 +139,7 @@ def _secondary(report: Report) -> list[Html]:
 
 def _arms(report: Report) -> list[Html]:
     parts = [element("h2", "Arms")]
-    parts.append(element("p", "What each arm adds to the command line that all have in common:"))
+    parts.append(element("p", "What each arm adds to the command line that all share:"))
     parts.append(table(_as_code(added_by(report)), words=True))
     rows = differing(report)
     if rows:

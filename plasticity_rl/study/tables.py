@@ -63,7 +63,7 @@ def markdown(report: Report, figures: Sequence[str] = ()) -> str:
         what, command = how_to_run(report)
         lines += ["", f"{what} `{command}`"]
     lines += _listed(facts(report)[1:])  # their number is said above
-    lines += ["", "What each arm adds to the command line that all have in common:", ""]
+    lines += ["", "What each arm adds to the command line that all share:", ""]
     lines += [f"- {arm}: {_as_code(added)}" for arm, added in added_by(report)[1:]]
     lines += ["", *(f"- {line}" for line in explanation(report))]
     for title, tables, sentences in blocks(report):
