@@ -36,9 +36,9 @@ PICTURE = re.compile(r"!\[[^\]]*\]\(tutorial/([\w/]+\.png)\)")
 THREADS = {"OMP_NUM_THREADS": "1"}
 """As many everywhere: sums of another number of threads are rounded otherwise, and the page tells numbers."""
 SMALL = (
-    (r"max_frames: \d+", "max_frames: 2000"),
-    (r"(plasticity-rl fit [^\n\\]*)", r"\1 --max_frames 2000"),
-    (r" --max_frames (?!2000)\d+", ""),
+    (r"max_frames: \d+", "max_frames: 3000"),
+    (r"(plasticity-rl fit [^\n\\]*)", r"\1 --max_frames 3000"),
+    (r" --max_frames (?!3000)\d+", ""),
     (r"at_frames: ?\[\d+\]", "at_frames: [1500]"),
     (r"at_frames=\[\d+\]", "at_frames=[1500]"),
     (r"num_updates(=|: )\d+", r"num_updates\g<1>20"),

@@ -80,5 +80,5 @@ def test_the_small_page_is_the_same_with_fewer_frames():
     small = tutorial.steps(tutorial.made_small(PAGE))
     assert len(small) == len(STEPS)
     for step in small:
-        assert not re.search(r"max_frames:? (?!2000)\d", step.body)
-        assert not step.body.startswith("plasticity-rl fit") or step.body.count("--max_frames 2000") == 1
+        assert not re.search(r"max_frames:? (?!3000)\d", step.body)
+        assert not step.body.startswith("plasticity-rl fit") or step.body.count("--max_frames 3000") == 1
