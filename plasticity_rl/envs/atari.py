@@ -116,7 +116,7 @@ class AtariEnv(GameEnv):
         return self._resize(brightest(screens))[None]
 
     def colour_frame(self) -> np.ndarray:
-        """Return the screen as it is now, uint8 RGB (210, 160, 3); of some games 250 high."""
+        """Return the screen as it is now, uint8 RGB (210, 160, 3); of some games up to 250 high."""
         return self._emulator.rgb()
 
     def _game_state(self) -> dict[str, Any]:

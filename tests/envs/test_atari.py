@@ -255,7 +255,10 @@ def test_films_are_in_colour(monkeypatch):
 
 @emulated
 def test_the_games_are_those_that_there_are():
-    assert sorted(GAMES) == sorted(ale_py.roms.get_all_rom_ids())
+    """Others end the process."""
+    plays = ale_py.ALEInterface.isSupportedROM
+    games = [game for game in ale_py.roms.get_all_rom_ids() if plays(ale_py.roms.get_rom_path(game)) is not None]
+    assert sorted(GAMES) == sorted(games)
     assert list(GAMES) == sorted(GAMES)
 
 
