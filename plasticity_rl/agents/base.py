@@ -20,7 +20,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.agents.data_checks import refuse_batches, refuse_other_observations
+from plasticity_rl.agents.data_checks import refuse_batches, refuse_other_actions, refuse_other_observations
 from plasticity_rl.agents.flops import flops_per_observation
 from plasticity_rl.agents.hook_checks import (
     refuse_conflicts,
@@ -85,12 +85,18 @@ class RLModule(Reports):
 
     @torch.no_grad()
     def act(self, observations: Tensor, *, explore: bool) -> Tensor:
-        """Return actions ``(batch, action_dim)`` for observations, on their device; uniform in the seed phase."""
+        """Return actions ``(batch, action_dim)`` for observations, on their device; uniform in the seed phase.
+
+        Those are float32 in [-1, 1], or int64 where actions are discrete.
+        """
         rank = self.global_rank if self._trainer is not None else 0
         generator = self.rng.get(f"explore/rank{rank}", self.device)
         if explore and self.env_frames < self.num_seed_frames:
-            shape = (len(observations), self.action_dim)
-            actions = torch.rand(shape, generator=generator, device=self.device) * 2.0 - 1.0
+            shape, device = (len(observations), self.action_dim), self.device
+            if self.num_actions:
+                actions = torch.randint(self.num_actions, shape, generator=generator, device=device)
+            else:
+                actions = torch.rand(shape, generator=generator, device=device) * 2.0 - 1.0
         else:
             actions = self.choose(observations.to(self.device), generator if explore else None)
         return actions.to(observations.device)
@@ -153,6 +159,7 @@ class RLModule(Reports):
         if self.trainer.state.fn == TrainerFn.FITTING:
             adapt_plain_trainer(self.trainer)
             refuse_other_observations(self.observation_key, self.data)
+            refuse_other_actions(type(self).__name__, self.num_actions, self.data)
             refuse_batches(self.num_seed_frames, self.data, callbacks)
         return []
 

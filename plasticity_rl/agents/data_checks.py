@@ -21,6 +21,22 @@ def refuse_other_observations(observation_key: str, data: RLDataModule) -> None:
         )
 
 
+def refuse_other_actions(agent: str, num_actions: int, data: RLDataModule) -> None:
+    """Raise UserError when the actions of ``data`` are not of the kind that the agent chooses.
+
+    Args:
+        agent: Its name.
+        num_actions: Number of discrete actions that it chooses among; 0: it chooses continuous ones.
+        data: Says what the environment takes.
+    """
+    if num_actions != data.num_actions:
+        mine, theirs = (f"{n} discrete actions" if n else "continuous actions" for n in (num_actions, data.num_actions))
+        raise UserError(
+            f"data.task={data.task} has {theirs}, and {agent} chooses {mine}: train it on a task that has those, or "
+            "another agent on this one"
+        )
+
+
 def refuse_batches(num_seed_frames: int, data: RLDataModule, callbacks: Sequence[pl.Callback]) -> None:
     """Raise UserError when memory cannot hold a callback's batch, or the first update would have too few transitions.
 

@@ -17,7 +17,9 @@ class AgentProtocol(ModuleAccess):
     """The methods that an agent implements; with those of :class:`ModuleAccess` all that it says about itself."""
 
     action_dim: int
-    """Number of action dimensions."""
+    """Number of action dimensions; 1 where actions are discrete."""
+    num_actions: int = 0
+    """Number of discrete actions that it chooses among, by index (int64 ``(batch, 1)``); 0: continuous ones."""
     augment: bool = False
     """Whether updates see augmented images."""
     precisions: tuple[str, ...] = ("32-true",)

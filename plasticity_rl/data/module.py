@@ -48,7 +48,8 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
     Attributes:
         environment: The options of the environment, as one object.
         obs_shape: Shape of an observation: ``(3 * frame_stack, height, width)``, or ``(n,)`` of a state.
-        action_dim: Number of action dimensions.
+        action_dim: Number of action dimensions; 1 where actions are discrete.
+        num_actions: Number of discrete actions, each given by its index; 0 where actions are continuous.
 
     Raises:
         UserError: For an option that there is not, one that is out of range, or when the environment does not start.
@@ -81,6 +82,8 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         self._refuse_long_returns(getattr(env_of_task, "episode_steps", None))
         self.obs_shape: tuple[int, ...] = tuple(env_of_task.observation_spec[self.observation].shape)
         self.action_dim: int = env_of_task.action_spec.shape[-1]
+        continuous = env_of_task.action_spec.dtype.is_floating_point
+        self.num_actions: int = 0 if continuous else env_of_task.action_spec.space.n
         refuse_large_batch(self.batch_size, self.observation_bytes, "data.batch_size")
 
     @property
@@ -217,6 +220,7 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
             slack=self._slack(),
             seed=seed,
             observation=self.observation,
+            num_actions=self.num_actions,
         )
 
     def _records_needed(self) -> int:
