@@ -173,10 +173,11 @@ def _refuse_ranges(agent: str, task: str, known: Mapping[str, Group], final: Map
 def _check_environment(task: str, values: Mapping[str, Any]) -> None:
     cls = backends.options_class(task)
     given = {name: values[name] for name in cls.names() if name in values and name != "task"}
-    if not task or REFERENCE in task or any(value is UNKNOWN for value in given.values()):
-        return
     try:
-        cls(task, **given)
+        if task and REFERENCE not in task and not any(value is UNKNOWN for value in given.values()):
+            cls(task, **given)
+        else:
+            check(f"{cls.__module__}.{cls.__qualname__}", given | {"task": UNKNOWN}, "__post_init__")
     except UserError as error:
         raise UserError(f"data.{error}") from error
 
