@@ -166,7 +166,12 @@ def _limits(panels: Sequence[tuple[Panel, Sequence[Axes]]]) -> None:
 
 def _apart(chart: Chart) -> Figure:
     """Draw a block of axes for each panel, one for each of its arms: that one in colour, the others faint behind it."""
-    blocks = [(panel, list(dict.fromkeys(line.arm for line in panel.lines))) for panel in chart.panels]
+    # An arm has the same place in every block of its task, also where it has no curve.
+    places = {
+        task: sorted({line.arm for panel in chart.panels if panel.task == task for line in panel.lines})
+        for task in chart.tasks
+    }
+    blocks = [(panel, places[panel.task]) for panel in chart.panels]
     most = max(len(arms) for _, arms in blocks)
     columns = min(max(most, 1), COLUMNS_APART)
     rows = [-(-max(len(arms), 1) // columns) for _, arms in blocks]
@@ -203,5 +208,6 @@ def _draw_one(axis: Axes, panel: Panel, arm: int, chart: Chart) -> None:
             axis.plot(line.band.frames, line.band.iqm, color=FAINT, linewidth=0.7, alpha=0.7, zorder=1)
     colours = [entry.look.colour for entry in chart.arms]
     height = mark(axis, [events for events in panel.events if events.arm == arm], colours)
-    axis.set_title(textwrap.fill(chart.arms[arm].words, LETTERS_APART), fontsize=8.5, pad=4 + height)
+    words = chart.arms[arm].words.replace(" seed", "\N{NO-BREAK SPACE}seed")
+    axis.set_title(textwrap.fill(words, LETTERS_APART), fontsize=8.5, pad=4 + height)
     frames_axis(axis, ticks=4)

@@ -184,7 +184,7 @@ def test_eight_arms_get_axes_of_their_own_with_the_others_behind(eight):
     blocks = [axis.texts[0].get_text() for axis in figure.axes if not axis.axison]
     assert blocks == ["return, evaluations", FAU_OF.format("encoder"), FAU_OF.format("critic")]
     assert len(panels) == 3 * 8
-    assert [axis.get_title(loc="left").replace("\n", " ") for axis in panels[:2]] == [
+    assert [" ".join(axis.get_title(loc="left").split()) for axis in panels[:2]] == [
         "SelfNormalizedReset(eta=0.01), 1 seed",
         "SelfNormalizedReset(eta=0.02), 1 seed",
     ]
