@@ -31,6 +31,7 @@ from plasticity_rl.__main__ import COMMANDS
 from plasticity_rl.callback.charts import layout
 from plasticity_rl.callback.documented import tag_pattern
 from plasticity_rl.cli.early import read
+from plasticity_rl.packaged import with_found_configs
 from plasticity_rl.study.spec import read_study
 
 pytestmark = pytest.mark.xdist_group("pages")  # its runs are made once
@@ -98,8 +99,13 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     shutil.copytree(REPOSITORY / "configs", folder / "configs")
     shutil.copytree(REPOSITORY / "examples", folder / "examples")
-    fit_tiny_cli(folder / RUN_OF_PAGES, max_frames=100)
-    entries = [("callbacks.Reset", {"modules": ["critic"], "at_frames": [50]}), ("callbacks.FractionActiveUnits", {})]
+    own = folder / "my_study"
+    own.mkdir()
+    shutil.copy(REPOSITORY / "examples/write_a_callback.py", own / "my_probe.py")
+    own.joinpath("mine.yaml").write_text("trainer: {callbacks+: {class_path: my_probe.LargestWeight}}")
+    fau = ("callbacks.FractionActiveUnits", {"every_n_updates": 5})
+    fit_tiny_cli(folder / RUN_OF_PAGES, "--config", append_callbacks(folder / "fau.yaml", [fau]), max_frames=100)
+    entries = [("callbacks.Reset", {"modules": ["critic"], "at_frames": [50]}), fau]
     fragment = append_callbacks(folder / "reset.yaml", entries)
     fit_tiny_cli(folder / OTHER_RUN, "--config", fragment, max_frames=100)
     return folder
@@ -114,14 +120,16 @@ def test_a_command_runs(command, folder, tmp_path, monkeypatch):
     if path := re.match(r"PYTHONPATH=(\S+)", command):
         monkeypatch.syspath_prepend(folder / path[1])
     args = shlex.split(re.split(r"plasticity-rl |-m plasticity_rl ", command, maxsplit=1)[1])
-    several = "--trainer.devices" in args
+    several, resumes = "--trainer.devices" in args, any(arg.startswith("--ckpt_path") for arg in args)
     if args[0] == "study":
         args += ["--dry-run"] if args[1] == "run" and "--dry-run" not in args else []  # nothing is trained
-    elif args[0] == "fit" and "--ckpt_path" in args:
-        args += ["--max_frames=200"]
+    elif args[0] == "fit" and resumes:
+        args += ["--print_config"] if "quickstart" in args else ["--max_frames=200"]  # which this run is none of
     elif args[0] == "fit" and not any(arg.startswith("--trainer.callbacks.help") for arg in args):
         args = _tiny(args, tmp_path) + (["--print_config"] if several else [])
-    elif args[0] not in ("fit", "validate", "plot", "probe", "list", "init"):
+    elif args[0] == "plot":
+        args = [re.sub(r"^2000$", "60", arg) for arg in args]  # frames of a short run
+    elif args[0] not in ("fit", "validate", "probe", "list", "init"):
         assert args[0] in COMMANDS
         args = [args[0], "--help"]
     result = call(*args)
@@ -135,7 +143,10 @@ def _tiny(args: list[str], run_dir: Path) -> list[str]:
         at = args.index("--trainer.default_root_dir")
         args = args[:at] + args[at + 2 :]
     args = [re.sub(r"at_frames=\[\d+\]", "at_frames=[50]", arg) for arg in args]  # within the short run
-    tiny = TINY_SAC if read(args).setting("agent") == "sac" else TINY
+    tiny = TINY_SAC if read(with_found_configs(args)).setting("agent") == "sac" else TINY
+    if any(arg.startswith("gym:") for arg in args):
+        pytest.importorskip("gymnasium")
+        tiny = [option for option in tiny if not option.startswith(("--data.env", "--data.task", "--data.action_rep"))]
     return [*args, *tiny, "--max_frames=100", f"--trainer.default_root_dir={run_dir}"]
 
 

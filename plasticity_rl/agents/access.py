@@ -192,7 +192,8 @@ class ModuleAccess(pl.LightningModule):
 
     def _optimizers(self) -> Sequence[Any]:
         if self._trainer is not None:
-            return self.optimizers()  # type: ignore[return-value]
+            found: Any = self.optimizers()
+            return found if isinstance(found, list) else [found]  # Lightning gives a single one by itself
         if self._own_optimizers is None:
             self._own_optimizers = list(self.configure_optimizers())
         return self._own_optimizers

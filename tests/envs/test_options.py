@@ -58,7 +58,7 @@ def test_refusals_come_before_dm_control_is_imported():
         "except UserError as error: print(error, 'dm_control' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "data.image_size=0 must be a whole number >= 1 False"
+    assert run.stdout.strip() == "image_size=0 must be a whole number >= 1 False"
 
 
 def test_an_unknown_option_is_named():
