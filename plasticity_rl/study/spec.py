@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.errors import UserError, command_line, suggestion
 from plasticity_rl.files.places import expanded
 from plasticity_rl.files.strict_yaml import load as read_yaml
 from plasticity_rl.packaged import find_config, find_study, no_config
@@ -170,6 +170,7 @@ def _is_file(item: str) -> bool:
 # ---- reading the file ------------------------------------------------------------------------------------------------
 
 
+@command_line()  # a study file has the options of the command line, whoever reads it
 def read_study(path: Path, sharing: tuple[Path, ...] = ()) -> Study:
     """Read a study file, with what it extends.
 

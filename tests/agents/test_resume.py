@@ -21,7 +21,9 @@ from plasticity_rl.agents.spelling import same
 from plasticity_rl.augment import RandomShift
 from plasticity_rl.cli.app import AGENTS
 from plasticity_rl.data.options import DataOptions
+from plasticity_rl.envs.atari_options import AtariOptions
 from plasticity_rl.envs.backends import all_options_classes
+from plasticity_rl.envs.minatar_options import MinAtarOptions
 from plasticity_rl.errors import UserError
 from plasticity_rl.nn.compiled import Compiled
 
@@ -210,6 +212,7 @@ REFUSED: dict[str, Any] = {
     "data.eval_every_n_frames": 50,
 }
 ELSEWHERE = {"model.obs_shape", "model.action_dim", "trainer.devices", "trainer.num_nodes", "init_weights", "agent"}
+ELSEWHERE |= {f"data.{name}" for cls in (AtariOptions, MinAtarOptions) for name in cls.names()} - set(REFUSED)
 """They follow from others of the table, or have tests beside what they are about."""
 
 
@@ -233,7 +236,7 @@ def test_what_is_refused_is_named_and_nothing_is_touched(trained) -> None:
             continue
         if option == "data.observation" and name == "sac":
             continue
-        with pytest.raises(UserError, match=rf"checkpoint was written with {option}=.*, but this run has {value}: .*;"):
+        with pytest.raises(UserError, match=rf"checkpoint was written with {own}=.*, but this run has {value}: .*;"):
             go_on(name, folder, {option: value})
     assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
 

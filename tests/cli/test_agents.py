@@ -108,7 +108,7 @@ def test_a_run_from_states_is_saved_resumed_and_evaluated(options, cls, tmp_path
 
     result = call("validate", f"--ckpt_path={run_dir}/checkpoints/last.ckpt")
     assert result.code == 0, result.err
-    assert "Return" in result.out
+    assert "return" in result.out
     assert not (run_dir / "videos").exists()
 
     other = "drqv2" if cls == "sac" else "sac"

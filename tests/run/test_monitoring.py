@@ -169,49 +169,38 @@ def test_tensorboards_writer_still_has_the_private_method_that_films_need():
     assert callable(getattr(SummaryWriter, "_get_file_writer", None))
 
 
-class RecordingBar:
-    """Stands for tqdm and remembers what it was told."""
+class RecordingBar(progress.Bar):
+    """Remembers how it was made; it is disabled once it is closed."""
 
-    bars: list[RecordingBar] = []
+    made: list[RecordingBar] = []
 
     def __init__(self, **options: Any) -> None:
-        self.options, self.frames, self.postfixes, self.closed = options, options["initial"], [], False
-        self.bars.append(self)
-
-    def update(self, frames: int) -> bool:
-        self.frames += frames
-        return True
-
-    def set_postfix(self, shown: dict[str, str], refresh: bool) -> None:
-        self.postfixes.append(shown)
-
-    @staticmethod
-    def write(line: str, file: Any) -> None:
-        """Lines above it: see ``test_progress.py``."""
-
-    def close(self) -> None:
-        self.closed = True
+        super().__init__(**options)
+        self.made.append(self)
 
 
 @pytest.fixture
 def bars(monkeypatch) -> list[RecordingBar]:
-    monkeypatch.setattr(progress, "tqdm", RecordingBar)
-    monkeypatch.setattr(RecordingBar, "bars", [])
-    return RecordingBar.bars
+    monkeypatch.setattr(progress, "Bar", RecordingBar)
+    monkeypatch.setattr(progress, "can_draw_over", lambda: True)
+    monkeypatch.setattr(RecordingBar, "made", [])
+    return RecordingBar.made
 
 
 def test_the_bar_counts_frames_and_shows_return_and_fau(bars, tmp_path):
     callbacks = [FrameProgressBar(), FractionActiveUnits(every_n_updates=5)]
     agent = fit_tiny(tmp_path, callbacks=callbacks, trainer_options={"enable_progress_bar": True})
     (bar,) = bars
-    assert (bar.options["total"], bar.options["initial"], bar.options["unit"]) == (200, 0, "frame")
-    assert bar.frames == 200
-    assert bar.closed
-    assert bar.postfixes[0] == {"updates": "0", "return": f"{agent.eval_returns[0][1]:.0f}"}
-    assert bar.postfixes[-1]["updates"] == str(agent.num_updates)
-    assert bar.postfixes[-1]["updates/s"] == f"{agent.latest['speed/updates_per_second']:.3g}"
-    assert bar.postfixes[-1]["return"] == f"{agent.eval_returns[-2][1]:.0f}"  # the last evaluation is yet to come
-    assert bar.postfixes[-1]["critic FAU"] == f"{agent.latest['fau/critic']:.2f}"
+    assert (bar.total, bar.initial, bar.unit, bar.n) == (200, 0, "frame", 200)
+    assert bar.disable, "closed"
+    assert bar.results() == [
+        f"return {agent.eval_returns[-1][1]:.0f}",
+        f"critic FAU {agent.latest['fau/critic']:.2f}",
+    ]
+    assert bar.rates() == [
+        f"{agent.num_updates} updates",
+        f"{agent.latest['speed/updates_per_second']:.3g} updates/s",
+    ]
 
 
 def test_the_bar_shows_frames_per_second_and_the_time_left():
@@ -233,7 +222,7 @@ def test_the_bar_of_a_resumed_run_goes_on_where_it_stopped(bars, tmp_path):
         trainer_options={"enable_progress_bar": True},
     )
     (bar,) = bars
-    assert (bar.options["initial"], bar.options["total"], bar.frames) == (200, 300, 300)
+    assert (bar.initial, bar.total, bar.n) == (200, 300, 300)
 
 
 def test_the_bar_is_closed_when_training_fails(bars, tmp_path):
@@ -244,4 +233,4 @@ def test_the_bar_is_closed_when_training_fails(bars, tmp_path):
     with pytest.raises(RuntimeError, match="broken"):
         fit_tiny(tmp_path, callbacks=[FrameProgressBar(), Fail()], trainer_options={"enable_progress_bar": True})
     (bar,) = bars
-    assert bar.closed
+    assert bar.disable, "closed"
