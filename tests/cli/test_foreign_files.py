@@ -111,7 +111,7 @@ HOSTILE = {
     "a loader as environment": ("data/env", "torch.hub.load", "'torch.hub.load'"),
     "a module's module": ("trainer/logger", {"class_path": "torch.os.system"}, "'torch.os.system'"),
     "another process": ("trainer/logger", {"class_path": "torch.utils.cpp_extension.subprocess.Popen"}, "Popen"),
-    "a layer that loads": ("model/augmentations", [{"class_path": "torch.jit.ScriptModule"}], "ScriptModule"),
+    "a layer that loads": ("trainer/logger", {"class_path": "torch.jit.ScriptModule"}, "ScriptModule"),
     "another file": ("trainer/logger", "other.yaml", "'other.yaml'"),
     "another config": ("config", "other.yaml", "'other.yaml'"),
     "a reference": ("trainer/callbacks", [{"class_path": "${oc.env:NAME}"}], "oc.env"),

@@ -67,7 +67,7 @@ def test_another_environment_has_other_options_and_the_same_state_in_a_checkpoin
     assert data_module_of("walker_run") is RLDataModule
     with pytest.raises(UserError, match=r"^sticky=3 must be in \[0, 1\]"):
         RLDataModule("line:near", sticky=3)
-    with pytest.raises(UserError, match=r"no option 'data\.render'"):
+    with pytest.raises(UserError, match=r"no option 'render'"):
         RLDataModule("line:near", render="fast")
 
 

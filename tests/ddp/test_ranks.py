@@ -122,7 +122,8 @@ def test_the_command_line_says_so_in_one_line(tmp_path):
         *(f"--trainer.default_root_dir={tmp_path / 'run'}", "--ckpt_path=last"),
     )
     assert process.returncode == 2, process.stderr[-2000:]
-    (line,) = process.stderr.splitlines()
+    loading, line = process.stderr.splitlines()
+    assert loading.endswith("...")
     assert line.startswith(
         "error: the checkpoint was written by 1 rank, but this run has 2: resume with trainer.devices"
     )

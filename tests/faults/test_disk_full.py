@@ -82,6 +82,7 @@ def test_the_command_line_ends_with_one_line_and_code_1(small_disk):
         env={**os.environ, "PYTHONPATH": paths},
     )
     assert process.returncode == 1
-    assert len(process.stderr.strip().splitlines()) == 1
-    assert process.stderr.startswith("error: ")
+    loading, line = process.stderr.strip().splitlines()
+    assert loading.endswith("...")
+    assert line.startswith("error: ")
     assert "No space left on device" in process.stderr or "the disk is full" in process.stderr

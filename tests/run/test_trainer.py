@@ -128,8 +128,8 @@ def test_a_program_is_told_what_the_command_line_refuses_about_the_length_of_a_r
     lines = [refused_by_the_command_line(run, *late), refused_by_the_command_line(run, "--max_frames=40")]
     fit_tiny(tmp_path / "python", callbacks=[Reset(at_frames=[500])], max_frames=40)
     told = capsys.readouterr().err
-    assert f"warning: {lines[0].replace('max_frames=200', 'max_frames=40')}\n" in told
-    assert f"warning: {lines[1]}\n" in told
+    assert f"warning: {spelled(lines[0].replace('max_frames=200', 'max_frames=40'))}\n" in told
+    assert f"warning: {spelled(lines[1])}\n" in told
 
 
 # ---- the same Trainer ------------------------------------------------------------------------------------------------

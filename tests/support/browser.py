@@ -1,14 +1,13 @@
-"""A headless Chromium of the machine, and what a page did in it."""
+"""A page that goes from one page of a site to the next, and what these did in it."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
+from chromium import chromium
 
 WIDTHS = {"desktop": 1280, "phone": 390}
 """Pixels."""
@@ -34,17 +33,11 @@ class Seen:
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator[Seen]:
-    """Yield a page of a browser without network; skip the test where the machine has no Chromium."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install '.[dev]'")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install --no-install-recommends chromium)")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+def page_of_a_site() -> Iterator[Seen]:
+    """Yield a page of a browser; skip the test where the machine has none."""
+    with chromium() as browser:
         seen = Seen(browser.new_page())
         seen.page.on("console", lambda message: message.type == "error" and seen.errors.append(message.text))
         seen.page.on("pageerror", lambda error: seen.errors.append(str(error)))
         seen.page.on("request", lambda request: request.url.startswith("http") and seen.foreign.append(request.url))
         yield seen
-        browser.close()
