@@ -131,6 +131,8 @@ def _main(args: list[str]) -> int:
         find_own(command)
         if not asks:
             refuse_early(command)  # nor one in the name or value of an option
+            if args[0] == "probe":  # whose arguments are its own
+                importlib.import_module("plasticity_rl.cli.commands.probe").parse(args[1:])
         if args[0] in SLOW_TO_START and not asks:
             say_what_loads(args[0], command.setting("data.task"))
         configure_backend()
