@@ -55,13 +55,14 @@ def test_n_step_transitions_of_states_by_hand(storage, tmp_path):
     assert set(batch.keys(True, True)) == {"state", "action", "reward", "discount", ("next", "state")}
     assert batch["state"].dtype == batch["next", "state"].dtype == torch.float32
     rows = by_action(batch)
-    assert rows.keys() == {0, 1, 2, 3}, "windows of two steps that start at 0 to 3"
+    assert rows.keys() == {0, 1, 2, 3, 4}, "windows of two steps that start at 0 to 3, and of the last step alone"
     for t, row in rows.items():
+        last = min(t + 2, 5)
         assert row["state"].tolist() == [t, -t / 2]
-        assert row["next", "state"].tolist() == [t + 2, -(t + 2) / 2]
-        assert row["reward"].tolist() == [2.0**t + 0.5 * 2.0 ** (t + 1)]  # r_t + gamma r_(t+1)
-    # gamma^2 = 0.25, and 0 where step 4, the termination, is the second of the two
-    assert [rows[t]["discount"].item() for t in range(4)] == [0.25, 0.25, 0.25, 0.0]
+        assert row["next", "state"].tolist() == [last, -last / 2]
+        assert row["reward"].tolist() == [2.0**t + (0.5 * 2.0 ** (t + 1) if t < 4 else 0.0)]  # r_t + gamma r_(t+1)
+    # gamma^2 = 0.25, and 0 where step 4, the termination, is among them
+    assert [rows[t]["discount"].item() for t in range(5)] == [0.25, 0.25, 0.25, 0.0, 0.0]
 
 
 def test_windows_of_states_do_not_cross_episodes():
