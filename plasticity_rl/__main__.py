@@ -114,36 +114,7 @@ def _main(args: list[str]) -> int:
             raise UserError(f"--trust belongs to {', '.join(TRUSTING)}: {args[0]} builds nothing that a file names")
         if args[0] in LIGHT:
             return importlib.import_module(f"plasticity_rl.cli.commands.{args[0]}").run(args[1:]) or 0
-        _check_machine(warn=args[0] == "fit" and not asks)
-        # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
-        from plasticity_rl.cli.drawing import draws
-        from plasticity_rl.cli.early import read
-        from plasticity_rl.cli.early_checks import refuse_early
-        from plasticity_rl.cli.own_files import find_own, refuse_hidden, refuse_hidden_framework
-        from plasticity_rl.cli.streams import say_what_loads
-        from plasticity_rl.distributed.variables import refuse_bad_variables
-        from plasticity_rl.machine.rendering import check_rendering, configure_backend
-
-        refuse_bad_variables()
-        refuse_hidden_framework()
-        command = read(args)  # a slip in a file need not wait for the imports
-        refuse_hidden(command)
-        find_own(command)
-        if not asks:
-            refuse_early(command)  # nor one in the name or value of an option
-            if args[0] == "probe":  # whose arguments are its own
-                importlib.import_module("plasticity_rl.cli.commands.probe").parse(args[1:])
-        if args[0] in SLOW_TO_START and not asks:
-            say_what_loads(args[0], command.setting("data.task"))
-        configure_backend()
-        if args[0] not in DRAWS_NOTHING and not asks and draws(command):
-            check_rendering()
-        if args[0] in OWN_MODULE:
-            importlib.import_module(f"plasticity_rl.cli.commands.{args[0]}").run(args[1:])
-        else:
-            from plasticity_rl.cli.app import run
-
-            run(command)
+        _start(args, asks)
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -155,6 +126,45 @@ def _main(args: list[str]) -> int:
             traceback.print_exc()  # nothing that a line could explain: whoever reports it needs this
         return _fail(what_failed(error), code=1)
     return 0
+
+
+def _start(args: list[str], asks: bool) -> None:
+    """Refuse what can be refused before the slow imports, and run a command that needs them.
+
+    Args:
+        args: The command and its options, every ``--config`` a file that exists.
+        asks: Whether only help or a config is to be printed.
+    """
+    _check_machine(warn=args[0] == "fit" and not asks)
+    # TorchRL imports MuJoCo, so the backend is chosen and tried first: a broken one is one line, not a traceback.
+    from plasticity_rl.cli.drawing import draws
+    from plasticity_rl.cli.early import read
+    from plasticity_rl.cli.early_checks import refuse_early
+    from plasticity_rl.cli.own_files import find_own, refuse_hidden, refuse_hidden_framework
+    from plasticity_rl.cli.streams import say_what_loads
+    from plasticity_rl.distributed.variables import refuse_bad_variables
+    from plasticity_rl.machine.rendering import check_rendering, configure_backend
+
+    refuse_bad_variables()
+    refuse_hidden_framework()
+    command = read(args)  # a slip in a file need not wait for the imports
+    refuse_hidden(command)
+    find_own(command)
+    if not asks:
+        refuse_early(command)  # nor one in the name or value of an option
+        if args[0] == "probe":  # whose arguments are its own
+            importlib.import_module("plasticity_rl.cli.commands.probe").parse(args[1:])
+    if args[0] in SLOW_TO_START and not asks:
+        say_what_loads(args[0], command.setting("data.task"))
+    configure_backend()
+    if args[0] not in DRAWS_NOTHING and not asks and draws(command):
+        check_rendering()
+    if args[0] in OWN_MODULE:
+        importlib.import_module(f"plasticity_rl.cli.commands.{args[0]}").run(args[1:])
+    else:
+        from plasticity_rl.cli.app import run
+
+        run(command)
 
 
 def _check_machine(warn: bool) -> None:
