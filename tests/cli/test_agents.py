@@ -11,6 +11,7 @@ from cli_runs import (
     REPOSITORY,
     TINY,
     TINY_DATA,
+    TINY_DQN,
     TINY_SAC,
     call,
     checkpoint,
@@ -20,7 +21,7 @@ from cli_runs import (
     write_yaml,
 )
 
-from plasticity_rl import SAC
+from plasticity_rl.cli.app import AGENTS
 
 TINY_DRQV2 = [*TINY, "--data.observation=state"]
 
@@ -64,15 +65,18 @@ def test_the_command_line_wins_over_a_file():
     assert config["data"]["observation"] == "state"
 
 
-def test_every_option_of_sac_is_explained():
-    text = call("fit", "--agent=sac", "--help=all").out
-    for name in inspect.signature(SAC).parameters.keys() - {"obs_shape", "action_dim", "seed"}:
+@pytest.mark.parametrize("agent", ["sac", "dqn"])
+def test_every_option_of_an_agent_is_explained(agent):
+    text = call("fit", f"--agent={agent}", "--help=all").out
+    for name in inspect.signature(AGENTS[agent]).parameters.keys() - {"obs_shape", "action_dim", "num_actions", "seed"}:
         found = re.search(rf"--model\.{name}[ +,][^\n]*\n?\s+(.+?)\s+\((?:type|required)", text, re.DOTALL)
         assert found, f"--model.{name} is not explained"
 
 
 def test_refusals_are_one_line(tmp_path):
-    assert "agent='sacc' is not an agent; there are ['drqv2', 'sac']. Did you mean sac?" in refusal("--agent=sacc")
+    assert "agent='sacc' is not an agent; there are ['drqv2', 'sac', 'dqn']. Did you mean sac?" in refusal(
+        "--agent=sacc"
+    )
     assert "unrecognized arguments: --model.num_channels" in refusal("--agent=sac", "--model.num_channels=4")
     pixels = [option for option in TINY_SAC if "observation" not in option]
     line = refusal(*pixels, f"--trainer.default_root_dir={tmp_path / 'run'}")
@@ -80,6 +84,9 @@ def test_refusals_are_one_line(tmp_path):
     assert "--data.observation state" in line
     line = refusal(*TINY_DRQV2, "--model.augment=true", f"--trainer.default_root_dir={tmp_path / 'run'}")
     assert "augment=True" in line
+    assert "DQN chooses among discrete actions, and this task has continuous ones" in refusal(
+        *TINY_DQN, "--data.task=tiny", f"--trainer.default_root_dir={tmp_path / 'run'}"
+    )
     assert "data.observation: expected one of 'pixels', 'state', got touch" in refusal(
         *TINY, "--data.observation=touch"
     )
@@ -88,7 +95,9 @@ def test_refusals_are_one_line(tmp_path):
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("options", "cls"), [(TINY_SAC, "sac"), (TINY_DRQV2, "drqv2")], ids=["sac", "drqv2"])
+@pytest.mark.parametrize(
+    ("options", "cls"), [(TINY_SAC, "sac"), (TINY_DRQV2, "drqv2"), (TINY_DQN, "dqn")], ids=["sac", "drqv2", "dqn"]
+)
 def test_a_run_from_states_is_saved_resumed_and_evaluated(options, cls, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "plasticity_rl.machine.rendering.check_rendering", lambda: pytest.fail("nothing needs to be drawn")

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 
 import pytest
-from cli_runs import TINY, TINY_SAC, run_without_torch
+from cli_runs import TINY, TINY_DQN, TINY_SAC, run_without_torch
 
 import callbacks
 from plasticity_rl import UserError
@@ -81,7 +81,7 @@ WRONG = {
     "a seed": (("--seed_everything=abc",), "seed_everything: expected bool or int, got abc"),
     "a negative seed": (("--seed_everything=-5",), "seed_everything=-5 must be"),
     "a word": (("walker_run",), "unrecognized arguments: walker_run. Write options as --name=value"),
-    "an agent": (("--agent=ppo",), "agent='ppo' is not an agent; there are ['drqv2', 'sac']"),
+    "an agent": (("--agent=ppo",), "agent='ppo' is not an agent; there are ['drqv2', 'sac', 'dqn']"),
     "a task": (
         ("--data.env=plasticity_rl.make_env", "--data.task=walker_rum"),
         "task='walker_rum' is not a DeepMind Control task. Did you mean walker_run",
@@ -159,7 +159,7 @@ def test_signatures_are_those_of_the_classes():
 
 def test_options_are_those_of_the_parser(tmp_path):
     for agent in AGENTS:
-        options = TINY_SAC if agent == "sac" else TINY
+        options = {"sac": TINY_SAC, "dqn": TINY_DQN}.get(agent, TINY)
         with pytest.raises(UserError):
             run(read(["fit", *options, "--nothing=1"]))
         known = {name for name in OneLineParser.known_options if not name.endswith(("+", ".help")) and name[:2] == "--"}

@@ -46,6 +46,16 @@ TINY_SAC = [
     "--model.replay_ratio=0.5",
 ]
 """The same with SAC from states."""
+TINY_DQN = [
+    *TINY_DATA,
+    "--data.task=tiny_discrete",
+    "--agent=dqn",
+    "--model.hidden_dim=16",
+    "--model.num_seed_frames=40",
+    "--model.replay_ratio=0.5",
+    "--model.target_every_n_updates=10",
+]
+"""The same with DQN from states."""
 
 
 class Result(NamedTuple):
