@@ -8,6 +8,8 @@ Tags:
     ``train/<task>/visit_<visit>/return``, ``eval/<task>/visit_<visit>/return``: and of each visit to a task.
     ``eval/return``, ``eval/return_std``: mean and standard deviation over the evaluation episodes, first
         at frame 0.
+    ``final/return``, ``final/return_std``, ``final/episode_steps``: with ``--data.final_eval_episodes``: mean and
+        standard deviation of the return, and mean env steps, of so many episodes at the end of training.
     ``eval/video``: first evaluation episode as the agent sees it (also ``videos/*.mp4``).
     ``loss/critic``, ``loss/actor``: losses of the last update.
     ``q/q1``, ``q/q2``, ``q/target``, ``q/reward``: batch means of both critics, their target, and the n-step reward.

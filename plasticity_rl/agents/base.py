@@ -21,6 +21,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.agents.data_checks import refuse_batches, refuse_other_actions, refuse_other_observations
+from plasticity_rl.agents.final_evaluation import log_final_evaluation
 from plasticity_rl.agents.flops import flops_per_observation
 from plasticity_rl.agents.hook_checks import (
     refuse_conflicts,
@@ -241,11 +242,25 @@ class RLModule(Reports):
     def validation_step(self, episode: int, batch_idx: int) -> None:
         """Play one deterministic evaluation episode, if there is one of this number."""
         if episode < self.data.num_eval_episodes:
-            self.eval_episodes.append(self.data.evaluate(lambda obs: self.act(obs, explore=False), episode))
+            self.eval_episodes.append(self.play_evaluation(episode))
+
+    def play_evaluation(self, episode: int, task: str | None = None) -> Episode:
+        """Play evaluation episode number ``episode`` without exploration, of ``task`` or the current one."""
+        self.begin_evaluation_episode(episode)
+        return self.data.evaluate(lambda observations: self.act(observations, explore=False), episode, task)
+
+    def begin_evaluation_episode(self, episode: int) -> None:
+        """Make ready for evaluation episode number ``episode``; neutral.
+
+        An agent that draws random numbers when it is evaluated seeds a generator of its own for them here, from its
+        seed and this number: an evaluation then leaves no trace, and is the same whatever was played before.
+        """
 
     def on_validation_epoch_end(self) -> None:
-        """Log mean and standard deviation of the evaluation episodes' returns."""
+        """Log mean and standard deviation of the evaluation episodes' returns; after training, evaluate at length."""
         scalars = self._log_evaluation()
+        if self.env_frames >= self.data.max_frames and self.trainer.state.fn == TrainerFn.FITTING:
+            log_final_evaluation(self)
         # Through Lightning as well, for checkpoint file names, ``monitor`` and what ``Trainer.validate`` returns: that
         # takes logged metrics only, and a metric called ``step`` puts them on our x-axis.
         validating = self.trainer.state.fn == TrainerFn.VALIDATING

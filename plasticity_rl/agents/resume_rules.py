@@ -66,6 +66,7 @@ RULES: Mapping[str, Rule] = {
     "data.replay_dir": Rule("applied", "the files of the replay are looked for there"),
     "data.max_frames": Rule("applied", "it is where the run ends"),
     "data.num_eval_episodes": Rule("applied", "at the next evaluation"),
+    "data.final_eval_episodes": Rule("applied", "at the end of the run"),
     **_rules("own", "it permits something to a single start", "data.allow_empty_replay", "data.exact_resume"),
     # ---- Trainer
     "trainer.precision": Rule("applied", _ROUNDING),

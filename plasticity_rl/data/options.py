@@ -35,6 +35,8 @@ class DataOptions:
         max_frames: Env frames at which training stops.
         eval_every_n_frames: Env frames between evaluations; a multiple of ``action_repeat * num_envs * ranks``.
         num_eval_episodes: Episodes per evaluation.
+        final_eval_episodes: Episodes of one more evaluation when training has come to its end, as ``final/return``;
+            0 for none. Their starts are those of the evaluations before, and more.
         seed: Seed of environments and replay sampling; the command line links it to ``seed_everything``.
         replay_dir: Folder of the replay files that make a resume exact; None is ``replay/`` in the run folder
             (``trainer.default_root_dir``). They are written at checkpoints, or at once with ``storage="memmap"``.
@@ -58,6 +60,7 @@ class DataOptions:
     max_frames: int = 3_100_000
     eval_every_n_frames: int = 10_000
     num_eval_episodes: int = 10
+    final_eval_episodes: int = 0
     seed: int = 0
     replay_dir: str | None = None
     resumable_epochs: int = 2
@@ -87,6 +90,8 @@ class DataOptions:
         at_most("data.num_envs", self.num_envs, MAX_NUM_ENVS, reason)
         reason = "an evaluation would be longer than the longest published runs"
         at_most("data.num_eval_episodes", self.num_eval_episodes, MAX_EVAL_EPISODES, reason)
+        at_least("data.final_eval_episodes", self.final_eval_episodes, 0, "; published for Atari-100k: 100")
+        at_most("data.final_eval_episodes", self.final_eval_episodes, MAX_EVAL_EPISODES, reason)
 
 
 def refuse_misfit(options: DataOptions, environment: EnvironmentOptions) -> None:

@@ -51,6 +51,9 @@ TABLE: dict[str, Quantity] = {
     # ---- the loop ----
     "eval/return": Quantity("return, evaluations", REWARDS),
     "eval/return_std": _least("standard deviation of the return over evaluation episodes", REWARDS),
+    "final/return": Quantity("return, evaluation after training", REWARDS),
+    "final/return_std": _least("standard deviation of the return over the episodes after training", REWARDS),
+    "final/episode_steps": _least("length of the episodes after training", "env steps"),
     "train/return": Quantity("return, training episodes", REWARDS),
     "train/episode_steps": _least("length of training episodes", "env steps"),
     "train/<task>/return": Quantity("return, training episodes of {task}", REWARDS),

@@ -81,6 +81,7 @@ OF_ALL = {  # option -> what it is now, and how it is seen to be in effect
     "data.overlap": (True, lambda agent: "clock/policy_lag_updates" in agent.latest, True),
     "data.max_frames": (200, lambda agent: agent.env_frames, 200),
     "data.num_eval_episodes": (2, lambda agent: len(agent.played[-1]), 2),
+    "data.final_eval_episodes": (2, lambda agent: "final/return" in agent.latest, True),
     "trainer.log_every_n_steps": (7, lambda agent: agent.trainer.log_every_n_steps, 7),
     "detect_nan": (False, lambda agent: [c for c in agent.trainer.callbacks if type(c).__name__ == "DetectNaN"], []),
 }
