@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from plasticity_rl.errors import UserError, suggestion
-from plasticity_rl.results.runs import Curve
-from plasticity_rl.results.statistics import Scores
+
+if TYPE_CHECKING:
+    from plasticity_rl.results.runs import Curve
+    from plasticity_rl.results.statistics import Scores
 
 PREFIX = "atari:"
 PERCENT = 100.0
@@ -85,6 +88,8 @@ the same, but for random actions on Video Pinball (0 there) and the human scores
 """
 RETURN_TAG = re.compile(r"(?:train|eval|final)/(?:(?P<task>[^/]+)/(?:visit_\d+/)?)?(?P<kind>return|return_std)")
 """Curves of returns, with the task in those of several tasks."""
+UNIT = "percent of human score"
+"""Of curves of returns, once they are normalised."""
 Number = TypeVar("Number", float, Any)
 
 
@@ -155,5 +160,5 @@ def normalise_curves(curves: Mapping[str, Curve], task: str) -> tuple[dict[str, 
         else:
             game = game_of(match["task"] or task)
             zero = human_normalised(0.0, game) if match["kind"] == "return_std" else 0.0
-            normal[tag] = Curve(curve.frames, PERCENT * (human_normalised(curve.values, game) - zero))
+            normal[tag] = replace(curve, values=PERCENT * (human_normalised(curve.values, game) - zero))
     return normal, problems
