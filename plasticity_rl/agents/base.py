@@ -249,13 +249,6 @@ class RLModule(Reports):
         self.begin_evaluation_episode(episode)
         return self.data.evaluate(lambda observations: self.act(observations, explore=False), episode, task)
 
-    def begin_evaluation_episode(self, episode: int) -> None:
-        """Make ready for evaluation episode number ``episode``; neutral.
-
-        An agent that draws random numbers when it is evaluated seeds a generator of its own for them here, from its
-        seed and this number: an evaluation then leaves no trace, and is the same whatever was played before.
-        """
-
     def on_validation_epoch_end(self) -> None:
         """Log mean and standard deviation of the evaluation episodes' returns; after training, evaluate at length."""
         scalars = self._log_evaluation()

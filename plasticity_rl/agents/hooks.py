@@ -195,6 +195,9 @@ class RLCallback(pl.Callback):
     def on_update_end(self, agent: Agent, batch: TensorDictBase, metrics: TensorDictBase) -> None:
         """Called after a gradient update (critic, actor and target)."""
 
+    def on_target_copy(self, agent: Agent) -> None:
+        """Called after target networks were copied at once, at the end of an update; see ``agent.copies_target``."""
+
     def on_evaluation(self, agent: Agent, episodes: Sequence[Episode]) -> None:
         """Called after every evaluation (also the one at frame 0), with its episodes."""
 
