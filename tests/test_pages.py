@@ -306,7 +306,8 @@ def written_tags(tmp_path_factory) -> set[str]:
         fragment = append_callbacks(folder / f"{index}.yaml", entries)
         fit_tiny_cli(folder / str(index), "--config", fragment, "--model.replay_ratio=1", max_frames=120)
         tags |= _tags(folder / str(index))
-    sac = [*TINY_SAC, "--data.overlap=true", "--max_frames=200", f"--trainer.default_root_dir={folder / 'sac'}"]
+    sac = [*TINY_SAC, "--data.overlap=true", "--data.final_eval_episodes=1", "--max_frames=200"]
+    sac += [f"--trainer.default_root_dir={folder / 'sac'}"]
     result = call("fit", *sac)
     assert result.code == 0, result.err
     return tags | _tags(folder / "sac")
