@@ -7,7 +7,7 @@ mean, median, IQM (``results/statistics.py``, ``study/statistics.py``) and how m
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -86,8 +86,10 @@ SCORES: Mapping[str, tuple[float, float]] = {
 google-deepmind/dqn_zoo, ``dqn_zoo/atari_data.py``. Those of Dopamine, ``labs/atari_100k/normalization_utils.py``, are
 the same, but for random actions on Video Pinball (0 there) and the human scores of Defender and Surround (none there).
 """
-RETURN_TAG = re.compile(r"(?:train|eval|final)/(?:(?P<task>[^/]+)/(?:visit_\d+/)?)?(?P<kind>return|return_std)")
-"""Curves of returns, with the task in those of several tasks."""
+RETURN_TAG = re.compile(
+    r"(?P<when>train|eval|final)/(?:(?P<task>[^/]+)/(?P<visit>visit_\d+/)?)?(?P<kind>return|return_std|visit_return)"
+)
+"""Curves of returns, with the task in those of several tasks, and the visit in those of one."""
 UNIT = "percent of human score"
 """Of curves of returns, once they are normalised."""
 Number = TypeVar("Number", float, Any)
@@ -139,7 +141,8 @@ def superhuman_of(scores: Scores, human: float) -> Any:
 def normalise_curves(curves: Mapping[str, Curve], task: str) -> tuple[dict[str, Curve], list[str]]:
     """Return the curves of a run with returns in percent of human level, and what had to be left out.
 
-    Where a run goes through several games, each has curves of its own name, and those over all games have no unit.
+    Where a run goes through several games, a curve over all of them, ``eval/return``, is put together from those of
+    the visits, of which each is normalised by its own game; what has none (``eval/return_std``) is left out.
 
     Args:
         curves: By tag.
@@ -150,15 +153,34 @@ def normalise_curves(curves: Mapping[str, Curve], task: str) -> tuple[dict[str, 
     """
     found = {tag: match for tag in curves if (match := RETURN_TAG.fullmatch(tag))}
     games = sorted({match["task"] for match in found.values() if match["task"]} - {task})
-    normal, problems = {}, []
-    for tag, curve in curves.items():
-        match = found.get(tag)
-        if match is None:
-            normal[tag] = curve
-        elif games and not match["task"]:
+    normal = {tag: curve for tag, curve in curves.items() if tag not in found}
+    normal |= {
+        tag: _normalised(curves[tag], match["task"] or task, match["kind"])
+        for tag, match in found.items()
+        if match["task"] or not games
+    }
+    problems = []
+    for tag, match in found.items() if games else ():
+        visits = [normal[other] for other in found if found[other]["visit"] and _belongs(found[other], match)]
+        if not match["task"] and visits:
+            normal[tag] = _joined(visits)
+        elif not match["task"]:
             problems.append(f"{tag} mixes the scores of several games ({', '.join([task, *games])})")
-        else:
-            game = game_of(match["task"] or task)
-            zero = human_normalised(0.0, game) if match["kind"] == "return_std" else 0.0
-            normal[tag] = replace(curve, values=PERCENT * (human_normalised(curve.values, game) - zero))
     return normal, problems
+
+
+def _belongs(visit: re.Match[str], whole: re.Match[str]) -> bool:
+    return (visit["when"], visit["kind"]) == (whole["when"], whole["kind"])
+
+
+def _normalised(curve: Curve, task: str, kind: str) -> Curve:
+    game = game_of(task)
+    zero = human_normalised(0.0, game) if kind == "return_std" else 0.0
+    return replace(curve, values=PERCENT * (human_normalised(curve.values, game) - zero))
+
+
+def _joined(curves: Sequence[Curve]) -> Curve:
+    """Return the points of all curves in the order of frames."""
+    frames = np.concatenate([curve.frames for curve in curves])
+    order = np.argsort(frames, kind="stable")
+    return replace(curves[0], frames=frames[order], values=np.concatenate([curve.values for curve in curves])[order])

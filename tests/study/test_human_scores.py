@@ -103,12 +103,29 @@ def test_the_spread_of_returns_is_scaled_only():
 
 
 def test_a_run_of_several_games():
-    """Each of its curves by game goes by that game; the one over all of them means nothing and is left out."""
-    tags = ["eval/return", "eval/atari:freeway/return", "eval/atari:boxing/visit_1/return", "train/atari:boxing/return"]
+    """Each of its curves by game goes by that game; one over all of them that no visit has is left out."""
+    tags = ["eval/return", "eval/atari:freeway/return", "eval/atari:boxing/return", "train/atari:boxing/visit_return"]
     found, problems = normalise_curves({tag: curve(12.1) for tag in tags}, "atari:freeway")
     assert set(found) == set(tags[1:])
-    np.testing.assert_allclose(found["eval/atari:boxing/visit_1/return"].values, [100.0])
+    np.testing.assert_allclose(found["eval/atari:boxing/return"].values, [100.0])
+    np.testing.assert_allclose(found["train/atari:boxing/visit_return"].values, [100.0])
     np.testing.assert_allclose(found["eval/atari:freeway/return"].values, [100 * 12.1 / 29.6])
     (problem,) = problems
     assert "eval/return" in problem
     assert "atari:boxing" in problem
+
+
+def test_the_return_of_several_games_is_put_together_from_the_visits():
+    """Freeway at frames 0 and 100 and again at 300, Boxing at 200; in percent of each game's human score."""
+    curves = {
+        "eval/return": Curve(np.array([0, 100, 200, 300]), np.array([0.0, 14.8, 12.1, 29.6])),
+        "eval/return_std": Curve(np.array([0]), np.array([1.0])),
+        "eval/atari:freeway/visit_0/return": Curve(np.array([0, 100]), np.array([0.0, 14.8])),
+        "eval/atari:freeway/visit_2/return": Curve(np.array([300]), np.array([29.6])),
+        "eval/atari:boxing/visit_1/return": Curve(np.array([200]), np.array([12.1])),
+        "train/atari:boxing/visit_1/return": Curve(np.array([50]), np.array([0.1])),
+    }
+    found, problems = normalise_curves(curves, "atari:freeway")
+    np.testing.assert_array_equal(found["eval/return"].frames, [0, 100, 200, 300])
+    np.testing.assert_allclose(found["eval/return"].values, [0.0, 50.0, 100.0, 100.0])
+    assert [problem.split()[0] for problem in problems] == ["eval/return_std"]
