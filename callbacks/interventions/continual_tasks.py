@@ -122,8 +122,9 @@ class ContinualTasks(Intervention):
         returns = {data.current_task: [episode.episode_return for episode in episodes]}
         others = sorted(set(self.tasks) - {data.current_task}) if self.evaluate == "all" else []
         for task in others:
+            policy = lambda pixels: agent.act(pixels, explore=False)  # noqa: E731
             mine = [episode for episode in data.val_dataloader() if episode < data.num_eval_episodes]
-            played = all_episodes([agent.play_evaluation(episode, task) for episode in mine])
+            played = all_episodes([data.evaluate(policy, episode, task) for episode in mine])
             returns[task] = [episode.episode_return for episode in played]
         agent.returns_by_task.update(returns)
         means = {task: torch.tensor(values, dtype=torch.float64).mean() for task, values in returns.items()}
