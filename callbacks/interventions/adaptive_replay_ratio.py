@@ -27,9 +27,9 @@ PUBLISHED_EPISODES = 50
 class AdaptiveReplayRatio(Intervention):
     """Train at a low replay ratio until the fraction of active units (FAU) stops changing, then at a high one.
 
-    Every ``every_n_episodes`` training episodes, ``every_n_env_steps`` env steps or ``every_n_updates`` gradient updates
-    the module's mean FAU is compared with the one at the check before (at the first check, with the FAU of the very
-    first update). When they differ by at most ``threshold``, the replay ratio becomes ``high``.
+    Every ``every_n_episodes`` training episodes, ``every_n_env_steps`` env steps or ``every_n_updates`` updates the
+    module's mean FAU is compared with the one at the check before (at the first check, with the FAU of the very first
+    update). When they differ by at most ``threshold``, the replay ratio becomes ``high``.
 
     Units that learn count. When those become others (an injection of plasticity) the average starts over, and the next
     check finds nothing settled. A module whose activations pin FAU (CReLU) is refused.

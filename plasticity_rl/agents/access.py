@@ -32,6 +32,11 @@ class ModuleAccess(pl.LightningModule):
     policy_module: str | None = "actor"
     """Top-level module that puts out actions in [-1, 1], or None."""
 
+    @property
+    def copies_target(self) -> bool:
+        """Whether it copies its weights into a target network at intervals, and says so by ``on_target_copy``."""
+        return False
+
     lr: float
     """Learning rate of the optimizers."""
 
