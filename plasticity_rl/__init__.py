@@ -28,6 +28,7 @@ __version__: str  # read on first use, as all below
 
 # Resolved on first use (PEP 562): importing the package, for `--help` or `--version`, must not import torch.
 _EXPORTS = {
+    "DQN": "plasticity_rl.agents.dqn.agent",
     "DrQV2": "plasticity_rl.agents.drqv2.agent",
     "EvalVideo": "plasticity_rl.run.video",
     "Histograms": "plasticity_rl.run.histograms",

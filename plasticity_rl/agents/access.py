@@ -32,11 +32,6 @@ class ModuleAccess(pl.LightningModule):
     policy_module: str | None = "actor"
     """Top-level module that puts out actions in [-1, 1], or None."""
 
-    @property
-    def copies_target(self) -> bool:
-        """Whether it copies its weights into a target network at intervals, and says so by ``on_target_copy``."""
-        return False
-
     lr: float
     """Learning rate of the optimizers."""
 
@@ -203,8 +198,14 @@ class ModuleAccess(pl.LightningModule):
             self._own_optimizers = list(self.configure_optimizers())
         return self._own_optimizers
 
-    def minimize(self, loss: Tensor, *optimizer_names: str) -> None:
-        """Step the named optimizers on ``loss``, with gradients for their own parameters and no others."""
+    def minimize(self, loss: Tensor, *optimizer_names: str, max_norm: float | None = None) -> None:
+        """Step the named optimizers on ``loss``, with gradients for their own parameters and no others.
+
+        Args:
+            loss: Scalar with gradient.
+            *optimizer_names: Some of ``optimizer_names``.
+            max_norm: Largest norm of the gradients of all these parameters together; larger ones are scaled down.
+        """
         optimizers = [self.optimizer_by_name(name) for name in optimizer_names]
         owned = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
         for parameter in owned:  # what zero_grad does, in less time; frozen ones too, or they would be stepped again
@@ -214,6 +215,8 @@ class ModuleAccess(pl.LightningModule):
             self.manual_backward(loss, inputs=parameters)
         else:
             loss.backward(inputs=parameters)
+        if max_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, max_norm)
         for optimizer in optimizers:
             optimizer.step()
 

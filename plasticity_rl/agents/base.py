@@ -259,6 +259,7 @@ class RLModule(Reports):
     def validation_step(self, episode: int, batch_idx: int) -> None:
         """Play one deterministic evaluation episode, if there is one of this number."""
         if episode < self.data.num_eval_episodes:
+            self.begin_evaluation_episode(episode)
             self.eval_episodes.append(self.data.evaluate(lambda obs: self.act(obs, explore=False), episode))
 
     def on_validation_epoch_end(self) -> None:

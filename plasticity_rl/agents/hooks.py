@@ -209,10 +209,7 @@ class RLCallback(pl.Callback):
         """Called after a gradient update (critic, actor and target)."""
 
     def on_target_copy(self, agent: Agent) -> None:
-        """Called after the weights were copied into the target network, as a part of the update that is under way.
-
-        Only by agents that do so at intervals (``copies_target``), not by those whose target follows at every update.
-        """
+        """Called after target networks were copied at once, at the end of an update; see ``agent.copies_target``."""
 
     def on_task_switch(self, agent: Agent, task: str) -> None:
         """Called when the run has gone on to ``task``, before its first env step."""

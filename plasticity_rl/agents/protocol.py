@@ -26,6 +26,13 @@ class AgentProtocol(ModuleAccess):
     """Values of ``trainer.precision`` that it trains in."""
     observation_key: str = "pixels"
     """Key of observations in batches and environment steps: ``pixels`` or ``state``."""
+    sets_priorities: bool = False
+    """Whether an update tells a prioritized replay the error of every sample of its batch."""
+
+    @property
+    def copies_target(self) -> bool:
+        """Whether target networks are copied at once now and then (``on_target_copy``), instead of following."""
+        return False
 
     @property
     def data(self) -> RLDataModule:
@@ -40,6 +47,9 @@ class AgentProtocol(ModuleAccess):
             generator: Source of the noise of exploration, on the same device; None for none.
         """
         raise NotImplementedError
+
+    def begin_evaluation_episode(self, episode: int) -> None:
+        """Prepare for an evaluation episode, by its number: agents that draw in evaluation seed a generator here."""
 
     def update(self, batch: TensorDictBase) -> TensorDictBase:
         """Do one gradient update on ``batch`` and return detached metrics by log tag; counts nothing."""

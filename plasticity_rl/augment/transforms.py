@@ -122,6 +122,29 @@ class RandomShift(Augmentation):
         return random_shift(images, self.pad, generator)
 
 
+class IntensityJitter(Augmentation):
+    """Multiply each image by a factor of its own, ``1 + scale * clip(N(0, 1), -2, 2)``.
+
+    Source: Kostrikov et al. 2021 (arXiv 2004.13649), appendix G, for Atari. As there, products above 255 stay.
+
+    Args:
+        scale: Standard deviation of the factor before it is clipped; published: 0.05.
+
+    Raises:
+        UserError: When ``scale`` is negative.
+    """
+
+    def __init__(self, scale: float = 0.05) -> None:
+        super().__init__()
+        within("IntensityJitter.scale", scale, "[0, inf)", " (published: 0.05)")
+        self.scale = scale
+
+    def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return float32 images; all channels (stacked frames) of one have the same factor."""
+        noise = torch.randn((images.shape[0], 1, 1, 1), generator=generator, device=images.device)
+        return images * (1.0 + self.scale * noise.clamp_(-2.0, 2.0))
+
+
 class RandomConv(Augmentation):
     """Filter each image with a random 3x3 convolution of its own (Lee et al. 2020, arXiv 1910.05396).
 

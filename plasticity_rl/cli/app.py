@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from plasticity_rl import __version__
 from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.dqn.agent import DQN
 from plasticity_rl.agents.drqv2.agent import DrQV2
 from plasticity_rl.agents.hooks import RLCallback, callbacks_of
 from plasticity_rl.agents.initial_weights import init_weights
@@ -48,7 +49,7 @@ from plasticity_rl.run.stop_signals import StopRun
 from plasticity_rl.run.trainer import TRAINER_DEFAULTS, as_list, make_trainer, with_checkpoint_io
 from plasticity_rl.run.trainer_checks import first_line, refuse_trainer_options
 
-AGENTS: dict[str, type[RLModule]] = {"drqv2": DrQV2, "sac": SAC}
+AGENTS: dict[str, type[RLModule]] = {"drqv2": DrQV2, "sac": SAC, "dqn": DQN}
 """Values of ``--agent``: whose arguments are the options ``--model.*``."""
 
 
@@ -95,6 +96,8 @@ class RLCLI(LightningCLI):
         for name, kind, default, text in OWN_OPTIONS:
             parser.add_argument(f"--{name}", type=types[kind], default=default, help=text)
         for origin, target in FROM_OTHERS:
+            if f"--{target}" not in parser._option_string_actions:
+                continue  # of another kind of agent
             if origin == "seed_everything":
                 parser.link_arguments(origin, target, compute_fn=as_seed)
             else:

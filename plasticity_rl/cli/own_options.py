@@ -59,6 +59,7 @@ FROM_OTHERS = (
     ("seed_everything", "model.seed"),
     ("data.obs_shape", "model.obs_shape"),
     ("data.action_dim", "model.action_dim"),
+    ("data.num_actions", "model.num_actions"),
 )
 """Option or attribute, and the option that takes its value, which therefore cannot be given."""
 HIDDEN = frozenset({"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule"})
