@@ -6,6 +6,8 @@ Tags:
     ``train/return``, ``train/episode_steps``: undiscounted return and env steps of every finished training episode.
     ``train/<task>/return``, ``eval/<task>/return``: the same of each task, where a run has several.
     ``train/<task>/visit_<visit>/return``, ``eval/<task>/visit_<visit>/return``: and of each visit to a task.
+    ``train/<task>/visit_return``, ``train/<task>/visit_episodes``: mean return of a visit's last episodes, and their
+        number in all, once at its end.
     ``eval/return``, ``eval/return_std``: mean and standard deviation over the evaluation episodes, first
         at frame 0.
     ``final/return``, ``final/return_std``, ``final/episode_steps``: with ``--data.final_eval_episodes``: mean and

@@ -92,7 +92,7 @@ class RLModule(Reports):
         """
         rank = self.global_rank if self._trainer is not None else 0
         generator = self.rng.get(f"explore/rank{rank}", self.device)
-        if explore and self.env_frames < self.num_seed_frames:
+        if explore and self.frames_of_exploration < self.num_seed_frames:
             shape, device = (len(observations), self.action_dim), self.device
             if self.num_actions:
                 actions = torch.randint(self.num_actions, shape, generator=generator, device=device)
@@ -116,6 +116,24 @@ class RLModule(Reports):
         if self.data.overlap and self.update_credit >= 1:
             self.data.replay.sample_ahead()
         return batch
+
+    def switch_task(
+        self, task: str, *, seed: int, empty_replay: bool = False, restart_exploration: bool = False
+    ) -> None:
+        """Go on in ``task``, of equal shapes, and tell every callback; to be called between two env steps.
+
+        Args:
+            task: Task name.
+            seed: Seed of its fresh environments.
+            empty_replay: Forget what was collected, and update nothing until ``num_seed_frames`` more are.
+            restart_exploration: Explore as at the start of the run.
+        """
+        self.data.switch_task(task, seed=seed, empty_replay=empty_replay)
+        if empty_replay:
+            self.wait_for_experience()
+        if restart_exploration:
+            self.restart_exploration()
+        self.dispatch("on_task_switch", task)
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
@@ -221,7 +239,7 @@ class RLModule(Reports):
 
     def _collect_before_updates(self) -> None:
         """Begin with a second seed phase, in which the policy acts: the replay of the checkpoint is gone."""
-        self.updates_from_frame = self.env_frames + self.num_seed_frames
+        self.wait_for_experience()
         warnings.warn(
             f"the replay of this checkpoint is not in {self.data.replay_folder}: the run goes on with an empty one, "
             f"and updates nothing before env frame {self.updates_from_frame}; it will differ from the original run",

@@ -194,14 +194,18 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         self.collector = StepCollector(build, self._policy, self.observation, self._failure, self.overlap)
         self.current_task = task
 
-    def switch_task(self, task: str, *, seed: int) -> None:
-        """Go on collecting in ``task``, of equal shapes: open episodes are cut, the replay is kept.
+    def switch_task(self, task: str, *, seed: int, empty_replay: bool = False) -> None:
+        """Go on collecting in ``task``, of equal shapes: open episodes are cut.
 
         Args:
             task: Task name.
             seed: Seed of its fresh environments.
+            empty_replay: Whether what was collected so far is sampled no more; else it is kept.
         """
         self.replay.cut_episodes(self.collector.observations())
+        if empty_replay:
+            self.replay.empty()
+            self._all_can_sample = False
         self.collector.close()
         self._collect(task, seed)
 

@@ -60,6 +60,8 @@ TABLE: dict[str, Quantity] = {
     "eval/<task>/return": Quantity("return, evaluations on {task}", REWARDS),
     "train/<task>/visit_<visit>/return": Quantity("return, training episodes of {task}, visit {visit}", REWARDS),
     "eval/<task>/visit_<visit>/return": Quantity("return, evaluations on {task}, visit {visit}", REWARDS),
+    "train/<task>/visit_return": Quantity("return, last training episodes of a visit to {task}", REWARDS),
+    "train/<task>/visit_episodes": _least("training episodes of a visit to {task}", "episodes"),
     "loss/temperature": Quantity("loss of the temperature", "loss"),
     "loss/critic": _least("loss of the critic", "squared units of the return"),
     "loss/actor": Quantity("loss of the actor", "units of the return"),

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 from tiny_env import make_tiny_env
 from torch import nn
 
-from plasticity_rl import SAC, DrQV2, RLDataModule, RLModule, make_trainer
+from plasticity_rl import DQN, SAC, DrQV2, RLDataModule, RLModule, make_trainer
 from plasticity_rl.run.video import EvalVideo
 
 TINY_DATA: dict[str, Any] = {
@@ -33,6 +33,18 @@ TINY_AGENT: dict[str, Any] = {
     "stddev_schedule": "linear(1.0,0.1,200)",
 }
 TINY_SAC: dict[str, Any] = {"hidden_dim": 16, "num_seed_frames": 40, "lr": 1e-3, "replay_ratio": 0.5}
+TINY_DQN: dict[str, Any] = {
+    "encoder": "minatar",
+    "num_channels": 4,
+    "hidden_dim": 16,
+    "num_seed_frames": 40,
+    "lr": 1e-3,
+    "replay_ratio": 0.5,
+    "target_every_n_updates": 7,
+    "epsilon_schedule": "linear(1.0,0.1,100)",
+}
+TINY_DISCRETE: dict[str, Any] = {"task": "tiny_discrete"}
+"""What a data module needs beside :data:`TINY_DATA` for actions to be discrete."""
 TINY_TRAINER: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
 
 
@@ -49,6 +61,11 @@ def tiny_agent(data: RLDataModule, **options: Any) -> DrQV2:
 def tiny_sac(data: RLDataModule, **options: Any) -> SAC:
     """Return a small SAC that fits ``data``, whose observation must be the state."""
     return SAC(data.obs_shape, data.action_dim, **{**TINY_SAC, **options})
+
+
+def tiny_dqn(data: RLDataModule, **options: Any) -> DQN:
+    """Return a small DQN that fits ``data``, whose actions must be discrete (:data:`TINY_DISCRETE`)."""
+    return DQN(data.obs_shape, data.num_actions, **{**TINY_DQN, **options})
 
 
 def fit_tiny(
@@ -76,7 +93,7 @@ def fit_tiny(
         data_options: Arguments of ``RLDataModule`` that replace the tiny defaults.
         agent_options: Arguments of ``DrQV2`` that replace the tiny defaults.
         trainer_options: Arguments of ``make_trainer``.
-        make_agent: ``tiny_agent`` or ``tiny_sac``.
+        make_agent: ``tiny_agent``, ``tiny_sac`` or ``tiny_dqn``.
     """
     pl.seed_everything(seed, verbose=False)
     data = tiny_data(**{"max_frames": max_frames, "seed": seed, **data_options})
