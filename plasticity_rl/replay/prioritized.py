@@ -122,8 +122,8 @@ class PrioritizedWindows(WindowSampler):
                 self._leave(lane, before, now, end)
             if end > seen:
                 # A record completes the window n before it and, where it follows a discount of 0, those in between.
-                last = storage.discount[storage.slot(torch.tensor(lane), torch.tensor(end - 2))] if end > 1 else 1
-                one = end == seen + 1 and bool(last != 0)
+                slots = storage.layout.lane_slots
+                one = end == seen + 1 and (end < 2 or storage.discount[lane * slots + (end - 2) % slots].item() != 0)
                 self._enter(lane, max(seen - self.n_step, now), seen - self.n_step + 1 if one else end)
         self._seen, self._oldest = written.clone(), oldest
 

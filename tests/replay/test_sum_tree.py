@@ -47,9 +47,9 @@ def test_of_a_leaf_that_is_set_twice_the_last_value_counts():
 def test_changed_bit_by_bit_it_equals_one_made_anew_and_cumulative_sums(num_leaves):
     rng = np.random.default_rng(num_leaves)
     tree, plain = SumTree(num_leaves), np.zeros(num_leaves, np.float32)
-    for _ in range(50):
-        some = rng.integers(num_leaves, size=8)
-        values = np.where(rng.random(8) < 0.3, 0, rng.exponential(size=8) ** 5).astype(np.float32)
+    for count in [*range(25), *range(25)]:  # few are set one after the other, many together
+        some = rng.integers(num_leaves, size=count)
+        values = np.where(rng.random(count) < 0.3, 0, rng.exponential(size=count) ** 5).astype(np.float32)
         tree.set(some, values)
         for slot, value in zip(some, values, strict=True):
             plain[slot] = value
