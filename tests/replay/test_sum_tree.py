@@ -53,6 +53,8 @@ def test_changed_bit_by_bit_it_equals_one_made_anew_and_cumulative_sums(num_leav
         tree.set(some, values)
         for slot, value in zip(some, values, strict=True):
             plain[slot] = value
+    tree.set(slots(0), np.array([1.5]))
+    plain[0] = 1.5
     assert np.array_equal(tree.leaves, plain)
     assert tree.leaves.dtype == np.float32
     assert np.array_equal(tree_of(plain)._nodes, tree._nodes), "not the same bits"
