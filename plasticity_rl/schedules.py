@@ -64,6 +64,14 @@ def parse_schedule(text: str | float, *, option: str = "stddev_schedule") -> Sch
     return _Piecewise(tuple(segments))
 
 
+def corners(schedule: Schedule) -> list[float]:
+    """Return the values between which those of a schedule of :func:`parse_schedule` lie."""
+    if isinstance(schedule, _Constant):
+        return [schedule.number]
+    assert isinstance(schedule, _Piecewise)
+    return [value for start, end, _ in schedule.segments for value in (start, end)]
+
+
 def exact_ratio(value: float, *, option: str = "replay_ratio") -> Fraction:
     """Return a replay ratio, gradient updates per env step, as the fraction that its decimals stand for.
 

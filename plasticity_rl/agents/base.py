@@ -20,7 +20,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.agents.data_checks import refuse_batches, refuse_other_actions, refuse_other_observations
+from plasticity_rl.agents.data_checks import (
+    refuse_batches,
+    refuse_other_actions,
+    refuse_other_observations,
+    refuse_priorities_of_nobody,
+)
 from plasticity_rl.agents.final_evaluation import log_final_evaluation
 from plasticity_rl.agents.flops import flops_per_observation
 from plasticity_rl.agents.hook_checks import (
@@ -179,6 +184,7 @@ class RLModule(Reports):
             adapt_plain_trainer(self.trainer)
             refuse_other_observations(self.observation_key, self.data)
             refuse_other_actions(type(self).__name__, self.num_actions, self.data)
+            refuse_priorities_of_nobody(type(self).__name__, self.sets_priorities, self.data)
             refuse_batches(self.num_seed_frames, self.data, callbacks)
         return []
 

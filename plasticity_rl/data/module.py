@@ -108,11 +108,7 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
 
     def refuse_uneven(self, world_size: int) -> None:
         """Raise UserError when ``world_size`` ranks cannot share a batch, or the frames between evaluations, evenly."""
-        if missing := -self.batch_size % world_size:
-            raise UserError(
-                f"data.batch_size={self.batch_size} must be a multiple of the {world_size} ranks (trainer.devices * "
-                f"trainer.num_nodes), each of which samples its share: use {self.batch_size + missing}"
-            )
+        self.refuse_ranks(world_size)
         tick = self.action_repeat * self.num_envs * world_size
         if self.eval_every_n_frames % tick:
             raise UserError(
@@ -225,6 +221,8 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
             seed=seed,
             observation=self.observation,
             num_actions=self.num_actions,
+            reward_clip=self.reward_clip,
+            priorities=self.priorities(lambda: self._learner.env_steps),
         )
 
     def _records_needed(self) -> int:

@@ -1,4 +1,4 @@
-"""The smallest agent with discrete actions: nothing but a Q network."""
+"""An agent with discrete actions that has nothing but a Q network."""
 
 from __future__ import annotations
 
