@@ -6,8 +6,12 @@ Tags:
     ``train/return``, ``train/episode_steps``: undiscounted return and env steps of every finished training episode.
     ``train/<task>/return``, ``eval/<task>/return``: the same of each task, where a run has several.
     ``train/<task>/visit_<visit>/return``, ``eval/<task>/visit_<visit>/return``: and of each visit to a task.
+    ``train/<task>/visit_return``, ``train/<task>/visit_episodes``: mean return of a visit's last episodes, and their
+        number in all, once at its end.
     ``eval/return``, ``eval/return_std``: mean and standard deviation over the evaluation episodes, first
         at frame 0.
+    ``final/return``, ``final/return_std``, ``final/episode_steps``: with ``--data.final_eval_episodes``: mean and
+        standard deviation of the return, and mean env steps, of so many episodes at the end of training.
     ``eval/video``: first evaluation episode as the agent sees it (also ``videos/*.mp4``).
     ``loss/critic``, ``loss/actor``: losses of the last update.
     ``q/q1``, ``q/q2``, ``q/target``, ``q/reward``: batch means of both critics, their target, and the n-step reward.

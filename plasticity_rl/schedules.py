@@ -64,6 +64,14 @@ def parse_schedule(text: str | float, *, option: str = "stddev_schedule") -> Sch
     return _Piecewise(tuple(segments))
 
 
+def corners(schedule: Schedule) -> list[float]:
+    """Return the values between which those of a schedule of :func:`parse_schedule` lie."""
+    if isinstance(schedule, _Constant):
+        return [schedule.number]
+    assert isinstance(schedule, _Piecewise)
+    return [value for start, end, _ in schedule.segments for value in (start, end)]
+
+
 def exact_ratio(value: float, *, option: str = "replay_ratio") -> Fraction:
     """Return a replay ratio, gradient updates per env step, as the fraction that its decimals stand for.
 
@@ -116,13 +124,14 @@ class Events:
         every: Period, or None.
         at: Single moments.
         option: Name of the options, for error messages.
+        may_be_none: Whether neither may be given: no event then.
 
     Raises:
         UserError: When a period is no positive whole number, a moment is negative, or neither is given.
     """
 
-    def __init__(self, *, every: int | None, at: Sequence[int] = (), option: str) -> None:
-        if every is None and not at:
+    def __init__(self, *, every: int | None, at: Sequence[int] = (), option: str, may_be_none: bool = False) -> None:
+        if every is None and not at and not may_be_none:
             raise UserError(f"{option}: no schedule given; set a period or a list of moments")
         if every is not None and (not is_whole(every) or every <= 0):
             raise UserError(f"{option}: the period is {every}, but must be a whole number > 0")

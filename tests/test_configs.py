@@ -15,7 +15,8 @@ CONFIGS = REPOSITORY / "configs"
 BASES = [CONFIGS / "drqv2.yaml", CONFIGS / "quickstart.yaml"]
 TASKS = sorted((CONFIGS / "task").glob("*.yaml"))
 FRAGMENTS = sorted([*(CONFIGS / "interventions").glob("*.yaml"), *(CONFIGS / "probes").glob("*.yaml")])
-OTHERS = sorted(set(CONFIGS.glob("*.yaml")) - set(BASES))
+GAMES = sorted([*(CONFIGS / "atari").glob("*.yaml"), *(CONFIGS / "minatar").glob("*.yaml")])
+OTHERS = sorted(set(CONFIGS.glob("*.yaml")) - set(BASES)) + GAMES
 
 
 def stem(path: Path) -> str:
@@ -94,3 +95,17 @@ def test_every_callback_has_a_fragment_of_its_name(name):
     (path,) = [path for path in FRAGMENTS if path.stem == cls(**cls.example_arguments).name]
     entries = yaml.safe_load(path.read_text())["trainer"]["callbacks+"]
     assert f"callbacks.{name}" in [entry["class_path"] for entry in entries]
+
+
+@pytest.mark.parametrize("path", GAMES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_preset_of_games_says_where_each_value_is_from(path):
+    """Or that it is ours; and its task is a game that the folder is named after."""
+    lines = path.read_text().splitlines()
+    values = [line for line in lines if line.startswith("  ") and ": " in line]
+    if path.stem != "mini":
+        own = [line for line in values if not line.strip().startswith(("task:", "log_every_n_steps:"))]
+        assert [line for line in own if "#" not in line] == []
+    content = yaml.safe_load(path.read_text())
+    assert content["agent"] == "dqn"
+    assert content["data"]["task"].startswith(f"{path.parent.name}:")
+    assert content["data"]["task"] in task_names()

@@ -39,6 +39,13 @@ FILES = [REPOSITORY / "README.md", REPOSITORY / "callbacks/README.md", *sorted((
 PAGES = {file.relative_to(REPOSITORY).as_posix(): file.read_text() for file in FILES}
 IGNORED = ("pip", "tensorboard", "git", "cd", "export", "sudo", "apt-get")
 LAUNCHERS = ("torchrun", "srun")
+GAMES = {"atari": "ale_py", "minatar": "minatar"}
+"""Prefix of a task, and what it needs."""
+TINY_GAME = [
+    *("--data.batch_size=8", "--data.capacity=500", "--data.eval_every_n_frames=400", "--data.num_eval_episodes=1"),
+    *("--data.max_episode_frames=100", "--data.final_eval_episodes=0", "--model.hidden_dim=16"),
+    *("--model.num_seed_frames=40", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
+]
 RUN_OF_PAGES = "runs/mine"
 OTHER_RUN = "runs/with_reset"
 
@@ -143,7 +150,11 @@ def _tiny(args: list[str], run_dir: Path) -> list[str]:
         at = args.index("--trainer.default_root_dir")
         args = args[:at] + args[at + 2 :]
     args = [re.sub(r"at_frames=\[\d+\]", "at_frames=[50]", arg) for arg in args]  # within the short run
-    tiny = TINY_SAC if read(with_found_configs(args)).setting("agent") == "sac" else TINY
+    given = read(with_found_configs(args))
+    if given.setting("agent") == "dqn":
+        pytest.importorskip(GAMES[str(given.setting("data.task")).partition(":")[0]])
+        return [*args, *TINY_GAME, "--max_frames=100", f"--trainer.default_root_dir={run_dir}"]
+    tiny = TINY_SAC if given.setting("agent") == "sac" else TINY
     if any(arg.startswith("gym:") for arg in args):
         pytest.importorskip("gymnasium")
         tiny = [option for option in tiny if not option.startswith(("--data.env", "--data.task", "--data.action_rep"))]
@@ -306,7 +317,8 @@ def written_tags(tmp_path_factory) -> set[str]:
         fragment = append_callbacks(folder / f"{index}.yaml", entries)
         fit_tiny_cli(folder / str(index), "--config", fragment, "--model.replay_ratio=1", max_frames=120)
         tags |= _tags(folder / str(index))
-    sac = [*TINY_SAC, "--data.overlap=true", "--max_frames=200", f"--trainer.default_root_dir={folder / 'sac'}"]
+    sac = [*TINY_SAC, "--data.overlap=true", "--data.final_eval_episodes=1", "--max_frames=200"]
+    sac += [f"--trainer.default_root_dir={folder / 'sac'}"]
     result = call("fit", *sac)
     assert result.code == 0, result.err
     return tags | _tags(folder / "sac")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from plasticity_rl.errors import UserError
-from plasticity_rl.schedules import Events, parse_schedule
+from plasticity_rl.schedules import Events, corners, parse_schedule
 
 
 @pytest.mark.parametrize("text", [0.2, "0.2", " 0.2 ", "2e-1"])
@@ -58,6 +58,17 @@ def test_durations_that_are_not_positive_are_refused(text: str):
 
 def fired(events: Events, moments: range | list[int]) -> list[int]:
     return [now for now in moments if events.fire(now)]
+
+
+@pytest.mark.parametrize(
+    ("text", "lowest", "highest"),
+    [("0.4", 0.4, 0.4), ("linear(0.4,1,10)", 0.4, 1), ("step_linear(1,-2,5,3,5)", -2, 3)],
+)
+def test_values_lie_between_the_corners(text: str, lowest: float, highest: float):
+    schedule = parse_schedule(text)
+    values = [schedule(step) for step in range(20)]
+    assert min(corners(schedule)) == lowest == min(values)
+    assert max(corners(schedule)) == highest == max(values)
 
 
 def test_periodic_events_fire_at_the_first_moment_after_each_multiple_and_not_at_zero():

@@ -17,17 +17,19 @@ from plasticity_rl.callback.unit_activity import ActiveUnitCounter
 from plasticity_rl.errors import UserError, at_least, one_of
 from plasticity_rl.measures import pooled_fraction
 from plasticity_rl.nn.layers import LEARNS
-from plasticity_rl.schedules import exact_ratio
+from plasticity_rl.schedules import Events, exact_ratio
 
 AVERAGES = ("episode", "window")
+INTERVALS = ("every_n_episodes", "every_n_env_steps", "every_n_updates")
+PUBLISHED_EPISODES = 50
 
 
 class AdaptiveReplayRatio(Intervention):
     """Train at a low replay ratio until the fraction of active units (FAU) stops changing, then at a high one.
 
-    Every ``every_n_episodes`` training episodes the module's mean FAU is compared with the one at the check before (at
-    the first check, with the FAU of the very first update). When they differ by at most ``threshold``, the replay ratio
-    becomes ``high``.
+    Every ``every_n_episodes`` training episodes, ``every_n_env_steps`` env steps or ``every_n_updates`` updates the
+    module's mean FAU is compared with the one at the check before (at the first check, with the FAU of the very first
+    update). When they differ by at most ``threshold``, the replay ratio becomes ``high``.
 
     Units that learn count. When those become others (an injection of plasticity) the average starts over, and the next
     check finds nothing settled. A module whose activations pin FAU (CReLU) is refused.
@@ -37,22 +39,31 @@ class AdaptiveReplayRatio(Intervention):
         ``intervention/adaptive_replay_ratio/fau`` at every check.
     Reference: Ma et al. 2024 (arXiv 2310.07418), section 5, Algorithm 1; the defaults are theirs for DeepMind Control
         (50 episodes = 50 000 env frames). As in their code the mean covers the last episode of each window only, and
-        the switch happens once.
+        the switch happens once. On Atari they give an interval of 2000 and the same threshold, ratios and module; in
+        which unit the interval is they do not say, nor what the mean covers.
         With several environments or ranks the episodes of all count, the last episode is the last one of each
         environment, and FAU is the mean over ranks.
     Differences from the original: the average begins with the update after an episode's end, theirs one update later.
-        ``average_over="window"``, ``min_recovery`` and ``one_way=False`` are additions.
+        ``average_over="window"``, ``min_recovery`` and ``one_way=False`` are additions, and so are intervals in env
+        steps and updates, after which the mean covers the whole window.
 
     Args:
         low: Replay ratio before the switch, gradient updates per env step, > 0.
         high: Replay ratio after the switch.
-        every_n_episodes: Episodes between two checks.
+        every_n_episodes: Episodes between two checks; None for 50, or where one of the next two is given.
+        every_n_env_steps: Env steps (agent decisions) between two checks, those of the seed phase included, or None.
+        every_n_updates: Gradient updates between two checks, or None.
         threshold: Largest change of FAU between two checks that counts as settled, in FAU (0 to 1).
         module: Module by dotted name whose FAU is watched.
-        average_over: ``episode`` averages over the last episode before a check (published), ``window`` over all.
+        average_over: ``episode`` averages over the last episode before a check (published), ``window`` over all
+            updates since the check before; None for ``episode`` where the interval is in episodes, else ``window``.
         min_recovery: Switch only while FAU is at least this fraction of its initial value, so that a critic that
             collapsed for good does not count as settled. 0 reproduces the paper.
         one_way: Never switch back. Otherwise a check with a larger change goes back to ``low``.
+
+    Raises:
+        UserError: When a number is out of range, several intervals are given, or an average over episodes of an
+            interval in another unit.
     """
 
     reads = frozenset({"units"})
@@ -72,22 +83,35 @@ class AdaptiveReplayRatio(Intervention):
         *,
         low: float = 0.5,
         high: float = 2.0,
-        every_n_episodes: int = 50,
+        every_n_episodes: int | None = None,
+        every_n_env_steps: int | None = None,
+        every_n_updates: int | None = None,
         threshold: float = 0.001,
         module: str = "critic",
-        average_over: Literal["episode", "window"] = "episode",
+        average_over: Literal["episode", "window"] | None = None,
         min_recovery: float = 0.0,
         one_way: bool = True,
     ) -> None:
         for name, value in {"low": low, "high": high}.items():
             exact_ratio(value, option=f"AdaptiveReplayRatio.{name}")  # not in the middle of the run
-        at_least("AdaptiveReplayRatio.every_n_episodes", every_n_episodes, 1)
+        if every_n_env_steps is None and every_n_updates is None and every_n_episodes is None:
+            every_n_episodes = PUBLISHED_EPISODES
+        self.every_n_episodes, self.every_n_env_steps = every_n_episodes, every_n_env_steps
+        self.every_n_updates = every_n_updates
+        self._checks = self._interval()
+        if average_over is None:
+            average_over = "window" if self.every_n_episodes is None else "episode"
         one_of("AdaptiveReplayRatio.average_over", average_over, AVERAGES)
+        if average_over == "episode" and self.every_n_episodes is None:
+            raise UserError(
+                "AdaptiveReplayRatio.average_over='episode' averages over the last episode of an interval in episodes: "
+                "give every_n_episodes, or average_over='window'"
+            )
         if not threshold >= 0 or not 0 <= min_recovery <= 1:
             raise UserError(
                 f"AdaptiveReplayRatio: threshold={threshold} must be >= 0 and min_recovery={min_recovery} in [0, 1]"
             )
-        self.low, self.high, self.every_n_episodes, self.threshold = low, high, every_n_episodes, threshold
+        self.low, self.high, self.threshold = low, high, threshold
         self.module, self.average_over, self.min_recovery, self.one_way = module, average_over, min_recovery, one_way
         self.episodes = 0
         self.switched = False
@@ -98,6 +122,18 @@ class AdaptiveReplayRatio(Intervention):
         self._layers: list[str] = []
         self._counter = ActiveUnitCounter([module], LEARNS)
         self._measuring = False
+
+    def _interval(self) -> Events:
+        """Return the checks that are due by the one interval that was given."""
+        intervals = {name: getattr(self, name) for name in INTERVALS if getattr(self, name) is not None}
+        if len(intervals) > 1:
+            raise UserError(
+                f"AdaptiveReplayRatio: {' and '.join(f'{k}={v}' for k, v in intervals.items())} are intervals of one "
+                "check in several units: give one of them"
+            )
+        ((name, every),) = intervals.items()
+        at_least(f"AdaptiveReplayRatio.{name}", every, 1)
+        return Events(every=every, option=f"AdaptiveReplayRatio.{name}")
 
     @property
     def only_from_the_start(self) -> bool:
@@ -134,7 +170,7 @@ class AdaptiveReplayRatio(Intervention):
     def on_update_start(self, agent: RLModule) -> None:
         """Measure the first update of all, and every update of the episodes that are averaged over."""
         watching = not (self.switched and self.one_way)
-        in_average = watching and self.episodes % self.every_n_episodes >= self._averaged_from(agent)
+        in_average = watching and self._in_average(agent)
         self._measuring = in_average or self.initial is None
         if self._measuring:
             self._counter.start(agent)
@@ -153,22 +189,43 @@ class AdaptiveReplayRatio(Intervention):
             self.initial = self.previous = float(agent.trainer.strategy.reduce(fau, reduce_op="mean"))
         self._sum = self._sum.to(fau.device) + fau
         self._count += 1
+        if self.every_n_updates is not None:
+            self._end_window(agent, agent.num_updates)
+
+    def on_env_step(self, agent: RLModule, step: TensorDictBase) -> None:
+        """Check at the end of a window in env steps."""
+        if self.every_n_env_steps is not None:
+            self._end_window(agent, agent.env_steps)
 
     def on_episode_end(self, agent: RLModule, episode_return: float, env_steps: int) -> None:
-        """Check at the end of a window, and start the next average at the beginning of its episode."""
+        """Check at the end of a window in episodes, and start the next average at the beginning of its episode."""
         self.episodes += 1
-        if self.episodes % self.every_n_episodes == 0 and self._count:
-            # All ranks must switch at the same update, or their collectives no longer match.
-            mean = agent.trainer.strategy.reduce(self._sum / self._count, reduce_op="mean")
-            self._check(agent, float(mean))
-        if self.episodes % self.every_n_episodes == self._averaged_from(agent):
+        if self.every_n_episodes is None:
+            return
+        if self._checks.fire(self.episodes + 1):
+            self._check(agent)
+        if self.episodes % self.every_n_episodes == self._averaged_from(agent, self.every_n_episodes):
             self._sum, self._count = torch.zeros(()), 0
 
-    def _averaged_from(self, agent: RLModule) -> int:
-        """Return how many episodes of a window are over when its average begins; environments end theirs together."""
-        return max(self.every_n_episodes - agent.data.env_steps_per_tick, 0) if self.average_over == "episode" else 0
+    def _end_window(self, agent: RLModule, now: int) -> None:
+        """Check once ``now`` of the units of the interval are over, and begin the next average."""
+        if self._checks.fire(now + 1):
+            self._check(agent)
+            self._sum, self._count = torch.zeros(()), 0
 
-    def _check(self, agent: RLModule, fau: float) -> None:
+    def _in_average(self, agent: RLModule) -> bool:
+        every = self.every_n_episodes
+        return every is None or self.episodes % every >= self._averaged_from(agent, every)
+
+    def _averaged_from(self, agent: RLModule, every_n_episodes: int) -> int:
+        """Return how many episodes of a window are over when its average begins; environments end theirs together."""
+        return max(every_n_episodes - agent.data.env_steps_per_tick, 0) if self.average_over == "episode" else 0
+
+    def _check(self, agent: RLModule) -> None:
+        if not self._count:  # the seed phase, or a one-way switch is done
+            return
+        # All ranks must switch at the same update, or their collectives no longer match.
+        fau = float(agent.trainer.strategy.reduce(self._sum / self._count, reduce_op="mean"))
         agent.log_scalars({f"intervention/{self.name}/fau": fau})
         settled = self.settled(fau)
         self.previous = fau
@@ -191,9 +248,13 @@ class AdaptiveReplayRatio(Intervention):
     def state_dict(self) -> dict[str, Any]:
         """Return counters, sums and the FAU of the last check."""
         names = ("episodes", "switched", "initial", "previous", "_count", "_layers")
-        return {"_sum": self._sum.clone(), **{name: getattr(self, name) for name in names}}
+        own = {name: getattr(self, name) for name in names}
+        return {"_sum": self._sum.clone(), "checks": self._checks.seen, **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-        for name, value in state_dict.items():
+        own = dict(state_dict)
+        # Checkpoints from when every interval was in episodes do not count the checks.
+        self._checks.seen = own.pop("checks", own["episodes"] // (self.every_n_episodes or 1))
+        for name, value in own.items():
             setattr(self, name, value)

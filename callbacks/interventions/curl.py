@@ -41,7 +41,8 @@ class CURL(Regularizer):
     Args:
         coefficient: Weight of the term, >= 0.
         encoder: Module that turns pixels into features.
-        projection: Module that turns features into the vectors compared, or None for the features themselves.
+        projection: Module that turns features into the vectors compared, or None for the features themselves; in DQN
+            ``critic.advantage.0``, the first layer behind the encoder.
         encoder_tau: Step of the moving average of encoder and projection per update, in (0, 1].
         random_shift_pad: Largest shift in pixels, >= 1.
         loss: Loss that the term is added to; it must train the encoder.
@@ -89,12 +90,21 @@ class CURL(Regularizer):
         if self.loss not in agent.loss_optimizers:
             losses = list(agent.loss_optimizers)
             raise UserError(f"CURL.loss={self.loss!r}: there is no such loss in {type(agent).__name__}, but {losses}")
-        for name in self.modules:
-            agent.module(name)
+        self._refuse_unknown(agent)
         refuse_large_shift(self.random_shift_pad, agent.data.obs_shape, "CURL.random_shift_pad")
         dim = Embedding(agent, self.projection).dim(agent.data.obs_shape, self.encoder)
         generator = agent.rng.get(f"intervention/{self.state_key}/initial")
         agent.add_extra(self._extra, BilinearProduct(dim, generator), agent.loss_optimizers[self.loss][0])
+
+    def _refuse_unknown(self, agent: RLModule) -> None:
+        agent.module(self.encoder)
+        try:
+            agent.module(self.projection or self.encoder)
+        except UserError as error:
+            raise UserError(
+                f"CURL.projection={self.projection!r} is no module of {type(agent).__name__}: name one that reads the "
+                f"features alone, such as the layer behind the {self.encoder}, or null for the features themselves"
+            ) from error
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Start the moving average at the initial weights."""

@@ -45,7 +45,8 @@ class DormantRatioPerturbation(ScheduledIntervention):
 
     Args:
         modules: Modules by dotted name that are perturbed; None for all networks of the agent.
-        observed: Module whose dormant ratio counts.
+        observed: Module whose dormant ratio counts; None for the policy (published), or for the values where an agent
+            has no policy network.
         tau: Threshold, in [0, 1).
         rate: How much the factor falls with the ratio, >= 0.
         min_factor: Smallest factor, in [0, 1].
@@ -65,7 +66,7 @@ class DormantRatioPerturbation(ScheduledIntervention):
         self,
         *,
         modules: Sequence[str] | None = None,
-        observed: str = "actor",
+        observed: str | None = None,
         tau: float = 0.025,
         rate: float = 2.0,
         min_factor: float = 0.2,
@@ -82,8 +83,14 @@ class DormantRatioPerturbation(ScheduledIntervention):
         if not 0 <= tau < 1 or not rate >= 0:
             raise UserError(f"DormantRatioPerturbation.tau={tau} must be in [0, 1), and rate={rate} must be >= 0")
         self.modules = self.named_or_open(modules, ("encoder", "actor", "critic"))
-        self.observed, self.tau, self.rate = observed, tau, rate
+        self.leave_open(observed=observed)
+        self.observed: str = "actor" if observed is None else observed
+        self.tau, self.rate = tau, rate
         self.min_factor, self.max_factor = min_factor, max_factor
+
+    def default_for(self, argument: str, agent: RLModule) -> str:
+        """Return the module whose dormant ratio counts."""
+        return agent.policy_module or agent.value_module
 
     def tags(self) -> frozenset[str]:
         """Return the tags of the ratio and the factor."""

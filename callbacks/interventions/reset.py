@@ -39,11 +39,16 @@ class Reset(ScheduledIntervention):
         last_layers: How many linear or convolutional layers of each module, counted from its output, or None for all.
         every_n_frames: Period in env frames, or None.
         at_frames: Env frames of single resets.
+        at_task_switches: Reset whenever the run goes on to another task (``ContinualTasks``), before its first update;
+            needs no schedule. With all networks in ``modules`` that is the baseline of Abbas et al. 2023 (arXiv
+            2303.07507), an agent that is new in every task.
 
     Raises:
-        UserError: When ``last_layers`` is below 1 or more than a module has.
+        UserError: When there is neither schedule nor ``at_task_switches``, and when ``last_layers`` is below 1 or more
+            than a module has.
     """
 
+    later_arguments: ClassVar[Mapping[str, Any]] = {"at_task_switches": False}
     reads = frozenset()
     writes = frozenset({"jump", "fresh weights", "optimizer"})
     family = "reset"
@@ -58,7 +63,9 @@ class Reset(ScheduledIntervention):
         last_layers: int | None = None,
         every_n_frames: int | None = None,
         at_frames: Sequence[int] = (),
+        at_task_switches: bool = False,
     ) -> None:
+        self.at_task_switches = self.hears = at_task_switches
         super().__init__(every_n_frames=every_n_frames, at_frames=at_frames)
         if last_layers is not None:
             at_least("Reset.last_layers", last_layers, 1, ", or null for whole modules")
@@ -67,6 +74,10 @@ class Reset(ScheduledIntervention):
     def default_modules(self, agent: RLModule) -> list[str]:
         """Return the modules that put out actions and values."""
         return agent.heads()
+
+    def on_task_switch(self, agent: RLModule, task: str) -> None:
+        """Reset before the next update."""
+        self.announce()
 
     def _parts(self, agent: RLModule) -> dict[str, nn.Module]:
         """Return what is reset by its dotted name: whole modules, or single layers."""

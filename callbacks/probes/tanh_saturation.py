@@ -59,7 +59,13 @@ class TanhSaturation(ModuleProbe):
 
     def default_modules(self, agent: RLModule) -> list[str]:
         """Return the modules that have a tanh, or put out actions."""
-        return [name for name in agent.networks() if name == agent.policy_module or _tanh_layers(agent, name)]
+        found = [name for name in agent.networks() if name == agent.policy_module or _tanh_layers(agent, name)]
+        if not found:
+            raise UserError(
+                f"TanhSaturation: nothing can saturate in a {type(agent).__name__}, which has no tanh layer and no "
+                "module that puts out actions in [-1, 1]; leave it out"
+            )
+        return found
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse modules in which nothing can saturate."""

@@ -20,7 +20,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.agents.data_checks import refuse_batches, refuse_other_actions, refuse_other_observations
+from plasticity_rl.agents.data_checks import (
+    refuse_batches,
+    refuse_other_actions,
+    refuse_other_observations,
+    refuse_priorities_of_nobody,
+)
+from plasticity_rl.agents.final_evaluation import log_final_evaluation
 from plasticity_rl.agents.flops import flops_per_observation
 from plasticity_rl.agents.hook_checks import (
     refuse_conflicts,
@@ -91,7 +97,7 @@ class RLModule(Reports):
         """
         rank = self.global_rank if self._trainer is not None else 0
         generator = self.rng.get(f"explore/rank{rank}", self.device)
-        if explore and self.env_frames < self.num_seed_frames:
+        if explore and self.frames_of_exploration < self.num_seed_frames:
             shape, device = (len(observations), self.action_dim), self.device
             if self.num_actions:
                 actions = torch.randint(self.num_actions, shape, generator=generator, device=device)
@@ -115,6 +121,24 @@ class RLModule(Reports):
         if self.data.overlap and self.update_credit >= 1:
             self.data.replay.sample_ahead()
         return batch
+
+    def switch_task(
+        self, task: str, *, seed: int, empty_replay: bool = False, restart_exploration: bool = False
+    ) -> None:
+        """Go on in ``task``, of equal shapes, and tell every callback; to be called between two env steps.
+
+        Args:
+            task: Task name.
+            seed: Seed of its fresh environments.
+            empty_replay: Forget what was collected, and update nothing until ``num_seed_frames`` more are.
+            restart_exploration: Explore as at the start of the run.
+        """
+        self.data.switch_task(task, seed=seed, empty_replay=empty_replay)
+        if empty_replay:
+            self.wait_for_experience()
+        if restart_exploration:
+            self.restart_exploration()
+        self.dispatch("on_task_switch", task)
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
@@ -160,6 +184,7 @@ class RLModule(Reports):
             adapt_plain_trainer(self.trainer)
             refuse_other_observations(self.observation_key, self.data)
             refuse_other_actions(type(self).__name__, self.num_actions, self.data)
+            refuse_priorities_of_nobody(type(self).__name__, self.sets_priorities, self.data)
             refuse_batches(self.num_seed_frames, self.data, callbacks)
         return []
 
@@ -220,7 +245,7 @@ class RLModule(Reports):
 
     def _collect_before_updates(self) -> None:
         """Begin with a second seed phase, in which the policy acts: the replay of the checkpoint is gone."""
-        self.updates_from_frame = self.env_frames + self.num_seed_frames
+        self.wait_for_experience()
         warnings.warn(
             f"the replay of this checkpoint is not in {self.data.replay_folder}: the run goes on with an empty one, "
             f"and updates nothing before env frame {self.updates_from_frame}; it will differ from the original run",
@@ -241,12 +266,18 @@ class RLModule(Reports):
     def validation_step(self, episode: int, batch_idx: int) -> None:
         """Play one deterministic evaluation episode, if there is one of this number."""
         if episode < self.data.num_eval_episodes:
-            self.begin_evaluation_episode(episode)
-            self.eval_episodes.append(self.data.evaluate(lambda obs: self.act(obs, explore=False), episode))
+            self.eval_episodes.append(self.play_evaluation(episode))
+
+    def play_evaluation(self, episode: int, task: str | None = None) -> Episode:
+        """Play evaluation episode number ``episode`` without exploration, of ``task`` or the current one."""
+        self.begin_evaluation_episode(episode)
+        return self.data.evaluate(lambda observations: self.act(observations, explore=False), episode, task)
 
     def on_validation_epoch_end(self) -> None:
-        """Log mean and standard deviation of the evaluation episodes' returns."""
+        """Log mean and standard deviation of the evaluation episodes' returns; after training, evaluate at length."""
         scalars = self._log_evaluation()
+        if self.env_frames >= self.data.max_frames and self.trainer.state.fn == TrainerFn.FITTING:
+            log_final_evaluation(self)
         # Through Lightning as well, for checkpoint file names, ``monitor`` and what ``Trainer.validate`` returns: that
         # takes logged metrics only, and a metric called ``step`` puts them on our x-axis.
         validating = self.trainer.state.fn == TrainerFn.VALIDATING

@@ -28,6 +28,8 @@ class KeepsTime(TakesLossTerms):
         self.env_frames = self.env_steps = self.num_updates = 0
         self.updates_from_frame = 0
         """Env frame before which no update credit is earned even after the seed phase: see ``data.starts_empty``."""
+        self.explores_from = (0, 0)
+        """Env frame and env step at which exploration began, see :meth:`restart_exploration`."""
         self.replay_ratio = replay_ratio
         self.update_credit = Fraction(0)
 
@@ -48,6 +50,24 @@ class KeepsTime(TakesLossTerms):
         self.env_steps += env_steps
         self.env_frames += env_steps * frames_per_env_step
 
+    @property
+    def frames_of_exploration(self) -> int:
+        """Env frames since exploration began; in the first ``num_seed_frames`` actions are uniform."""
+        return self.env_frames - self.explores_from[0]
+
+    @property
+    def steps_of_exploration(self) -> int:
+        """Env steps since exploration began: the time of its schedule."""
+        return self.env_steps - self.explores_from[1]
+
+    def restart_exploration(self) -> None:
+        """Explore as at the start of the run: a seed phase, and the schedule from its beginning."""
+        self.explores_from = (self.env_frames, self.env_steps)
+
+    def wait_for_experience(self) -> None:
+        """Earn no update in the next ``num_seed_frames``: the replay is empty."""
+        self.updates_from_frame = self.env_frames + self.num_seed_frames
+
     def every(self, steps: int) -> bool:
         """Return whether the env step that is under way completes ``steps`` (at least 1) steps of every env."""
         return self.env_steps // self.data.env_steps_per_tick % max(steps, 1) == 0
@@ -57,6 +77,7 @@ class KeepsTime(TakesLossTerms):
         return {
             **{name: getattr(self, name) for name in COUNTERS},
             "updates_from_frame": self.updates_from_frame,
+            "explores_from": list(self.explores_from),
             "replay_ratio": [self._replay_ratio.numerator, self._replay_ratio.denominator],
             "update_credit": [self.update_credit.numerator, self.update_credit.denominator],
         }
@@ -66,5 +87,7 @@ class KeepsTime(TakesLossTerms):
         for name in COUNTERS:
             setattr(self, name, state[name])
         self.updates_from_frame = state.get("updates_from_frame", 0)
+        frames, steps = state.get("explores_from", (0, 0))
+        self.explores_from = (frames, steps)
         self._replay_ratio = Fraction(*state["replay_ratio"])
         self.update_credit = Fraction(*state["update_credit"])

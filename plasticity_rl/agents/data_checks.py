@@ -37,6 +37,21 @@ def refuse_other_actions(agent: str, num_actions: int, data: RLDataModule) -> No
         )
 
 
+def refuse_priorities_of_nobody(agent: str, sets_priorities: bool, data: RLDataModule) -> None:
+    """Raise UserError when batches are to be drawn by priority, and the agent would leave all priorities equal.
+
+    Args:
+        agent: Its name.
+        sets_priorities: Whether its updates set priorities.
+        data: Says how batches are drawn.
+    """
+    if data.prioritized and not sets_priorities:
+        raise UserError(
+            f"data.prioritized=true: {agent} does not set priorities, so that all would stay equal: leave it out, or "
+            "train an agent that does"
+        )
+
+
 def refuse_batches(num_seed_frames: int, data: RLDataModule, callbacks: Sequence[pl.Callback]) -> None:
     """Raise UserError when memory cannot hold a callback's batch, or the first update would have too few transitions.
 

@@ -1,7 +1,8 @@
 """What an agent knows of callbacks: the hooks that it calls, and what it asks before it is trained.
 
 On top of Lightning's hooks they get ours, dispatched by the agent: ``on_env_step``, ``on_episode_end``,
-``on_update_start``, ``on_update_end``, ``on_evaluation``, ``on_weights_jumped`` and ``on_env_failure``.
+``on_update_start``, ``on_update_end``, ``on_target_copy``, ``on_task_switch``, ``on_evaluation``, ``on_weights_jumped``
+and ``on_env_failure``.
 """
 
 from __future__ import annotations
@@ -69,6 +70,12 @@ class RLCallback(pl.Callback):
 
     headline_words: ClassVar[str] = ""
     """What the name of its :meth:`headline` stands for, said once at the end of a run."""
+
+    later_arguments: ClassVar[Mapping[str, Any]] = {}
+    """Arguments that came when runs of the class existed, each with the value at which nothing is as if it were new.
+
+    At that value an argument is no part of ``state_key``, by which checkpoints and random numbers go.
+    """
 
     _left_open: frozenset[str] = frozenset()
     _resolved: bool = False
@@ -139,7 +146,13 @@ class RLCallback(pl.Callback):
     @property
     def state_key(self) -> str:
         """Key of this instance's state in a checkpoint: class and arguments."""
-        return self._generate_state_key(**self.arguments())
+        return self.key_of(self.arguments())
+
+    def key_of(self, arguments: Mapping[str, Any]) -> str:
+        """Return the ``state_key`` of an instance of this class with these arguments."""
+        later = self.later_arguments
+        said = {name: value for name, value in arguments.items() if name not in later or value != later[name]}
+        return self._generate_state_key(**said)
 
     # ---- what an agent asks before it is trained; neutral here, said by interventions
 
@@ -197,6 +210,9 @@ class RLCallback(pl.Callback):
 
     def on_target_copy(self, agent: Agent) -> None:
         """Called after target networks were copied at once, at the end of an update; see ``agent.copies_target``."""
+
+    def on_task_switch(self, agent: Agent, task: str) -> None:
+        """Called when the run has gone on to ``task``, before its first env step."""
 
     def on_evaluation(self, agent: Agent, episodes: Sequence[Episode]) -> None:
         """Called after every evaluation (also the one at frame 0), with its episodes."""

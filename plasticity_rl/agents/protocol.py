@@ -20,6 +20,9 @@ class AgentProtocol(ModuleAccess):
     """Number of action dimensions; 1 where actions are discrete."""
     num_actions: int = 0
     """Number of discrete actions that it chooses among, by index (int64 ``(batch, 1)``); 0: continuous ones."""
+    sets_priorities: bool = False
+    """Whether ``update`` hands the losses of its batch to ``data.replay.update_priorities``, and weighs them by the
+    ``weight`` of the batch."""
     augment: bool = False
     """Whether updates see augmented images."""
     precisions: tuple[str, ...] = ("32-true",)

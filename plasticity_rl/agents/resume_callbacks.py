@@ -134,7 +134,7 @@ def move_states(checkpoint: Mapping[str, Any], callbacks: Sequence[pl.Callback],
             old = next((one for one in left if classes.equal(one, new, folder)), None)
             if old is not None:
                 left = [one for one in left if one is not old]
-                _move(callback._generate_state_key(**old["arguments"]), callback.state_key, states, saved["rng"])
+                _move(callback.key_of(old["arguments"]), callback.state_key, states, saved["rng"])
         elif type(callback).__module__.startswith("lightning."):
             state = states.get(callback.state_key, {})
             state.update({name: value for name, value in kept_arguments(callback).items() if name in state})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Literal
 
@@ -26,6 +27,8 @@ MAX_FEATURE_DIM = 65_536
 
 class FrozenEncoderIntervention(Architecture):
     """Replaces the encoder by a frozen ResNet with a trainable Linear and LayerNorm on top, before training starts.
+
+    A target network of the encoder shares the frozen ResNet and has the rest of its own.
 
     The layers that read the encoder are drawn anew, as wide as its new output.
 
@@ -107,18 +110,28 @@ class FrozenEncoderIntervention(Architecture):
         readers = agent.output_readers(self.encoder)
         if not readers:
             raise UserError(f"{type(self).__name__}: {type(agent).__name__} does not say what reads {self.encoder!r}")
+        self._refuse_other_frames(agent)
         centred = hands_on_centred_pixels(agent, self.encoder, agent.data.obs_shape)
         network = self.network(place_generator(agent, f"{self.encoder}.network"))
         with torch.random.fork_rng(devices=[]):  # new layers draw from the default generator
             encoder = FrozenResNet(network, agent.data.obs_shape, self.feature_dim, self.normalize, centred=centred)
         reinitialize(encoder.projection, agent.init_layer, place_generator(agent, f"{self.encoder}.projection"))
-        setattr(agent, self.encoder, encoder)
+        replace_top(agent, self.encoder, encoder)
         paths = {id(m): path for path, m in agent.named_modules() if path.split(".")[0] in agent.module_names}
         for reader in readers:
             if id(reader.layer) in paths:  # the target's readers are the twins of these
                 outputs, inputs = size_of(reader.layer)
                 layer = resized(reader.layer, outputs, inputs - reader.inputs + self.feature_dim)
                 put(agent, paths[id(reader.layer)], layer)
+
+    def _refuse_other_frames(self, agent: RLModule) -> None:
+        """Raise UserError, before any weights are fetched, for frames that are not RGB."""
+        channels = agent.data.obs_shape[0] // agent.data.stacked_frames
+        if channels % 3:
+            raise UserError(
+                f"{type(self).__name__} reads RGB frames, and those of {agent.data.task} have {channels} "
+                f"channel{'s' * (channels > 1)}: leave it out, or use a task in colours"
+            )
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse what would write to frozen weights, before anything is trained."""
@@ -148,6 +161,17 @@ class FrozenEncoderIntervention(Architecture):
         encoder = agent.module(self.encoder)
         assert isinstance(encoder, FrozenResNet)
         return encoder
+
+
+def replace_top(agent: RLModule, name: str, module: FrozenResNet) -> None:
+    """Put an encoder in the place of a top-level module, and its twin, which shares what is frozen, into the target."""
+    twin = agent.target_of(name)
+    paths = [path for path, m in agent.named_modules() if m is twin]
+    setattr(agent, name, module)
+    for path in paths:
+        parent, _, attribute = path.rpartition(".")
+        copied = copy.deepcopy(module, {id(module.network): module.network})
+        setattr(agent.get_submodule(parent), attribute, copied.requires_grad_(False))
 
 
 @torch.no_grad()

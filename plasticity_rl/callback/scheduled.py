@@ -37,6 +37,9 @@ class ActsAtEvents(Scheduled):
 
     waits_for_evaluation: ClassVar[bool] = False
     """Whether its events lower the return for a while, so that none may come right before an evaluation."""
+    hears: bool = False
+    """Whether it acts at what the agent announces as well (:meth:`announce`), and so may go without a schedule."""
+    _announced: bool = False
 
     if TYPE_CHECKING:  # of the intervention that it is a part of
 
@@ -52,16 +55,30 @@ class ActsAtEvents(Scheduled):
         """Return the clock of the schedule."""
         raise NotImplementedError
 
+    def announce(self) -> None:
+        """Note an event that no schedule knows of (the agent copied its target, or took up another task)."""
+        self._announced = self.hears
+
     def moves_weights(self, agent: RLModule) -> bool:
         """Return whether an event is due."""
-        return self.events.due(self.now(agent))
+        return self._announced or self.events.due(self.now(agent))
 
     def on_update_start(self, agent: RLModule) -> None:
         """Act when an event is due, and log it."""
         if self.waits_for_evaluation and _evaluation_follows(agent):
             return
-        if self.events.fire(self.now(agent)):
+        due, self._announced = self.events.fire(self.now(agent)) or self._announced, False
+        if due:
             agent.log_event(self.name, self.act(agent))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many events have been seen, and whether one was announced."""
+        return {**super().state_dict(), **({"announced": self._announced} if self.hears else {})}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        super().load_state_dict(state_dict)
+        self._announced = state_dict.get("announced", False)
 
 
 class ScheduledIntervention(ActsAtEvents, Intervention):
@@ -77,7 +94,7 @@ class ScheduledIntervention(ActsAtEvents, Intervention):
     def __init__(self, *, every_n_frames: int | None = None, at_frames: Sequence[int] = ()) -> None:
         self.every_n_frames, self.at_frames = every_n_frames, list(at_frames)
         option = f"{type(self).__name__}.every_n_frames / at_frames"
-        self.events = Events(every=every_n_frames, at=self.at_frames, option=option)
+        self.events = Events(every=every_n_frames, at=self.at_frames, option=option, may_be_none=self.hears)
 
     def now(self, agent: RLModule) -> int:
         """Return the clock of the schedule."""

@@ -259,6 +259,7 @@ def collect(agent: RLModule, env_frames: int) -> None:
         seed=data.seed,
         observation=data.observation,
         num_actions=data.num_actions,
+        reward_clip=data.reward_clip,
     )
     for _ in range(-(-env_steps // data.num_envs)):
         data.replay.write(data.collector.step())

@@ -26,6 +26,9 @@ Policy = Callable[[Tensor], Tensor]
 class Learner(Protocol):
     """Who learns from what is collected: a LightningModule that chooses actions."""
 
+    env_steps: int
+    """Env steps so far, of all ranks."""
+
     def act(self, observations: Tensor, *, explore: bool) -> Tensor:
         """Return actions ``(num_envs, action_dim)``."""
         ...

@@ -108,11 +108,7 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
 
     def refuse_uneven(self, world_size: int) -> None:
         """Raise UserError when ``world_size`` ranks cannot share a batch, or the frames between evaluations, evenly."""
-        if missing := -self.batch_size % world_size:
-            raise UserError(
-                f"data.batch_size={self.batch_size} must be a multiple of the {world_size} ranks (trainer.devices * "
-                f"trainer.num_nodes), each of which samples its share: use {self.batch_size + missing}"
-            )
+        self.refuse_ranks(world_size)
         tick = self.action_repeat * self.num_envs * world_size
         if self.eval_every_n_frames % tick:
             raise UserError(
@@ -194,14 +190,18 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         self.collector = StepCollector(build, self._policy, self.observation, self._failure, self.overlap)
         self.current_task = task
 
-    def switch_task(self, task: str, *, seed: int) -> None:
-        """Go on collecting in ``task``, of equal shapes: open episodes are cut, the replay is kept.
+    def switch_task(self, task: str, *, seed: int, empty_replay: bool = False) -> None:
+        """Go on collecting in ``task``, of equal shapes: open episodes are cut.
 
         Args:
             task: Task name.
             seed: Seed of its fresh environments.
+            empty_replay: Whether what was collected so far is sampled no more; else it is kept.
         """
         self.replay.cut_episodes(self.collector.observations())
+        if empty_replay:
+            self.replay.empty()
+            self._all_can_sample = False
         self.collector.close()
         self._collect(task, seed)
 
@@ -221,6 +221,8 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
             seed=seed,
             observation=self.observation,
             num_actions=self.num_actions,
+            reward_clip=self.reward_clip,
+            priorities=self.priorities(lambda: self._learner.env_steps),
         )
 
     def _records_needed(self) -> int:

@@ -12,11 +12,18 @@ from plasticity_rl.envs.make import make_env
 from plasticity_rl.envs.options import EnvironmentOptions
 from plasticity_rl.errors import UserError, at_least, at_most, is_whole, one_of, within
 from plasticity_rl.machine.capacity import largest_memory, show_bytes
+from plasticity_rl.replay.prioritized import Priorities
+from plasticity_rl.schedules import corners, parse_schedule
 
 MAX_NUM_ENVS = 1024
 """Environments of one process; they are stepped one after the other, so that more of them win nothing."""
 MAX_EVAL_EPISODES = 10_000
 """Episodes of one evaluation: ten million env frames, three times the longest published run."""
+
+
+OF_PRIORITIES = (("priority_exponent", 0.5), ("priority_beta", 0.4))
+"""Options that mean nothing without ``prioritized``, with their defaults: Rainbow's (Hessel et al. 2018, arXiv
+1710.02298, table 1), where beta grows to 1 in the course of training."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -29,12 +36,21 @@ class DataOptions:
             then chosen before the updates that they run beside (``clock/policy_lag_updates``); all else is as without.
         n_step: Steps of the n-step return.
         discount: Discount factor gamma per env step, in [0, 1].
+        reward_clip: Rewards that are learned are clipped to plus or minus this, before they are summed over n steps (1
+            on Atari); returns are shown as the environment gives them. None: not clipped.
+        prioritized: Draw batches in proportion to priorities (the last losses), where the agent sets some: for one
+            device, without ``overlap``.
+        priority_exponent: Of ``prioritized``: priorities count to this power, in [0, 1]; Rainbow's is 0.5.
+        priority_beta: Of ``prioritized``: exponent of the importance weights, in [0, 1]; a number, or a schedule in
+            env steps from the start of the run on, such as Rainbow's ``linear(0.4,1.0,50000000)`` over the whole run.
         batch_size: Transitions per gradient update; each rank samples its share.
         capacity: Transitions the replay keeps.
         storage: ``ram``, or ``memmap`` for files in the run folder.
         max_frames: Env frames at which training stops.
         eval_every_n_frames: Env frames between evaluations; a multiple of ``action_repeat * num_envs * ranks``.
         num_eval_episodes: Episodes per evaluation.
+        final_eval_episodes: Episodes of one more evaluation when training has come to its end, as ``final/return``;
+            0 for none. Their starts are those of the evaluations before, and more.
         seed: Seed of environments and replay sampling; the command line links it to ``seed_everything``.
         replay_dir: Folder of the replay files that make a resume exact; None is ``replay/`` in the run folder
             (``trainer.default_root_dir``). They are written at checkpoints, or at once with ``storage="memmap"``.
@@ -52,12 +68,17 @@ class DataOptions:
     overlap: bool = False
     n_step: int = 3
     discount: float = 0.99
+    reward_clip: float | None = None
+    prioritized: bool = False
+    priority_exponent: float = 0.5
+    priority_beta: str | float = 0.4
     batch_size: int = 256
     capacity: int = 1_000_000
     storage: Literal["ram", "memmap"] = "ram"
     max_frames: int = 3_100_000
     eval_every_n_frames: int = 10_000
     num_eval_episodes: int = 10
+    final_eval_episodes: int = 0
     seed: int = 0
     replay_dir: str | None = None
     resumable_epochs: int = 2
@@ -78,6 +99,9 @@ class DataOptions:
                 f"(data.batch_size={self.batch_size}): raise --data.capacity, or lower --data.batch_size"
             )
         within("data.discount", self.discount, "[0, 1]", "; the published value is 0.99")
+        if self.reward_clip is not None:
+            within("data.reward_clip", self.reward_clip, "(0, inf)", "; leave it out for no clipping")
+        self._check_priorities()
         one_of("data.storage", self.storage, ("ram", "memmap"))
         if self.replay_dir is not None and not str(self.replay_dir).strip():
             raise UserError(
@@ -87,6 +111,50 @@ class DataOptions:
         at_most("data.num_envs", self.num_envs, MAX_NUM_ENVS, reason)
         reason = "an evaluation would be longer than the longest published runs"
         at_most("data.num_eval_episodes", self.num_eval_episodes, MAX_EVAL_EPISODES, reason)
+        at_least("data.final_eval_episodes", self.final_eval_episodes, 0, "; published for Atari-100k: 100")
+        at_most("data.final_eval_episodes", self.final_eval_episodes, MAX_EVAL_EPISODES, reason)
+
+    def _check_priorities(self) -> None:
+        within("data.priority_exponent", self.priority_exponent, "[0, 1]", "; published: 0.5 and 0.6")
+        beta = parse_schedule(self.priority_beta, option="data.priority_beta")
+        for value in corners(beta):
+            within("data.priority_beta", value, "[0, 1]", f" (given: {self.priority_beta!r}); 1 corrects fully")
+        if not self.prioritized:
+            for name, default in OF_PRIORITIES:
+                if str(getattr(self, name)) != str(default):
+                    raise UserError(
+                        f"data.{name}={getattr(self, name)} does nothing without priorities: add --data.prioritized "
+                        "true, or leave it out"
+                    )
+        elif self.overlap:
+            raise UserError(
+                "data.overlap=true begins the next batch before the update that sets its priorities, so it cannot be "
+                "had with data.prioritized=true: leave out one of them"
+            )
+
+    def priorities(self, env_steps: Callable[[], int]) -> Priorities | None:
+        """Return how batches are drawn by priority, or None for uniformly.
+
+        Args:
+            env_steps: Returns the env steps so far, in which ``priority_beta`` counts.
+        """
+        if not self.prioritized:
+            return None
+        beta = parse_schedule(self.priority_beta, option="data.priority_beta")
+        return Priorities(self.priority_exponent, lambda: beta(env_steps()))
+
+    def refuse_ranks(self, world_size: int) -> None:
+        """Raise UserError when ``world_size`` ranks cannot share a batch evenly, or not by priority."""
+        if missing := -self.batch_size % world_size:
+            raise UserError(
+                f"data.batch_size={self.batch_size} must be a multiple of the {world_size} ranks (trainer.devices * "
+                f"trainer.num_nodes), each of which samples its share: use {self.batch_size + missing}"
+            )
+        if self.prioritized and world_size > 1:
+            raise UserError(
+                f"data.prioritized=true is for one device, not for {world_size} ranks, each of which would draw by the "
+                "priorities of its own replay: --trainer.devices 1, or leave it out"
+            )
 
 
 def refuse_misfit(options: DataOptions, environment: EnvironmentOptions) -> None:

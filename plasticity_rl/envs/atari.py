@@ -76,9 +76,9 @@ class AtariEnv(GameEnv):
             action_repeat=action_repeat,
             max_episode_frames=max_episode_frames,
             pixels_shape=(1, image_size, image_size),
-            num_actions=len(codes),
+            action_codes=codes,
         )
-        self._emulator, self._codes = emulator, codes
+        self._emulator = emulator
         self._sticky, self._life_loss, self._noops, self._noop_unit = sticky, life_loss, noops, noop_unit
         self._resize = AreaResize(emulator.height, emulator.width, image_size)
         self._random = np.random.RandomState(seed)
@@ -103,7 +103,7 @@ class AtariEnv(GameEnv):
         screens: list[np.ndarray] = []
         while played < frames and not over:
             if self._sticky == 0 or self._random.random_sample() >= self._sticky:
-                self._held = self._codes[action]
+                self._held = self.action_codes[action]
             reward += self._emulator.act(self._held)
             lives, over = self._emulator.lives, self._emulator.over
             lost_life, self._lives = lost_life or lives < self._lives, lives

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,13 +47,14 @@ class GameEnv(EnvBase):
         task_name: Name of the task.
         action_repeat: Frames per env step.
         num_actions: Actions are the whole numbers below this.
+        action_codes: What the simulator calls each of them: two games of equally many can mean different ones.
 
     Args:
         task: Name of the task.
         action_repeat: Frames per env step.
         max_episode_frames: Frames at which an episode is cut.
         pixels_shape: (channels, height, width) of what is seen.
-        num_actions: Number of actions.
+        action_codes: What the simulator calls each action.
     """
 
     def __init__(
@@ -62,16 +64,17 @@ class GameEnv(EnvBase):
         action_repeat: int,
         max_episode_frames: int,
         pixels_shape: tuple[int, int, int],
-        num_actions: int,
+        action_codes: Sequence[int],
     ) -> None:
         super().__init__(device=torch.device("cpu"), batch_size=torch.Size())
-        self.task_name, self.action_repeat, self.num_actions = task, action_repeat, num_actions
+        self.action_codes = tuple(map(int, action_codes))
+        self.task_name, self.action_repeat, self.num_actions = task, action_repeat, len(self.action_codes)
         self._max_frames = max_episode_frames
         self._frames, self._ended = 0, True
         flag = Categorical(2, shape=(1,), dtype=torch.bool)
         pixels = Bounded(0, 255, pixels_shape, dtype=torch.uint8)
         self.observation_spec = Composite(pixels=pixels, discount=Bounded(0, 1, (1,), dtype=torch.float32))
-        self.action_spec = Categorical(num_actions, shape=(1,), dtype=torch.int64)
+        self.action_spec = Categorical(self.num_actions, shape=(1,), dtype=torch.int64)
         self.reward_spec = Unbounded((1,), dtype=torch.float32)
         self.done_spec = Composite(done=flag.clone(), terminated=flag.clone(), truncated=flag.clone())
 

@@ -81,9 +81,9 @@ class MinAtarEnv(GameEnv):
             action_repeat=action_repeat,
             max_episode_frames=max_episode_frames,
             pixels_shape=(shown, SIDE, SIDE),
-            num_actions=len(codes),
+            action_codes=codes,
         )
-        self._game, self._codes, self._channels = played, codes, shown
+        self._game, self._channels = played, shown
         played.seed(seed)
         played.reset()  # the first was with a generator that nobody seeded
 
@@ -98,7 +98,7 @@ class MinAtarEnv(GameEnv):
     def _play(self, action: int, frames: int) -> Played:
         reward, played, over = 0.0, 0, False
         while played < frames and not over:
-            score, over = self._game.act(self._codes[action])
+            score, over = self._game.act(self.action_codes[action])
             reward, played = reward + score, played + 1
         return Played(self._seen(), reward, played, bool(over))
 

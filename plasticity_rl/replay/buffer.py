@@ -12,7 +12,8 @@ The parts are TorchRL's own extension points:
 * writer: :class:`~plasticity_rl.replay.writer.LaneWriter`, one ring per environment (``RoundRobinWriter`` has a single
   cursor);
 * sampler: :class:`~plasticity_rl.replay.sampler.WindowSampler` (``SliceSampler`` cannot draw windows clamped at the
-  reset frame, and ``Sequence`` units mask incomplete windows instead of redrawing them);
+  reset frame, and ``Sequence`` units mask incomplete windows instead of redrawing them), or
+  :class:`~plasticity_rl.replay.prioritized.PrioritizedWindows`;
 * transform: :class:`~plasticity_rl.replay.folding.FoldNStep` (``MultiStepTransform`` freezes n and the discount into
   the data when writing).
 """
@@ -35,6 +36,7 @@ from plasticity_rl.machine.capacity import check_fits
 from plasticity_rl.replay.files import RecordFiles
 from plasticity_rl.replay.folding import FoldNStep
 from plasticity_rl.replay.layout import OBSERVATION_DTYPES, RecordLayout, replay_bytes
+from plasticity_rl.replay.prioritized import Priorities, PrioritizedWindows
 from plasticity_rl.replay.sampler import NoDumps, WindowSampler
 from plasticity_rl.replay.storage import FrameStorage
 from plasticity_rl.replay.writer import LaneWriter
@@ -76,6 +78,8 @@ class FrameReplay(NoDumps, ReplayBuffer):
         observation: ``pixels`` (uint8) or ``state`` (float32): the key of the observation in steps and batches.
         num_actions: Number of discrete actions, each given by its index (``action_dim`` is 1); 0: continuous ones.
         reward_clip: See :class:`FoldNStep`. May differ when resuming.
+        priorities: How batches are drawn by priority, with what :class:`PrioritizedWindows` adds to them; None:
+            uniformly. A replay that was uniform can be resumed with priorities and the other way round.
 
     Raises:
         UserError: If an argument is out of range.
@@ -99,6 +103,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
         observation: Literal["pixels", "state"] = "pixels",
         num_actions: int = 0,
         reward_clip: float | None = None,
+        priorities: Priorities | None = None,
     ) -> None:
         counts = {"action_dim": action_dim, "frame_stack": frame_stack, "n_step": n_step, "batch_size": batch_size}
         for name, value in (counts | {"num_lanes": num_lanes}).items():
@@ -122,7 +127,11 @@ class FrameReplay(NoDumps, ReplayBuffer):
             in_ram=storage == "ram",
             buffered_batch=batch_size,
         )
-        self._windows = WindowSampler(frame_stack, n_step)
+        self._windows = (
+            WindowSampler(frame_stack, n_step)
+            if priorities is None
+            else PrioritizedWindows(frame_stack, n_step, self._records, priorities)
+        )
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch")
         self._ahead: Future[TensorDictBase] | None = None
         self._enqueued: torch.cuda.Event | None = None  # all that a GPU had been given when a batch was last begun
@@ -213,7 +222,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
         """
         assert not int(self.writer.position[lane]), "the lane is in the middle of an episode"
         self._records.append(lane, records)
-        self._windows._empty()
+        self._windows.follow()
 
     def _append_last(self, observations: Tensor, lanes: Tensor) -> None:
         """Append the frames ``observations[lanes]`` that end episodes: nothing is done there."""
@@ -238,6 +247,18 @@ class FrameReplay(NoDumps, ReplayBuffer):
             return super().sample(batch_size, return_info)
         ahead, self._ahead = self._ahead, None
         return ahead.result()
+
+    def update_priorities(self, batch: TensorDictBase, losses: Tensor) -> None:
+        """Set the priorities of the transitions of a batch to their losses, where they are still in the replay.
+
+        Args:
+            batch: From ``sample()``; a batch of another origin (:meth:`peek`, :meth:`sample_first`) changes nothing.
+            losses: [batch_size] on any device, at least 0.
+        """
+        assert self._ahead is None, "the batch that was begun would have been drawn with the priorities before"
+        if isinstance(self._windows, PrioritizedWindows) and "index" in batch:
+            index, number = batch["index"].cpu(), batch["number"].cpu()
+            self._windows.update(index, number, losses.detach().reshape(len(index)).cpu())
 
     def peek(self, batch_size: int, generator: torch.Generator) -> TensorDictBase:
         """Return a batch like ``sample()``, drawn with ``generator``: the run's own sequence of batches is unchanged.
@@ -312,7 +333,10 @@ class FrameReplay(NoDumps, ReplayBuffer):
         return self._records.flush()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return cursors, positions and generator (tensors and plain data, a few KB), after flushing if needed."""
+        """Return cursors, positions and generator (tensors and plain data, a few KB), after flushing if needed.
+
+        Priorities change in place, which the files cannot; they are in here, with 4 bytes a record.
+        """
         return {
             "storage": self._records.state_dict(),
             "writer": self.writer.state_dict(),

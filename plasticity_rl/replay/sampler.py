@@ -88,12 +88,9 @@ class WindowSampler(NoDumps, Sampler):
         Raises:
             RuntimeError: If there is no complete window yet.
         """
-        if ends is None and not self.can_sample(storage, batch_size):
-            raise RuntimeError(
-                f"The replay has no complete {self.n_step}-step window yet ({len(storage)} records): collect at least "
-                f"{self.n_step + 1} steps of an episode before sampling (see FrameReplay.has_window)."
-            )
-        ends = storage.written if ends is None else ends
+        if ends is None:
+            self.require_windows(storage, batch_size)
+            ends = storage.written
         return self._windows(storage, self._draw_anchors(storage, batch_size, generator, ends))
 
     def draw_distinct(
@@ -110,6 +107,14 @@ class WindowSampler(NoDumps, Sampler):
         anchors = self.complete_anchors(storage)
         for chosen in torch.randperm(len(anchors.lanes), generator=generator)[:most].split(part):
             yield self._windows(storage, anchors.at(chosen))
+
+    def require_windows(self, storage: FrameStorage, batch_size: int) -> None:
+        """Raise RuntimeError if there is no complete window yet."""
+        if not self.can_sample(storage, batch_size):
+            raise RuntimeError(
+                f"The replay has no complete {self.n_step}-step window yet ({len(storage)} records): collect at least "
+                f"{self.n_step + 1} steps of an episode before sampling (see FrameReplay.has_window)."
+            )
 
     def can_sample(self, storage: FrameStorage, batch_size: int) -> bool:
         """Return whether there is at least one complete window. Constant time as long as the last found one lives."""
@@ -144,6 +149,10 @@ class WindowSampler(NoDumps, Sampler):
         self._known = None
         if self._rng is not None:
             self._rng.set_state(state_dict["generator"])
+
+    def follow(self) -> None:
+        """Take note of records that were written together."""
+        self._known = None
 
     def _empty(self) -> None:
         self._known = None

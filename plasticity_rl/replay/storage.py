@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -27,11 +28,13 @@ class FrameWindows(NamedTuple):
         frames: [B, N], the frames of the observation, oldest first.
         next_frames: [B, N], the frames of the observation n steps later.
         steps: [B, n], the n transitions between them.
+        extras: What else the batch holds, by key: tensors [B, ...].
     """
 
     frames: Tensor
     next_frames: Tensor
     steps: Tensor
+    extras: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class FrameStorage(Storage):
@@ -112,6 +115,13 @@ class FrameStorage(Storage):
         """Return the slot of each record, given int64 tensors of broadcastable shapes."""
         return lane * self.layout.lane_slots + number % self.layout.lane_slots
 
+    def records_in(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Return lane and number, int64 [K], of the newest record that has been in each slot (int64 [K])."""
+        size = self.layout.lane_slots
+        lanes = slots // size
+        newest = self.written[lanes] - 1
+        return lanes, newest - (newest - slots) % size  # a lane begins at a multiple of its size
+
     def reserve(self, lanes: Tensor) -> Tensor:
         """Advance the rings of ``lanes`` (int64 [M], each at most once) and return the slots [M] to be filled."""
         self._prepare_writing()
@@ -162,8 +172,8 @@ class FrameStorage(Storage):
 
         Returns:
             Observation and next observation [B, N*channels, ...] under their key, e.g. ``pixels``, ``action`` float32
-            (int64: an index) [B, action_dim] of the first transition, and ``reward`` and ``discount`` float32 [B, n] of
-            all of them.
+            (int64: an index) [B, action_dim] of the first transition, ``reward`` and ``discount`` float32 [B, n] of all
+            of them, and the extras of the windows.
         """
         if not self.in_ram:
             self._require_files().mapped.require_untouched()
@@ -178,6 +188,7 @@ class FrameStorage(Storage):
                 "reward": columns["reward"].index_select(0, steps).view(batch, n_step),
                 "discount": columns["discount"].index_select(0, steps).view(batch, n_step),
                 "next": TensorDict({key: self._stack(windows.next_frames, next_out)}, batch_size=[batch]),
+                **windows.extras,
             },
             batch_size=[batch],
         )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from plasticity_rl.results.runs import Curve
 
 RETURN = "eval/return"
+AFTER_TRAINING = "final/"
+"""Begins the tags of what ``data.final_eval_episodes`` asks for."""
 OF = {"area": "area under {}", "last_third": "{}, last third", "final": "{}, last tenth"}
 """What is taken of a curve, and how it is called."""
 SHARES = {"last_third": 1 / 3, "final": 0.1}
@@ -43,7 +45,14 @@ class Endpoint:
     @property
     def name(self) -> str:
         """What it is called in a report."""
-        return f"{self.tag} at frame {self.at:,}" if self.at is not None else OF[self.of].format(self.tag)
+        if self.at is not None:
+            return f"{self.tag} at frame {self.at:,}"
+        return self.tag if self.is_after_training else OF[self.of].format(self.tag)
+
+    @property
+    def is_after_training(self) -> bool:
+        """Whether it is of the evaluation at the end of training, which is one point."""
+        return self.tag.startswith(AFTER_TRAINING)
 
     @property
     def digits(self) -> int:
@@ -53,7 +62,7 @@ class Endpoint:
     @property
     def share(self) -> float | None:
         """Share of the frames whose points are averaged; None where all points count, or one frame."""
-        return None if self.at is not None else SHARES.get(self.of)
+        return None if self.at is not None or self.is_after_training else SHARES.get(self.of)
 
     def num_points(self, curve: Curve) -> int:
         """Return how many points of a curve it averages."""
@@ -68,6 +77,7 @@ class Endpoint:
 
 
 FINAL_RETURN = Endpoint(RETURN, "final")
+RETURN_AFTER_TRAINING = Endpoint(f"{AFTER_TRAINING}return", "final")
 AREA = Endpoint(RETURN)
 """The primary endpoint of a study that names none."""
 
@@ -115,7 +125,7 @@ def read_endpoint(content: Any, where: str, max_frames: int) -> Endpoint:
                 f"{where}: at={at!r} must be a whole number of env frames up to max_frames={max_frames}, without of"
             )
         return Endpoint(content["tag"], at=at)
-    of = content.get("of", "area")
+    of = content.get("of", "final" if content["tag"].startswith(AFTER_TRAINING) else "area")
     if not isinstance(of, str) or of not in OF:
         raise UserError(f"{where}: of={of!r} must be one of {', '.join(OF)}.{suggestion(str(of), OF)}")
     return Endpoint(content["tag"], of)

@@ -29,7 +29,7 @@ EXTENDS = "extends"
 RESOLVED = "study.yaml"
 REQUIRED = ("base", "max_frames", "tasks", "seeds", "factors")
 OWN = ("name", "folder")
-OPTIONAL = (*OWN, "shares", "max_return", "measures", "baseline", "primary", "secondary")
+OPTIONAL = (*OWN, "shares", "max_return", "normalize", "measures", "baseline", "primary", "secondary")
 WORDS = {True: "on", False: "off"}
 """YAML reads a level called ``on`` or ``off`` as a truth value."""
 

@@ -14,7 +14,6 @@ from plasticity_rl.results.legends import legend, line_handle, stack
 from plasticity_rl.results.panels import look
 from plasticity_rl.results.plots import STYLE, draw_line, frames_axis, style
 from plasticity_rl.results.statistics import Floats
-from plasticity_rl.study.endpoints import FINAL_RETURN
 from plasticity_rl.study.panels import CAPTION, chart_of
 from plasticity_rl.study.panels import curve_of as curve_of
 from plasticity_rl.study.report import Report, Section, title_of
@@ -28,7 +27,7 @@ PANELS = 5
 """Panels beside each other at most."""
 POINTS = 50
 """Thresholds of a profile."""
-RETURN_COLUMNS = ("IQM", "median", "mean", "optimality gap", "area under curve", "P(better)")
+RETURN_COLUMNS = ("IQM", "median", "mean", "superhuman games", "optimality gap", "area under curve", "P(better)")
 DIFFERENCE = "difference"
 LETTERS_OF_A_TITLE = 36
 """Of a panel, in one line."""
@@ -132,7 +131,7 @@ def draw_profiles(report: Report) -> Figure:
 
 
 def _profiles(axis: Axes, report: Report, section: Section) -> None:
-    arms = table_of(report.scores, section.tasks, FINAL_RETURN)
+    arms = table_of(report.scores, section.tasks, report.study.final_return)
     highest = max((value.max() for scores in arms.values() for value in scores), default=1.0)
     thresholds = np.linspace(0.0, max(highest, 1e-9), POINTS)
     for index, arm in enumerate(report.arms):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from plasticity_rl.errors import suggestion
 from plasticity_rl.results.statistics import FEW_SEEDS
 from plasticity_rl.study.comparisons import Comparison
-from plasticity_rl.study.endpoints import AREA, FEW_POINTS, FINAL_RETURN, Endpoint
+from plasticity_rl.study.endpoints import AREA, FEW_POINTS, Endpoint
 from plasticity_rl.study.scores import Score, tags_of, values_of
 from plasticity_rl.study.spec import Study
 
@@ -110,7 +110,7 @@ def _missing_curves(study: Study, scores: Sequence[Score]) -> Iterator[str]:
     """Name curves that no run has by the entry that asks for them, and runs without one that others have."""
     there = tags_of(scores)
     asked = [("primary", study.primary.tag), *(("secondary", one.tag) for one in study.secondary)]
-    needed = dict.fromkeys([tag for _, tag in asked] + [FINAL_RETURN.tag, AREA.tag])
+    needed = dict.fromkeys([tag for _, tag in asked] + [study.final_return.tag, AREA.tag])
     asked += [("measures", tag) for tag in study.measures]
     for entry, tag in {(entry, tag): None for entry, tag in asked if tag not in there}:
         yield f"{entry}: no finished run has a curve {tag}.{suggestion(tag, there)}"

@@ -12,6 +12,7 @@ from plasticity_rl.results.quantities import quantity
 from plasticity_rl.results.runs import Event
 from plasticity_rl.results.statistics import FEW_SEEDS, interval, iqm_of
 from plasticity_rl.study.endpoints import RETURN
+from plasticity_rl.study.human_scores import RETURN_TAG, UNIT
 from plasticity_rl.study.report import Report, Section
 from plasticity_rl.study.scores import Score
 
@@ -49,8 +50,9 @@ def _panel(report: Report, section: Section, tag: str, events: list[Events]) -> 
             seeds = tuple(score.run.seed for score in ours if score.curve(tag) is not None)
             lines.append(Line(arm, look(index), index, tag, band, seeds))
     known = quantity(tag)
+    unit = UNIT if report.study.normalize and RETURN_TAG.fullmatch(tag) else known.unit
     return Panel(
-        section.title, known.name, known.unit, lines, events, False, known.low, known.high, tag == RETURN, known.scale
+        section.title, known.name, unit, lines, events, False, known.low, known.high, tag == RETURN, known.scale
     )
 
 

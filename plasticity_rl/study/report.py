@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import nan
 
 from plasticity_rl.results.statistics import Floats, Statistic, iqm_of, mean_of
 from plasticity_rl.study.comparisons import Comparison, Values, compare, corrected
-from plasticity_rl.study.endpoints import AREA, FINAL_RETURN, RETURN, Endpoint
+from plasticity_rl.study.endpoints import AREA, RETURN, Endpoint
+from plasticity_rl.study.human_scores import PERCENT, superhuman_of
 from plasticity_rl.study.notes import notes_of
 from plasticity_rl.study.scores import Score, curve_tags, endpoints_of, is_fau, table_of, tags_of, values_of
 from plasticity_rl.study.spec import Study, StudyRun
@@ -184,10 +186,13 @@ def _section(study: Study, scores: Sequence[Score], title: str, tasks: tuple[str
 
 
 def _columns(study: Study, scores: Sequence[Score], tasks: Sequence[str]) -> list[Column]:
-    returns = table_of(scores, tasks, FINAL_RETURN)
-    medians = {arm: Estimate(float(median_of(own)), float("nan"), float("nan")) for arm, own in returns.items()}
+    returns = table_of(scores, tasks, study.final_return)
+    medians = {arm: Estimate(float(median_of(own)), nan, nan) for arm, own in returns.items()}
     columns = [_column("IQM", 1, iqm_of, returns), Column("median", 1, medians, _numbers(returns), bare=True)]
     columns.append(_column("mean", 1, mean_of, returns))
+    if study.normalize and len(tasks) > 1:
+        counts = {arm: Estimate(float(superhuman_of(own, PERCENT)), nan, nan) for arm, own in returns.items()}
+        columns.append(Column("superhuman games", 0, counts, _numbers(returns), bare=True))
     if study.max_return is not None:
         gaps = {arm: missed(own, study.max_return) for arm, own in returns.items()}
         columns.append(_column("optimality gap", 1, mean_of, gaps))
@@ -198,7 +203,7 @@ def _columns(study: Study, scores: Sequence[Score], tasks: Sequence[str]) -> lis
     columns.append(Column("P(better)", 2, better, _numbers(returns)))
     columns = [replace(column, of_return=True) for column in columns]
     for endpoint in _all_endpoints(study, scores):
-        if endpoint not in (FINAL_RETURN, AREA):
+        if endpoint not in (study.final_return, AREA):
             columns.append(_column(title_of(endpoint), endpoint.digits, iqm_of, table_of(scores, tasks, endpoint)))
     return [column for column in columns if column.values]
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from plasticity_rl.results.runs import Curve, Event, not_finite, read_run
 from plasticity_rl.results.statistics import Floats
-from plasticity_rl.study.endpoints import AREA, FINAL_RETURN, RETURN, Endpoint
+from plasticity_rl.study.endpoints import AREA, RETURN, Endpoint
+from plasticity_rl.study.human_scores import normalise_curves
 from plasticity_rl.study.spec import Study, StudyRun, state_of
 
 
@@ -20,7 +21,8 @@ class Score:
 
     Attributes:
         run: The run.
-        curves: Its curves by tag; of a run that is longer than the study, up to the frames of the study.
+        curves: Its curves by tag; of a run that is longer than the study, up to the frames of the study. Those of
+            returns are normalised where the study says so.
         values: By endpoint: final return and area under its curve, the last tenth of the FAU of all modules and of the
             study's measures, and the study's own endpoints. One whose curve is missing or not finite is not there.
         points: How many points of its curve a value averages.
@@ -67,6 +69,9 @@ def score_of(run: StudyRun, study: Study) -> Score:
     values: dict[Endpoint, float] = {}
     points: dict[Endpoint, int] = {}
     problems: dict[str, None] = {f"{run.name}: {line}": None for line in data.problems}
+    if study.normalize:
+        curves, mixed = normalise_curves(curves, run.task)
+        problems |= {f"{run.name}: {line}": None for line in mixed}
     for endpoint in endpoints_of(study, curves):
         curve = curves.get(endpoint.tag)
         if curve is None:
@@ -86,7 +91,7 @@ def endpoints_of(study: Study, tags: Iterable[str]) -> list[Endpoint]:
     """Return every endpoint of a report, given the curves that there are: the study's own, return, FAU, measures."""
     own = [study.primary, *study.secondary]
     measures = [Endpoint(tag, "final") for tag in (*sorted(filter(is_fau, tags)), *study.measures)]
-    return list(dict.fromkeys([*own, FINAL_RETURN, AREA, *measures]))
+    return list(dict.fromkeys([*own, study.final_return, AREA, *measures]))
 
 
 def tags_of(scores: Iterable[Score]) -> set[str]:

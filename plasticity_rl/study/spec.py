@@ -21,8 +21,9 @@ from plasticity_rl.files.places import expanded
 from plasticity_rl.files.strict_yaml import load as read_yaml
 from plasticity_rl.packaged import find_config, find_study, no_config
 from plasticity_rl.study.claims import Claim
-from plasticity_rl.study.endpoints import AREA, Endpoint, read_endpoint
+from plasticity_rl.study.endpoints import AREA, FINAL_RETURN, RETURN_AFTER_TRAINING, Endpoint, read_endpoint
 from plasticity_rl.study.extends import REQUIRED, WORDS, load_all
+from plasticity_rl.study.human_scores import game_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """What the names of studies, factors and levels consist of: they are names of folders."""
@@ -77,6 +78,7 @@ class Study:
         factors: Name of a factor -> name of a level -> what it adds to the command line.
         shared: Folders of the runs of other studies, by their arguments: a run equal to one of them is that run.
         max_return: Highest return there is, for the optimality gap; None when it is not known.
+        normalize: ``human``: returns are percent of human scores, of Atari games only; None: as they are.
         measures: Curves to report besides return and FAU, e.g. ``dormant/critic/tau_0.025``.
         baseline: Arm that all others are compared with, levels joined by ``+``; None: the first level of every factor.
         primary: Endpoint of the comparisons from which verdicts come.
@@ -94,6 +96,7 @@ class Study:
     factors: Mapping[str, Mapping[str, tuple[str, ...]]]
     shared: Mapping[tuple[str, ...], Path] = field(default_factory=dict)
     max_return: float | None = None
+    normalize: str | None = None
     measures: tuple[str, ...] = ()
     baseline: str | None = None
     primary: Endpoint = AREA
@@ -115,6 +118,11 @@ class Study:
     def base_arm(self) -> str:
         """The baseline as a report writes it."""
         return " + ".join(self.base_levels.values())
+
+    @property
+    def final_return(self) -> Endpoint:
+        """The return at the end, of which scores are made: after training, where that is the primary endpoint."""
+        return RETURN_AFTER_TRAINING if self.primary == RETURN_AFTER_TRAINING else FINAL_RETURN
 
     @property
     def num_comparisons(self) -> int:
@@ -216,6 +224,7 @@ def _study(content: Mapping[str, Any], path: Path, reading: tuple[Path, ...]) ->
         factors=factors,
         shared=_shared(content.get("shares") or [], reading),
         max_return=_above_zero(content.get("max_return"), "max_return"),
+        normalize=_normalize(content.get("normalize"), tasks),
         measures=tuple(_tag(tag) for tag in _distinct(content.get("measures") or [], "measures")),
         baseline=_baseline(content.get("baseline"), factors),
         primary=primary,
@@ -317,6 +326,17 @@ def _tag(value: Any) -> str:
 def _above_zero(value: Any, where: str) -> float | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
         raise UserError(f"{where}: {value!r} must be a number > 0")
+    return value
+
+
+def _normalize(value: Any, tasks: Sequence[str]) -> str | None:
+    if value not in (None, "human"):
+        raise UserError(f"normalize: {value!r} must be human (percent of human scores), or left out")
+    for task in tasks if value else ():
+        try:
+            game_of(task)
+        except UserError as error:
+            raise UserError(f"normalize: human: {error}; leave normalize out, or the task") from error
     return value
 
 

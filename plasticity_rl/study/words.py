@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from plasticity_rl.study.comparisons import MOST_EXACT, pairs_needed
-from plasticity_rl.study.endpoints import FINAL_RETURN, RETURN, Endpoint
+from plasticity_rl.study.endpoints import RETURN, Endpoint
 from plasticity_rl.study.notes import few_seeds, points_of
 from plasticity_rl.study.origins import origins_of
 from plasticity_rl.study.report import Report
@@ -29,10 +29,14 @@ def explanation(report: Report) -> list[str]:
     """Say what the numbers are, a line for each thing to know."""
     most = report.study.max_return
     gap = f" and optimality gap (by how much runs miss {most:g} on average)" if most is not None else ""
-    last = points_in_words(report, FINAL_RETURN, ", {} of each run")
+    final = report.study.final_return
+    last = points_in_words(report, final, ", {} of each run")
+    where = f"{RETURN}, mean of the points in the last tenth of the frames{last}"
+    if final.is_after_training:
+        where = f"{final.tag}, mean over the episodes of one evaluation after training (data.final_eval_episodes)"
     return [
-        f"IQM (interquartile mean), median, mean{gap} are of the final return: {RETURN}, mean of the points in the "
-        f"last tenth of the frames{last}.",
+        *(_normalised() if report.study.normalize else []),
+        f"IQM (interquartile mean), median, mean{gap} are of the final return: {where}.",
         "Area under curve: mean return over all frames. P(better): probability that a run beats one of the baseline on "
         "the same task. FAU (fraction of active units) and further curves: IQM over seeds of the last tenth of the "
         "frames.",
@@ -46,10 +50,19 @@ def explanation(report: Report) -> list[str]:
     ]
 
 
+def _normalised() -> list[str]:
+    return [
+        "Returns are human-normalised, in percent: 100 (score - random) / (human - random), which is 0 for random "
+        "actions and 100 for a human; scores of both are those of DQN Zoo. Median: over games, of the mean over seeds. "
+        "Superhuman games: those on which that mean is above 100."
+    ]
+
+
 def points_in_words(report: Report, endpoint: Endpoint, words: str) -> str:
     """Return ``words`` with the number of points that an endpoint averages, if it averages any."""
     points = points_of(report.scores, endpoint)
-    return words.format(points) if points and endpoint.at is None else ""
+    averages = endpoint.at is None and not endpoint.is_after_training
+    return words.format(points) if points and averages else ""
 
 
 def how_compared(report: Report) -> str:

@@ -78,9 +78,11 @@ OF_ALL = {  # option -> what it is now, and how it is seen to be in effect
     "data.n_step": (2, lambda agent: agent.data.replay._windows.n_step, 2),
     "data.discount": (0.5, largest_discount, 0.25),
     "data.batch_size": (4, lambda agent: len(agent.data.replay.sample()), 4),
+    "data.reward_clip": (0.5, lambda agent: float(agent.data.replay.sample()["reward"].max()) <= 0.5 * 1.5, True),
     "data.overlap": (True, lambda agent: "clock/policy_lag_updates" in agent.latest, True),
     "data.max_frames": (200, lambda agent: agent.env_frames, 200),
     "data.num_eval_episodes": (2, lambda agent: len(agent.played[-1]), 2),
+    "data.final_eval_episodes": (2, lambda agent: "final/return" in agent.latest, True),
     "trainer.log_every_n_steps": (7, lambda agent: agent.trainer.log_every_n_steps, 7),
     "detect_nan": (False, lambda agent: [c for c in agent.trainer.callbacks if type(c).__name__ == "DetectNaN"], []),
 }
@@ -106,6 +108,9 @@ OF_A_MACHINE = {  # another machine, or process, than this one: the checkpoint i
     "trainer.benchmark": (True, False),
     "trainer.sync_batchnorm": (True, False),
 }
+
+OF_PRIORITIES = {"data.prioritized", "data.priority_beta"}
+"""Of agents that set priorities: tests/agents/test_priorities.py."""
 
 
 @pytest.fixture(scope="module", params=["drqv2", "sac"])
@@ -150,7 +155,7 @@ def test_what_is_applied_is_said_and_in_effect(trained, tmp_path, capsys) -> Non
     run = shutil.copytree(folder, tmp_path / "run")
     rows = OF_ALL | (OF_SAC if name == "sac" else OF_DRQV2)
     applied = {option for option, rule in RULES.items() if rule.verdict == "applied" and "." in option} | {"detect_nan"}
-    assert applied == {*OF_ALL, *OF_SAC, *OF_DRQV2, *AT_ONCE, *OF_A_MACHINE}
+    assert applied == {*OF_ALL, *OF_SAC, *OF_DRQV2, *AT_ONCE, *OF_A_MACHINE, *OF_PRIORITIES}
     agent = go_on(name, run, {option: value for option, (value, *_) in rows.items()}, callbacks=[Played()])
     assert {option: see(agent) for option, (_, see, _) in rows.items()} == {o: e for o, (_, _, e) in rows.items()}
     assert said(agent) - {"WeightNorm"} >= {option.replace("data.max_frames", "max_frames") for option in rows}
@@ -212,6 +217,7 @@ REFUSED: dict[str, Any] = {
     "data.eval_every_n_frames": 50,
 }
 ELSEWHERE = {"model.obs_shape", "model.action_dim", "trainer.devices", "trainer.num_nodes", "init_weights", "agent"}
+ELSEWHERE |= {"data.priority_exponent"}
 ELSEWHERE |= {f"data.{name}" for cls in (AtariOptions, MinAtarOptions) for name in cls.names()} - set(REFUSED)
 """They follow from others of the table, or have tests beside what they are about."""
 

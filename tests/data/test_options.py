@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from helpers import tiny_data
 
 from plasticity_rl import SAC, DrQV2, UserError
 from plasticity_rl.agents import sizes
@@ -59,3 +62,52 @@ def test_where_nobody_tells_the_memory_nothing_is_refused(monkeypatch):
     monkeypatch.setattr(sizes, "largest_memory", lambda: None)
     options.refuse_large_batch(10**15, 10**6, "data.batch_size")
     sizes.refuse_large_networks(10**18, 0, {}, "")
+
+
+ON = {"prioritized": True}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"reward_clip": 0.0}, r"reward_clip=0.0 must be > 0 and finite; leave it out for no clipping"),
+        ({"reward_clip": math.inf}, r"reward_clip=inf must be > 0 and finite"),
+        ({**ON, "priority_exponent": 1.5}, r"priority_exponent=1.5 must be in \[0, 1\]; published: 0.5 and 0.6"),
+        ({**ON, "priority_exponent": math.nan}, r"priority_exponent=nan must be in \[0, 1\]"),
+        ({**ON, "priority_beta": "linear(0.4,1)"}, r"priority_beta='linear\(0.4,1\)' is not a schedule"),
+        (
+            {**ON, "priority_beta": "linear(0.4,1.5,9)"},
+            r"priority_beta=1.5 must be .* \(given: 'linear\(0.4,1.5,9\)'\)",
+        ),
+        ({**ON, "priority_beta": -0.1}, r"priority_beta=-0.1 must be in \[0, 1\]"),
+        ({"priority_exponent": 0.6}, r"priority_exponent=0.6 does nothing without .* RLDataModule\(prioritized=True\)"),
+        ({"priority_beta": "0.5"}, r"priority_beta=0.5 does nothing without priorities"),
+        (
+            {**ON, "overlap": True},
+            r"overlap=true begins the next batch before .* with prioritized=true: leave out one",
+        ),
+    ],
+)
+def test_priorities_and_clips_that_cannot_be_had_are_refused(given, says):
+    with pytest.raises(UserError, match=says):
+        tiny_data(**given)
+
+
+def test_defaults_spelled_out_are_no_priorities():
+    data = tiny_data(priority_exponent=0.5, priority_beta="0.4", overlap=True)
+    assert data.priorities(lambda: 0) is None
+
+
+def test_beta_counts_in_env_steps():
+    now = 0
+    priorities = tiny_data(**ON, priority_beta="linear(0.4,1.0,100)").priorities(lambda: now)
+    assert priorities.exponent == 0.5
+    assert priorities.beta() == pytest.approx(0.4)
+    now = 50
+    assert priorities.beta() == pytest.approx(0.7)
+
+
+def test_priorities_are_for_one_rank():
+    tiny_data().refuse_uneven(2)
+    with pytest.raises(UserError, match="prioritized=true is for one device, not for 2 ranks"):
+        tiny_data(**ON).refuse_uneven(2)

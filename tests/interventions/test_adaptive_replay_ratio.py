@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers import fit_tiny
+from run_state import differences, run_state
 
 from callbacks import AdaptiveReplayRatio, ReplayRatioSchedule
 from plasticity_rl import UserError
@@ -214,3 +215,69 @@ def test_it_switches_where_episodes_of_several_environments_end_together(tmp_pat
     agent = fit_tiny(tmp_path, max_frames=164, callbacks=[callback], data_options=data)
     assert callback.switched
     assert agent.last_events == {"adaptive_replay_ratio": 160}
+
+
+def test_an_interval_in_updates_worked_out_by_hand() -> None:
+    """Checks after updates 2, 4, 6: means .45, .35, .3505 against .50 (the first), .45, .35."""
+    callback, agent, counter = AdaptiveReplayRatio(every_n_updates=2), FakeAgent(), RecordedCounter()
+    callback._counter = counter  # type: ignore[assignment]
+    ratios = []
+    for agent.num_updates, counter.fau in enumerate([0.50, 0.40, 0.30, 0.40, 0.341, 0.360], 1):
+        callback.on_update_start(agent)  # type: ignore[arg-type]
+        callback.on_update_end(agent, None, None)  # type: ignore[arg-type]
+        callback.on_env_step(agent, None)  # type: ignore[arg-type]
+        if agent.num_updates % 3 == 0:
+            callback.on_episode_end(agent, 0.0, 10)  # type: ignore[arg-type]
+        ratios.append(agent.replay_ratio)
+    assert ratios == [0.5] * 5 + [2.0]
+
+
+def test_an_interval_in_env_steps_counts_those_of_the_seed_phase() -> None:
+    """Checks after env steps 4, 8, 12 with no update in the first 4: means none, .45, .4505 against .50, .45."""
+    callback, agent, counter = AdaptiveReplayRatio(every_n_env_steps=4), FakeAgent(), RecordedCounter()
+    callback._counter = counter  # type: ignore[assignment]
+    fau = {5: 0.50, 6: 0.40, 8: 0.40, 9: 0.440, 12: 0.461}
+    switched_at = []
+    for agent.env_steps in range(1, 13):
+        callback.on_env_step(agent, None)  # type: ignore[arg-type]
+        if agent.replay_ratio == 2.0:
+            switched_at.append(agent.env_steps)
+        if agent.env_steps in fau:
+            counter.fau = fau[agent.env_steps]
+            callback.on_update_start(agent)  # type: ignore[arg-type]
+            callback.on_update_end(agent, None, None)  # type: ignore[arg-type]
+    # The update of step 8 follows the check at 8, as all updates follow their env step: the window of the check at 12
+    # holds the updates of steps 8 and 9, that of 8 those of 5 and 6. (.40 + .44) / 2 = .42 against .45: not settled.
+    assert switched_at == []
+    assert callback.previous == pytest.approx(0.42)
+
+
+@pytest.mark.parametrize("interval", ["every_n_env_steps", "every_n_updates"])
+def test_every_interval_goes_on_exactly(interval: str, tmp_path: Path) -> None:
+    make = lambda: AdaptiveReplayRatio(high=1.0, threshold=0.02, one_way=False, **{interval: 7})  # noqa: E731
+    whole, cut = make(), make()
+    expected = fit_tiny(tmp_path / "whole", callbacks=[whole], max_frames=200)
+    fit_tiny(tmp_path / "cut", callbacks=[make()], max_frames=100)
+    resumed = fit_tiny(tmp_path / "cut", callbacks=[cut], max_frames=200, ckpt_path="last")
+    assert differences(run_state(expected), run_state(resumed)) == []
+    assert whole.state_dict() == cut.state_dict()
+    assert expected.event_counts["adaptive_replay_ratio"] > 0, "nothing was tested"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"every_n_episodes": 2, "every_n_updates": 3}, "every_n_episodes=2 and every_n_updates=3 .* give one of them"),
+        ({"every_n_env_steps": 0}, "every_n_env_steps=0 must be a whole number >= 1"),
+        ({"every_n_updates": 2.5}, "every_n_updates=2.5 must be a whole number >= 1"),
+        ({"every_n_updates": 2, "average_over": "episode"}, "average_over='episode' .* give every_n_episodes, or"),
+    ],
+)
+def test_intervals_that_cannot_be_are_refused(arguments: dict, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        AdaptiveReplayRatio(**arguments)
+
+
+def test_intervals_that_are_left_out_are_the_published_one() -> None:
+    assert AdaptiveReplayRatio().state_key == AdaptiveReplayRatio(every_n_episodes=50, average_over="episode").state_key
+    assert AdaptiveReplayRatio(**AdaptiveReplayRatio(every_n_updates=9).arguments()).average_over == "window"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from helpers import fit_tiny, weights_hash
+from helpers import TINY_TRAINER, fit_tiny, weights_hash
+from only_q import only_q
 from real_runs import fit_real
 from run_state import Log, differences, replay_state, run_state
 
 from callbacks import ContinualTasks
-from plasticity_rl import UserError
+from plasticity_rl import RLDataModule, UserError, make_trainer
 from plasticity_rl.callback import RLCallback
 
 TWO = {"tasks": ["tiny", "tiny_away"], "every_n_frames": 100}
@@ -201,3 +203,178 @@ def test_walker_and_cartpole_are_refused(tmp_path: Path):
     message = "walker_walk has 6 action dimensions, but cartpole_swingup has 1"
     with pytest.raises(UserError, match=message):
         fit_real(tmp_path, callbacks=[ContinualTasks(tasks=["cartpole_swingup", "walker_walk"], every_n_frames=400)])
+
+
+# ---- what a visit came to ------------------------------------------------------------------------------
+
+
+def test_a_visit_is_summed_up_at_its_last_frame(tmp_path: Path, monkeypatch):
+    """Visits of 100 frames hold two whole episodes of 40 frames each; the last of 300 frames ends with the run."""
+    log = Log(monkeypatch)
+    fit_tiny(tmp_path, callbacks=[ContinualTasks(**TWO)], max_frames=300)
+    scalars, _ = log.take()
+    values = {(frame, tag): value for frame, tag, value in scalars}
+    for end, task, episodes in ((100, "tiny", (40, 80)), (200, "tiny_away", (140, 180)), (300, "tiny", (240, 280))):
+        returns = [values[frame, f"train/{task}/return"] for frame in episodes]
+        assert values[end, f"train/{task}/visit_return"] == pytest.approx(sum(returns) / 2)
+        assert values[end, f"train/{task}/visit_episodes"] == 2
+    assert sum(tag.endswith("/visit_return") for _, tag, _ in scalars) == 3
+
+
+def test_only_the_last_episodes_of_a_visit_count(tmp_path: Path, monkeypatch):
+    log = Log(monkeypatch)
+    fit_tiny(tmp_path, callbacks=[ContinualTasks(**TWO, num_last_episodes=1)], max_frames=100)
+    values = {(frame, tag): value for frame, tag, value in log.take()[0]}
+    assert values[100, "train/tiny/visit_return"] == pytest.approx(values[80, "train/tiny/return"])
+    assert values[100, "train/tiny/visit_episodes"] == 2
+
+
+# ---- what carries over ------------------------------------------------------------------------------
+
+
+class Learned(RLCallback):
+    """Notes of every update its frame and the tasks that its batch is of."""
+
+    def __init__(self) -> None:
+        self.updates: list[tuple[int, set[int]]] = []
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        self.updates.append((agent.env_frames, set(ground(batch["pixels"]).flatten().tolist())))
+
+
+def test_an_emptied_replay_gives_nothing_of_the_old_task_and_waits_for_a_seed_phase(tmp_path: Path):
+    learned = Learned()
+    run = [ContinualTasks(**TWO, empty_replay=True), learned]
+    agent = fit_tiny(tmp_path, callbacks=run, max_frames=200)
+    after = [(frame, tasks) for frame, tasks in learned.updates if frame > 100]
+    assert {GREY} == set().union(*(tasks for _, tasks in after))
+    assert after[0][0] == 144  # 40 frames, and then two env steps at half an update each
+    (records,) = replay_state_of(agent)
+    assert len(records["step"]) == 52  # 50 transitions, and the last frames of two episodes
+
+
+def test_restarted_exploration_begins_with_uniform_actions_and_the_schedule(tmp_path: Path, monkeypatch):
+    log = Log(monkeypatch)
+    callbacks = [ContinualTasks(**TWO, restart_exploration=True)]
+    options = {"trainer_options": {"log_every_n_steps": 1}}
+    agent = fit_tiny(tmp_path, callbacks=callbacks, max_frames=200, **options)
+    stddev = {frame: value for frame, tag, value in log.take()[0] if tag == "schedule/stddev"}
+    # linear(1.0,0.1,200) in env steps, each of 2 frames: 1 - 0.9 * 50 / 200 at frame 100, and at 200 again.
+    assert stddev[100] == pytest.approx(0.775)
+    assert stddev[102] == pytest.approx(1 - 0.9 * 1 / 200)
+    assert stddev[200] == pytest.approx(0.775)
+    assert (agent.env_steps, agent.steps_of_exploration, agent.frames_of_exploration) == (100, 50, 100)
+    assert agent.num_updates == 40  # none is left out: the replay is full
+
+
+@pytest.mark.parametrize("storage", ["ram", "memmap"])
+def test_both_go_on_exactly(storage: str, tmp_path: Path):
+    """Checkpoints before the first switch, in the second seed phase behind it, and while it learns again."""
+    make = lambda: [ContinualTasks(**TWO, empty_replay=True, restart_exploration=True)]  # noqa: E731
+    options = {"data_options": {"eval_every_n_frames": 30, "storage": storage, "capacity": 70}}
+    straight = fit_tiny(tmp_path / "a", callbacks=make(), max_frames=250, **options)
+    for stop in (90, 120, 180, 250):
+        resumed = fit_tiny(
+            tmp_path / "b", callbacks=make(), max_frames=stop, ckpt_path="last" if stop > 90 else None, **options
+        )
+    assert differences(run_state(straight), run_state(resumed)) == []
+    assert resumed.steps_of_exploration == 25
+
+
+@pytest.mark.parametrize("option", ["empty_replay", "restart_exploration"])
+def test_a_visit_must_be_longer_than_its_seed_phase(option: str, tmp_path: Path):
+    callback = ContinualTasks(tasks=TWO["tasks"], every_n_frames=40, **{option: True})
+    with pytest.raises(UserError, match="every_n_frames=40 must be more than the .*num_seed_frames.*40"):
+        fit_tiny(tmp_path, callbacks=[callback])
+
+
+# ---- games ------------------------------------------------------------------------------
+
+
+def test_discrete_tasks_take_turns(tmp_path: Path):
+    tasks = ContinualTasks(tasks=["tiny_discrete", "tiny_discrete_away"], every_n_frames=100, empty_replay=True)
+    agent = fit_tiny(tmp_path, callbacks=[tasks], make_agent=only_q, data_options={"task": "tiny_discrete"})
+    assert agent.data.current_task == "tiny_discrete_away"
+    (records,) = replay_state_of(agent)
+    assert set(records["pixels"][:, :, -1, -1].flatten().tolist()) == {GREY}
+    assert records["action"].dtype == torch.int64
+
+
+def test_other_numbers_of_actions_are_refused(tmp_path: Path):
+    tasks = ContinualTasks(tasks=["tiny_discrete", "tiny_discrete_2"], every_n_frames=100)
+    with pytest.raises(UserError, match="tiny_discrete_2 has 2 discrete actions, but tiny_discrete has 3; .* games"):
+        fit_tiny(tmp_path, callbacks=[tasks], make_agent=only_q, data_options={"task": "tiny_discrete"})
+    mixed = ContinualTasks(tasks=["tiny_discrete", "tiny"], every_n_frames=100)
+    with pytest.raises(UserError, match="tiny has 0 discrete actions, but tiny_discrete has 3"):
+        fit_tiny(tmp_path, callbacks=[mixed], make_agent=only_q, data_options={"task": "tiny_discrete"})
+
+
+def in_a_cycle(tasks: list[str], folder: Path, **data: Any) -> Any:
+    """Train the smallest agent on games, in visits of 80 frames."""
+    given = {
+        "task": tasks[0],
+        "max_frames": 240,
+        "batch_size": 4,
+        "capacity": 100,
+        "eval_every_n_frames": 240,
+        "seed": 1,
+    }
+    module = RLDataModule(**{**given, "num_eval_episodes": 1, **data})
+    trainer = make_trainer(folder, callbacks=[ContinualTasks(tasks=tasks, every_n_frames=80)], **TINY_TRAINER)
+    agent = only_q(module, 1)
+    trainer.fit(agent, module)
+    return agent
+
+
+GAMES = {
+    "atari": ("ale_py", ["atari:pong", "atari:breakout"], {"full_actions": True, "max_episode_frames": 160}),
+    "minatar": (
+        "minatar",
+        ["minatar:space_invaders", "minatar:breakout"],
+        {"full_actions": True, "channels": 10, "max_episode_frames": 100},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GAMES)
+def test_games_take_turns_with_all_actions(kind: str, tmp_path: Path):
+    module, tasks, options = GAMES[kind]
+    pytest.importorskip(module)
+    agent = in_a_cycle(tasks, tmp_path, **options)
+    assert agent.data.current_task == tasks[0]
+    assert agent.data.num_actions == {"atari": 18, "minatar": 6}[kind]
+
+
+@pytest.mark.parametrize(
+    ("module", "tasks", "options", "says"),
+    [
+        (
+            "ale_py",
+            ["atari:pong", "atari:breakout"],
+            {},
+            "has 4 discrete actions, but atari:pong has 6; .*full_actions",
+        ),
+        (
+            "ale_py",
+            ["atari:pong", "atari:qbert"],
+            {},
+            "the 6 actions of atari:qbert mean others than those of atari:pong",
+        ),
+        (
+            "minatar",
+            ["minatar:breakout", "minatar:freeway"],
+            {"channels": 10},
+            "the 3 actions .* mean others .*channels",
+        ),
+        (
+            "minatar",
+            ["minatar:space_invaders", "minatar:breakout"],
+            {"full_actions": True},
+            r"has \(4, 10, 10\) observations, but .* has \(6, 10, 10\); .*channels",
+        ),
+    ],
+)
+def test_games_that_do_not_fit_are_refused(module, tasks, options, says, tmp_path: Path):
+    pytest.importorskip(module)
+    with pytest.raises(UserError, match=says):
+        in_a_cycle(tasks, tmp_path, **options)

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from helpers import TINY_TRAINER, fit_tiny, tiny_data
+from run_state import differences, run_state
 from tiny_agent import TinyAgent
 
 from callbacks import OptimizerReset
@@ -103,3 +104,65 @@ def test_bad_arguments_are_refused_before_training(arguments, message, tmp_path)
     with pytest.raises(UserError, match=message) as error:
         fit_tiny(tmp_path, callbacks=[OptimizerReset(**arguments)])
     assert "\n" not in str(error.value)
+
+
+class CopiesAtIntervals(TinyAgent):
+    """Says that it copied its target after every fifth update."""
+
+    copies_target = True
+
+    def update(self, batch):
+        metrics = super().update(batch)
+        if (self.num_updates + 1) % 5 == 0:
+            self.dispatch("on_target_copy")
+        return metrics
+
+
+def copies(data, **options):
+    return CopiesAtIntervals(data.obs_shape, data.action_dim, **options)
+
+
+class Counts(OptimizerReset):
+    """Keeps the number of updates before each event."""
+
+    def act(self, agent) -> str:
+        self.acted_after = [*getattr(self, "acted_after", []), agent.num_updates]
+        return super().act(agent)
+
+
+def test_it_acts_after_every_copy_of_the_target(tmp_path):
+    reset = Counts(modules=["value"], at_target_copies=True)
+    agent = fit_tiny(tmp_path, make_agent=copies, callbacks=[reset], max_frames=110)
+    assert agent.num_updates == 17  # 35 env steps behind the seed phase, at half an update each
+    assert reset.acted_after == [5, 10, 15]
+    (value, policy) = (slots(agent)[f"{name}.2.weight"] for name in ("value", "policy"))
+    assert value["step"] == 2  # the updates 16 and 17
+    assert "momentum_buffer" in policy
+
+
+def test_copies_and_a_schedule_may_be_given_together(tmp_path):
+    reset = Counts(modules=["value"], at_target_copies=True, at_frames=[60])
+    fit_tiny(tmp_path, make_agent=copies, callbacks=[reset], max_frames=110)
+    assert reset.acted_after == [5, 10, 15]  # frame 60 is update 5
+
+
+@pytest.mark.parametrize("half", [60, 64])
+def test_a_copy_that_the_checkpoint_follows_is_not_forgotten(half, tmp_path):
+    """The fifth update is that of frame 60, whose checkpoint is written before the sixth: the reset is still due."""
+    make = lambda: OptimizerReset(modules=["value"], at_target_copies=True)  # noqa: E731
+    options = {"make_agent": copies, "data_options": {"eval_every_n_frames": 4 if half == 64 else 60}}
+    whole = fit_tiny(tmp_path / "whole", callbacks=[make()], max_frames=120, **options)
+    fit_tiny(tmp_path / "cut", callbacks=[make()], max_frames=half, **options)
+    again = fit_tiny(tmp_path / "cut", callbacks=[make()], max_frames=120, ckpt_path="last", **options)
+    assert whole.event_counts == again.event_counts == {"optimizer_reset": 3}
+    assert differences(run_state(whole), run_state(again)) == []
+
+
+def test_an_agent_that_never_copies_its_target_is_refused(tmp_path):
+    with pytest.raises(UserError, match="at_target_copies=True: this DrQV2 never copies .* give every_n_frames"):
+        fit_tiny(tmp_path, callbacks=[OptimizerReset(at_target_copies=True)])
+
+
+def test_without_the_option_its_state_is_found_under_the_key_that_it_had():
+    assert "at_target_copies" not in OptimizerReset(at_frames=[100]).state_key
+    assert "at_target_copies" in OptimizerReset(at_target_copies=True).state_key

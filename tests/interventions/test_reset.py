@@ -6,10 +6,11 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from helpers import TINY_TRAINER, fit_tiny, tiny_data
+from run_state import differences, run_state
 from tiny_agent import TinyAgent
 from torch import nn
 
-from callbacks import Reset
+from callbacks import ContinualTasks, Reset
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.run.video import EvalVideo
@@ -325,3 +326,45 @@ def test_second_agent(tmp_path):
         f"{name}.{part}" for name in ("value.2", "old_value.2", "policy.2") for part in ("weight", "bias")
     }
     assert torch.equal(after["value.2.weight"], after["old_value.2.weight"])
+
+
+class Counts(Reset):
+    """Keeps the frame of each event."""
+
+    def act(self, agent) -> str:
+        self.acted_at = [*getattr(self, "acted_at", []), agent.env_frames]
+        return super().act(agent)
+
+
+TASKS = {"tasks": ["tiny", "tiny_away"], "every_n_frames": 60}
+
+
+def test_it_acts_before_the_first_update_of_every_other_task(tmp_path):
+    """Switches at frames 60 and 120; the first updates behind them are those of frames 64 and 124."""
+    reset = Counts(modules=["encoder", "actor", "critic"], at_task_switches=True)
+    agent = fit_tiny(tmp_path, callbacks=[reset, ContinualTasks(**TASKS)], max_frames=160)
+    assert reset.acted_at == [64, 124]
+    steps = {float(state["step"]) for optimizer in agent.trainer.optimizers for state in optimizer.state.values()}
+    assert steps == {10.0}  # updates at 124, 128 ... 160
+
+
+def test_a_switch_that_the_checkpoint_follows_is_not_forgotten(tmp_path):
+    """Frame 62, of the checkpoint, is behind the switch and before the first update."""
+    make = lambda: [Reset(modules=["critic"], at_task_switches=True), ContinualTasks(**TASKS)]  # noqa: E731
+    options = {"data_options": {"eval_every_n_frames": 62}}
+    whole = fit_tiny(tmp_path / "whole", callbacks=make(), max_frames=130, **options)
+    fit_tiny(tmp_path / "cut", callbacks=make(), max_frames=62, **options)
+    again = fit_tiny(tmp_path / "cut", callbacks=make(), max_frames=130, ckpt_path="last", **options)
+    assert whole.event_counts == again.event_counts == {"reset": 2, "continual_tasks": 2}
+    assert differences(run_state(whole), run_state(again)) == []
+
+
+def test_without_the_option_its_random_numbers_are_those_that_they_were():
+    """They go by the key."""
+    assert "at_task_switches" not in Reset(at_frames=[100]).state_key
+    assert "at_task_switches" in Reset(at_task_switches=True).state_key
+
+
+def test_it_needs_a_schedule_or_the_switches():
+    with pytest.raises(UserError, match="no schedule given"):
+        Reset(modules=["critic"])

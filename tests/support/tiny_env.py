@@ -16,7 +16,8 @@ class TinyPixelEnv(EnvBase):
     Reward is ``1 - |position|``, so a policy that moves to the middle earns more than one that does not. The start is
     drawn from the env's own generator. Task ``tiny_away`` rewards the ends of the line instead, and draws the square on
     a grey ground; ``tiny_2d`` has a second action that does nothing; ``tiny_discrete`` has three actions: left, none,
-    right. Implements ``simulator_state`` /
+    right, and ``tiny_discrete_away`` rewards the ends for these; ``tiny_discrete_2`` has left and none alone.
+    Implements ``simulator_state`` /
     ``load_simulator_state``. Or, without a picture, ``state``: float32 (2,), position and share of the episode that is
     over.
     """
@@ -42,8 +43,9 @@ class TinyPixelEnv(EnvBase):
         shown = picture if observation == "pixels" else Unbounded(shape=(2,), dtype=torch.float32)
         self.observation_spec = Composite({observation: shown, "discount": Unbounded(shape=(1,), dtype=torch.float32)})
         self.action_spec = Bounded(-1.0, 1.0, shape=(2 if task == "tiny_2d" else 1,), dtype=torch.float32)
-        if task == "tiny_discrete":
-            self.action_spec = Categorical(3, shape=(1,), dtype=torch.int64)
+        self.discrete, self.away = task.startswith("tiny_discrete"), task.endswith("_away")
+        if self.discrete:
+            self.action_spec = Categorical(2 if task.endswith("_2") else 3, shape=(1,), dtype=torch.int64)
         self.reward_spec = Unbounded(shape=(1,), dtype=torch.float32)
         self.full_done_spec = Composite(
             {key: Binary(1, shape=(1,), dtype=torch.bool) for key in ("done", "terminated", "truncated")}
@@ -55,7 +57,7 @@ class TinyPixelEnv(EnvBase):
         return {"state": torch.tensor([self.position, self.step_index / self.episode_steps])}
 
     def _frame(self) -> torch.Tensor:
-        ground = 100 if self.task_name == "tiny_away" else 0
+        ground = 100 if self.away else 0
         frame = torch.full((3, self.height, self.width), ground, dtype=torch.uint8)
         column = round((self.position + 1) / 2 * (self.width - 1))
         frame[:, self.height // 2 - 2 : self.height // 2 + 2, max(column - 1, 0) : column + 2] = 255
@@ -68,10 +70,10 @@ class TinyPixelEnv(EnvBase):
         return TensorDict({**self._observe(), "discount": torch.ones(1)}, batch_size=[])
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        reward, push = 0.0, float(tensordict["action"][0]) - (self.task_name == "tiny_discrete")
+        reward, push = 0.0, float(tensordict["action"][0]) - self.discrete
         for _ in range(self.action_repeat):
             self.position = max(-1.0, min(1.0, self.position + 0.1 * push))
-            reward += abs(self.position) if self.task_name == "tiny_away" else 1.0 - abs(self.position)
+            reward += abs(self.position) if self.away else 1.0 - abs(self.position)
         self.step_index += 1
         end = torch.tensor([self.step_index >= self.episode_steps])
         return TensorDict(

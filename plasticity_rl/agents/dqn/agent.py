@@ -175,7 +175,7 @@ class DQN(RLModule):
     def epsilon(self) -> float:
         """Share of random actions at the current env step."""
         repeat = self.data.action_repeat if self._trainer is not None else 1
-        return self.epsilon_schedule(max(self.env_steps - self.num_seed_frames // repeat, 0))
+        return self.epsilon_schedule(max(self.steps_of_exploration - self.num_seed_frames // repeat, 0))
 
     # ---- acting ------------------------------------------------------------------------------------------------------
 

@@ -152,7 +152,7 @@ class DrQV2(RLModule):
     @property
     def stddev(self) -> float:
         """Standard deviation of the exploration noise at the current env step."""
-        return self.stddev_schedule(self.env_steps)
+        return self.stddev_schedule(self.steps_of_exploration)
 
     def update(self, batch: TensorDictBase) -> TensorDict:
         """Do one gradient update: critic and encoder, then actor, then the target's moving average.
