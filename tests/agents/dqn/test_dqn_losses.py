@@ -83,6 +83,16 @@ def for_torchrl(batch, num_actions):
     )
 
 
+def give_target(loss, weights):
+    """Let the target network of TorchRL's loss have these weights; of the distributional one a support comes too."""
+    theirs = [p for p in loss.target_value_network_params.values(True, True) if p.shape != (7,)]
+    own = {tuple(p.shape): p for p in weights.values()}
+    assert len(own) == len(weights)  # told apart by their shapes
+    for parameter in theirs:
+        parameter.data.copy_(own.pop(tuple(parameter.shape)))
+    assert not own
+
+
 @pytest.mark.filterwarnings("ignore:No target network updater")
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize(("name", "theirs"), [("huber", "smooth_l1"), ("mse", "l2")])
@@ -92,10 +102,7 @@ def test_the_loss_is_that_of_torchrl(double, name, theirs):
     actor = QValueActor(TensorDictModule(net, ["observation"], ["action_value"]), spec=OneHot(3))
     loss = DQNLoss(actor, loss_function=theirs, delay_value=True, double_dqn=double)
     loss.make_value_estimator(gamma=0.9)
-    for parameter, own in zip(
-        loss.target_value_network_params.values(True, True), slow.state_dict().values(), strict=True
-    ):
-        parameter.data.copy_(own)
+    give_target(loss, slow.state_dict())
     batch = batch_of(g, 3)
     torchrl = loss(for_torchrl(batch, 3))["loss"]
 
@@ -126,10 +133,7 @@ def test_the_distributional_loss_is_that_of_torchrl():
         TensorDictModule(net, ["observation"], ["action_value"]), spec=OneHot(3), support=support
     )
     loss = DistributionalDQNLoss(actor, gamma=0.9, delay_value=True)
-    for parameter, own in zip(
-        loss.target_value_network_params.values(True, True), slow.state_dict().values(), strict=True
-    ):
-        parameter.data.copy_(own)
+    give_target(loss, slow.state_dict())
     batch = batch_of(g, 3)
     torchrl = loss(for_torchrl(batch, 3))["loss"]
 
