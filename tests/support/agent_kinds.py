@@ -60,7 +60,7 @@ _ON_GAMES: dict[str, Mapping[str, Any]] = {
     "ToggleAugmentation": {"at_frame": 60, "on": True},  # off by default there
 }
 _NOT_ON_DQN = {
-    "CURL": r"^no module 'critic.trunk' in DQN; .* or null for the features themselves$",
+    "CURL": "^no module 'critic.trunk' in DQN; .* or null for the features themselves$",
     "TanhSaturation": "^TanhSaturation: nothing can saturate in a DQN",
 }
 _NOT_ON_NOISY_LAYERS = dict.fromkeys(
