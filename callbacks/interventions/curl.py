@@ -102,8 +102,8 @@ class CURL(Regularizer):
             agent.module(self.projection or self.encoder)
         except UserError as error:
             raise UserError(
-                f"CURL.projection={self.projection!r} is no module of {type(agent).__name__}: name one that reads the "
-                f"features alone, such as the layer behind the {self.encoder}, or null for the features themselves"
+                f"{error} For CURL.projection name a module that reads the features alone, such as the layer behind "
+                f"the {self.encoder}, or null for the features themselves"
             ) from error
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -83,14 +83,20 @@ class DormantRatioPerturbation(ScheduledIntervention):
         if not 0 <= tau < 1 or not rate >= 0:
             raise UserError(f"DormantRatioPerturbation.tau={tau} must be in [0, 1), and rate={rate} must be >= 0")
         self.modules = self.named_or_open(modules, ("encoder", "actor", "critic"))
-        self.leave_open(observed=observed)
+        self._observed_is_open = observed is None
         self.observed: str = "actor" if observed is None else observed
         self.tau, self.rate = tau, rate
         self.min_factor, self.max_factor = min_factor, max_factor
 
-    def default_for(self, argument: str, agent: RLModule) -> str:
-        """Return the module whose dormant ratio counts."""
-        return agent.policy_module or agent.value_module
+    def open_arguments(self) -> frozenset[str]:
+        """Return the names of the arguments that were left to the agent."""
+        return super().open_arguments() | (frozenset({"observed"}) if self._observed_is_open else frozenset())
+
+    def resolve(self, agent: RLModule) -> None:
+        """Take the modules of this agent where none were named."""
+        super().resolve(agent)
+        if self._observed_is_open:
+            self.observed = agent.policy_module or agent.value_module
 
     def tags(self) -> frozenset[str]:
         """Return the tags of the ratio and the factor."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from plasticity_rl.errors import UserError
 from plasticity_rl.losses import largest_singular_value
 
 FIRST_ITERATIONS = 15
@@ -95,7 +96,7 @@ def add_transform(layer: nn.Module, transform: nn.Module) -> None:
     parametrizations.
 
     Raises:
-        TypeError: When the layer is of another kind.
+        UserError: When the layer is of another kind.
     """
     if not isinstance(layer, _Transformed):
         if type(layer) is nn.Linear:
@@ -103,7 +104,10 @@ def add_transform(layer: nn.Module, transform: nn.Module) -> None:
         elif type(layer) is nn.Conv2d:
             layer.__class__ = TransformedConv2d
         else:
-            raise TypeError(f"no transforms for a {type(layer).__name__}")
+            raise UserError(
+                f"the weights of a {type(layer).__name__} cannot be pruned or normalised, only those of linear and "
+                "convolutional layers: name modules without it (of DQN's noisy layers: --model.noisy_sigma 0)"
+            )
         layer.transforms = nn.ModuleList()
     assert isinstance(layer.transforms, nn.ModuleList)
     layer.transforms.append(transform)

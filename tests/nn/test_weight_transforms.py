@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from plasticity_rl.errors import UserError
 from plasticity_rl.nn.weight_transforms import FixedMask, SpectralNormalization, add_transform
 
 
@@ -91,5 +92,5 @@ def test_transforms_stack_in_order_and_a_zero_weight_stays_zero():
 
 
 def test_other_layers_are_refused():
-    with pytest.raises(TypeError, match="no transforms for a LayerNorm"):
+    with pytest.raises(UserError, match="the weights of a LayerNorm cannot be pruned or normalised"):
         add_transform(nn.LayerNorm(3), FixedMask(torch.ones(3)))

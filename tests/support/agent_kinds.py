@@ -55,13 +55,17 @@ def _without_names(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _ON_GAMES: dict[str, Mapping[str, Any]] = {
+    "AdaptiveReplayRatio": {"high": 1.0, "every_n_updates": 4, "threshold": 1.0},
     "ContinualTasks": {"tasks": ["tiny_discrete", "tiny_discrete_away"], "every_n_frames": 60},
     "ToggleAugmentation": {"at_frame": 60, "on": True},  # off by default there
 }
 _NOT_ON_DQN = {
-    "CURL": r"^CURL.projection='critic.trunk' is no module of DQN: .* or null for the features themselves$",
+    "CURL": "^no module 'critic.trunk' in DQN; .* or null for the features themselves$",
     "TanhSaturation": "^TanhSaturation: nothing can saturate in a DQN",
 }
+_NOT_ON_NOISY_LAYERS = dict.fromkeys(
+    ("RandomPruning", "SpectralNorm"), "^the weights of a NoisyLinear cannot be pruned"
+)
 KINDS = {
     "drqv2": Kind(tiny_agent),
     "sac": Kind(tiny_sac, {"observation": "state"}),
@@ -70,6 +74,6 @@ KINDS = {
         functools.partial(tiny_dqn, dueling=True, noisy_sigma=0.5, num_atoms=11),
         TINY_DISCRETE,
         _ON_GAMES,
-        _NOT_ON_DQN,
+        {**_NOT_ON_DQN, **_NOT_ON_NOISY_LAYERS},
     ),
 }
