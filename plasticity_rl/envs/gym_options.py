@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from plasticity_rl.envs import gym_ids
+from plasticity_rl.envs.extras import GYMNASIUM, Extra
 from plasticity_rl.envs.image_sizes import as_height_and_width, refuse_image_size
 from plasticity_rl.envs.options import EnvironmentOptions
 from plasticity_rl.errors import at_least
@@ -37,6 +39,7 @@ class GymOptions(EnvironmentOptions):
 
     title: ClassVar[str] = "Gymnasium"
     examples: ClassVar[str] = "gym:Pendulum-v1, gym:HalfCheetah-v5"
+    extra: ClassVar[Extra] = GYMNASIUM
 
     frame_stack: int = 3
     image_size: int | tuple[int, int] = 84
@@ -81,9 +84,18 @@ class GymOptions(EnvironmentOptions):
         Raises:
             UserError: For any other, with what gymnasium suggests; or when it is not installed.
         """
-        from plasticity_rl.envs.gym_env import require_registered
+        gym_ids.require_registered(task)
 
-        require_registered(task)
+    @classmethod
+    def check_task_early(cls, task: str) -> None:
+        """Ask Gymnasium, unless that imports something else too: a module of the user's, or plugins.
+
+        Raises:
+            UserError: For an environment that is not registered, or when Gymnasium is not installed.
+        """
+        cls.extra.require(f"task={task}")
+        if ":" not in task.removeprefix(gym_ids.PREFIX) and not gym_ids.has_plugins():
+            gym_ids.require_registered(task)
 
     def build(self, seed: int) -> EnvBase:
         """Return a :class:`~plasticity_rl.envs.gym_env.GymEnv`, with a frame stack over it for pixels.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from plasticity_rl.envs.extras import Extra
 from plasticity_rl.errors import UserError, at_least, one_of, refuse_unknown, suggestion
 
 if TYPE_CHECKING:
@@ -33,10 +34,12 @@ class EnvironmentOptions(ABC):
         action_repeat: Env frames per env step.
         title: What the tasks of this backend are called.
         examples: Some of them, for a message.
+        extra: The package that makes them, where it is no dependency.
     """
 
     title: ClassVar[str]
     examples: ClassVar[str]
+    extra: ClassVar[Extra | None] = None
 
     task: str = field(kw_only=False)
     observation: Observation = "pixels"
@@ -116,6 +119,18 @@ class EnvironmentOptions(ABC):
             UserError: For any other name, with the nearest known ones.
         """
         cls.refuse_unknown_task(task, cls.task_names())
+
+    @classmethod
+    def check_task_early(cls, task: str) -> None:
+        """Do nothing where :meth:`check_task` may pass, as far as that is known before anything slow is imported.
+
+        Raises:
+            UserError: For a name that there is not, or when the package that makes the environment is missing.
+        """
+        if names := sorted(cls.task_descriptions()):
+            cls.refuse_unknown_task(task, names)
+        if cls.extra is not None:
+            cls.extra.require(task)
 
     @classmethod
     def refuse_unknown_task(cls, task: str, names: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 
 import pytest
@@ -17,6 +18,7 @@ from plasticity_rl.cli.declared.options import constructor
 from plasticity_rl.cli.early import read
 from plasticity_rl.cli.early_checks import option_names, refuse_early
 from plasticity_rl.cli.parser import OneLineParser
+from plasticity_rl.envs import gym_ids
 from plasticity_rl.packaged import config_names, with_found_configs
 
 CALLBACK = "--trainer.callbacks+=callbacks."
@@ -33,7 +35,8 @@ def early(*args: str) -> str:
 
 
 def test_every_packaged_config_passes():
-    assert {name: line for name in config_names() if (line := early("--config", name))} == {}
+    refused = {name: line for name in config_names() if (line := early("--config", name))}
+    assert [line for line in refused.values() if "which is not installed" not in line] == []
 
 
 VALID = {
@@ -45,6 +48,10 @@ VALID = {
     "a class of ours": ("--trainer.callbacks+=plasticity_rl.EvalVideo",),
     "no callbacks": ("--trainer.callbacks=null",),
     "environments of one's own": ("--data.env=own.make", "--data.task=foo"),
+    "a game of one's own environments": ("--data.env=own.make", "--data.task=atari:breakuot"),
+    "a task of Gymnasium": ("--data.task=gym:Pendulum-v1",),
+    "a task that a module registers": ("--data.task=gym:my_envs:Line-v0",),
+    "a class of TorchRL's": ("--data.task=torchrl:my_envs.Line",),
     "a reference": ("--data.capacity=${fit.data.batch_size}",),
     "a reference that decides": ("--data.batch_size=2000000", "--data.capacity=${fit.max_frames}"),
     "a logger with arguments": ("--trainer.logger=CSVLogger", "--trainer.logger.save_dir=x"),
@@ -85,6 +92,14 @@ WRONG = {
     "a task": (
         ("--data.env=plasticity_rl.make_env", "--data.task=walker_rum"),
         "task='walker_rum' is not a DeepMind Control task. Did you mean walker_run",
+    ),
+    "a game": (
+        ("--data.env=plasticity_rl.make_env", "--data.task=atari:breakuot"),
+        "task='atari:breakuot' is not an Atari task. Did you mean atari:breakout",
+    ),
+    "an id of Gymnasium": (
+        ("--data.env=plasticity_rl.make_env", "--data.task=gym:CartPole-v9"),
+        "task='gym:CartPole-v9' is no environment of Gymnasium (VersionNotFound: Environment version `v9`",
     ),
     "a number of the environment": (("--data.action_repeat=0",), "data.action_repeat=0 must be a whole number >= 1"),
     "a number of the data": (("--data.n_step=0",), "data.n_step=0 must be a whole number >= 1"),
@@ -134,6 +149,41 @@ def test_a_typo_is_told_without_importing_torch(tmp_path):
     process = run_without_torch("fit", f"--config={tmp_path / 'c.yaml'}")
     assert process.returncode == 2, process.stderr
     assert "Did you mean callbacks.Reset" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        ("atari:breakuot", "Did you mean atari:breakout"),
+        ("minatar:braekout", "Did you mean minatar:breakout"),
+        ("gym:CartPole-v9", "It provides versioned environments: [ `v0`, `v1` ]"),
+    ],
+)
+def test_a_wrong_task_is_told_without_importing_torch(task, says):
+    process = run_without_torch("fit", f"--data.task={task}")
+    assert process.returncode == 2, process.stderr
+    assert says in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "module", "says"),
+    [
+        ("atari:pong", "ale_py", "atari:pong needs ale-py, which is not installed: pip install 'plasticity-rl[atari]'"),
+        ("minatar:freeway", "minatar", "minatar:freeway needs minatar, which is not installed: pip install 'plast"),
+        ("gym:Pendulum-v1", "gymnasium", "task=gym:Pendulum-v1 needs Gymnasium, which is not installed: pip install"),
+        ("gym:my_envs:Line-v0", "gymnasium", "task=gym:my_envs:Line-v0 needs Gymnasium, which is not installed"),
+    ],
+)
+def test_a_missing_extra_is_told_early(task, module, says, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert early(f"--data.task={task}").startswith(says)
+    assert early(f"--data.task={task}", "--data.env=own.make") == ""
+
+
+def test_ids_that_plugins_may_register_are_left_to_the_run(monkeypatch):
+    """A plugin is imported with Gymnasium, and may import MuJoCo before the backend of rendering is chosen."""
+    monkeypatch.setattr(gym_ids, "has_plugins", lambda: True)
+    assert early("--data.task=gym:CartPole-v9") == ""
 
 
 # ---- what is read from the source is what Python sees ----------------------------------------------------------------
