@@ -119,15 +119,15 @@ class ContinualTasks(Intervention):
     def on_evaluation(self, agent: RLModule, episodes: Sequence[Episode]) -> None:
         """Log the returns under the tasks' names; play the others if asked to."""
         data = agent.data
-        returns = {data.current_task: [episode.episode_return for episode in episodes]}
+        by_task = {data.current_task: list(episodes)}
         others = sorted(set(self.tasks) - {data.current_task}) if self.evaluate == "all" else []
         for task in others:
             policy = lambda pixels: agent.act(pixels, explore=False)  # noqa: E731
             mine = [episode for episode in data.val_dataloader() if episode < data.num_eval_episodes]
-            played = all_episodes([data.evaluate(policy, episode, task) for episode in mine])
-            returns[task] = [episode.episode_return for episode in played]
-        agent.returns_by_task.update(returns)
-        means = {task: torch.tensor(values, dtype=torch.float64).mean() for task, values in returns.items()}
+            by_task[task] = all_episodes([data.evaluate(policy, episode, task) for episode in mine])
+        played = {task: [episode.score for episode in some] for task, some in by_task.items()}
+        agent.played_by_task.update(played)
+        means = {task: torch.tensor(some, dtype=torch.float64)[:, 0].mean() for task, some in played.items()}
         of_visit = {f"eval/{data.current_task}/visit_{self.visit}/return": means[data.current_task]}
         agent.log_scalars({**{f"eval/{task}/return": mean for task, mean in means.items()}, **of_visit})
 
