@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from plasticity_rl.envs.extras import Extra
+from plasticity_rl.envs.image_sizes import as_height_and_width
 from plasticity_rl.errors import UserError, at_least, one_of, refuse_unknown, suggestion
 
 if TYPE_CHECKING:
@@ -168,3 +169,37 @@ class EnvironmentOptions(ABC):
         from plasticity_rl.envs.several import SeveralEnvs
 
         return SeveralEnvs(self.build, [seed + i for i in range(num_envs)], self.task, self.action_repeat)
+
+
+class StackedFrames(EnvironmentOptions):
+    """What backends share that show stacked images or a single state; no dataclass, so that it adds no option."""
+
+    frame_stack: int
+
+    @property
+    def stacked_frames(self) -> int:
+        """``frame_stack`` images, or one state."""
+        return self.frame_stack if self.observation == "pixels" else 1
+
+
+class StackedImages(StackedFrames):
+    """The same where the size of the images is an option: RGB, one byte a value.
+
+    Attributes:
+        of_images: Options that mean nothing to states.
+    """
+
+    image_size: int | tuple[int, int]
+    of_images: ClassVar[tuple[str, ...]] = ("frame_stack", "image_size")
+
+    @property
+    def experience(self) -> dict[str, Any]:
+        """Options of images mean nothing to states."""
+        without = () if self.observation == "pixels" else self.of_images
+        return {name: value for name, value in self.values.items() if name not in without}
+
+    @property
+    def least_observation_bytes(self) -> int:
+        """Bytes of a stack of images; of a state only the environment knows its length."""
+        height, width = as_height_and_width(self.image_size)
+        return 3 * self.frame_stack * height * width if self.observation == "pixels" else 0
