@@ -15,6 +15,7 @@ from plasticity_rl.cli.app import AGENTS, run
 from plasticity_rl.cli.declared.checks import check
 from plasticity_rl.cli.declared.command import agents, groups
 from plasticity_rl.cli.declared.options import constructor
+from plasticity_rl.cli.declared.parts import parts
 from plasticity_rl.cli.early import read
 from plasticity_rl.cli.early_checks import option_names, refuse_early
 from plasticity_rl.cli.parser import OneLineParser
@@ -52,6 +53,21 @@ VALID = {
     "a task of Gymnasium": ("--data.task=gym:Pendulum-v1",),
     "a task that a module registers": ("--data.task=gym:my_envs:Line-v0",),
     "a class of TorchRL's": ("--data.task=torchrl:my_envs.Line",),
+    "a part of a module": (*RESET, "--trainer.callbacks.modules=[critic.Q1,critic.trunk.0]"),
+    "a part of an encoder, which a function makes": (*RESET, "--trainer.callbacks.modules=[encoder.convnet]"),
+    "a part of another agent": (
+        *("--agent=sac", "--data.observation=state"),
+        *(*RESET, "--trainer.callbacks.modules=[actor.policy]"),
+    ),
+    "a part that a callback may make": (
+        *(*RESET, "--trainer.callbacks.modules=[critic.own]"),
+        f"{CALLBACK}PlasticityInjection",
+        "--trainer.callbacks.at_frames=[5000]",
+    ),
+    "a part that a callback of one's own may make": (
+        *(*RESET, "--trainer.callbacks.modules=[critic.own]"),
+        "--trainer.callbacks+=tiny_agent.Anything",
+    ),
     "a reference": ("--data.capacity=${fit.data.batch_size}",),
     "a reference that decides": ("--data.batch_size=2000000", "--data.capacity=${fit.max_frames}"),
     "a logger with arguments": ("--trainer.logger=CSVLogger", "--trainer.logger.save_dir=x"),
@@ -131,6 +147,10 @@ WRONG = {
     "a missing argument": ((f"{CALLBACK}ToggleAugmentation",), "ToggleAugmentation: the following arguments are requi"),
     "an argument's range": ((f"{CALLBACK}ReDo", "--trainer.callbacks.tau=1.5"), "ReDo.tau=1.5 must be in [0, 1)"),
     "a period": ((f"{CALLBACK}SRank", "--trainer.callbacks.every_n_updates=0"), "SRank.every_n_updates: the period is"),
+    "a part of a module": (
+        (*RESET, "--trainer.callbacks.modules=[critic.Q9]"),
+        "no module 'critic.Q9' in DrQV2; there are ['critic', 'critic.trunk', 'critic.Q1', 'critic.Q2']. Did you",
+    ),
     "a module": ((*RESET, "--trainer.callbacks.modules=[critc]"), "no module 'critc' in DrQV2; there are ['encoder', "),
 }
 
@@ -205,6 +225,20 @@ def test_signatures_are_those_of_the_classes():
             name for name, one in parameters(cls).items() if one.default is inspect.Parameter.empty
         }, path
         assert not [name for name, one in found.items() if not one.text], f"{path}: without a text"
+
+
+def test_parts_are_those_of_the_agents():
+    made = {
+        "drqv2": AGENTS["drqv2"]((9, 16, 16), 1, feature_dim=4, hidden_dim=4, num_channels=2, random_shift_pad=1),
+        "sac": AGENTS["sac"]((3,), 1, hidden_dim=4),
+    }
+    for name, agent in made.items():
+        for module in agent.module_names:
+            declared = [part for part, made in parts(agents()[name], module).items() if made]
+            children = [child for child, _ in getattr(agent, module).named_children()]
+            assert declared in (children, []), f"{name}: {module}"
+    assert parts(agents()["drqv2"], "critic")
+    assert parts(agents()["sac"], "actor")
 
 
 def test_options_are_those_of_the_parser(tmp_path):
