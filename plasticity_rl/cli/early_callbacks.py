@@ -23,6 +23,8 @@ from plasticity_rl.run.number_checks import refuse_extreme_numbers
 OURS = "callbacks"
 OF_MODULES = ("module", "modules")
 """Arguments of our callbacks that name modules of the agent."""
+OF_TASKS = "tasks"
+"""Argument that names tasks."""
 BASE = "RLCallback"
 """Class whose ``build`` does nothing."""
 
@@ -67,6 +69,13 @@ def refuse_values(last: Sequence[GivenCallback], agent: str) -> None:
         if one.class_path.startswith(f"{OURS}."):
             for known in OF_MODULES:
                 _refuse_unknown_modules(values.get(known), agent, as_made)
+
+
+def tasks_of(last: Sequence[GivenCallback]) -> list[str]:
+    """Return the tasks that callbacks of ours name."""
+    ours = [one for one in last if one.whole and (one.class_path or "").startswith(f"{OURS}.")]
+    given = [one.arguments.get(OF_TASKS) for one in ours]
+    return [task for tasks in given if isinstance(tasks, list) for task in tasks if isinstance(task, str)]
 
 
 def refuse_unknown_class(path: str, folders: Sequence[Path], others: Sequence[str | None] = ()) -> None:

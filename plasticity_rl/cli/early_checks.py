@@ -18,7 +18,7 @@ from plasticity_rl.cli.declared.command import DATA, Group, agents, groups
 from plasticity_rl.cli.declared.options import Option
 from plasticity_rl.cli.declared.types import REFERENCE, UNKNOWN, made, misfit, takes_list
 from plasticity_rl.cli.early import CommandLine
-from plasticity_rl.cli.early_callbacks import refuse_values, refuse_wrong_callbacks
+from plasticity_rl.cli.early_callbacks import refuse_values, refuse_wrong_callbacks, tasks_of
 from plasticity_rl.cli.given import Given, given
 from plasticity_rl.cli.own_files import candidates
 from plasticity_rl.cli.own_options import FROM_OTHERS
@@ -55,7 +55,8 @@ def refuse_early(command: CommandLine) -> None:
         final = {one.name: one.value for one in values}  # the last one wins
         _refuse_ranges(agent, task, known, final)
         refuse_values(last, agent)
-        _refuse_task(task, final)  # last, for some simulators are imported to be asked
+        for name in [task, *tasks_of(last)]:
+            _refuse_task(name, final)  # last, for some simulators are imported to be asked
 
 
 def agent_name(command: CommandLine) -> str:

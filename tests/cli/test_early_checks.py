@@ -25,6 +25,11 @@ from plasticity_rl.packaged import config_names, with_found_configs
 CALLBACK = "--trainer.callbacks+=callbacks."
 RESET = (f"{CALLBACK}Reset", "--trainer.callbacks.every_n_frames=100000")
 
+CYCLE = (
+    *(f"{CALLBACK}ContinualTasks", "--trainer.callbacks.every_n_frames=100"),
+    "--trainer.callbacks.tasks=[walker_run,walker_rum]",
+)
+
 
 def early(*args: str) -> str:
     """Return what is refused early of ``fit ARGS``, or nothing."""
@@ -49,6 +54,7 @@ VALID = {
     "a class of ours": ("--trainer.callbacks+=plasticity_rl.EvalVideo",),
     "no callbacks": ("--trainer.callbacks=null",),
     "environments of one's own": ("--data.env=own.make", "--data.task=foo"),
+    "tasks of one's own environments": ("--data.env=own.make", "--data.task=walker_run", *CYCLE),
     "a game of one's own environments": ("--data.env=own.make", "--data.task=atari:breakuot"),
     "a task of Gymnasium": ("--data.task=gym:Pendulum-v1",),
     "a task that a module registers": ("--data.task=gym:my_envs:Line-v0",),
@@ -116,6 +122,10 @@ WRONG = {
     "an id of Gymnasium": (
         ("--data.env=plasticity_rl.make_env", "--data.task=gym:CartPole-v9"),
         "task='gym:CartPole-v9' is no environment of Gymnasium (VersionNotFound: Environment version `v9`",
+    ),
+    "a task among several": (
+        ("--data.env=plasticity_rl.make_env", "--data.task=walker_run", "--data.render=fast", *CYCLE),
+        "task='walker_rum' is not a DeepMind Control task. Did you mean walker_run",
     ),
     "a number of the environment": (("--data.action_repeat=0",), "data.action_repeat=0 must be a whole number >= 1"),
     "a number of the data": (("--data.n_step=0",), "data.n_step=0 must be a whole number >= 1"),
