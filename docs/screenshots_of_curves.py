@@ -33,29 +33,32 @@ ARMS = {
     "redo": [*STATES, *callback("ReDo", "every_n_updates=100")],
     "l2_init": [*STATES, *callback("L2Init", "coefficient=0.01")],
     "layer_norm": [*STATES, *callback("LayerNorm")],
-    "reset_critic": [*STATES, *callback("Reset", "every_n_frames=2000", "modules=[critic]")],
+    "optimizer_reset": [*STATES, *callback("OptimizerReset", "every_n_frames=2000")],
     "shrink": [*STATES, *callback("ShrinkAndPerturb", "every_n_frames=3000", "shrink=0.8")],
     "self_normalized_reset": [*STATES, *callback("SelfNormalizedReset")],
 }
 
 
 class Picture(NamedTuple):
-    """A file, and the arms and seeds that it shows."""
+    """A file, and the arms and seeds that it shows; its width in pixels, which keeps it small."""
 
     file: Path
     arms: Sequence[str]
     num_seeds: int = 1
+    width: int = 1400
 
 
 PICTURES = {
     "quickstart": Picture(DOCS / "quickstart.png", ["quickstart"]),
-    "plot": Picture(DOCS / "plot.png", ["no_intervention", "reset"], 4),
-    "plot_8_runs": Picture(DOCS / "images" / "plot_8_runs.png", [arm for arm in ARMS if arm != "quickstart"]),
+    "plot": Picture(DOCS / "plot.png", ["no_intervention", "reset"], 4, 1600),
+    "plot_8_runs": Picture(
+        DOCS / "images" / "plot_8_runs.png", [arm for arm in ARMS if arm != "quickstart"], width=1200
+    ),
 }
 
 
 def draw(picture: Picture, folder: Path) -> None:
-    """Train the runs that are missing, and draw all of them, in 64 colours."""
+    """Train the runs that are missing, and draw all of them, in 256 colours."""
     runs = [folder / arm / f"seed{seed}" for arm in picture.arms for seed in range(1, picture.num_seeds + 1)]
     for run in runs:
         if not (run / "finished.yaml").is_file():
@@ -63,7 +66,10 @@ def draw(picture: Picture, folder: Path) -> None:
             options = [*ARMS[run.parent.name], f"--seed_everything={seed}", f"--trainer.default_root_dir={run}"]
             subprocess.run([*COMMAND, "fit", *options], check=True)
     subprocess.run([*COMMAND, "plot", *runs, "--out", picture.file], check=True)
-    Image.open(picture.file).convert("RGB").quantize(64).save(picture.file, optimize=True)
+    image = Image.open(picture.file).convert("RGB")
+    size = (picture.width, round(image.height * picture.width / image.width))
+    small = image.resize(size, Image.Resampling.LANCZOS).quantize(256, Image.Quantize.FASTOCTREE)
+    small.save(picture.file, optimize=True)
 
 
 def main() -> None:
