@@ -181,25 +181,16 @@ class ContinualTasks(Intervention):
     def on_evaluation(self, agent: RLModule, episodes: Sequence[Episode]) -> None:
         """Log the returns under the tasks' names; play the others if asked to."""
         data = agent.data
-        returns = {data.current_task: [episode.episode_return for episode in episodes]}
+        by_task = {data.current_task: list(episodes)}
         others = sorted(set(self.tasks) - {data.current_task}) if self.evaluate == "all" else []
         for task in others:
-            played = all_episodes(
-                [
-                    self._play(agent, task, episode)
-                    for episode in data.val_dataloader()
-                    if episode < data.num_eval_episodes
-                ]
-            )
-            returns[task] = [episode.episode_return for episode in played]
-        agent.returns_by_task.update(returns)
-        means = {task: torch.tensor(values, dtype=torch.float64).mean() for task, values in returns.items()}
+            mine = [episode for episode in data.val_dataloader() if episode < data.num_eval_episodes]
+            by_task[task] = all_episodes([agent.play_evaluation(episode, task) for episode in mine])
+        played = {task: [episode.score for episode in some] for task, some in by_task.items()}
+        agent.played_by_task.update(played)
+        means = {task: torch.tensor(some, dtype=torch.float64)[:, 0].mean() for task, some in played.items()}
         of_visit = {f"eval/{data.current_task}/visit_{self.visit}/return": means[data.current_task]}
         agent.log_scalars({**{f"eval/{task}/return": mean for task, mean in means.items()}, **of_visit})
-
-    def _play(self, agent: RLModule, task: str, episode: int) -> Episode:
-        agent.begin_evaluation_episode(episode)
-        return agent.data.evaluate(lambda observations: agent.act(observations, explore=False), episode, task)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the visit stands; the data module saves the task and its simulator."""

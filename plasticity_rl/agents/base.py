@@ -288,7 +288,7 @@ class RLModule(Reports):
         self.eval_episodes = all_episodes(self.eval_episodes)
         returns = torch.tensor([episode.episode_return for episode in self.eval_episodes], dtype=torch.float64)
         scalars = {"eval/return": returns.mean(), "eval/return_std": returns.std(correction=0)}
-        self.returns_by_task = {self.data.current_task: returns.tolist()}
+        self.played_by_task = {self.data.current_task: [episode.score for episode in self.eval_episodes]}
         self.dispatch("on_evaluation", self.eval_episodes)
         self.eval_returns.append((self.env_frames, float(returns.mean())))
         self.eval_episodes = []

@@ -29,8 +29,6 @@ class AgentProtocol(ModuleAccess):
     """Values of ``trainer.precision`` that it trains in."""
     observation_key: str = "pixels"
     """Key of observations in batches and environment steps: ``pixels`` or ``state``."""
-    sets_priorities: bool = False
-    """Whether an update tells a prioritized replay the error of every sample of its batch."""
 
     @property
     def copies_target(self) -> bool:

@@ -33,8 +33,8 @@ class Reports(KeepsTime):
         self._callbacks: list[RLCallback] | None = None
         self.latest: dict[str, float] = {}
         self.last_events: dict[str, int] = {}
-        self.returns_by_task: dict[str, list[float]] = {}
-        """Returns of the episodes of the newest evaluation; of other tasks those that a callback has played too."""
+        self.played_by_task: dict[str, list[tuple[float, int]]] = {}
+        """Return and env steps of the newest evaluation's episodes; of other tasks those that a callback has played."""
         self.event_counts: dict[str, int] = {}
         """How often each intervention has acted, in all starts of the run."""
         self.event_lines: deque[str] = deque(maxlen=100)

@@ -19,10 +19,15 @@ from plasticity_rl.cli.help import TOPICS
 from plasticity_rl.errors import UserError
 from plasticity_rl.packaged import config_names, study_names
 
-OF_THE_PARSER = ("--config", "--help", "--print_config", "--trainer.callbacks+", "--trust")
+OF_THE_PARSER = (
+    *("--config", "--help", "--print_config", "--trust"),
+    *("--trainer.callbacks+", "--trainer.callbacks.help"),
+)
 FIT, VALIDATE = "fit", "validate"
 FILES = "__files__"
 """Among words: names of files fit as well."""
+OF_FILES = ("init", "plot", "probe", "study")
+"""Commands that take names of files and folders without an option."""
 TAKE_FILES = ("--ckpt_path", "--init_weights", "--trainer.default_root_dir", "--data.replay_dir", "--out", "--json")
 
 
@@ -39,7 +44,8 @@ def words(command: str) -> list[str]:
         return ["callbacks", "configs", "studies", "tasks"]
     if command == "completion":
         return ["bash", "fish", "zsh"]
-    return [*_added(command, "add_parser", ""), *(study_names() if command == "study" else ()), FILES]
+    known = [*_added(command, "add_parser", ""), *(study_names() if command == "study" else ())]
+    return [*known, *([FILES] if command in OF_FILES else ())]
 
 
 def values(commands: Iterable[str] = (FIT, VALIDATE)) -> dict[str, list[str]]:
@@ -106,8 +112,8 @@ def _added(command: str, method: str, start: str) -> Iterator[str]:
 
 # ---- scripts ---------------------------------------------------------------------------------------------------------
 
-BASH = r"""# Completion of plasticity-rl for {shell}, made by: plasticity-rl completion {shell}
-{init}_plasticity_rl() {{
+BASH = r"""# Completion of plasticity-rl for bash, made by: plasticity-rl completion bash
+_plasticity_rl() {{
     local line=${{COMP_LINE:0:$COMP_POINT}} cur name value words="" files=0 prefix="" last
     cur=${{line##* }}
     COMPREPLY=()
@@ -150,7 +156,42 @@ BASH = r"""# Completion of plasticity-rl for {shell}, made by: plasticity-rl com
 }}
 complete -F _plasticity_rl plasticity-rl
 """
-ZSH_INIT = "autoload -U +X compinit bashcompinit && compinit && bashcompinit\n"
+ZSH = r"""# Completion of plasticity-rl for zsh, made by: plasticity-rl completion zsh
+(($+functions[compdef])) || {{ autoload -Uz compinit && compinit }}
+_plasticity_rl() {{
+    local cur=$words[CURRENT] name=$words[CURRENT-1] found="" added=1
+    local -a last
+    if ((CURRENT == 2)); then
+        compadd -- {commands}
+        return
+    fi
+    if [[ $cur == -*=* ]]; then
+        name=${{cur%%=*}}
+        compset -P 1 '*='
+    elif [[ $cur == -* ]]; then
+        case $words[2] in
+{options}
+        esac
+        last=(${{(M)words:#*=callbacks.*}})
+        case ${{last[-1]#*=}} in
+{arguments}
+        esac
+        compadd -S '' -- ${{=found}}
+        return
+    fi
+    case $name in
+{values}
+        *) [[ $cur == -* ]] || case $words[2] in
+{words}
+            esac ;;
+    esac
+    compadd -- ${{=found//{FILES}/}} && added=0
+    [[ $found == *{FILES}* ]] && _files && added=0
+    return added
+}}
+compdef _plasticity_rl plasticity-rl
+"""
+"""Of its own, since bashcompinit has no ``compopt``: there would be a blank behind every ``--name=``, and no files."""
 
 
 def script(shell: str, commands: dict[str, str]) -> str:
@@ -160,51 +201,70 @@ def script(shell: str, commands: dict[str, str]) -> str:
         shell: ``bash``, ``zsh`` or ``fish``.
         commands: Commands with what each does.
     """
-    return _fish(commands) if shell == "fish" else _bash(shell, commands)
-
-
-def _bash(shell: str, commands: dict[str, str]) -> str:
-    return BASH.format(
-        shell=shell,
-        init=ZSH_INIT if shell == "zsh" else "",
+    if shell == "fish":
+        return _fish(commands)
+    variable = "found" if shell == "zsh" else "words"
+    cases = lambda given, indent, plus="": _cases(given, indent, variable, plus)  # noqa: E731
+    return (ZSH if shell == "zsh" else BASH).format(
         commands=" ".join(commands),
-        options=_cases({name: [f"{one}=" for one in options(name)] for name in commands}, 12),
-        arguments=_cases(
+        options=cases({name: [f"{one}=" for one in options(name)] for name in commands}, 12),
+        arguments=cases(
             {path: [f"{one}=" for one in given] for path, given in arguments_of_callbacks().items()}, 12, "+"
         ),
-        values=_cases(_with_other_names(values()), 8),
-        words=_cases({name: found for name in commands if (found := words(name))}, 16),
+        values=cases(_with_other_names(values()), 8),
+        words=cases({name: found for name in commands if (found := words(name))}, 16),
         FILES=FILES,
     )
 
 
 def _with_other_names(found: dict[str, list[str]]) -> dict[str, list[str]]:
-    other = {"--config": "-c", "--trainer.callbacks+": "--trainer.callbacks|--trainer.callbacks.help"}
-    return {f"{name}|{other[name]}" if name in other else name: given for name, given in found.items()}
+    return {"|".join((name, *OTHER_NAMES.get(name, ()))): given for name, given in found.items()}
 
 
-def _cases(found: dict[str, list[str]], indent: int, plus: str = "") -> str:
+def _cases(found: dict[str, list[str]], indent: int, variable: str, plus: str) -> str:
     return "\n".join(
-        f'{" " * indent}{name}) words{plus}="{plus and " "}{" ".join(given)}" ;;' for name, given in found.items()
+        f'{" " * indent}{name}) {variable}{plus}="{plus and " "}{" ".join(given)}" ;;' for name, given in found.items()
     )
 
 
+FISH = r"""# Completion of plasticity-rl for fish, made by: plasticity-rl completion fish
+function __plasticity_rl_callback
+    set -l given (string replace -rf -- '^(?:--trainer\.callbacks\+?=)?(callbacks\.\w+)$' '$1' (commandline -opc))
+    test "$given[-1]" = "$argv[1]"
+end
+"""
+
+
 def _fish(commands: dict[str, str]) -> str:
-    lines = ["# Completion of plasticity-rl for fish, made by: plasticity-rl completion fish"]
-    first = "complete -c plasticity-rl -n __fish_use_subcommand -f"
-    lines += [f"{first} -a {name} -d {shlex.quote(text)}" for name, text in commands.items()]
+    start = "complete -c plasticity-rl"
+    lines = [f"{start} -n __fish_use_subcommand -f -a {name} -d {shlex.quote(text)}" for name, text in commands.items()]
     known = values()
+    known |= {other: known[name] for name, others in OTHER_NAMES.items() for other in others}
     for command in commands:
-        begin = f"complete -c plasticity-rl -n '__fish_seen_subcommand_from {command}'"
+        begin = f"{start} -n '__fish_seen_subcommand_from {command}'"
         own = words(command)
-        if own:
-            lines.append(f"{begin} {'' if FILES in own else '-f '}-a '{' '.join(one for one in own if one != FILES)}'")
-        for option in options(command):
-            given = known.get(option, [])
-            takes = f" -a '{' '.join(one for one in given if one != FILES)}'" if given else ""
-            takes = f" -r{' -F' if FILES in given else ' -f' if given else ''}{takes}"
-            lines.append(f"{begin} -l {shlex.quote(option[2:])}{'' if option in FLAGS else takes}")
-    return "\n".join(lines) + "\n"
+        lines.append(f"{begin}{'' if FILES in own else ' -f'} -a '{_plain(own)}'")
+        lines += [_fish_option(begin, option, known.get(option, [])) for option in options(command)]
+    for path, given in arguments_of_callbacks().items():
+        begin = f"{start} -n '__plasticity_rl_callback {path}'"
+        lines += [_fish_option(begin, option, []) for option in given]
+    return FISH + "\n".join(lines) + "\n"
+
+
+def _fish_option(begin: str, option: str, given: list[str]) -> str:
+    short = " -s c" if option == "--config" else ""
+    kind = "" if option in FLAGS else " -r"
+    files = " -F" if FILES in given else " -f"
+    return (
+        f"{begin}{short} -l {shlex.quote(option[2:])}{kind}{files}{f' -a {shlex.quote(_plain(given))}' * bool(given)}"
+    )
+
+
+def _plain(given: list[str]) -> str:
+    return " ".join(one for one in given if one != FILES)
 
 
 FLAGS = ("--help", "--print_config", "--trust")
+"""Options that need no value."""
+OTHER_NAMES = {"--config": ("-c",), "--trainer.callbacks+": ("--trainer.callbacks", "--trainer.callbacks.help")}
+"""Options that take the same as another one."""

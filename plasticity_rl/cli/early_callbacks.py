@@ -12,6 +12,7 @@ from plasticity_rl.cli.declared import source
 from plasticity_rl.cli.declared.checks import check
 from plasticity_rl.cli.declared.command import agents
 from plasticity_rl.cli.declared.options import constructor
+from plasticity_rl.cli.declared.parts import parts
 from plasticity_rl.cli.declared.types import made, misfit
 from plasticity_rl.cli.given import CALLBACKS, Given, GivenCallback, callbacks
 from plasticity_rl.cli.parser_errors import near_classes, one_line
@@ -22,6 +23,10 @@ from plasticity_rl.run.number_checks import refuse_extreme_numbers
 OURS = "callbacks"
 OF_MODULES = ("module", "modules")
 """Arguments of our callbacks that name modules of the agent."""
+OF_TASKS = "tasks"
+"""Argument that names tasks."""
+BASE = "RLCallback"
+"""Class whose ``build`` does nothing."""
 
 
 def refuse_wrong_callbacks(values: Sequence[Given], folders: Sequence[Path]) -> list[GivenCallback]:
@@ -46,6 +51,7 @@ def refuse_values(last: Sequence[GivenCallback], agent: str) -> None:
         last: The callbacks that remain in the end.
         agent: Name of the agent.
     """
+    as_made = not any(_may_rebuild(one.class_path) for one in last)
     for one in last:
         options = None if one.class_path is None else constructor(one.class_path)
         if options is None or one.class_path is None or not one.whole:
@@ -62,7 +68,14 @@ def refuse_values(last: Sequence[GivenCallback], agent: str) -> None:
             raise UserError(f"{CALLBACKS}: {error}") from error
         if one.class_path.startswith(f"{OURS}."):
             for known in OF_MODULES:
-                _refuse_unknown_modules(values.get(known), agent)
+                _refuse_unknown_modules(values.get(known), agent, as_made)
+
+
+def tasks_of(last: Sequence[GivenCallback]) -> list[str]:
+    """Return the tasks that callbacks of ours name."""
+    ours = [one for one in last if one.whole and (one.class_path or "").startswith(f"{OURS}.")]
+    given = [one.arguments.get(OF_TASKS) for one in ours]
+    return [task for tasks in given if isinstance(tasks, list) for task in tasks if isinstance(task, str)]
 
 
 def refuse_unknown_class(path: str, folders: Sequence[Path], others: Sequence[str | None] = ()) -> None:
@@ -134,12 +147,36 @@ def _refuse_arguments(one: GivenCallback) -> None:
             raise UserError(f"{CALLBACKS}: {name}: {known}: expected {expected}, got {value}")
 
 
-def _refuse_unknown_modules(given: Any, agent: str) -> None:
+def _may_rebuild(class_path: str | None) -> bool:
+    """Return whether a callback may give modules of the agent other parts than their classes have."""
+    if class_path is None or class_path.partition(".")[0] not in PACKAGES:
+        return True
+    line = source.bases(class_path)
+    ours = [cls for cls in line if cls is not None and cls.module.name.partition(".")[0] in (OURS, "plasticity_rl")]
+    return any(cls.method("build") is not None and cls.name != BASE for cls in ours)
+
+
+def _refuse_unknown_modules(given: Any, agent: str, as_made: bool) -> None:
+    """Raise UserError for modules that no agent of this name has.
+
+    Args:
+        given: A name, or several.
+        agent: Name of the agent.
+        as_made: Whether no callback gives its modules other parts.
+    """
     path = agents()[agent]
     names = source.class_texts(path, "module_names")
     for module in [given] if isinstance(given, str) else given if isinstance(given, list) else []:
-        if names and isinstance(module, str) and module.partition(".")[0] not in names:
+        if not names or not isinstance(module, str):
+            continue
+        top, _, below = module.partition(".")
+        if top not in names:
             near = suggestion(module, names)
             raise UserError(
                 f"no module {module!r} in {path.rpartition('.')[2]}; there are {names} and their parts.{near}"
             )
+        known = parts(path, top) if below and as_made else {}
+        if known and below.partition(".")[0] not in known:
+            there_are = [top, *(f"{top}.{name}" for name, made in known.items() if made)]
+            near = suggestion(module, there_are)
+            raise UserError(f"no module {module!r} in {path.rpartition('.')[2]}; there are {there_are}.{near}")

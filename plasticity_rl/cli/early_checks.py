@@ -7,7 +7,6 @@ judge all of it again.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,12 @@ from plasticity_rl.cli.declared.command import DATA, Group, agents, groups
 from plasticity_rl.cli.declared.options import Option
 from plasticity_rl.cli.declared.types import REFERENCE, UNKNOWN, made, misfit, takes_list
 from plasticity_rl.cli.early import CommandLine
-from plasticity_rl.cli.early_callbacks import refuse_values, refuse_wrong_callbacks
+from plasticity_rl.cli.early_callbacks import refuse_values, refuse_wrong_callbacks, tasks_of
 from plasticity_rl.cli.given import Given, given
 from plasticity_rl.cli.own_files import candidates
 from plasticity_rl.cli.own_options import FROM_OTHERS
 from plasticity_rl.cli.parser_errors import near_options, of_agent, one_line
 from plasticity_rl.envs import backends
-from plasticity_rl.envs.options import EnvironmentOptions
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.run.number_checks import refuse_extreme_numbers
 
@@ -55,9 +53,10 @@ def refuse_early(command: CommandLine) -> None:
     last = refuse_wrong_callbacks(values, [Path(folder) for folder in candidates(command)])
     if command.args[0] == "fit" and command.alone is None and not _hides_values(values, known):
         final = {one.name: one.value for one in values}  # the last one wins
-        _refuse_task(task, final)
         _refuse_ranges(agent, task, known, final)
         refuse_values(last, agent)
+        for name in [task, *tasks_of(last)]:
+            _refuse_task(name, final)  # last, for some simulators are imported to be asked
 
 
 def agent_name(command: CommandLine) -> str:
@@ -143,16 +142,8 @@ def _refuse_misfit(one: Given, known: Mapping[str, Group]) -> None:
 def _refuse_task(task: str, final: Mapping[str, Any]) -> None:
     """Refuse a task that the simulator does not have, unless the user's own environments have it."""
     own = final.get("data.env", PACKAGED_ENV)
-    if not task or own != PACKAGED_ENV or REFERENCE in task or task.partition(":")[0] in backends.BACKENDS:
-        return
-    cls = backends.options_class(task)
-    if names := _task_names(cls):
-        cls.refuse_unknown_task(task, names)
-
-
-@functools.cache
-def _task_names(cls: type[EnvironmentOptions]) -> tuple[str, ...]:
-    return tuple(sorted(cls.task_descriptions()))
+    if task and own == PACKAGED_ENV and REFERENCE not in task:
+        backends.options_class(task).check_task_early(task)
 
 
 def _refuse_ranges(agent: str, task: str, known: Mapping[str, Group], final: Mapping[str, Any]) -> None:

@@ -59,6 +59,11 @@ class Episode:
     terminated: bool = False
     observations: list[Tensor] = field(default_factory=list)
 
+    @property
+    def score(self) -> tuple[float, int]:
+        """Return and number of env steps."""
+        return self.episode_return, self.env_steps
+
 
 # Lightning validates in inference mode, whose tensors (the env's frame stack) cannot be edited outside it later.
 @torch.inference_mode(False)

@@ -362,8 +362,10 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue exactly where the checkpoint was taken; evaluating a checkpoint needs none of it."""
+        """Continue exactly where the checkpoint was taken; evaluating a checkpoint needs only its task."""
         if not hasattr(self, "collector"):
+            task = state_dict.get("current_task", self.task)
+            self.current_task = task if task in self._eval_envs else self.task  # others no callback of this run names
             return
         self.refuse_other_identity(state_dict["identity"])
         if (task := state_dict.get("current_task", self.task)) != self.current_task:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from plasticity_rl.envs.extras import import_extra
+from plasticity_rl.envs.extras import ALE
 
 
 class Emulator:
@@ -29,7 +29,7 @@ class Emulator:
     """
 
     def __init__(self, task: str, game: str) -> None:
-        ale_py = import_extra("ale_py", task, "ale-py", "pip install 'plasticity-rl[atari]'")
+        ale_py = ALE.load(task)
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else it greets on stderr
         self._new_state = ale_py.ALEState
         self._ale = ale_py.ALEInterface()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from plasticity_rl.envs.atari_games import GAMES
+from plasticity_rl.envs.extras import ALE, Extra
 from plasticity_rl.envs.options import EnvironmentOptions
 from plasticity_rl.errors import at_least, at_most, one_of, within
 
@@ -59,6 +60,7 @@ class AtariOptions(EnvironmentOptions):
 
     title: ClassVar[str] = "Atari"
     examples: ClassVar[str] = "atari:breakout, atari:ms_pacman, atari:pong"
+    extra: ClassVar[Extra] = ALE
 
     task: str = field(default="atari:pong", kw_only=False)
     action_repeat: int = 4

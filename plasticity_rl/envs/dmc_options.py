@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from plasticity_rl.envs.dmc_tasks import described_tasks
 from plasticity_rl.envs.image_sizes import as_height_and_width, refuse_image_size
-from plasticity_rl.envs.options import EnvironmentOptions, Observation
+from plasticity_rl.envs.options import Observation, StackedImages
 from plasticity_rl.errors import at_least, at_most, one_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ too but not 16384), and the published agent 240 GB of weights, gradients and mom
 
 
 @dataclass(frozen=True, kw_only=True)
-class DMControlOptions(EnvironmentOptions):
+class DMControlOptions(StackedImages):
     """A task of the DeepMind Control Suite, or a manipulation task.
 
     Keys:
@@ -58,6 +58,7 @@ class DMControlOptions(EnvironmentOptions):
 
     title: ClassVar[str] = "DeepMind Control"
     examples: ClassVar[str] = "walker_run, cartpole_swingup, cup_catch"
+    of_images: ClassVar[tuple[str, ...]] = ("frame_stack", "image_size", "render", "camera_id")
 
     task: str = field(default="walker_run", kw_only=False)
     action_repeat: int = 2
@@ -75,23 +76,6 @@ class DMControlOptions(EnvironmentOptions):
         if self.draws:
             reason = "neither frame buffers nor networks go much beyond; published: 84"
             at_most("image_size", max(as_height_and_width(self.image_size)), MAX_IMAGE_SIZE, reason)
-
-    @property
-    def experience(self) -> dict[str, Any]:
-        """Options of pictures mean nothing to states."""
-        pictures = () if self.observation == "pixels" else ("frame_stack", "image_size", "render", "camera_id")
-        return {name: value for name, value in self.values.items() if name not in pictures}
-
-    @property
-    def stacked_frames(self) -> int:
-        """``frame_stack`` images, or one state."""
-        return self.frame_stack if self.observation == "pixels" else 1
-
-    @property
-    def least_observation_bytes(self) -> int:
-        """Bytes of a stack of images; of a state only the environment knows its length."""
-        height, width = as_height_and_width(self.image_size)
-        return 3 * self.frame_stack * height * width if self.observation == "pixels" else 0
 
     @classmethod
     def draws_to_show(cls, observation: Observation) -> bool:

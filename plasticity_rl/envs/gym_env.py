@@ -6,7 +6,6 @@ actions by a transform that draws every frame, resets when it is seeded, and can
 
 from __future__ import annotations
 
-import importlib
 import math
 import warnings
 from typing import Any
@@ -17,7 +16,8 @@ from PIL import Image
 from tensordict import TensorDict, TensorDictBase
 
 from plasticity_rl.envs import gym_state
-from plasticity_rl.envs.extras import import_extra
+from plasticity_rl.envs.extras import GYMNASIUM
+from plasticity_rl.envs.gym_ids import PREFIX
 from plasticity_rl.errors import UserError, describe_error
 from plasticity_rl.machine.rendering import free_at_exit, prepare, rendering_errors
 
@@ -25,35 +25,6 @@ prepare()
 with rendering_errors():
     from torchrl.data import Bounded, Categorical, Composite, Unbounded
     from torchrl.envs import EnvBase
-
-PREFIX = "gym:"
-
-
-def gymnasium(task: str) -> Any:
-    """Return the package.
-
-    Raises:
-        UserError: When it is not installed.
-    """
-    return import_extra("gymnasium", f"task={task}", "Gymnasium", "pip install 'plasticity-rl[gym]'")
-
-
-def require_registered(task: str) -> None:
-    """Do nothing for the id of an environment that Gymnasium knows.
-
-    Raises:
-        UserError: For any other, with what Gymnasium says and suggests.
-    """
-    gym, (module, _, name) = gymnasium(task), task.removeprefix(PREFIX).rpartition(":")
-    try:
-        if module:
-            importlib.import_module(module)
-        gym.spec(name)
-    except Exception as error:  # also what the module raises
-        raise UserError(
-            f"task={task!r} is no environment of Gymnasium ({describe_error(error)}); write gym:<id>, such as "
-            "gym:Pendulum-v1, or gym:<module>:<id> for one that a module registers"
-        ) from error
 
 
 class GymEnv(EnvBase):
@@ -81,7 +52,7 @@ class GymEnv(EnvBase):
         self.task_name, self.action_repeat = task, action_repeat
         self._image_size = image_size
         self._next_seed: int | None = seed
-        self._spaces = gymnasium(task).spaces
+        self._spaces = GYMNASIUM.load(f"task={task}").spaces
         self._env = self._make()
         self._shows_images = _is_image(self._env.observation_space)
         self._low, self._high = self._action_range()
@@ -95,9 +66,8 @@ class GymEnv(EnvBase):
         try:
             with warnings.catch_warnings(), rendering_errors():
                 warnings.simplefilter("ignore")  # of versions and of packages that Gymnasium imports
-                return gymnasium(self.task_name).make(
-                    self.task_name.removeprefix(PREFIX), disable_env_checker=True, **mode
-                )
+                gym = GYMNASIUM.load(f"task={self.task_name}")
+                return gym.make(self.task_name.removeprefix(PREFIX), disable_env_checker=True, **mode)
         except UserError:
             raise
         except Exception as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from plasticity_rl.envs import gym_ids
+from plasticity_rl.envs.extras import GYMNASIUM, Extra
 from plasticity_rl.envs.image_sizes import as_height_and_width, refuse_image_size
-from plasticity_rl.envs.options import EnvironmentOptions
+from plasticity_rl.envs.options import StackedImages
 from plasticity_rl.errors import at_least
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GymOptions(EnvironmentOptions):
+class GymOptions(StackedImages):
     """Any Gymnasium environment with continuous actions, ``gym:Pendulum-v1``; needs the extra ``[gym]``.
 
     What it shows is as of :class:`~plasticity_rl.envs.dmc_options.DMControlOptions`: ``pixels`` or ``state``, actions
@@ -37,6 +39,7 @@ class GymOptions(EnvironmentOptions):
 
     title: ClassVar[str] = "Gymnasium"
     examples: ClassVar[str] = "gym:Pendulum-v1, gym:HalfCheetah-v5"
+    extra: ClassVar[Extra] = GYMNASIUM
 
     frame_stack: int = 3
     image_size: int | tuple[int, int] = 84
@@ -46,23 +49,6 @@ class GymOptions(EnvironmentOptions):
         super().__post_init__()
         at_least("frame_stack", self.frame_stack, 1)
         object.__setattr__(self, "image_size", refuse_image_size(self.image_size))
-
-    @property
-    def experience(self) -> dict[str, Any]:
-        """Options of pictures mean nothing to states."""
-        pictures = () if self.observation == "pixels" else ("frame_stack", "image_size")
-        return {name: value for name, value in self.values.items() if name not in pictures}
-
-    @property
-    def stacked_frames(self) -> int:
-        """``frame_stack`` images, or one state."""
-        return self.frame_stack if self.observation == "pixels" else 1
-
-    @property
-    def least_observation_bytes(self) -> int:
-        """Bytes of a stack of images; of a state only the environment knows its length."""
-        height, width = as_height_and_width(self.image_size)
-        return 3 * self.frame_stack * height * width if self.observation == "pixels" else 0
 
     @property
     def draws(self) -> bool:
@@ -81,9 +67,18 @@ class GymOptions(EnvironmentOptions):
         Raises:
             UserError: For any other, with what gymnasium suggests; or when it is not installed.
         """
-        from plasticity_rl.envs.gym_env import require_registered
+        gym_ids.require_registered(task)
 
-        require_registered(task)
+    @classmethod
+    def check_task_early(cls, task: str) -> None:
+        """Ask Gymnasium, unless that imports something else too: a module of the user's, or plugins.
+
+        Raises:
+            UserError: For an environment that is not registered, or when Gymnasium is not installed.
+        """
+        cls.extra.require(f"task={task}")
+        if ":" not in task.removeprefix(gym_ids.PREFIX) and not gym_ids.has_plugins():
+            gym_ids.require_registered(task)
 
     def build(self, seed: int) -> EnvBase:
         """Return a :class:`~plasticity_rl.envs.gym_env.GymEnv`, with a frame stack over it for pixels.

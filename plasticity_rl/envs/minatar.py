@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from plasticity_rl.envs.extras import import_extra
+from plasticity_rl.envs.extras import MINATAR
 from plasticity_rl.envs.games import GameEnv, Played
 from plasticity_rl.envs.minatar_games import CHANNELS, SIDE
 from plasticity_rl.envs.snapshots import decode, encode
 
-INSTALL = "pip install 'plasticity-rl[minatar]', or without what its own window needs pip install --no-deps minatar"
 ALL_ACTIONS = tuple(range(6))
 COLOURS = np.array(
     [
@@ -72,7 +71,7 @@ class MinAtarEnv(GameEnv):
         max_episode_frames: int,
     ) -> None:
         with _without_warning():
-            minatar = import_extra("minatar", task, "minatar", INSTALL)
+            minatar = MINATAR.load(task)
         played = minatar.Environment(game, sticky_action_prob=sticky, difficulty_ramping=difficulty_ramping)
         codes = ALL_ACTIONS if full_actions else tuple(played.minimal_action_set())
         shown = channels or CHANNELS[game]

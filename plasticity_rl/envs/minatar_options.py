@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from plasticity_rl.envs.extras import MINATAR, Extra
 from plasticity_rl.envs.minatar_games import CHANNELS, SIDE
 from plasticity_rl.envs.options import EnvironmentOptions
 from plasticity_rl.errors import at_least, one_of, within
@@ -50,6 +51,7 @@ class MinAtarOptions(EnvironmentOptions):
 
     title: ClassVar[str] = "MinAtar"
     examples: ClassVar[str] = "minatar:breakout, minatar:space_invaders"
+    extra: ClassVar[Extra] = MINATAR
 
     task: str = field(default="minatar:breakout", kw_only=False)
     channels: int | None = None

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from plasticity_rl.envs.extras import Extra
+from plasticity_rl.envs.image_sizes import as_height_and_width
 from plasticity_rl.errors import UserError, at_least, one_of, refuse_unknown, suggestion
 
 if TYPE_CHECKING:
@@ -33,10 +35,12 @@ class EnvironmentOptions(ABC):
         action_repeat: Env frames per env step.
         title: What the tasks of this backend are called.
         examples: Some of them, for a message.
+        extra: The package that makes them, where it is no dependency.
     """
 
     title: ClassVar[str]
     examples: ClassVar[str]
+    extra: ClassVar[Extra | None] = None
 
     task: str = field(kw_only=False)
     observation: Observation = "pixels"
@@ -118,6 +122,18 @@ class EnvironmentOptions(ABC):
         cls.refuse_unknown_task(task, cls.task_names())
 
     @classmethod
+    def check_task_early(cls, task: str) -> None:
+        """Do nothing where :meth:`check_task` may pass, as far as that is known before anything slow is imported.
+
+        Raises:
+            UserError: For a name that there is not, or when the package that makes the environment is missing.
+        """
+        if names := sorted(cls.task_descriptions()):
+            cls.refuse_unknown_task(task, names)
+        if cls.extra is not None:
+            cls.extra.require(task)
+
+    @classmethod
     def refuse_unknown_task(cls, task: str, names: Sequence[str]) -> None:
         """Raise UserError, with the nearest of ``names``, for a task that is not among them."""
         if task not in names:
@@ -153,3 +169,37 @@ class EnvironmentOptions(ABC):
         from plasticity_rl.envs.several import SeveralEnvs
 
         return SeveralEnvs(self.build, [seed + i for i in range(num_envs)], self.task, self.action_repeat)
+
+
+class StackedFrames(EnvironmentOptions):
+    """What backends share that show stacked images or a single state; no dataclass, so that it adds no option."""
+
+    frame_stack: int
+
+    @property
+    def stacked_frames(self) -> int:
+        """``frame_stack`` images, or one state."""
+        return self.frame_stack if self.observation == "pixels" else 1
+
+
+class StackedImages(StackedFrames):
+    """The same where the size of the images is an option: RGB, one byte a value.
+
+    Attributes:
+        of_images: Options that mean nothing to states.
+    """
+
+    image_size: int | tuple[int, int]
+    of_images: ClassVar[tuple[str, ...]] = ("frame_stack", "image_size")
+
+    @property
+    def experience(self) -> dict[str, Any]:
+        """Options of images mean nothing to states."""
+        without = () if self.observation == "pixels" else self.of_images
+        return {name: value for name, value in self.values.items() if name not in without}
+
+    @property
+    def least_observation_bytes(self) -> int:
+        """Bytes of a stack of images; of a state only the environment knows its length."""
+        height, width = as_height_and_width(self.image_size)
+        return 3 * self.frame_stack * height * width if self.observation == "pixels" else 0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from plasticity_rl.envs.options import EnvironmentOptions
+from plasticity_rl.envs.options import StackedFrames
 from plasticity_rl.errors import UserError, at_least, describe_error
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ PREFIX = "torchrl:"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchRLOptions(EnvironmentOptions):
+class TorchRLOptions(StackedFrames):
     """A TorchRL environment by the path of its class, or of a function that returns one: ``torchrl:my_envs.Line``.
 
     Called with ``seed``, ``observation`` and ``action_repeat`` as far as it takes them, else seeded afterwards. What it
@@ -45,11 +45,6 @@ class TorchRLOptions(EnvironmentOptions):
         """Refuse numbers that are not allowed."""
         super().__post_init__()
         at_least("frame_stack", self.frame_stack, 1)
-
-    @property
-    def stacked_frames(self) -> int:
-        """``frame_stack`` images, or one state."""
-        return self.frame_stack if self.observation == "pixels" else 1
 
     @classmethod
     def task_names(cls) -> tuple[str, ...]:

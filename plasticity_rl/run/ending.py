@@ -179,13 +179,27 @@ def stop_if_finished(run_dir: Path, env_frames: int, max_frames: int) -> None:
     raise AlreadyFinished("\n".join(lines))
 
 
-def table_of_returns(by_task: Mapping[str, Sequence[float]]) -> list[str]:
+Played = Mapping[str, Sequence[tuple[float, int]]]
+"""Return and env steps of every evaluation episode, by task."""
+
+
+def table_of_returns(by_task: Played) -> list[str]:
     """Return the lines of a table of evaluation episodes, a row for each task."""
     width = max(map(len, ["task", *by_task]))
     rows = [f"{'task':{width}}  {'episodes':>8}{'return':>11}{'std':>11}{'lowest':>11}{'highest':>11}"]
-    for task, returns in by_task.items():
+    for task, played in by_task.items():
+        returns = [episode_return for episode_return, _ in played]
         numbers = [fmean(returns), pstdev(returns), min(returns), max(returns)]
         rows.append(f"{task:{width}}  {len(returns):8}" + "".join(f"{number:11.3f}" for number in numbers))
+    return rows
+
+
+def table_of_episodes(by_task: Played) -> list[str]:
+    """Return the lines of a table of evaluation episodes, a row for each; they are numbered from 0, as their seeds."""
+    width = max(map(len, ["task", *by_task]))
+    rows = [f"{'task':{width}}  {'episode':>8}{'return':>11}{'env steps':>11}"]
+    for task, played in by_task.items():
+        rows += [f"{task:{width}}  {i:8}{total:11.3f}{steps:11}" for i, (total, steps) in enumerate(played)]
     return rows
 
 

@@ -36,6 +36,7 @@ from plasticity_rl.run.ending import (
     Stopwatch,
     last_block,
     stop_if_finished,
+    table_of_episodes,
     table_of_returns,
     where_to_look,
 )
@@ -245,7 +246,8 @@ class RunFolder(pl.Callback):
             return
         agent = as_agent(pl_module)
         checkpoint = f" of {trainer.ckpt_path}" if trainer.ckpt_path else ""
-        _print([f"Evaluation at frame {agent.env_frames:,}{checkpoint}", *table_of_returns(agent.returns_by_task)])
+        title = f"Evaluation at frame {agent.env_frames:,}{checkpoint}"
+        _print([title, *table_of_returns(agent.played_by_task), "", *table_of_episodes(agent.played_by_task)])
 
 
 def _print(lines: Iterable[str]) -> None:

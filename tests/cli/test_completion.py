@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 from cli_runs import assert_refused, call
+from shells import of_bash, of_fish, of_zsh
 
 from plasticity_rl.cli.commands.table import COMMANDS
 
@@ -22,32 +21,40 @@ CASES = {
     "plasticity-rl fit --trainer.callbacks+=callbacks.Reset --trainer.callbacks.la": "--trainer.callbacks.last_layers=",
     "plasticity-rl validate --data.render=f": "fast",
     "plasticity-rl fit --help=Rese": "Reset",
+    "plasticity-rl fit --trainer.callbacks.help=callbacks.Rese": "callbacks.Reset",
     "plasticity-rl fit --init_weights=my.ck": "my.ckpt",
     "plasticity-rl list c": "callbacks configs",
     "plasticity-rl study repo": "report",
     "plasticity-rl plot --o": "--out=",
 }
-ASK = """
-ask() {
-    COMP_LINE=$1 COMP_POINT=${#1}
-    read -ra COMP_WORDS <<< "${1//=/ = }"
-    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
-    _plasticity_rl
-    echo "${COMPREPLY[*]}"
-}
-"""
 
 
-def test_bash_completes(tmp_path):
+@pytest.fixture
+def folder(tmp_path):
     (tmp_path / "my.ckpt").touch()
-    script = call("completion", "bash").out
-    lines = [script, ASK, "complete -p plasticity-rl", *(f"ask '{line}'" for line in CASES)]
-    process = subprocess.run(
-        ["bash", "--norc"], input="\n".join(lines), cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    first, *found = process.stdout.splitlines()
-    assert first == "complete -F _plasticity_rl plasticity-rl", process.stderr
+    return tmp_path
+
+
+def test_bash_completes(folder):
+    first, *found = of_bash(call("completion", "bash").out, list(CASES), folder)
+    assert first == "complete -F _plasticity_rl plasticity-rl"
     assert dict(zip(CASES, found, strict=True)) == CASES
+
+
+def test_fish_completes(folder):
+    """It completes names of options without ``=``, and values with their option."""
+    found = of_fish(call("completion", "fish").out, list(CASES), folder)
+    plain = [line.rpartition("=")[2] for line in found]
+    assert dict(zip(CASES, plain, strict=True)) == {line: words.rstrip("=") for line, words in CASES.items()}
+
+
+def test_zsh_completes(folder):
+    """A single word is put into the line, with a blank behind it unless a value follows; of several, their start."""
+    found = of_zsh(call("completion", "zsh").out, list(CASES), folder)
+    for line, words in CASES.items():
+        start = line[: max(line.rfind(" "), -1 if words[0] == "-" else line.rfind("=")) + 1]
+        expected = line if " " in words else start + words + " " * (words[-1] != "=")
+        assert found[list(CASES).index(line)] == expected
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 
 import pytest
@@ -14,13 +15,20 @@ from plasticity_rl.cli.app import AGENTS, run
 from plasticity_rl.cli.declared.checks import check
 from plasticity_rl.cli.declared.command import agents, groups
 from plasticity_rl.cli.declared.options import constructor
+from plasticity_rl.cli.declared.parts import parts
 from plasticity_rl.cli.early import read
 from plasticity_rl.cli.early_checks import option_names, refuse_early
 from plasticity_rl.cli.parser import OneLineParser
+from plasticity_rl.envs import gym_ids
 from plasticity_rl.packaged import config_names, with_found_configs
 
 CALLBACK = "--trainer.callbacks+=callbacks."
 RESET = (f"{CALLBACK}Reset", "--trainer.callbacks.every_n_frames=100000")
+
+CYCLE = (
+    *(f"{CALLBACK}ContinualTasks", "--trainer.callbacks.every_n_frames=100"),
+    "--trainer.callbacks.tasks=[walker_run,walker_rum]",
+)
 
 
 def early(*args: str) -> str:
@@ -33,7 +41,8 @@ def early(*args: str) -> str:
 
 
 def test_every_packaged_config_passes():
-    assert {name: line for name in config_names() if (line := early("--config", name))} == {}
+    refused = {name: line for name in config_names() if (line := early("--config", name))}
+    assert [line for line in refused.values() if "which is not installed" not in line] == []
 
 
 VALID = {
@@ -45,6 +54,26 @@ VALID = {
     "a class of ours": ("--trainer.callbacks+=plasticity_rl.EvalVideo",),
     "no callbacks": ("--trainer.callbacks=null",),
     "environments of one's own": ("--data.env=own.make", "--data.task=foo"),
+    "tasks of one's own environments": ("--data.env=own.make", "--data.task=walker_run", *CYCLE),
+    "a game of one's own environments": ("--data.env=own.make", "--data.task=atari:breakuot"),
+    "a task of Gymnasium": ("--data.task=gym:Pendulum-v1",),
+    "a task that a module registers": ("--data.task=gym:my_envs:Line-v0",),
+    "a class of TorchRL's": ("--data.task=torchrl:my_envs.Line",),
+    "a part of a module": (*RESET, "--trainer.callbacks.modules=[critic.Q1,critic.trunk.0]"),
+    "a part of an encoder, which a function makes": (*RESET, "--trainer.callbacks.modules=[encoder.convnet]"),
+    "a part of another agent": (
+        *("--agent=sac", "--data.observation=state"),
+        *(*RESET, "--trainer.callbacks.modules=[actor.policy]"),
+    ),
+    "a part that a callback may make": (
+        *(*RESET, "--trainer.callbacks.modules=[critic.own]"),
+        f"{CALLBACK}PlasticityInjection",
+        "--trainer.callbacks.at_frames=[5000]",
+    ),
+    "a part that a callback of one's own may make": (
+        *(*RESET, "--trainer.callbacks.modules=[critic.own]"),
+        "--trainer.callbacks+=tiny_agent.Anything",
+    ),
     "a reference": ("--data.capacity=${fit.data.batch_size}",),
     "a reference that decides": ("--data.batch_size=2000000", "--data.capacity=${fit.max_frames}"),
     "a logger with arguments": ("--trainer.logger=CSVLogger", "--trainer.logger.save_dir=x"),
@@ -86,6 +115,18 @@ WRONG = {
         ("--data.env=plasticity_rl.make_env", "--data.task=walker_rum"),
         "task='walker_rum' is not a DeepMind Control task. Did you mean walker_run",
     ),
+    "a game": (
+        ("--data.env=plasticity_rl.make_env", "--data.task=atari:breakuot"),
+        "task='atari:breakuot' is not an Atari task. Did you mean atari:breakout",
+    ),
+    "an id of Gymnasium": (
+        ("--data.env=plasticity_rl.make_env", "--data.task=gym:CartPole-v9"),
+        "task='gym:CartPole-v9' is no environment of Gymnasium (VersionNotFound: Environment version `v9`",
+    ),
+    "a task among several": (
+        ("--data.env=plasticity_rl.make_env", "--data.task=walker_run", "--data.render=fast", *CYCLE),
+        "task='walker_rum' is not a DeepMind Control task. Did you mean walker_run",
+    ),
     "a number of the environment": (("--data.action_repeat=0",), "data.action_repeat=0 must be a whole number >= 1"),
     "a number of the data": (("--data.n_step=0",), "data.n_step=0 must be a whole number >= 1"),
     "numbers that do not fit": (("--data.capacity=7", "--data.batch_size=8"), "data.capacity=7 keeps fewer"),
@@ -116,6 +157,10 @@ WRONG = {
     "a missing argument": ((f"{CALLBACK}ToggleAugmentation",), "ToggleAugmentation: the following arguments are requi"),
     "an argument's range": ((f"{CALLBACK}ReDo", "--trainer.callbacks.tau=1.5"), "ReDo.tau=1.5 must be in [0, 1)"),
     "a period": ((f"{CALLBACK}SRank", "--trainer.callbacks.every_n_updates=0"), "SRank.every_n_updates: the period is"),
+    "a part of a module": (
+        (*RESET, "--trainer.callbacks.modules=[critic.Q9]"),
+        "no module 'critic.Q9' in DrQV2; there are ['critic', 'critic.trunk', 'critic.Q1', 'critic.Q2']. Did you",
+    ),
     "a module": ((*RESET, "--trainer.callbacks.modules=[critc]"), "no module 'critc' in DrQV2; there are ['encoder', "),
 }
 
@@ -134,6 +179,41 @@ def test_a_typo_is_told_without_importing_torch(tmp_path):
     process = run_without_torch("fit", f"--config={tmp_path / 'c.yaml'}")
     assert process.returncode == 2, process.stderr
     assert "Did you mean callbacks.Reset" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        ("atari:breakuot", "Did you mean atari:breakout"),
+        ("minatar:braekout", "Did you mean minatar:breakout"),
+        ("gym:CartPole-v9", "It provides versioned environments: [ `v0`, `v1` ]"),
+    ],
+)
+def test_a_wrong_task_is_told_without_importing_torch(task, says):
+    process = run_without_torch("fit", f"--data.task={task}")
+    assert process.returncode == 2, process.stderr
+    assert says in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "module", "says"),
+    [
+        ("atari:pong", "ale_py", "atari:pong needs ale-py, which is not installed: pip install 'plasticity-rl[atari]'"),
+        ("minatar:freeway", "minatar", "minatar:freeway needs minatar, which is not installed: pip install 'plast"),
+        ("gym:Pendulum-v1", "gymnasium", "task=gym:Pendulum-v1 needs Gymnasium, which is not installed: pip install"),
+        ("gym:my_envs:Line-v0", "gymnasium", "task=gym:my_envs:Line-v0 needs Gymnasium, which is not installed"),
+    ],
+)
+def test_a_missing_extra_is_told_early(task, module, says, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert early(f"--data.task={task}").startswith(says)
+    assert early(f"--data.task={task}", "--data.env=own.make") == ""
+
+
+def test_ids_that_plugins_may_register_are_left_to_the_run(monkeypatch):
+    """A plugin is imported with Gymnasium, and may import MuJoCo before the backend of rendering is chosen."""
+    monkeypatch.setattr(gym_ids, "has_plugins", lambda: True)
+    assert early("--data.task=gym:CartPole-v9") == ""
 
 
 # ---- what is read from the source is what Python sees ----------------------------------------------------------------
@@ -155,6 +235,22 @@ def test_signatures_are_those_of_the_classes():
             name for name, one in parameters(cls).items() if one.default is inspect.Parameter.empty
         }, path
         assert not [name for name, one in found.items() if not one.text], f"{path}: without a text"
+
+
+def test_parts_are_those_of_the_agents():
+    made = {
+        "drqv2": AGENTS["drqv2"]((9, 16, 16), 1, feature_dim=4, hidden_dim=4, num_channels=2, random_shift_pad=1),
+        "sac": AGENTS["sac"]((3,), 1, hidden_dim=4),
+        "dqn": AGENTS["dqn"]((3,), 2, hidden_dim=4, dueling=True),
+    }
+    assert list(made) == list(AGENTS)
+    for name, agent in made.items():
+        for module in agent.module_names:
+            declared = [part for part, made in parts(agents()[name], module).items() if made]
+            children = [child for child, _ in getattr(agent, module).named_children()]
+            assert declared in (children, []), f"{name}: {module}"
+    assert parts(agents()["drqv2"], "critic")
+    assert parts(agents()["sac"], "actor")
 
 
 def test_options_are_those_of_the_parser(tmp_path):

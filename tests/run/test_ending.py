@@ -89,17 +89,38 @@ def test_validate_prints_one_table_and_lightnings_box_on_demand(finished):
     folder, _ = finished
     checkpoint = f"{folder}/checkpoints/last.ckpt"
     result = call("validate", f"--ckpt_path={checkpoint}")
-    title, head, row = result.out.strip().splitlines()
+    title, head, row, empty, head_of_episodes, episode = result.out.strip().splitlines()
     assert title == f"Evaluation at frame 200 of {checkpoint}"
     assert head.split() == ["task", "episodes", "return", "std", "lowest", "highest"]
     assert row.split()[:2] == ["tiny", "1"]
     assert row.split()[3] == "0.000"
+    assert (empty, head_of_episodes.split()) == ("", ["task", "episode", "return", "env", "steps"])
+    assert episode.split() == ["tiny", "0", row.split()[2], "20"], "episodes of the tiny env have 20 steps"
     assert "Validate metric" in call("validate", f"--ckpt_path={checkpoint}", "--verbose=true").out
 
 
-def test_a_table_of_several_tasks():
+def test_tables_of_several_tasks():
+    played = {"walker_walk": [(1.0, 500), (3.0, 12)], "run": [(5.0, 7)]}
     # mean of 1 and 3: 2; each is 1 away from it
-    assert ending.table_of_returns({"walker_walk": [1.0, 3.0], "run": [5.0]})[1:] == [
+    assert ending.table_of_returns(played)[1:] == [
         "walker_walk         2      2.000      1.000      1.000      3.000",
         "run                 1      5.000      0.000      5.000      5.000",
     ]
+    assert ending.table_of_episodes(played) == [
+        "task          episode     return  env steps",
+        "walker_walk         0      1.000        500",
+        "walker_walk         1      3.000         12",
+        "run                 0      5.000          7",
+    ]
+
+
+@pytest.mark.parametrize(("evaluate", "tasks"), [("current", ["tiny_away"]), ("all", ["tiny_away", "tiny"])])
+def test_validate_plays_the_task_of_the_checkpoint(evaluate, tasks, tmp_path):
+    """And with ``all`` the others, a row each; a visit is 100 frames, so that frame 150 lies in the second."""
+    cycle = ["--trainer.callbacks+=callbacks.ContinualTasks", "--trainer.callbacks.tasks=[tiny,tiny_away]"]
+    cycle += ["--trainer.callbacks.every_n_frames=100", f"--trainer.callbacks.evaluate={evaluate}"]
+    fit_tiny_cli(tmp_path, *cycle, "--data.eval_every_n_frames=50", max_frames=150)
+    _, _, *rows = call("validate", f"--ckpt_path={tmp_path}/checkpoints/last.ckpt").out.strip().splitlines()
+    split = rows.index("")
+    assert [row.split()[0] for row in rows[:split]] == tasks
+    assert [row.split()[0] for row in rows[split + 2 :]] == tasks

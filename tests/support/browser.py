@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from chromium import chromium
+from chromium import chromium, note_errors
 
 WIDTHS = {"desktop": 1280, "phone": 390}
 """Pixels."""
@@ -37,7 +37,6 @@ def page_of_a_site() -> Iterator[Seen]:
     """Yield a page of a browser; skip the test where the machine has none."""
     with chromium() as browser:
         seen = Seen(browser.new_page())
-        seen.page.on("console", lambda message: message.type == "error" and seen.errors.append(message.text))
-        seen.page.on("pageerror", lambda error: seen.errors.append(str(error)))
+        note_errors(seen.page, seen.errors, ("error",))
         seen.page.on("request", lambda request: request.url.startswith("http") and seen.foreign.append(request.url))
         yield seen

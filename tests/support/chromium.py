@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,23 @@ def chromium() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+def note_errors(page: Any, notes: list[str], kinds: Collection[str] | None = None) -> None:
+    """Note from now on the errors of a page's scripts, and what they write on the console.
+
+    Args:
+        page: Playwright's.
+        notes: Where they are noted.
+        kinds: Kinds of messages on the console, such as ``error``; None for all.
+    """
+
+    def heard(message: Any) -> None:
+        if kinds is None or message.type in kinds:
+            notes.append(f"console: {message.text}")
+
+    page.on("console", heard)
+    page.on("pageerror", lambda error: notes.append(f"error: {error}"))
 
 
 @dataclass
@@ -51,8 +68,7 @@ def opened(
     )
     page = context.new_page()
     result = Opened(page)
-    page.on("console", lambda message: result.troubles.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: result.troubles.append(f"error: {error}"))
+    note_errors(page, result.troubles)
     page.on("dialog", lambda dialog: (result.troubles.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     page.on(
         "request",

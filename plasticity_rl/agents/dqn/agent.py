@@ -279,7 +279,7 @@ class DQN(RLModule):
 
     def _set_priorities(self, batch: TensorDictBase, cross_entropy: Tensor, td_error: Tensor) -> None:
         """Tell a prioritized replay the error of every sample: of distributions their cross entropy (Hessel et al.)."""
-        if self._trainer is not None and "weight" in batch.keys():  # noqa: SIM118 - of a TensorDict
+        if self._trainer is not None:
             self.data.replay.update_priorities(batch, td_error if self.num_atoms == 1 else cross_entropy)
 
     @torch.no_grad()
