@@ -255,8 +255,8 @@ class FrameReplay(NoDumps, ReplayBuffer):
             batch: From ``sample()``; a batch of another origin (:meth:`peek`, :meth:`sample_first`) changes nothing.
             losses: [batch_size] on any device, at least 0.
         """
-        assert self._ahead is None, "the batch that was begun would have been drawn with the priorities before"
         if isinstance(self._windows, PrioritizedWindows) and "index" in batch:
+            assert self._ahead is None, "the batch that was begun would have been drawn with the priorities before"
             index, number = batch["index"].cpu(), batch["number"].cpu()
             self._windows.update(index, number, losses.detach().reshape(len(index)).cpu())
 

@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import fit_tiny, tiny_agent, tiny_sac
+from helpers import TINY_DISCRETE, fit_tiny, tiny_agent, tiny_dqn, tiny_sac
 from lightning.pytorch.callbacks import EarlyStopping
 from tiny_env import make_tiny_env
 
@@ -93,6 +93,19 @@ OF_DRQV2 = {
     "model.random_shift_pad": (2, lambda agent: agent.augmentations.stages[0].pad, 2),
 }
 OF_SAC = {"model.target_entropy": (-3.0, lambda agent: agent._sac_loss(torch.Generator()).target_entropy, -3.0)}
+OF_DQN = {
+    "model.double": (False, lambda agent: agent._double, False),
+    "model.loss": ("mse", lambda agent: agent.loss, "mse"),
+    "model.max_grad_norm": (0.5, lambda agent: agent.max_grad_norm, 0.5),
+    "model.target_every_n_updates": (0, lambda agent: agent.copies_target, False),
+    "model.target_tau": (0.2, lambda agent: agent.target_tau, 0.2),
+    "model.epsilon_schedule": ("0.3", lambda agent: agent.epsilon, 0.3),
+    "model.eval_epsilon": (0.5, lambda agent: agent.eval_epsilon, 0.5),
+    "model.augment": (True, lambda agent: agent.augment, True),
+    "model.random_shift_pad": (2, lambda agent: agent.augmentations.stages[0].pad, 2),
+    "model.intensity_scale": (0.1, lambda agent: agent.augmentations.stages[1].scale, 0.1),
+}
+OWN = {"drqv2": OF_DRQV2, "sac": OF_SAC, "dqn": OF_DQN}
 AT_ONCE = {  # seen without another env step
     "model.augmentations": ([RandomShift(2)], lambda agent: agent.augmentations.stages[0].pad, 2),
     "model.compile": ("inductor", lambda agent: isinstance(agent._run, Compiled), True),
@@ -113,14 +126,14 @@ OF_PRIORITIES = {"data.prioritized", "data.priority_beta"}
 """Of agents that set priorities: tests/agents/test_priorities.py."""
 
 
-@pytest.fixture(scope="module", params=["drqv2", "sac"])
+@pytest.fixture(scope="module", params=["drqv2", "sac", "dqn"])
 def trained(request, tmp_path_factory) -> tuple[str, Path]:
     return request.param, train(request.param, tmp_path_factory.mktemp("trained"))
 
 
 def agent_of(name: str) -> dict[str, Any]:
-    data = {"observation": "state"} if name == "sac" else {}
-    return {"make_agent": tiny_sac if name == "sac" else tiny_agent, "data_options": data}
+    data = {"sac": {"observation": "state"}, "dqn": TINY_DISCRETE}.get(name, {})
+    return {"make_agent": {"sac": tiny_sac, "dqn": tiny_dqn}.get(name, tiny_agent), "data_options": data}
 
 
 def train(name: str, folder: Path) -> Path:
@@ -153,9 +166,11 @@ def said(agent: Any) -> set[str]:
 def test_what_is_applied_is_said_and_in_effect(trained, tmp_path, capsys) -> None:
     name, folder = trained
     run = shutil.copytree(folder, tmp_path / "run")
-    rows = OF_ALL | (OF_SAC if name == "sac" else OF_DRQV2)
+    rows = OF_ALL | OWN[name]
+    if name == "dqn":
+        del rows["model.critic_target_tau"]
     applied = {option for option, rule in RULES.items() if rule.verdict == "applied" and "." in option} | {"detect_nan"}
-    assert applied == {*OF_ALL, *OF_SAC, *OF_DRQV2, *AT_ONCE, *OF_A_MACHINE, *OF_PRIORITIES}
+    assert applied == {*OF_ALL, *OF_SAC, *OF_DRQV2, *OF_DQN, *AT_ONCE, *OF_A_MACHINE, *OF_PRIORITIES}
     agent = go_on(name, run, {option: value for option, (value, *_) in rows.items()}, callbacks=[Played()])
     assert {option: see(agent) for option, (_, see, _) in rows.items()} == {o: e for o, (_, _, e) in rows.items()}
     assert said(agent) - {"WeightNorm"} >= {option.replace("data.max_frames", "max_frames") for option in rows}
@@ -202,6 +217,10 @@ REFUSED: dict[str, Any] = {
     "model.num_channels": 8,
     "model.num_seed_frames": 60,
     "model.init_temperature": 0.5,
+    "model.dueling": True,
+    "model.num_atoms": 5,
+    "model.noisy_sigma": 0.3,
+    "model.adam_eps": 1e-3,
     "model.seed": 2,
     "data.seed": 2,
     "data.task": "tiny_away",
@@ -217,7 +236,7 @@ REFUSED: dict[str, Any] = {
     "data.eval_every_n_frames": 50,
 }
 ELSEWHERE = {"model.obs_shape", "model.action_dim", "trainer.devices", "trainer.num_nodes", "init_weights", "agent"}
-ELSEWHERE |= {"data.priority_exponent"}
+ELSEWHERE |= {"data.priority_exponent", "model.num_actions", "model.encoder", "model.v_min", "model.v_max"}
 ELSEWHERE |= {f"data.{name}" for cls in (AtariOptions, MinAtarOptions) for name in cls.names()} - set(REFUSED)
 """They follow from others of the table, or have tests beside what they are about."""
 
@@ -240,8 +259,8 @@ def test_what_is_refused_is_named_and_nothing_is_touched(trained) -> None:
         section, _, own = option.partition(".")
         if section == "model" and own not in inspect.signature(AGENTS[name]).parameters:
             continue
-        if option == "data.observation" and name == "sac":
-            continue
+        if option in {"sac": ["data.observation"], "dqn": ["data.observation", "data.task"]}.get(name, []):
+            continue  # the agent refuses it earlier
         with pytest.raises(UserError, match=rf"checkpoint was written with {own}=.*, but this run has {value}: .*;"):
             go_on(name, folder, {option: value})
     assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before

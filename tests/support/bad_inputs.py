@@ -66,7 +66,7 @@ WORDS = {
     "one dash": fit("-data.task=tiny", says=r"-data\.task\. Did you mean --data\.task"),
     "stray word": fit("walker_run", says=r"unrecognized arguments: walker_run\. .*--data\.task"),
     "option without value": fit("--max_frames", says=r"--max_frames: expected one argument"),
-    "unknown agent": fit("--agent=ppo", says=r"agent='ppo' is not an agent; there are \['drqv2', 'sac'\]"),
+    "unknown agent": fit("--agent=ppo", says=r"agent='ppo' is not an agent; there are \['drqv2', 'sac', 'dqn'\]"),
     "option of another agent": fit(
         "--model.num_channels=4", says=r"--model\.num_channels.*(--model\.|--agent)", base="sac"
     ),

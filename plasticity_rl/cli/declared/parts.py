@@ -14,7 +14,7 @@ OTHER_WAYS = ("setattr", "add_module", "register_module", "__getattr__", "__seta
 
 
 def parts(agent: str, name: str) -> Mapping[str, bool]:
-    """Return every attribute that a module of an agent assigns, with whether it is made by a call, as parts are.
+    """Return every attribute that a module of an agent assigns, with whether it may be made by a call, as parts are.
 
     Args:
         agent: Class path of the agent.
@@ -37,6 +37,8 @@ def parts(agent: str, name: str) -> Mapping[str, bool]:
 
 
 def _is_made(value: ast.expr | None) -> bool:
+    if isinstance(value, ast.IfExp):  # a part that the module has or lacks by its options
+        return _is_made(value.body) or _is_made(value.orelse)
     return isinstance(value, ast.Call) and not ast.unparse(value.func).endswith(("Parameter", "tensor"))
 
 
