@@ -41,10 +41,11 @@ RUN_ALL_EXAMPLES = {
     "test_devices.py",
     "test_laws.py",
     "test_laws_compose.py",
+    "test_laws_discrete.py",
     "test_laws_resume.py",
+    "test_pages.py",
     "test_precision.py",
     "test_probes_beside_interventions.py",
-    "test_readme.py",
     "test_second_agent.py",
 }
 

@@ -244,3 +244,9 @@ def test_adam_compares_fused_with_the_default():
     assert (default["name"], fused["name"]) == (adam.BASELINE, "fused")
     assert len(fused["ratios"]) == 2
     assert default["min"] > 0
+
+
+def test_the_waits_of_a_command_line_are_what_they_are_called():
+    """Help ends well, mistakes are refused, a run says that it loads: it asserts that itself."""
+    start_up = importlib.import_module("benchmarks.measurements.start_up")
+    assert start_up.measure(repeats=0) == {name: [] for name in (*start_up.COMMANDS, "first line")}
