@@ -250,3 +250,12 @@ def test_the_waits_of_a_command_line_are_what_they_are_called():
     """Help ends well, mistakes are refused, a run says that it loads: it asserts that itself."""
     start_up = importlib.import_module("benchmarks.measurements.start_up")
     assert start_up.measure(repeats=0) == {name: [] for name in (*start_up.COMMANDS, "first line")}
+
+
+def test_networks_for_games_are_those_of_the_papers():
+    """Parameters worked out by hand: MinAtar's convolution 10 * 16 * 9 + 16, then 1024 * 128 + 128 and 128 * 6 + 6."""
+    games = importlib.import_module("benchmarks.measurements.games")
+    found = games.measure(["mini", "MinAtar"], repeats=1, updates=1)
+    assert found["MinAtar"]["parameters"] == 1456 + 131200 + 774
+    assert found["mini"]["parameters"] == 4 * 16 * 64 + 16 + 16 * 32 * 16 + 32 + 288 * 128 + 128 + 774
+    assert all(one["update_ms"] > 0 and one["act_ms"] > 0 for one in found.values())
