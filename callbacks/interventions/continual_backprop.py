@@ -34,7 +34,8 @@ class ContinualBackprop(RecordingUnitIntervention):
     output on the training batch (and over space) times the sum of its absolute outgoing weights, over the layers of the
     online networks that read it. A unit may be replaced when it is older than ``maturity_threshold`` updates. What a
     layer is due adds up until it is a whole unit. A replaced unit gets incoming weights as at initialisation, bias 0
-    and outgoing weights 0; what it fed on average to the layers that read it goes into their biases.
+    and outgoing weights 0; what it fed on average to the layers that read it goes into their biases. In noisy layers
+    the scale of the noise goes with each weight, as at initialisation or zero; the utility is of the means.
 
     Mutates: incoming weights, biases and outgoing weights of the replaced units, and their optimizer moments (to zero;
         Adam's step counts stay, as there is one per tensor); biases of the layers that read them. In the target critic

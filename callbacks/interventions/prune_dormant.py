@@ -20,8 +20,8 @@ class PruneDormant(DormantUnitIntervention):
     """Mask every hidden unit that is ever found dormant: do dormant units matter at all?
 
     A pruned unit has incoming weights, bias and outgoing weights zero, in every layer that reads it and in the target
-    network. They are set to zero again at the start and the end of every update, so that no regularizer, reset or
-    other intervention brings the unit back.
+    network, and the noise of noisy layers with them. They are set to zero again at the start and the end of every
+    update, so that no regularizer, reset or other intervention brings the unit back.
 
     Mutates: incoming weights, biases and outgoing weights of pruned units, and their optimizer moments (all to zero;
         step counts stay); the same weights in the target critic.
@@ -110,7 +110,8 @@ class PruneDormant(DormantUnitIntervention):
         for maker in (*layer.makers, *layer.twins):
             zero_units(maker, units)
         for reader in layer.readers:
-            zero_columns(reader.weight, layer.outputs_of(units), reader.inputs)
+            for weight in reader.weights:
+                zero_columns(weight, layer.outputs_of(units), reader.inputs)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the schedule, the masks (True is pruned), and whether weights jumped since the last update."""

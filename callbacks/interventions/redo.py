@@ -22,7 +22,9 @@ class ReDo(DormantUnitIntervention):
     layer; it is dormant at ``tau`` or below. The incoming weights of dormant units are drawn anew from the layer's
     initialisation, their bias becomes 0, and so do their outgoing weights in every layer that reads them: for the
     encoder's last convolution the trunks of actor, critic and target critic. Units that were silent (``tau`` 0) do not
-    change any output of the online networks on that batch. Outputs are never recycled.
+    change any output of the online networks on that batch. Outputs are never recycled. In noisy layers the scale of the
+    noise goes with each weight: as at initialisation in what the unit reads, zero in what reads it, where it begins to
+    grow with the weight (else the unit would put out noise, and the output would change after all).
 
     Mutates: incoming weights, biases and outgoing weights of the recycled units, and their optimizer moments (to zero);
         in the target critic the incoming weights become those of the online critic, the outgoing ones zero. The step

@@ -29,7 +29,8 @@ class SelfNormalizedReset(RecordingUnitIntervention):
     A unit fires in an update when it is above zero anywhere in the training batch. Its times are on record since the
     start or its last reset, and the probability is estimated as ``(1 + #{A >= a}) / (1 + #A)``: it takes ``1 / eta -
     1`` times on record before a unit can be suspected. A unit that is silent for ``max_silent_updates`` is reset in any
-    case, one that never fired included. It gets incoming weights as at initialisation, bias 0 and outgoing weights 0.
+    case, one that never fired included. It gets incoming weights as at initialisation, bias 0 and outgoing weights 0
+    (in noisy layers the scale of the noise likewise).
 
     Mutates: incoming weights, biases and outgoing weights of the reset units, and their optimizer moments (to zero;
         Adam's step counts stay, as there is one per tensor); in the target critic the incoming weights become those of

@@ -21,9 +21,10 @@ from plasticity_rl.surgery import clip_weights, clipping_bound
 class WeightClipping(Intervention):
     """Clamp weights and biases to ``+-kappa / sqrt(fan_in)`` at the start of every update.
 
-    Mutates: weights and biases of the linear and convolutional layers of ``modules``, at every update. No norm layer,
-        no optimizer state; a target network follows by its moving average alone. The first clip, and the one after
-        another intervention let weights jump, are jumps: copies that other callbacks keep are clipped as well.
+    Mutates: weights and biases of the linear and convolutional layers of ``modules``, at every update; of noisy layers
+        the scales of the noise as well. No norm layer, no optimizer state; a target network follows by its moving
+        average alone. The first clip, and the one after another intervention let weights jump, are jumps: copies that
+        other callbacks keep are clipped as well.
     Logs: ``intervention/weight_clipping/<modules>/clipped_fraction``, the fraction of elements that were outside at
         that update, in [0, 1]; every ``log_every_n_updates`` updates, the first included.
     Reference: Elsayed et al. 2024 (arXiv 2407.01704); kappa 3 in their PPO. Biases have the bound of their layer, as in

@@ -90,8 +90,13 @@ class ModuleAccess(pl.LightningModule):
         return next(iter(self.loss_optimizers))
 
     def target_of(self, name: str) -> nn.Module | None:
-        """Return the target network's twin of module ``name``, or None where the agent keeps no target of it."""
-        return None
+        """Return the target network's twin of module ``name``, or None where the agent keeps no target of it.
+
+        The twin of ``critic`` is the agent's ``critic_target``, if it has one, and so on.
+        """
+        top, _, sub = name.partition(".")
+        twin = self._modules.get(f"{top}_target")
+        return None if twin is None else twin.get_submodule(sub)
 
     def submodules(self, name: str, parts: Collection[Part] = COMPUTES) -> dict[str, nn.Module]:
         """Return what a module is made of by dotted name in it: what every probe, trigger and regularizer goes through.

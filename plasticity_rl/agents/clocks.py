@@ -8,6 +8,7 @@ from typing import Any
 
 from plasticity_rl.agents.loss_terms import TakesLossTerms
 from plasticity_rl.distributed import ranks
+from plasticity_rl.errors import at_least
 from plasticity_rl.schedules import exact_ratio
 
 COUNTERS = ("env_frames", "env_steps", "num_updates")
@@ -19,11 +20,15 @@ class KeepsTime(TakesLossTerms):
 
     Args:
         replay_ratio: Gradient updates per env step (agent decision), > 0; any rational is exact.
-        num_seed_frames: Env frames of uniform random actions before the first update.
+        num_seed_frames: Env frames of uniform random actions before the first update, >= 0.
+
+    Raises:
+        UserError: When one of them is out of range.
     """
 
     def __init__(self, *, replay_ratio: float, num_seed_frames: int) -> None:
         super().__init__()
+        at_least("model.num_seed_frames", num_seed_frames, 0)
         self.num_seed_frames = num_seed_frames
         self.env_frames = self.env_steps = self.num_updates = 0
         self.updates_from_frame = 0

@@ -1,4 +1,4 @@
-"""What is too large for any agent: learning rates, and networks that no memory holds; asked before they are built."""
+"""What no agent can be made with: learning rates, shapes of observations, networks that no memory holds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from collections.abc import Mapping
 from plasticity_rl.errors import UserError
 from plasticity_rl.machine.capacity import largest_memory, show_bytes
 
-MAX_LR = 1.0
+LEARNING_RATES = "(0, 1]"
 """Adam moves every weight by up to this much per update, and weights begin below 1."""
 TRAINED_COPIES, OTHER_COPIES = 4, 1
 """Numbers kept for a weight: itself, its gradient and Adam's two moments; of a target network itself only."""
+
+
+def refuse_shape(obs_shape: tuple[int, ...]) -> None:
+    """Raise UserError for observations that are neither images nor states."""
+    if len(obs_shape) not in (1, 3):
+        raise UserError(f"obs_shape={tuple(obs_shape)} must be (channels, height, width) of images or (n,) of states")
 
 
 def refuse_large_networks(trained: int, others: int, widths: Mapping[str, int], published: str) -> None:

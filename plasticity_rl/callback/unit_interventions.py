@@ -54,7 +54,7 @@ class UnitIntervention(Intervention):
         owned: list[Tensor] = []
         for layer in self.layers(agent):
             owned += [p for maker in (*layer.makers, *layer.twins) for p in maker.parameters()]
-            owned += [reader.weight for reader in layer.readers]
+            owned += [p for reader in layer.readers for p in reader.weights]
         ids = {id(p): p.requires_grad for p in owned}
         names = {name: ids[id(p)] for name, p in agent.named_parameters() if id(p) in ids}
         return Mutation(parameters=frozenset(names), optimizer_slots=frozenset(n for n, own in names.items() if own))
@@ -178,7 +178,10 @@ def mask_of(units: Tensor, size: int) -> Tensor:
 
 
 def put_units(agent: RLModule, layer: UnitLayer, units: Tensor, rows: Sequence[dict[str, Tensor]]) -> None:
-    """Write incoming weights of ``units`` (indices), the same into the target, and clear their optimizer moments."""
+    """Write incoming weights of ``units`` (indices), the same into the target, and clear their optimizer moments.
+
+    Of a noisy layer these are also the scales of the noise in them, as at initialisation.
+    """
     mask = mask_of(units, layer.size)
     note_renewed(agent, layer, mask)
     for maker, own in zip(layer.makers, rows, strict=True):
@@ -224,11 +227,16 @@ def note_renewed(agent: RLModule, layer: UnitLayer, units: Tensor) -> None:
 
 
 def detach_readers(agent: RLModule, layer: UnitLayer, units: Tensor) -> None:
-    """Set the weights with which any layer reads ``units`` (mask) to zero, and their optimizer moments."""
+    """Set the weights with which any layer reads ``units`` (mask) to zero, and their optimizer moments.
+
+    A noisy layer reads them without noise as well from then on, until it learns otherwise: else they would not be
+    silent.
+    """
     outputs = layer.outputs_of(units)
     for reader in layer.readers:
-        zero_columns(reader.weight, outputs, reader.inputs)
-        _clear(agent, reader.weight, unit_columns(reader.weight, outputs, reader.inputs))
+        for weight in reader.weights:
+            zero_columns(weight, outputs, reader.inputs)
+            _clear(agent, weight, unit_columns(weight, outputs, reader.inputs))
 
 
 def clear_makers(agent: RLModule, layer: UnitLayer, units: Tensor) -> None:

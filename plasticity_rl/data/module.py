@@ -28,6 +28,7 @@ from plasticity_rl.files.places import expanded
 from plasticity_rl.machine.rendering import refuse_drawing_in_threads
 from plasticity_rl.replay.buffer import FrameReplay, check_fits, replay_bytes
 from plasticity_rl.replay.files import holds_replay
+from plasticity_rl.replay.sum_tree import tree_bytes
 from plasticity_rl.rng import derive_seed
 
 OF_ONE_FIT = ("collector", "replay", "replay_folder", "_policy", "_all_can_sample")
@@ -175,7 +176,7 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         own = expanded(self.replay_dir, "data.replay_dir") if self.replay_dir else None
         folder = Path(own or Path(run_dir) / "replay")
         ranks_here = self.trainer.num_devices  # type: ignore[union-attr]
-        check_fits(self.replay_size_bytes * ranks_here, self.storage, folder)
+        check_fits(self.replay_size_bytes * ranks_here, self.storage, folder, self.priority_bytes)
         self.replay_folder = folder / f"rank{rank}"
         self.replay = self._make_replay(self.replay_folder, derive_seed(self.seed, f"replay/rank{rank}"))
         self._policy: Policy = lambda observations: learner.act(observations, explore=True)
@@ -236,6 +237,12 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         return replay_bytes(
             self.obs_shape, self.stacked_frames, self.action_dim, records, self.num_envs, observation=observation
         )
+
+    @property
+    def priority_bytes(self) -> int:
+        """Bytes of memory that the priorities take: 0 where batches are drawn uniformly."""
+        slots = self.num_envs * (-(-self.capacity // self.num_envs) + self._slack())  # prioritized: on one rank only
+        return tree_bytes(slots) if self.prioritized else 0
 
     def _slack(self) -> int:
         """Records per lane that may be written after a checkpoint without overwriting what it needs."""

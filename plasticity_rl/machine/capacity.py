@@ -11,24 +11,32 @@ from typing import Literal
 from plasticity_rl.errors import UserError
 
 
-def check_fits(num_bytes: int, storage: Literal["ram", "memmap"], folder: str | os.PathLike[str] | None = None) -> None:
+def check_fits(
+    num_bytes: int,
+    storage: Literal["ram", "memmap"],
+    folder: str | os.PathLike[str] | None = None,
+    priority_bytes: int = 0,
+) -> None:
     """Refuse a replay that memory or disk could not hold once it is full.
 
     Args:
         num_bytes: Size of the full replay, from :func:`replay_bytes`.
         storage: ``"ram"`` needs memory, and disk too when there is a folder; ``"memmap"`` needs disk only.
         folder: The replay folder. What it already holds counts as available.
+        priority_bytes: Size of the priorities, which lie in memory with either storage.
 
     Raises:
         UserError: Naming the bytes needed, the bytes available, and the option to change.
     """
-    if storage == "ram":
-        memory = available_memory()
-        if memory is not None and num_bytes > memory:
-            raise UserError(
-                f"A full replay needs {show_bytes(num_bytes)} of memory but {show_bytes(memory)} are available. Lower "
-                "--data.capacity, or keep the replay on disk with --data.storage memmap."
-            )
+    in_memory = (num_bytes if storage == "ram" else 0) + priority_bytes
+    memory = available_memory() if in_memory else None
+    if memory is not None and in_memory > memory:
+        what = f"The priorities of a full replay need {show_bytes(in_memory)}"
+        fix = ""
+        if storage == "ram":
+            what = f"A full replay needs {show_bytes(in_memory)}"
+            fix = ", or keep the replay on disk with --data.storage memmap"
+        raise UserError(f"{what} of memory but {show_bytes(memory)} are available. Lower --data.capacity{fix}.")
     if folder is not None:
         disk = available_disk(Path(folder))
         if num_bytes > disk:

@@ -35,6 +35,11 @@ class Reader:
         """Weight of the layer, ``(out, in, ...)``."""
         return self.layer.get_parameter("weight")
 
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """All that has a column for each input: the weight, and of a noisy layer the scales of its noise."""
+        return [p for p in self.layer.parameters(recurse=False) if p.shape == self.weight.shape]
+
 
 @dataclass(frozen=True)
 class UnitLayer:

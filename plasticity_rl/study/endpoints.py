@@ -51,7 +51,10 @@ class Endpoint:
 
     @property
     def is_after_training(self) -> bool:
-        """Whether it is of the evaluation at the end of training, which is one point."""
+        """Whether it is of the evaluation at the end of training, which is one point.
+
+        A run that came to an end, and went on when its study was made longer, has one for each end: the last counts.
+        """
         return self.tag.startswith(AFTER_TRAINING)
 
     @property
@@ -66,13 +69,16 @@ class Endpoint:
 
     def num_points(self, curve: Curve) -> int:
         """Return how many points of a curve it averages."""
-        return 1 if self.at is not None else int(np.count_nonzero(_last(curve, self.share or 1.0)))
+        single = self.at is not None or self.is_after_training
+        return 1 if single else int(np.count_nonzero(_last(curve, self.share or 1.0)))
 
     def value(self, curve: Curve) -> float | None:
         """Return the number, or None when the curve does not reach the frame."""
         if self.at is not None:
             inside = curve.frames[0] <= self.at <= curve.frames[-1]
             return float(np.interp(self.at, curve.frames, curve.values)) if inside else None
+        if self.is_after_training:
+            return float(curve.values[-1])
         return mean_value(curve) if self.of == "area" else last_value(curve, SHARES[self.of])
 
 

@@ -141,8 +141,8 @@ def superhuman_of(scores: Scores, human: float) -> Any:
 def normalise_curves(curves: Mapping[str, Curve], task: str) -> tuple[dict[str, Curve], list[str]]:
     """Return the curves of a run with returns in percent of human level, and what had to be left out.
 
-    Where a run goes through several games, a curve over all of them, ``eval/return``, is put together from those of
-    the visits, of which each is normalised by its own game; what has none (``eval/return_std``) is left out.
+    Where a run goes through several games, each point of a curve over all of them, ``eval/return``, is that of its
+    visit, normalised by its own game; a curve without visits (``eval/return_std``) is left out.
 
     Args:
         curves: By tag.
@@ -161,9 +161,9 @@ def normalise_curves(curves: Mapping[str, Curve], task: str) -> tuple[dict[str, 
     }
     problems = []
     for tag, match in found.items() if games else ():
-        visits = [normal[other] for other in found if found[other]["visit"] and _belongs(found[other], match)]
+        visits = [other for other in found if found[other]["visit"] and _belongs(found[other], match)]
         if not match["task"] and visits:
-            normal[tag] = _joined(visits)
+            normal[tag] = _joined(curves[tag], [(curves[other], normal[other]) for other in visits])
         elif not match["task"]:
             problems.append(f"{tag} mixes the scores of several games ({', '.join([task, *games])})")
     return normal, problems
@@ -179,8 +179,21 @@ def _normalised(curve: Curve, task: str, kind: str) -> Curve:
     return replace(curve, values=PERCENT * (human_normalised(curve.values, game) - zero))
 
 
-def _joined(curves: Sequence[Curve]) -> Curve:
-    """Return the points of all curves in the order of frames."""
-    frames = np.concatenate([curve.frames for curve in curves])
-    order = np.argsort(frames, kind="stable")
-    return replace(curves[0], frames=frames[order], values=np.concatenate([curve.values for curve in curves])[order])
+def _joined(whole: Curve, visits: Sequence[tuple[Curve, Curve]]) -> Curve:
+    """Return a curve over all games with each point as its visit has it.
+
+    A visit may have points that are no longer true: those after the last checkpoint of a run that was killed, and then
+    went on otherwise. The curve over all games does not have them.
+
+    Args:
+        whole: The curve over all games as it was logged.
+        visits: Of each visit its part as it was logged, and normalised.
+    """
+    logged = dict(zip(whole.frames.tolist(), whole.values.tolist(), strict=True))
+    points: dict[Any, float] = {}
+    for raw, normal in visits:
+        for frame, value, score in zip(raw.frames.tolist(), raw.values, normal.values, strict=True):
+            if frame in logged and np.array_equal(logged[frame], value, equal_nan=True):
+                points[frame] = float(score)
+    frames = sorted(points)
+    return replace(whole, frames=np.array(frames, whole.frames.dtype), values=np.array([points[at] for at in frames]))

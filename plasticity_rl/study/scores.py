@@ -75,6 +75,9 @@ def score_of(run: StudyRun, study: Study) -> Score:
     for endpoint in endpoints_of(study, curves):
         curve = curves.get(endpoint.tag)
         if curve is None:
+            if is_longer and endpoint.tag in data.curves:
+                first = data.curves[endpoint.tag].frames[0]
+                problems[f"{run.name}: {endpoint.tag} begins at frame {first:,}, beyond the end of the study"] = None
             continue
         if bad := not_finite(endpoint.tag, curve):
             problems[f"{run.name}: {bad}"] = None

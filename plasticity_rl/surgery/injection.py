@@ -8,16 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from plasticity_rl.nn.layers import Part
+from plasticity_rl.nn.noisy import NoisyLinear
 from plasticity_rl.surgery.reinit import LayerInit, reinitialize
 
 
 class InjectableHead(nn.Sequential):
     """A head ``h`` that becomes ``h(x) + sum_i (added_i(x) - removed_i(x))``, one pair per injection so far.
 
-    ``added_i`` and ``removed_i`` start with the same fresh weights, so an injection leaves the output as it is. After
-    it ``added_i`` alone is trained; ``h``, all ``removed`` and all earlier ``added`` are frozen, and pass gradient on
-    to what lies before them. The children of the original head keep their names. How many injections there were is
-    part of the ``state_dict``.
+    ``added_i`` and ``removed_i`` start with the same fresh weights, so an injection leaves the output as it is (with
+    noisy layers too: a pair has the same noise). After it ``added_i`` alone is trained; ``h``, all ``removed`` and all
+    earlier ``added`` are frozen, and pass gradient on to what lies before them. The children of the original head keep
+    their names. How many injections there were is part of the ``state_dict``.
 
     Made from a plain ``nn.Sequential`` by :func:`make_injectable`.
 
@@ -36,6 +37,7 @@ class InjectableHead(nn.Sequential):
             if name != "injected":
                 output = layer(output)
         for pair in list(self.injected)[: self.num_injections]:
+            _share_noise(pair["added"], pair["removed"])  # type: ignore[index]
             output = output + (pair["added"](x) - pair["removed"](x))  # type: ignore[index]
         return output
 
@@ -75,6 +77,13 @@ class InjectableHead(nn.Sequential):
         """Restore it, and what is frozen with it."""
         self.num_injections = int(state)
         self.mark_trainable()
+
+
+def _share_noise(added: nn.Module, removed: nn.Module) -> None:
+    """Let noisy layers of a pair have the same noise, so that what the two have in common cancels with it too."""
+    for one, other in zip(added.modules(), removed.modules(), strict=True):
+        if isinstance(one, NoisyLinear) and isinstance(other, NoisyLinear):
+            other.noise = one.noise
 
 
 def make_injectable(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.utils import skip_init
+
+from plasticity_rl.nn.noisy import NoisyLinear
 
 
 def resized(layer: nn.Module, outputs: int, inputs: int) -> nn.Module:
     """Return a layer like ``layer`` with other numbers of inputs and outputs; its values are not initialised.
 
     Args:
-        layer: Linear, Conv2d without groups, LayerNorm over one dimension, or GroupNorm of one group.
+        layer: Linear, also a noisy one; Conv2d without groups; LayerNorm over one dimension; GroupNorm of one group.
         outputs: Units or channels it makes; of a norm those that it normalises.
         inputs: Units or channels it reads; ignored for a norm.
 
@@ -21,6 +24,10 @@ def resized(layer: nn.Module, outputs: int, inputs: int) -> nn.Module:
     """
     parameter = next(layer.parameters())
     same: dict[str, Any] = {"device": parameter.device, "dtype": parameter.dtype}
+    if isinstance(layer, NoisyLinear):
+        with torch.device("meta"):
+            other = NoisyLinear(inputs, outputs, layer.sigma)
+        return other.to_empty(device=parameter.device).to(parameter.dtype)
     if isinstance(layer, nn.Linear):
         return skip_init(nn.Linear, inputs, outputs, bias=layer.bias is not None, **same)
     if isinstance(layer, nn.Conv2d) and layer.groups == 1:

@@ -54,7 +54,8 @@ def redraw_units(layer: nn.Module, units: Tensor, init_layer: LayerInit, generat
     """Give ``units`` of ``layer`` incoming weights as at initialisation, and bias 0.
 
     A whole layer is drawn and the rows of the units are taken from it, so they have the agent's own distribution.
-    LayerNorm weights and biases are taken as drawn.
+    LayerNorm weights and biases are taken as drawn. So are the scales of the noise of a noisy layer: the unit explores
+    as a new one does.
 
     Args:
         layer: Linear, Conv2d, or a norm with one weight per unit.
@@ -104,7 +105,8 @@ def write_units(layer: nn.Module, units: Tensor, rows: Mapping[str, Tensor]) -> 
 def absorb_units(layer: nn.Module, units: Tensor, means: Tensor, inputs: int) -> None:
     """Add to the bias of a layer what it reads from ``units`` on average, so that they can be taken away.
 
-    For a convolution with zero padding this is exact in the inner part of the image only.
+    For a convolution with zero padding this is exact in the inner part of the image only. The noise with which a noisy
+    layer reads them is 0 on average.
 
     Args:
         layer: Linear or Conv2d layer that reads the units; left alone where it has no bias.
@@ -135,7 +137,7 @@ def copy_units(source: nn.Module, destination: nn.Module, units: Tensor) -> None
 
 @torch.no_grad()
 def zero_units(layer: nn.Module, units: Tensor) -> None:
-    """Set the incoming weights and biases of ``units`` to zero: behind a ReLU their output is zero."""
+    """Set the incoming weights and biases of ``units`` to zero, and their noise: behind a ReLU their output is zero."""
     for parameter in layer.parameters(recurse=False):
         parameter.masked_fill_(unit_rows(parameter, units), 0.0)
 

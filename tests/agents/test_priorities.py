@@ -13,6 +13,7 @@ from tensordict import TensorDict
 import callbacks as ours
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.errors import UserError
+from plasticity_rl.machine import capacity
 
 TASK = {"task": "tiny_discrete"}
 PRIORITIZED = {**TASK, "prioritized": True, "priority_beta": "linear(0.4,1.0,100)"}
@@ -51,7 +52,16 @@ def test_losses_become_priorities_and_weights_come_with_batches(tmp_path):
     assert len(np.unique(weights)) > 10
     assert agent.data.replay._windows.beta() == 1.0
     assert agent.data.replay.sample()["weight"].max() == 1
-    assert weights_hash(agent) != weights_hash(train(tmp_path / "uniform", TASK))
+    uniform = train(tmp_path / "uniform", TASK)
+    assert weights_hash(agent) != weights_hash(uniform)
+    assert agent.data.priority_bytes == agent.data.replay._windows.tree._nodes.nbytes
+    assert uniform.data.priority_bytes == 0
+
+
+def test_priorities_that_no_memory_holds_are_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(capacity, "available_memory", lambda: 50_000)
+    with pytest.raises(UserError, match="^The priorities of a full replay need 131072 bytes .* but 50000 bytes"):
+        train(tmp_path, {**PRIORITIZED, "storage": "memmap", "capacity": 3000})
 
 
 @pytest.mark.parametrize(

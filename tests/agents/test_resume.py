@@ -53,7 +53,7 @@ def test_the_table_decides_about_every_option_of_every_agent_environment_and_tra
 
 def taken(agent: Any) -> float:
     """Return by how much the target moves to a distance of 1."""
-    return pytest.approx(1.0 - agent._target_decay)
+    return agent.critic_target_tau
 
 
 def largest_discount(agent: Any) -> float:

@@ -70,7 +70,7 @@ BAD_OPTIONS = {
     "no channels": (["--model.num_channels=0"], "model.num_channels=0 must be a whole number >= 1"),
     "no hidden units": (["--model.hidden_dim=0"], "model.hidden_dim=0 must be a whole number >= 1"),
     "negative shift": (["--model.random_shift_pad=-1"], "model.random_shift_pad=-1 must be a whole number >= 0"),
-    "negative learning rate": (["--model.lr=-1"], "model.lr=-1.0 must be > 0"),
+    "negative learning rate": (["--model.lr=-1"], "model.lr=-1.0 must be in (0, 1]"),
     "wrong loss": ([CALLBACK + "L2Init", "--trainer.callbacks.loss=foo"], "no loss 'foo' in DrQV2"),
     "the same callback twice": ([CALLBACK + "L2Init", CALLBACK + "L2Init"], "L2Init is given twice"),
 }

@@ -130,7 +130,7 @@ WRONG = {
     "a number of the environment": (("--data.action_repeat=0",), "data.action_repeat=0 must be a whole number >= 1"),
     "a number of the data": (("--data.n_step=0",), "data.n_step=0 must be a whole number >= 1"),
     "numbers that do not fit": (("--data.capacity=7", "--data.batch_size=8"), "data.capacity=7 keeps fewer"),
-    "a number of the agent": (("--model.lr=-1",), "model.lr=-1.0 must be > 0"),
+    "a number of the agent": (("--model.lr=-1",), "model.lr=-1.0 must be in (0, 1]"),
     "a number of all agents": (("--model.replay_ratio=0",), "replay_ratio=0.0 must be > 0"),
     "a clock": (("--trainer.max_epochs=3",), "trainer.max_epochs=3 counts evaluations here"),
     "a class": (

@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 import torch
 from cli_runs import TINY, checkpoint, fit_tiny_cli, tree
-from helpers import fit_tiny
-from rank_job import equal_batches, example, penalty, several
+from helpers import fit_tiny, tiny_data, tiny_dqn
+from rank_job import FINAL, HALF_RANDOM, equal_batches, example, penalty, several
 from run_state import differences, fingerprint
 
 import callbacks
 from plasticity_rl import Intervention, UserError
+from plasticity_rl.data.evaluation import play_episode
+from plasticity_rl.rng import derive_seed
 
 TESTS = Path(__file__).parents[1]
 # Processes of torch take long to start on a busy machine; what most tests look at is one job of two of them.
@@ -91,6 +93,32 @@ def test_clocks_and_batch_count_all_ranks(ranks):
         assert (facts["frames"], facts["env_steps"], facts["batch"]) == (200, 100, 4)
         assert facts["written"] == [50 + 2]
         assert [frame for frame, _ in facts["returns"]] == [0, 100, 200]
+
+
+def test_ranks_share_the_episodes_after_training_and_log_the_mean_of_all(ranks, job_folder):
+    """Played again one after the other, by the weights of the checkpoint: half of the actions are random draws.
+
+    The first of each rank's list is the evaluation of the last frame, of one episode: of rank 0.
+    """
+    assert [rank["final"]["episodes"] for rank in ranks] == [[0, 0, 2, 4], [1, 3]]
+    data = tiny_data(**FINAL)
+    agent = tiny_dqn(data, **HALF_RANDOM)
+    agent.load_state_dict(checkpoint(job_folder / "final")["state_dict"])
+    played = []
+    for episode in range(5):
+        agent.begin_evaluation_episode(episode)
+        seed = derive_seed(1, f"eval/{episode}") % 2**32
+        played.append(play_episode(data.eval_env("tiny_discrete"), lambda seen: agent.act(seen, explore=False), seed))
+    returns = torch.tensor([one.episode_return for one in played], dtype=torch.float64)
+    assert returns.std() > 0
+    for rank in ranks:
+        (logged,) = rank["final"]["logged"]
+        assert logged.pop("frame") == 100
+        assert logged == {
+            "final/return": pytest.approx(returns.mean().item()),
+            "final/return_std": pytest.approx(returns.std(correction=0).item()),
+            "final/episode_steps": 20.0,
+        }
 
 
 def test_adaptive_replay_ratio_switches_at_the_same_update(ranks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from torchrl.data.replay_buffers.storages import Storage
 from torchrl.data.replay_buffers.writers import Writer
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.machine import capacity
 from plasticity_rl.machine.capacity import available_memory
 from plasticity_rl.replay.buffer import FrameReplay, check_fits, replay_bytes
 
@@ -171,6 +173,22 @@ def test_check_fits_names_need_and_fix(tmp_path):
         check_fits(111111111111111111, "ram")
     with pytest.raises(UserError, match=r"of disk in .*available.*capacity=..."):
         check_fits(111111111111111111, "memmap", tmp_path)
+
+
+def test_priorities_lie_in_memory_with_either_storage(tmp_path, monkeypatch):
+    monkeypatch.setattr(capacity, "available_memory", lambda: 1000)
+    for storage, num_bytes, priorities, fits in (
+        ("ram", 1000, 0, True),
+        ("ram", 900, 101, False),
+        ("memmap", 2000, 1000, True),
+        ("memmap", 0, 1001, False),
+    ):
+        refused = pytest.raises(UserError, match=r"100\d bytes .* of memory .*capacity")
+        with contextlib.nullcontext() if fits else refused:
+            check_fits(num_bytes, storage, tmp_path, priorities)
+    with pytest.raises(UserError) as error:
+        check_fits(0, "memmap", tmp_path, 1001)
+    assert "storage" not in str(error.value), "they stay in memory"
 
 
 # ------------------------------------------------------------------------------ TorchRL internals relied upon

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from plasticity_rl.replay.sum_tree import SumTree
+from plasticity_rl.replay.sum_tree import SumTree, tree_bytes
 
 
 def tree_of(leaves) -> SumTree:
@@ -29,6 +29,12 @@ def test_by_hand():
     assert tree.find(np.array([3, 4.5, 5.5, 6])).tolist() == [1, 2, 3, 4]
     assert tree.leaves.tolist() == [3, 1.5, 1, 0.5, 2]
     assert tree[slots(4, 1)].tolist() == [2, 1.5]
+
+
+def test_its_size_is_known_before_it_is_made():
+    """A million leaves are 16 MB: twice as many nodes as the next power of two, of 8 bytes."""
+    assert [tree_bytes(n) for n in (1, 2, 3, 4, 5, 2**20, 2**20 + 1)] == [16, 32, 64, 64, 128, 2**24, 2**25]
+    assert all(tree_bytes(n) == SumTree(n)._nodes.nbytes for n in (1, 2, 3, 5, 1000))
 
 
 def test_strata_by_hand():

@@ -195,8 +195,10 @@ RANGES = {
         "--seed_everything=4294967296", says=r"seed_everything=4294967296 must be .* 0 to 4294967295"
     ),
     "seed of text": fit("--seed_everything=abc", says=r"seed_everything: expected bool or int, got abc"),
-    "learning rate 0": fit("--model.lr=0", says=r"model\.lr=0(\.0)? must be > 0(?!.*stddev)"),
-    "learning rate of nan": fit("--model.lr=nan", says=r"model\.lr(: expected float, got nan|=nan must be > 0)"),
+    "learning rate 0": fit("--model.lr=0", says=r"model\.lr=0(\.0)? must be in \(0, 1\](?!.*stddev)"),
+    "learning rate of nan": fit(
+        "--model.lr=nan", says=r"model\.lr(: expected float, got nan|=nan must be in \(0, 1\])"
+    ),
     "learning rate of text": fit("--model.lr=fast", says=r"model\.lr: expected float, got fast"),
     "target step 0": fit("--model.critic_target_tau=0", says=r"model\.critic_target_tau=0(\.0)? must be in \(0, 1\]"),
     "target step above 1": fit("--model.critic_target_tau=2", says=r"critic_target_tau=2(\.0)? must be in \(0, 1\]"),
@@ -288,7 +290,7 @@ LIMITS = {
     ),
     "replay ratio without end": fit("--model.replay_ratio=1e300", says=r"replay_ratio=1e\+300 must be at most 1000"),
     "replay ratio just beyond": fit("--model.replay_ratio=1000.5", says=r"replay_ratio=1000\.5 must be at most 1000"),
-    "learning rate above 1": fit("--model.lr=1e30", says=r"model\.lr=1e\+30 must be > 0 and at most 1"),
+    "learning rate above 1": fit("--model.lr=1e30", says=r"model\.lr=1e\+30 must be in \(0, 1\]"),
     "infinite noise": fit(
         "--model.stddev_schedule=linear(1e400,0.1,100)", says=r"stddev_schedule='linear.*must be of finite numbers"
     ),

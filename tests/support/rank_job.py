@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers import fit_tiny
+from helpers import TINY_DISCRETE, fit_tiny, tiny_dqn
 from run_state import callback_states, differences, run_state
 from tensordict import TensorDict
 
@@ -135,6 +135,38 @@ def averaged_gradients(rank: int) -> list[list[float] | None]:
     return [None if p.grad is None else p.grad.tolist() for p in parameters]
 
 
+class FinalEvaluation(RLCallback):
+    """Keeps which evaluation episodes this rank played at the last frame, and what was logged of the last of them."""
+
+    def setup(self, trainer, pl_module, stage) -> None:
+        self.episodes: list[int] = []
+        self.logged: list[dict[str, Any]] = []
+        play, log = pl_module.play_evaluation, pl_module.log_scalars
+
+        def played(episode: int) -> Any:
+            self.episodes += [episode] if pl_module.env_frames == pl_module.data.max_frames else []
+            return play(episode)
+
+        def kept(scalars: Any) -> None:
+            final = {tag: float(value) for tag, value in scalars.items() if tag.startswith("final/")}
+            self.logged += [{"frame": pl_module.env_frames, **final}] if final else []
+            log(scalars)
+
+        pl_module.play_evaluation, pl_module.log_scalars = played, kept
+
+
+FINAL: dict[str, Any] = {**TINY_DISCRETE, "final_eval_episodes": 5, "num_eval_episodes": 1}
+HALF_RANDOM: dict[str, Any] = {"eval_epsilon": 0.5, "seed": 1}
+
+
+def final_evaluation(folder: Path) -> dict[str, Any]:
+    """Five episodes after training, of an agent that draws in evaluation."""
+    seen = FinalEvaluation()
+    options = {"make_agent": tiny_dqn, "data_options": FINAL, "agent_options": HALF_RANDOM}
+    fit_tiny(folder, callbacks=[seen], max_frames=100, trainer_options=TWO_RANKS, **options)
+    return {"episodes": seen.episodes, "logged": seen.logged}
+
+
 def main_part(folder: Path) -> dict[str, Any]:
     agent = equal_batches(folder / "equal", penalty(), **TWO_RANKS)
     if agent.global_rank == 0:
@@ -143,7 +175,8 @@ def main_part(folder: Path) -> dict[str, Any]:
     short_run(folder / "stopped", 100, **TWO_RANKS)
     resumed = short_run(folder / "stopped", 200, resume=True, **TWO_RANKS)
     averaged = averaged_gradients(agent.global_rank)
-    return {"rank": agent.global_rank, "averaged": averaged, "straight": straight, "resumed": resumed}
+    final = final_evaluation(folder / "final")
+    return {"rank": agent.global_rank, "averaged": averaged, "straight": straight, "resumed": resumed, "final": final}
 
 
 def callbacks_part(folder: Path, *names: str) -> dict[str, Any]:

@@ -10,22 +10,22 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.augmented import AugmentsImages
 from plasticity_rl.agents.dqn import losses
 from plasticity_rl.agents.dqn.networks import MLP, ActionValues, ImageEncoder, MLPEncoder, init_weights
 from plasticity_rl.agents.dqn.options import encoder_for, refuse_large, refuse_options
+from plasticity_rl.agents.updates import copy_weights, detached, follow, reward_and_discount
 from plasticity_rl.augment.chain import AugmentationChain
 from plasticity_rl.augment.transforms import IntensityJitter, RandomShift, refuse_large_shift
 from plasticity_rl.errors import UserError
 from plasticity_rl.nn.noisy import NoisyLinear, noise_in
 from plasticity_rl.nn.units import Reader
 from plasticity_rl.rng import derive_seed
-from plasticity_rl.schedules import parse_schedule
+from plasticity_rl.schedules import corners, parse_schedule
 
 
-class DQN(RLModule):
+class DQN(AugmentsImages):
     """Learns the value of every action, as a number or as a distribution, and takes the best; for discrete actions.
 
     All parts of Rainbow are options: double, dueling, ``num_atoms`` (C51), ``noisy_sigma``, and in the data module
@@ -118,7 +118,7 @@ class DQN(RLModule):
         self._double, self.loss, self.num_atoms = double, loss, num_atoms
         self.target_every_n_updates, self.target_tau = target_every_n_updates, target_tau
         self.epsilon_schedule = parse_schedule(epsilon_schedule, option="model.epsilon_schedule")
-        if not all(0 <= self.epsilon_schedule(step) <= 1 for step in (0, 2**60)):
+        if not all(0 <= value <= 1 for value in corners(self.epsilon_schedule)):
             raise UserError(f"model.epsilon_schedule={epsilon_schedule!r} must stay in [0, 1]: it is a probability")
         self.eval_epsilon = eval_epsilon
         self._eval_generator = torch.Generator().manual_seed(derive_seed(seed, "eval/0"))
@@ -129,7 +129,6 @@ class DQN(RLModule):
     def _set_augmentations(
         self, obs_shape: tuple[int, ...], augment: bool | None, random_shift_pad: int, intensity_scale: float
     ) -> None:
-        self._augment = False
         stages: list[nn.Module] = []
         if self.observation_key == "pixels":
             refuse_large_shift(random_shift_pad, obs_shape, "model.random_shift_pad")
@@ -154,17 +153,6 @@ class DQN(RLModule):
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.value_heads = ("critic.advantage", "critic.value") if o.dueling else ("critic.advantage",)
         self.register_buffer("support", torch.linspace(o.v_min, o.v_max, o.num_atoms), persistent=False)
-
-    @property
-    def augment(self) -> bool:
-        """Whether updates see augmented images."""
-        return self._augment
-
-    @augment.setter
-    def augment(self, value: bool) -> None:
-        if value and self.observation_key != "pixels":
-            raise UserError("augment=True: states are not augmented, only images; use --model.augment false")
-        self._augment = value
 
     @property
     def copies_target(self) -> bool:
@@ -214,12 +202,11 @@ class DQN(RLModule):
                 ``next`` is n steps later. Of a prioritized replay also ``weight`` ``(B, 1)``.
 
         Returns:
-            Detached scalars by log tag. Nothing is read back from a GPU.
+            Detached scalars by log tag. Nothing is read back from a GPU, except the loss of every sample where a
+            prioritized replay asks for it.
         """
         key = self.observation_key
-        observation, next_observation = batch[key], batch["next", key]
-        if self.augment:
-            observation, next_observation = (self.augmentations(x, self.rng) for x in (observation, next_observation))
+        observation, next_observation = self.observations_of(batch)
         noise = self.rng.get_own("update_noise", observation.device)
         target = self._target(batch, next_observation, noise)
         features = self.encoder(observation)
@@ -240,7 +227,7 @@ class DQN(RLModule):
             "q/reward": batch["reward"].mean(),
             **{f"{tag}/loss": term for tag, term in terms.items()},
         }
-        return TensorDict({tag: value.detach() for tag, value in metrics.items()}, batch_size=[])
+        return detached(metrics)
 
     def _taken(self, features: Tensor, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
         with noise_in(self.critic, generator):
@@ -254,8 +241,7 @@ class DQN(RLModule):
     @torch.no_grad()
     def _target(self, batch: TensorDictBase, next_observation: Tensor, generator: torch.Generator) -> Tensor:
         """Return target values ``(B, 1)``, or probabilities ``(B, num_atoms)``."""
-        # As columns, whatever came in: a flat reward would broadcast with the (B, 1) values to (B, B) without a word.
-        reward, discount = batch["reward"].view(-1, 1), batch["discount"].view(-1, 1)
+        reward, discount = reward_and_discount(batch)
         with noise_in(self.critic_target, generator):
             outputs = self.critic_target(self.encoder_target(next_observation))
         values = self._values(outputs)
@@ -282,14 +268,12 @@ class DQN(RLModule):
         if self._trainer is not None:
             self.data.replay.update_priorities(batch, td_error if self.num_atoms == 1 else cross_entropy)
 
-    @torch.no_grad()
     def _move_target(self) -> None:
-        pairs = ((self.encoder_target, self.encoder), (self.critic_target, self.critic))
-        slow, fast = ([p.detach() for pair in pairs for p in pair[i].parameters()] for i in (0, 1))
+        targets, online = (self.encoder_target, self.critic_target), (self.encoder, self.critic)
         if self.target_tau:
-            get_ema_multi_avg_fn(1.0 - self.target_tau)(slow, fast, None)
+            follow(targets, online, self.target_tau)
         elif (self.num_updates + 1) % self.target_every_n_updates == 0:
-            torch._foreach_copy_(slow, fast)
+            copy_weights(targets, online)
             self.dispatch("on_target_copy")
 
     def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
@@ -310,12 +294,6 @@ class DQN(RLModule):
         optimizer = super().adam(name)
         optimizer.param_groups[0]["eps"] = self.adam_eps
         return optimizer
-
-    def target_of(self, name: str) -> nn.Module | None:
-        """Return the target network's twin of ``encoder``, ``critic`` or one of their submodules."""
-        top, _, sub = name.partition(".")
-        twins = {"encoder": self.encoder_target, "critic": self.critic_target}
-        return twins[top].get_submodule(sub) if top in twins else None
 
     def encode(self, observations: Tensor) -> Tensor:
         """Return the encoder's features ``(batch, repr_dim)``."""
@@ -348,4 +326,4 @@ class DQN(RLModule):
 
     def settings(self) -> dict[str, float]:
         """Return replay ratio, epsilon and augmentation flag, by log tag."""
-        return {**super().settings(), "schedule/epsilon": self.epsilon, "schedule/augment": float(self.augment)}
+        return {**super().settings(), "schedule/epsilon": self.epsilon}

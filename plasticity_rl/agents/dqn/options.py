@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plasticity_rl.agents.dqn.networks import CONVOLUTIONS, ENCODERS, MLP, count_parameters
-from plasticity_rl.agents.sizes import MAX_LR, refuse_large_networks
+from plasticity_rl.agents.sizes import LEARNING_RATES, refuse_large_networks, refuse_shape
 from plasticity_rl.errors import UserError, at_least, suggestion, within
 
 LOSSES = ("huber", "mse")
@@ -20,8 +20,7 @@ def encoder_for(obs_shape: tuple[int, ...], given: str | None) -> str:
     Raises:
         UserError: When there is none of this name, or it is for another kind of observation.
     """
-    if len(obs_shape) not in (1, 3):
-        raise UserError(f"obs_shape={tuple(obs_shape)} must be (channels, height, width) of images or (n,) of states")
+    refuse_shape(obs_shape)
     if given is None:
         return MLP if len(obs_shape) == 1 else "nature"
     if given not in ENCODERS:
@@ -36,13 +35,13 @@ def refuse_options(options: Mapping[str, Any]) -> None:
     """Raise UserError for an option of the constructor that is out of range, or one that another leaves no use for."""
     if options["num_actions"] == 0:
         raise UserError("DQN chooses among discrete actions, and this task has continuous ones: use drqv2 or sac on it")
-    for name in ("num_seed_frames", "random_shift_pad", "target_every_n_updates"):
+    for name in ("random_shift_pad", "target_every_n_updates"):
         at_least(f"model.{name}", options[name], 0)
     for name in ("num_actions", "hidden_dim", "num_atoms"):
         at_least(f"model.{name}", options[name], 1)
     if options["num_channels"] is not None:
         at_least("model.num_channels", options["num_channels"], 1, " (None: as published)")
-    within("model.lr", options["lr"], f"(0, {MAX_LR}]", "; published: 6.25e-5 of Rainbow")
+    within("model.lr", options["lr"], LEARNING_RATES, "; published: 6.25e-5 of Rainbow")
     within("model.adam_eps", options["adam_eps"], "(0, inf)", "; published: 1.5e-4")
     within("model.noisy_sigma", options["noisy_sigma"], "[0, inf)", "; published: 0.5, and 0.1 later")
     within("model.eval_epsilon", options["eval_epsilon"], "[0, 1]", "; published: 0.001")

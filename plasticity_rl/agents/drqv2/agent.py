@@ -10,22 +10,22 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from plasticity_rl import losses
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.augmented import AugmentsImages
 from plasticity_rl.agents.drqv2.networks import Actor, Critic, count_parameters, encoder_for, noisy_action
-from plasticity_rl.agents.sizes import MAX_LR, refuse_large_networks
+from plasticity_rl.agents.sizes import LEARNING_RATES, refuse_large_networks
+from plasticity_rl.agents.updates import detached, follow, reward_and_discount
 from plasticity_rl.augment.chain import AugmentationChain, as_text
 from plasticity_rl.augment.transforms import RandomShift, refuse_large_shift
 from plasticity_rl.errors import UserError, at_least, within
 from plasticity_rl.nn.blocks import init_weights
 from plasticity_rl.nn.compiled import Compiled, Run, plain
 from plasticity_rl.nn.units import Reader
-from plasticity_rl.schedules import parse_schedule
+from plasticity_rl.schedules import corners, parse_schedule
 
 
-class DrQV2(RLModule):
+class DrQV2(AugmentsImages):
     """DrQ-v2: off-policy actor-critic from pixels, encoder trained by the critic's loss only.
 
     From states (``--data.observation state``) it is the same agent without encoder and augmentation: the trunks of
@@ -93,15 +93,13 @@ class DrQV2(RLModule):
         super().__init__(replay_ratio=replay_ratio, num_seed_frames=num_seed_frames, seed=seed)
         self.save_hyperparameters(ignore=["augmentations"])  # modules: a checkpoint holds tensors and plain data only
         widths = {"feature_dim": feature_dim, "hidden_dim": hidden_dim, "num_channels": num_channels}
-        for name, value in {"random_shift_pad": random_shift_pad, "num_seed_frames": num_seed_frames}.items():
-            at_least(f"model.{name}", value, 0)
-        if not 0 < lr <= MAX_LR:
-            raise UserError(f"model.lr={lr} must be > 0 and at most {MAX_LR:g}; published: 0.0001")
+        at_least("model.random_shift_pad", random_shift_pad, 0)
+        within("model.lr", lr, LEARNING_RATES, "; published: 0.0001")
         within("model.stddev_clip", stddev_clip, "[0, inf]", "; published: 0.3")
         within("model.critic_target_tau", critic_target_tau, "(0, 1]", "; published: 0.01")
         self.lr = lr
         self.stddev_schedule = parse_schedule(stddev_schedule, option="model.stddev_schedule")
-        if min(self.stddev_schedule(0), self.stddev_schedule(2**60)) < 0:
+        if min(corners(self.stddev_schedule)) < 0:
             raise UserError(
                 f"model.stddev_schedule={stddev_schedule!r} gives a negative standard deviation; use values >= 0"
             )
@@ -125,7 +123,7 @@ class DrQV2(RLModule):
         self.critic = Critic(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self._run: Run = plain if compile is None else Compiled(compile)
-        self._target_decay = 1.0 - critic_target_tau
+        self.critic_target_tau = critic_target_tau
 
     def options(self) -> dict[str, Any]:
         """Return the constructor's arguments, the augmentations as text."""
@@ -137,17 +135,6 @@ class DrQV2(RLModule):
             at_least(f"model.{name}", value, 1)
         count = count_parameters(obs_shape, self.action_dim, **widths)
         refuse_large_networks(sum(count.values()), count["critic"], widths, "50, 1024, 32 for images of 84 pixels")
-
-    @property
-    def augment(self) -> bool:
-        """Whether updates see augmented images."""
-        return self._augment
-
-    @augment.setter
-    def augment(self, value: bool) -> None:
-        if value and self.observation_key != "pixels":
-            raise UserError("augment=True: states are not augmented, only images; use --model.augment false")
-        self._augment = value
 
     @property
     def stddev(self) -> float:
@@ -166,9 +153,7 @@ class DrQV2(RLModule):
             Detached scalars by log tag. Nothing is read back from a GPU.
         """
         key = self.observation_key
-        observation, next_observation = batch[key], batch["next", key]
-        if self.augment:
-            observation, next_observation = (self.augmentations(x, self.rng) for x in (observation, next_observation))
+        observation, next_observation = self.observations_of(batch)
         noise = self.rng.get_own("update_noise", observation.device)
         run = self._run
         features = run(self.encoder, observation)
@@ -185,8 +170,7 @@ class DrQV2(RLModule):
         actor_loss = self.with_terms("actor", self._actor_loss(features, noise, run), actor_terms)
         self.minimize(actor_loss, *self.loss_optimizers["actor"])
 
-        move = get_ema_multi_avg_fn(self._target_decay)  # made here: a function of its own would not be pickled
-        move(list(self.critic_target.parameters()), list(self.critic.parameters()), None)
+        follow([self.critic_target], [self.critic], self.critic_target_tau)
         metrics = {
             "loss/critic": critic_loss,
             "loss/actor": actor_loss,
@@ -196,7 +180,7 @@ class DrQV2(RLModule):
             "q/reward": batch["reward"].mean(),
             **{f"{tag}/loss": term for tag, term in (critic_terms | actor_terms).items()},
         }
-        return TensorDict({tag: value.detach() for tag, value in metrics.items()}, batch_size=[])
+        return detached(metrics)
 
     def _noisy(self, mean: Tensor, generator: torch.Generator) -> Tensor:
         return noisy_action(mean, self.stddev, self.stddev_clip, generator)
@@ -205,8 +189,7 @@ class DrQV2(RLModule):
     def _target(
         self, batch: TensorDictBase, next_observation: Tensor, generator: torch.Generator, run: Run = plain
     ) -> Tensor:
-        # As columns, whatever came in: a flat reward would broadcast with the (B, 1) values to (B, B) without a word.
-        reward, discount = batch["reward"].view(-1, 1), batch["discount"].view(-1, 1)
+        reward, discount = reward_and_discount(batch)
         features = run(self.encoder, next_observation)
         action = self._noisy(run(self.actor, features), generator)
         return losses.td_target(reward, discount, *run(self.critic_target, features, action))
@@ -242,11 +225,6 @@ class DrQV2(RLModule):
             raise UserError(f"no module {name!r}: states need no encoder; name modules of {list(self.module_names)}")
         return super().module(name)
 
-    def target_of(self, name: str) -> nn.Module | None:
-        """Return the target critic's twin of ``critic`` or one of its submodules; encoder and actor have none."""
-        top, _, sub = name.partition(".")
-        return self.critic_target.get_submodule(sub) if top == "critic" else None
-
     def encode(self, observations: Tensor) -> Tensor:
         """Return the encoder's features ``(batch, repr_dim)``; of states the states themselves."""
         return self.encoder(observations)
@@ -274,4 +252,4 @@ class DrQV2(RLModule):
 
     def settings(self) -> dict[str, float]:
         """Return replay ratio, exploration noise and augmentation flag, by log tag."""
-        return {**super().settings(), "schedule/stddev": self.stddev, "schedule/augment": float(self.augment)}
+        return {**super().settings(), "schedule/stddev": self.stddev}

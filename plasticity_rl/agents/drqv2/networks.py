@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from plasticity_rl.agents.sizes import refuse_shape
 from plasticity_rl.errors import UserError
 from plasticity_rl.nn.blocks import count_mlp_parameters, init_weights, mlp, trunk
 from plasticity_rl.nn.precision import in_full_precision, reduced, widen
@@ -105,10 +106,9 @@ def encoder_for(obs_shape: tuple[int, ...], num_channels: int) -> Encoder | Stat
     Raises:
         UserError: For a shape of another kind, or an image that is too small.
     """
+    refuse_shape(obs_shape)
     if len(obs_shape) == 1:
         return StateEncoder(obs_shape)
-    if len(obs_shape) != 3:
-        raise UserError(f"obs_shape={tuple(obs_shape)} must be (channels, height, width) of images or (n,) of states")
     channels, height, width = obs_shape
     return Encoder((channels, height, width), num_channels)
 

@@ -9,11 +9,11 @@ from types import MappingProxyType
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.sac.losses import ModularSACLoss, SquashedGaussian
-from plasticity_rl.agents.sizes import MAX_LR, refuse_large_networks
+from plasticity_rl.agents.sizes import LEARNING_RATES, refuse_large_networks
+from plasticity_rl.agents.updates import detached, follow, reward_and_discount
 from plasticity_rl.errors import UserError, at_least, within
 from plasticity_rl.nn.blocks import count_mlp_parameters, init_weights, mlp
 
@@ -84,11 +84,10 @@ class SAC(RLModule):
                 f"SAC reads states, not images of shape {tuple(obs_shape)}: use --data.observation state, or "
                 "--agent drqv2 for pixels"
             )
-        for name, value, least in (("hidden_dim", hidden_dim, 1), ("num_seed_frames", num_seed_frames, 0)):
-            at_least(f"model.{name}", value, least)
-        for name, number, largest in (("lr", lr, MAX_LR), ("init_temperature", init_temperature, MAX_TEMPERATURE)):
-            if not 0 < number <= largest:
-                raise UserError(f"model.{name}={number} must be > 0 and at most {largest:g}")
+        at_least("model.hidden_dim", hidden_dim, 1)
+        within("model.lr", lr, LEARNING_RATES, "; published: 0.0003")
+        if not 0 < init_temperature <= MAX_TEMPERATURE:
+            raise UserError(f"model.init_temperature={init_temperature} must be > 0 and at most {MAX_TEMPERATURE:g}")
         if target_entropy is not None and not abs(target_entropy) <= MAX_TEMPERATURE:
             raise UserError(
                 f"model.target_entropy={target_entropy} must be a number of nats from {-MAX_TEMPERATURE:g} to "
@@ -102,7 +101,7 @@ class SAC(RLModule):
         self.critic = TwinCritic(obs_shape[0], action_dim, hidden_dim)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.temperature = Temperature(init_temperature)
-        self._target_decay = 1.0 - critic_target_tau
+        self.critic_target_tau = critic_target_tau
         self._loss: tuple[ModularSACLoss, ...] = ()  # in a tuple: a child would hold log_alpha a second time
 
     @staticmethod
@@ -139,8 +138,7 @@ class SAC(RLModule):
 
         temperature_loss = sac.alpha_loss(found["log_prob"]).mean()
         self.minimize(temperature_loss, "temperature")
-        move = get_ema_multi_avg_fn(self._target_decay)  # made here: a function of its own would not be pickled
-        move(list(self.critic_target.parameters()), list(self.critic.parameters()), None)
+        follow([self.critic_target], [self.critic], self.critic_target_tau)
         metrics = {
             "loss/critic": critic_loss,
             "loss/actor": actor_loss,
@@ -153,7 +151,7 @@ class SAC(RLModule):
             "policy/temperature": self.temperature.log_alpha.exp(),
             **{f"{tag}/loss": term for tag, term in (critic_terms | actor_terms).items()},
         }
-        return TensorDict({tag: value.detach() for tag, value in metrics.items()}, batch_size=[])
+        return detached(metrics)
 
     def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
         """Return the ``critic`` or ``actor`` loss of :meth:`update` on ``batch``, without terms."""
@@ -200,11 +198,6 @@ class SAC(RLModule):
         if generator is None:
             return torch.tanh(mean)
         return SquashedGaussian(mean, log_std, generator).rsample_and_log_prob()[0]
-
-    def target_of(self, name: str) -> nn.Module | None:
-        """Return the target critics' twin of ``critic`` or one of its submodules; the others have none."""
-        top, _, sub = name.partition(".")
-        return self.critic_target.get_submodule(sub) if top == "critic" else None
 
     def encode(self, observations: Tensor) -> Tensor:
         """Return the states themselves: there is no encoder."""
@@ -278,5 +271,5 @@ class Temperature(nn.Module):
 
 
 def _with_columns(batch: TensorDictBase) -> TensorDictBase:
-    """Return ``batch`` with reward and discount as columns: flat ones would broadcast to (B, B) without a word."""
-    return batch.copy().update({name: batch[name].view(-1, 1) for name in ("reward", "discount")})
+    reward, discount = reward_and_discount(batch)
+    return batch.copy().update({"reward": reward, "discount": discount})

@@ -35,6 +35,6 @@ def run(args: Sequence[str]) -> None:
         UserError: When the input is wrong.
     """
     shell = parser().parse_args(args).shell
-    from plasticity_rl.cli.completion import script
+    from plasticity_rl.cli.completion_scripts import script
 
     print(script(shell, COMMANDS), end="")

@@ -139,13 +139,11 @@ def check_run(args: Sequence[str]) -> list[Finding]:
         run = build_only(["fit", *args])
         folder = Path(run.data.replay_dir or run.run_dir / "replay")
         num_bytes = run.data.replay_size_bytes
-        check_fits(num_bytes, run.data.storage, folder)
+        check_fits(num_bytes, run.data.storage, folder, run.data.priority_bytes)
     except UserError as error:
         return [Finding("config", "problem", str(error))]
-    memory = available_memory()
-    in_memory = (
-        f" and {_gb(num_bytes)} of memory ({_gb(memory)} available)" if run.data.storage == "ram" and memory else ""
-    )
+    memory, needed = available_memory(), run.data.priority_bytes + (num_bytes if run.data.storage == "ram" else 0)
+    in_memory = f" and {_gb(needed)} of memory ({_gb(memory)} available)" if needed and memory else ""
     text = (
         f"{run.data.task}: a full replay takes {_gb(num_bytes)} of disk ({_gb(available_disk(folder))} free){in_memory}"
     )

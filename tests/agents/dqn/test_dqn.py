@@ -235,6 +235,8 @@ def test_a_reset_layer_has_the_noise_of_the_start_again():
         ({"num_atoms": 51, "v_max": -20.0}, "must be less than v_max"),
         ({"random_shift_pad": 2}, "augment was not given"),
         ({"epsilon_schedule": "1.5"}, r"must stay in \[0, 1\]"),
+        ({"epsilon_schedule": "step_linear(1.0,-0.5,100,0.1,100)"}, r"must stay in \[0, 1\]"),
+        ({"epsilon_schedule": "step_linear(0.0,1.5,100,0.1,100)"}, r"must stay in \[0, 1\]"),
         ({"eval_epsilon": 2}, r"eval_epsilon=2 must be in \[0, 1\]"),
         ({"max_grad_norm": 0}, "max_grad_norm=0 must be > 0"),
         ({"hidden_dim": 10**9}, "lower them"),

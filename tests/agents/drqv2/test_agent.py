@@ -170,6 +170,11 @@ def test_counters_can_be_set_and_the_noise_follows_env_steps():
     assert seeded_agent(stddev_schedule=0.2).stddev == 0.2
 
 
+def test_noise_that_is_negative_in_the_middle_of_a_schedule_is_refused():
+    with pytest.raises(UserError, match="gives a negative standard deviation"):
+        seeded_agent(stddev_schedule="step_linear(1.0,-0.5,100,0.1,100)")
+
+
 # ---- acting ---------------------------------------------------------------------------------------------------------
 
 
