@@ -11,6 +11,9 @@ end_to_end  env frames per second of a whole training, replay ratio 0.5, past th
 overhead    what Lightning, TorchRL and the default callbacks add to a plain loop with the same updates
 scaling     cost against batch size, image size, size of the replay, number of environments
 probes      what the default probes cost (options after --; see benchmarks/measurements/probes.py)
+parity      the same updates on the CPU and on a device
+gpu         parity, learner, end_to_end and env_scaling within --seconds, for a machine with a GPU; where that has no
+            network, python -m benchmarks.offline makes a folder to take along
 
 Contestants are processes that are stopped while it is another one's turn. Shown is the median over the repeats, and the
 ratio to the first row of each round. Without --reference: our own numbers only.
@@ -31,7 +34,7 @@ from benchmarks.contestants.ours import SIZES
 from benchmarks.harness import report
 from benchmarks.harness.options import Options
 
-NAMES = ("learner", "replay", "render", "end_to_end", "overhead", "scaling", "probes")
+NAMES = ("learner", "replay", "render", "end_to_end", "overhead", "scaling", "probes", "parity", "gpu")
 
 
 def main() -> None:
@@ -51,6 +54,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--ours", action="append", default=[], metavar="OPTIONS", help="one more row: options of fit")
     parser.add_argument("--without", nargs="*", default=[], metavar="ROW", help="rows of ours to leave out, e.g. bf16")
+    parser.add_argument("--seconds", type=float, default=470.0, help="of gpu, all stages together (default 470)")
     parser.add_argument("--figure", type=Path, help="figure of scaling, svg or png")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     given = {**vars(parser.parse_args(sys.argv[1:end])), "probes": sys.argv[end + 1 :]}

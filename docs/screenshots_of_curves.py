@@ -1,8 +1,8 @@
 """Pictures of curves that ``plasticity-rl plot`` draws, of runs that are trained for them.
 
 Run:  python docs/screenshots_of_curves.py [NAME ...]
-Twenty minutes on two cores for all of them; runs that are finished are kept, so that a second time takes seconds. Needs
-the extra ``plot``.
+Forty minutes on two cores for all of them; runs that are finished are kept, so that a second time takes seconds. Needs
+the extras ``plot`` and ``atari``.
 """
 
 from __future__ import annotations
@@ -36,23 +36,38 @@ ARMS = {
     "optimizer_reset": [*STATES, *callback("OptimizerReset", "every_n_frames=2000")],
     "shrink": [*STATES, *callback("ShrinkAndPerturb", "every_n_frames=3000", "shrink=0.8")],
     "self_normalized_reset": [*STATES, *callback("SelfNormalizedReset")],
+    "road_runner": [
+        "--config=atari/mini",
+        "--config=probes/fraction_active_units",
+        "--max_frames=60000",
+        "--data.eval_every_n_frames=5000",
+    ],
 }
 
 
 class Picture(NamedTuple):
-    """A file, and the arms and seeds that it shows; its width in pixels, which keeps it small."""
+    """A file, and the arms and seeds that it shows; its width in pixels, which keeps it small; options of ``plot``."""
 
     file: Path
     arms: Sequence[str]
     num_seeds: int = 1
     width: int = 1400
+    options: Sequence[str] = ()
 
 
 PICTURES = {
     "quickstart": Picture(DOCS / "quickstart.png", ["quickstart"]),
     "plot": Picture(DOCS / "plot.png", ["no_intervention", "reset"], 4, 1600),
     "plot_8_runs": Picture(
-        DOCS / "images" / "plot_8_runs.png", [arm for arm in ARMS if arm != "quickstart"], width=1200
+        DOCS / "images" / "plot_8_runs.png",
+        [arm for arm in ARMS if arm not in ("quickstart", "road_runner")],
+        width=1200,
+    ),
+    "road_runner": Picture(
+        DOCS / "images" / "road_runner.png",
+        ["road_runner"],
+        5,
+        options=["--title=", "--smooth=6000", "--tags", "eval/return", "train/return", "fau/critic"],
     ),
 }
 
@@ -65,7 +80,7 @@ def draw(picture: Picture, folder: Path) -> None:
             seed = run.name.removeprefix("seed")
             options = [*ARMS[run.parent.name], f"--seed_everything={seed}", f"--trainer.default_root_dir={run}"]
             subprocess.run([*COMMAND, "fit", *options], check=True)
-    subprocess.run([*COMMAND, "plot", *runs, "--out", picture.file], check=True)
+    subprocess.run([*COMMAND, "plot", *runs, "--out", picture.file, *picture.options], check=True)
     image = Image.open(picture.file).convert("RGB")
     size = (picture.width, round(image.height * picture.width / image.width))
     small = image.resize(size, Image.Resampling.LANCZOS).quantize(256, Image.Quantize.FASTOCTREE)

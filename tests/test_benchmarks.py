@@ -10,6 +10,7 @@ import runpy
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -250,3 +251,62 @@ def test_the_waits_of_a_command_line_are_what_they_are_called():
     """Help ends well, mistakes are refused, a run says that it loads: it asserts that itself."""
     start_up = importlib.import_module("benchmarks.measurements.start_up")
     assert start_up.measure(repeats=0) == {name: [] for name in (*start_up.COMMANDS, "first line")}
+
+
+def test_networks_for_games_are_those_of_the_papers():
+    """Parameters worked out by hand: MinAtar's convolution 10 * 16 * 9 + 16, then 1024 * 128 + 128 and 128 * 6 + 6."""
+    games = importlib.import_module("benchmarks.measurements.games")
+    found = games.measure(["mini", "MinAtar"], repeats=1, updates=1)
+    assert found["MinAtar"]["parameters"] == 1456 + 131200 + 774
+    assert found["mini"]["parameters"] == 4 * 16 * 64 + 16 + 16 * 32 * 16 + 32 + 288 * 128 + 128 + 774
+    assert all(one["update_ms"] > 0 and one["act_ms"] > 0 for one in found.values())
+
+
+def test_updates_on_the_cpu_are_those_on_the_cpu(bench):
+    kept, out = bench("parity", "--device", "cpu")
+    full, tf32, bfloat16 = kept["parity"]["rows"]
+    assert (full["largest"], tf32["largest"]) == (0.0, 0.0)
+    assert 0 < bfloat16["of the way"] < 1
+    assert "3 updates on cpu" in out
+
+
+def test_gpu_gives_every_stage_its_limit(bench, monkeypatch):
+    """A stage that ends, one that takes too long, and one for which no time is left."""
+    gpu = importlib.import_module("benchmarks.measurements.gpu")
+    stages = (gpu.Stage("parity", 300), gpu.Stage("end_to_end", 0.5), gpu.Stage("learner", 0))
+    monkeypatch.setattr(gpu, "STAGES", stages)
+    kept, _ = bench("gpu", "--device", "cpu")
+    found = kept["gpu"]
+    assert found["parity"]["ended"] == "exit code 0"
+    assert len(found["parity"]["rows"]) == 3
+    assert found["end_to_end"] == {"ended": "not within 0 s"}
+    assert found["learner"] == {"ended": "no time"}
+    assert "hours" not in found
+
+
+def test_gpu_extrapolates_from_both_replay_ratios():
+    """5/9 of two million frames at 1000 a second and 4/9 at 2000: 1111 + 444 seconds."""
+    gpu = importlib.import_module("benchmarks.measurements.gpu")
+    rows = [{"name": gpu.LOW, "median": 2000.0}, {"name": gpu.HIGH, "median": 1000.0}, {"name": "other", "median": 1.0}]
+    assert gpu.extrapolated({"rows": rows}) == {gpu.HIGH: pytest.approx((1111.11 + 444.44) / 3600, rel=1e-4)}
+    assert gpu.extrapolated({"ended": "no time"}) == {}
+
+
+def test_a_folder_for_a_machine_without_network_leaves_out_what_is_there(tmp_path):
+    """TorchRL's own parts are needed, torch's are there; a slim wheel lists what it holds."""
+    offline = importlib.import_module("benchmarks.offline")
+    there = offline.needed(offline.THERE)
+    assert {"torch", "lightning", "numpy"} <= there
+    needed = offline.needed(["plasticity-rl"], there)
+    assert {"torchrl", "tensordict", "dm-control", "mujoco", "docstring-parser"} <= needed  # the last by an extra
+    assert not needed & there
+    wheel = tmp_path / "dm_control-1-py3-none-any.whl"
+    record = "dm_control/suite/walker.py,,\ndm_control/locomotion/soccer.py,,\n"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("dm_control/suite/walker.py", "kept")
+        file.writestr("dm_control/locomotion/soccer.py", "left out")
+        file.writestr("dm_control-1.dist-info/RECORD", record)
+    offline.slim(wheel, slim := tmp_path / "slim.whl")
+    with zipfile.ZipFile(slim) as file:
+        assert file.namelist() == ["dm_control/suite/walker.py", "dm_control-1.dist-info/RECORD"]
+        assert file.read("dm_control-1.dist-info/RECORD") == b"dm_control/suite/walker.py,,\n"

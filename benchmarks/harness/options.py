@@ -34,6 +34,7 @@ class Options:
     without: list[str] = field(default_factory=list)
     figure: Path | None = None
     probes: list[str] = field(default_factory=list)
+    seconds: float = 470.0
 
     def __post_init__(self) -> None:
         self.threads = self.threads or len(os.sched_getaffinity(0))

@@ -37,6 +37,8 @@ def reference_lanes(
 
 def measured(lanes: Sequence[Lane], repeats: int, group: Contestants, *, scale: float = 1.0) -> dict[str, Any]:
     """Measure, and return rows (ratios to the first lane), answers, what the contestants said, and what failed."""
+    if not lanes:
+        raise SystemExit("error: nothing to measure: no contestant started (see above)")
     answers = interleave(lanes, repeats)
     return {
         "rows": rate_rows(answers, lanes[0].name, scale=scale),

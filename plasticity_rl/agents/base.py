@@ -7,6 +7,7 @@ attribute.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -45,10 +46,10 @@ from plasticity_rl.checkpoint_files import refuse_other_architecture
 from plasticity_rl.data.evaluation import Episode, all_episodes
 from plasticity_rl.distributed import ranks
 from plasticity_rl.errors import UserError
-from plasticity_rl.machine.cores import use_more_for_large_updates
+from plasticity_rl.machine.cores import LARGE_BATCH_FLOPS, use_more_for_large_updates
 from plasticity_rl.machine.malloc import keep_freed_memory
 from plasticity_rl.nn.hooks import evaluation_mode
-from plasticity_rl.nn.precision import warn_where_emulated
+from plasticity_rl.nn.precision import hint_where_faster, warn_where_emulated
 from plasticity_rl.rng import NamedGenerators, global_rng_state, set_global_rng_state
 
 
@@ -221,13 +222,24 @@ class RLModule(Reports):
         """Forget what belonged to an earlier Trainer."""
         keep_freed_memory()
         if stage == "fit":
-            if self.trainer.world_size == 1 and self.trainer.strategy.root_device.type == "cpu":
-                use_more_for_large_updates(lambda: flops_per_observation(self) * self.data.batch_size)
-            warn_where_emulated(str(self.trainer.precision), self.trainer.strategy.root_device)
+            self._use_the_machine()
         self.rng.rank = self.global_rank
         self._callbacks, self._loss_terms = None, {}
         if stage == "fit":
             self._options, self.changes_of_this_start = record_of(self), []
+
+    def _use_the_machine(self) -> None:
+        """Take more threads for large updates on a CPU, and say what precision costs or would save there."""
+        precision, device = str(self.trainer.precision), self.trainer.strategy.root_device
+        warn_where_emulated(precision, device)
+        if device.type != "cpu":
+            return
+        flops = functools.cache(lambda: flops_per_observation(self) * self.data.batch_size)
+        if self.trainer.world_size == 1:
+            use_more_for_large_updates(flops)
+        hint = hint_where_faster(precision, device) if "bf16-mixed" in self.precisions else None
+        if hint and flops() >= LARGE_BATCH_FLOPS:
+            ranks.say(hint)
 
     def on_train_start(self) -> None:
         """Evaluate the untrained agent at frame 0, as the reference does; stop at once if already done."""

@@ -11,7 +11,13 @@ from callback_examples import EXPORTED, example, names
 from helpers import fit_tiny, tiny_agent, tiny_data, tiny_sac
 
 from plasticity_rl import DrQV2, UserError
-from plasticity_rl.nn.precision import full_precision, in_full_precision, reduced, warn_where_emulated
+from plasticity_rl.nn.precision import (
+    full_precision,
+    hint_where_faster,
+    in_full_precision,
+    reduced,
+    warn_where_emulated,
+)
 
 BF16 = {"trainer_options": {"precision": "bf16-mixed"}}
 TEN_UPDATES = {"max_frames": 60, "data_options": {"eval_every_n_frames": 60}, "agent_options": {"replay_ratio": 1}}
@@ -96,6 +102,20 @@ def test_a_run_on_such_a_cpu_warns_once(monkeypatch, tmp_path):
         warnings.simplefilter("always")
         fit_tiny(tmp_path, **TEN_UPDATES, **BF16)
     assert len([w for w in caught if "no instructions for bfloat16" in str(w.message)]) == 1
+
+
+def test_a_large_run_in_float32_says_once_that_bfloat16_would_be_faster(monkeypatch, tmp_path, capsys):
+    """Not where the CPU lacks it or does not tell, not where convolutions are small, not where it is on already."""
+    cpu = torch.device("cpu")
+    for capabilities, says in (({"avx512_bf16": True}, True), ({"avx512_bf16": False}, False), ({}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
+        assert (hint_where_faster("32-true", cpu) is not None) == says
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    assert hint_where_faster("32-true", torch.device("cuda")) is None
+    for case, (least_flops, options, says) in enumerate(((1e15, {}, 0), (1.0, {}, 1), (1.0, BF16, 0))):
+        monkeypatch.setattr("plasticity_rl.agents.base.LARGE_BATCH_FLOPS", least_flops)
+        fit_tiny(tmp_path / str(case), **TEN_UPDATES, **options)
+        assert capsys.readouterr().out.count("--trainer.precision bf16-mixed") == says
 
 
 def test_weights_moments_targets_and_losses_stay_float32(tmp_path):
