@@ -58,7 +58,7 @@ def _value(text: str | None) -> str:
     return text if re.fullmatch(r"-?\d[\d.e_-]*", text) else repr(text)
 
 
-_VALUE = r"(?:[ =](true|false|-?\d[\w.-]*\b|ram\b|memmap\b|pixels\b|state\b|last\b|cpu\b|[\w.-]*-true\b))?"
+_VALUE = r"(?:[ =](true|false|-?\d[\w.-]*\b|ram\b|memmap\b|device\b|pixels\b|state\b|last\b|cpu\b|[\w.-]*-true\b))?"
 _IN_PYTHON = [
     (re.compile(rf"--trainer\.default_root_dir{_VALUE}"), lambda match: "make_trainer(run_dir)"),
     (re.compile(r"--data\.(task) ([\w.:-]+\b)"), _argument("RLDataModule({})")),

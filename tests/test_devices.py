@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from callback_examples import EXPORTED, INTERVENTIONS, example, examples, names
-from helpers import fit_tiny, tiny_sac, weights_hash
+from helpers import TINY_DISCRETE, fit_tiny, tiny_dqn, tiny_sac, weights_hash
 from pretend_gpu import GPU, Misplaced, OnGPU, pretend_gpu, trainer_options
 from run_state import differences, run_state
 
@@ -62,6 +62,32 @@ def test_a_run_ends_with_the_bits_of_the_cpu_and_goes_on_exactly(tmp_path):
     fit_on_gpu(tmp_path / "run", max_frames=100)
     resumed = fit_on_gpu(tmp_path / "run", ckpt_path="last")
     assert differences(run_state(resumed), run_state(fit_tiny(tmp_path / "cpu"))) == []
+
+
+def test_a_replay_on_the_gpu_gives_the_bits_of_one_in_memory(tmp_path):
+    """Also where it goes on."""
+    on_gpu = fit_on_gpu(tmp_path / "gpu", max_frames=100, data_options={"storage": "device"})
+    columns = on_gpu.data.replay._records._columns
+    assert {name for name, column in columns.items() if isinstance(column, OnGPU)} == {"pixels", "action", "reward"}
+    with pretend_gpu():
+        batch = on_gpu.data.replay.sample()
+        assert {str(value.device) for value in batch.values(True, True)} == {"cuda:0"}
+    resumed = fit_on_gpu(tmp_path / "gpu", ckpt_path="last", data_options={"storage": "device"})
+    assert differences(run_state(resumed), run_state(fit_tiny(tmp_path / "cpu"))) == []
+
+
+def test_priorities_beside_a_replay_on_the_gpu(tmp_path):
+    options = {"make_agent": tiny_dqn, "max_frames": FRAMES}
+    data = {**TINY_DISCRETE, "prioritized": True}
+    on_gpu = fit_on_gpu(tmp_path / "gpu", data_options={**data, "storage": "device"}, **options)
+    assert on_gpu.num_updates
+    assert weights_hash(on_gpu) == weights_hash(fit_tiny(tmp_path / "cpu", data_options=data, **options))
+
+
+def test_a_replay_that_was_in_memory_goes_on_on_the_gpu(tmp_path):
+    fit_tiny(tmp_path, max_frames=100)
+    resumed = fit_on_gpu(tmp_path, ckpt_path="last", data_options={"storage": "device"})
+    assert weights_hash(resumed) == weights_hash(fit_tiny(tmp_path / "straight"))
 
 
 @pytest.mark.parametrize("kind", [Probe, Intervention])

@@ -176,7 +176,9 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         own = expanded(self.replay_dir, "data.replay_dir") if self.replay_dir else None
         folder = Path(own or Path(run_dir) / "replay")
         ranks_here = self.trainer.num_devices  # type: ignore[union-attr]
-        check_fits(self.replay_size_bytes * ranks_here, self.storage, folder, self.priority_bytes)
+        device = self.trainer.strategy.root_device  # type: ignore[union-attr]
+        kept = "ram" if self.storage == "device" and device.type == "cpu" else self.storage
+        check_fits(self.replay_size_bytes * ranks_here, kept, folder, self.priority_bytes)
         self.replay_folder = folder / f"rank{rank}"
         self.replay = self._make_replay(self.replay_folder, derive_seed(self.seed, f"replay/rank{rank}"))
         self._policy: Policy = lambda observations: learner.act(observations, explore=True)
@@ -217,6 +219,7 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
             batch_size=self.batch_size // self.world_size,
             num_lanes=self.num_envs,
             storage=self.storage,
+            device=self.trainer.strategy.root_device,  # type: ignore[union-attr]
             folder=folder,
             slack=self._slack(),
             seed=seed,

@@ -12,6 +12,7 @@ from plasticity_rl.envs.make import make_env
 from plasticity_rl.envs.options import EnvironmentOptions
 from plasticity_rl.errors import UserError, at_least, at_most, is_whole, one_of, within
 from plasticity_rl.machine.capacity import largest_memory, show_bytes
+from plasticity_rl.replay.layout import STORAGES
 from plasticity_rl.replay.prioritized import Priorities
 from plasticity_rl.schedules import corners, parse_schedule
 
@@ -45,7 +46,8 @@ class DataOptions:
             env steps from the start of the run on, such as Rainbow's ``linear(0.4,1.0,50000000)`` over the whole run.
         batch_size: Transitions per gradient update; each rank samples its share.
         capacity: Transitions the replay keeps.
-        storage: ``ram``, or ``memmap`` for files in the run folder.
+        storage: ``ram``; ``memmap`` for files in the run folder; ``device`` for the memory of the GPU that trains,
+            where batches are then put together (21 GB for a million transitions of 84 pixels).
         max_frames: Env frames at which training stops.
         eval_every_n_frames: Env frames between evaluations; a multiple of ``action_repeat * num_envs * ranks``.
         num_eval_episodes: Episodes per evaluation.
@@ -74,7 +76,7 @@ class DataOptions:
     priority_beta: str | float = 0.4
     batch_size: int = 256
     capacity: int = 1_000_000
-    storage: Literal["ram", "memmap"] = "ram"
+    storage: Literal["ram", "memmap", "device"] = "ram"
     max_frames: int = 3_100_000
     eval_every_n_frames: int = 10_000
     num_eval_episodes: int = 10
@@ -102,7 +104,7 @@ class DataOptions:
         if self.reward_clip is not None:
             within("data.reward_clip", self.reward_clip, "(0, inf)", "; leave it out for no clipping")
         self._check_priorities()
-        one_of("data.storage", self.storage, ("ram", "memmap"))
+        one_of("data.storage", self.storage, STORAGES)
         if self.replay_dir is not None and not str(self.replay_dir).strip():
             raise UserError(
                 "data.replay_dir='' names no folder; give one, or leave it out for replay/ in the run folder"

@@ -13,7 +13,7 @@ from plasticity_rl.errors import UserError
 
 def check_fits(
     num_bytes: int,
-    storage: Literal["ram", "memmap"],
+    storage: Literal["ram", "memmap", "device"],
     folder: str | os.PathLike[str] | None = None,
     priority_bytes: int = 0,
 ) -> None:
@@ -21,7 +21,8 @@ def check_fits(
 
     Args:
         num_bytes: Size of the full replay, from :func:`replay_bytes`.
-        storage: ``"ram"`` needs memory, and disk too when there is a folder; ``"memmap"`` needs disk only.
+        storage: ``"ram"`` needs memory, and disk too when there is a folder; ``"memmap"`` and ``"device"`` disk only (a
+            device refuses by itself at the start).
         folder: The replay folder. What it already holds counts as available.
         priority_bytes: Size of the priorities, which lie in memory with either storage.
 

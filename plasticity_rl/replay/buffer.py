@@ -35,7 +35,7 @@ from plasticity_rl.errors import UserError, at_least, one_of, within
 from plasticity_rl.machine.capacity import check_fits
 from plasticity_rl.replay.files import RecordFiles
 from plasticity_rl.replay.folding import FoldNStep
-from plasticity_rl.replay.layout import OBSERVATION_DTYPES, RecordLayout, replay_bytes
+from plasticity_rl.replay.layout import OBSERVATION_DTYPES, STORAGES, RecordLayout, replay_bytes
 from plasticity_rl.replay.prioritized import Priorities, PrioritizedWindows
 from plasticity_rl.replay.sampler import NoDumps, WindowSampler
 from plasticity_rl.replay.storage import FrameStorage
@@ -70,7 +70,8 @@ class FrameReplay(NoDumps, ReplayBuffer):
         batch_size: Windows per ``sample()``. May differ when resuming.
         num_lanes: Number of environments; each has its own ring.
         storage: ``"ram"`` keeps records in memory and copies new ones to ``folder`` on :meth:`flush`; ``"memmap"``
-            works in ``folder`` directly. The files are the same, so a run can be resumed with the other setting.
+            works in ``folder`` directly; ``"device"`` is ``"ram"`` with the data on ``device``, where batches are put
+            together. The files are the same, so a run can be resumed with another setting.
         folder: Where the records persist; never deleted, and untouched until the first write (memmap) or flush (ram).
             None: memory only, no resume.
         slack: Extra records per lane, see above.
@@ -80,6 +81,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
         reward_clip: See :class:`FoldNStep`. May differ when resuming.
         priorities: How batches are drawn by priority, with what :class:`PrioritizedWindows` adds to them; None:
             uniformly. A replay that was uniform can be resumed with priorities and the other way round.
+        device: Of storage ``device``; the CPU means memory.
 
     Raises:
         UserError: If an argument is out of range.
@@ -96,7 +98,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
         discount: float = 0.99,
         batch_size: int = 256,
         num_lanes: int = 1,
-        storage: Literal["ram", "memmap"] = "ram",
+        storage: Literal["ram", "memmap", "device"] = "ram",
         folder: str | os.PathLike[str] | None = None,
         slack: int = 0,
         seed: int = 0,
@@ -104,6 +106,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
         num_actions: int = 0,
         reward_clip: float | None = None,
         priorities: Priorities | None = None,
+        device: torch.device | None = None,
     ) -> None:
         counts = {"action_dim": action_dim, "frame_stack": frame_stack, "n_step": n_step, "batch_size": batch_size}
         for name, value in (counts | {"num_lanes": num_lanes}).items():
@@ -112,7 +115,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
         at_least("num_actions", num_actions, 0)
         within("discount", discount, "[0, 1]")
         one_of("observation", observation, OBSERVATION_DTYPES)
-        one_of("data.storage", storage, ("ram", "memmap"))
+        one_of("data.storage", storage, STORAGES)
         if storage == "memmap" and folder is None:
             raise UserError("--data.storage memmap needs a folder for its files.")
         _check_sizes(obs_shape, observation, frame_stack, n_step, num_lanes, capacity)
@@ -124,8 +127,9 @@ class FrameReplay(NoDumps, ReplayBuffer):
         self._records = FrameStorage(
             layout,
             None if folder is None else RecordFiles(folder, layout),
-            in_ram=storage == "ram",
+            in_ram=storage != "memmap",
             buffered_batch=batch_size,
+            kept_on=device if storage == "device" and device is not None and device.type != "cpu" else None,
         )
         self._windows = (
             WindowSampler(frame_stack, n_step)
@@ -314,9 +318,10 @@ class FrameReplay(NoDumps, ReplayBuffer):
         """Wait until a GPU has read the buffers that are written next: those of the batch before the last.
 
         Copying a batch to a GPU returns before the copy is done, and many updates can be waiting in front of it. The
-        batch before the last was copied before the last was begun.
+        batch before the last was copied before the last was begun. A replay on the GPU needs not wait: what reads a
+        buffer there is given before what writes it.
         """
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_initialized() and self._records.kept_on is None:
             if self._enqueued is not None:
                 self._enqueued.synchronize()
             self._enqueued = torch.cuda.current_stream().record_event()

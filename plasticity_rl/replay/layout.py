@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tensordict import TensorDict
+from torch import Tensor
 
 from plasticity_rl.errors import UserError
 from plasticity_rl.machine.capacity import show_bytes
 
 OBSERVATION_DTYPES = {"pixels": torch.uint8, "state": torch.float32}
 """What observations are stored as, by key: their key in batches is the name of their column."""
+STORAGES = ("ram", "memmap", "device")
+"""Where records can lie while a run goes on."""
 _ADDED_LATER = {"num_actions": 0}
 """What the description of a layout did not say at first, and what it was then."""
 
@@ -76,22 +78,32 @@ class RecordLayout:
         """Return the bytes of all slots of all columns."""
         return self.slots * sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.columns().values())
 
-    def allocate(self) -> TensorDict:
+    def allocate(self, device: torch.device | None = None) -> dict[str, Tensor]:
         """Return uninitialised records in memory; the operating system provides the pages as they are written.
 
+        Args:
+            device: Where the columns of which batches are made lie (``READ``), all of whose memory is taken at once;
+                None: in memory as well.
+
         Raises:
-            UserError: When the system does not even reserve that much address space.
+            UserError: When the system does not even reserve that much address space, or the device has less memory.
         """
-        specs = self.columns().items()
         try:
-            columns = {name: torch.empty((self.slots, *shape), dtype=dtype) for name, (shape, dtype) in specs}
+            return {
+                name: torch.empty((self.slots, *shape), dtype=dtype, device=device if self.is_read(name) else None)
+                for name, (shape, dtype) in self.columns().items()
+            }
         except RuntimeError as error:
+            where, other = f"memory of {device}" if device else "memory", "ram or memmap" if device else "memmap"
             raise UserError(
-                f"The system refuses to reserve {show_bytes(self.size_bytes())} of memory for the replay. Lower "
-                "--data.capacity, --data.resumable_epochs or --data.eval_every_n_frames, or keep the replay on disk "
-                "with --data.storage memmap."
+                f"The system refuses to reserve {show_bytes(self.size_bytes())} of {where} for the replay. Lower "
+                "--data.capacity, --data.resumable_epochs or --data.eval_every_n_frames, or keep the replay elsewhere "
+                f"with --data.storage {other}."
             ) from error
-        return TensorDict(columns, batch_size=[self.slots])
+
+    def is_read(self, column: str) -> bool:
+        """Return whether batches are made of a column, beside which window is taken."""
+        return column in (self.observation, "action", "reward")
 
     def describe(self) -> dict[str, Any]:
         """Return the layout in the user's terms, as plain data for checkpoints and messages."""

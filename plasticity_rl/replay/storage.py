@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import secrets
 from collections.abc import Iterator, Mapping
@@ -51,14 +52,24 @@ class FrameStorage(Storage):
         files: Where to persist them; None for memory only.
         in_ram: Keep the records in memory and copy new ones to ``files`` on :meth:`flush`; otherwise work in ``files``.
         buffered_batch: Batch size whose observations are read into two alternating reused buffers.
+        kept_on: With ``in_ram``, the device on which observations, actions, rewards and discounts lie, and are put
+            together to batches; None: in memory. What decides which windows there are is in memory either way.
     """
 
-    def __init__(self, layout: RecordLayout, files: RecordFiles | None, *, in_ram: bool, buffered_batch: int) -> None:
+    def __init__(
+        self,
+        layout: RecordLayout,
+        files: RecordFiles | None,
+        *,
+        in_ram: bool,
+        buffered_batch: int,
+        kept_on: torch.device | None = None,
+    ) -> None:
         super().__init__(layout.slots)
         self.layout = layout
         self.files = files
         self.in_ram = in_ram
-        self.buffered_batch = buffered_batch
+        self.buffered_batch, self.kept_on = buffered_batch, kept_on
         self.written = torch.zeros(layout.num_lanes, dtype=torch.int64)
         """int64 [num_lanes], records written so far per lane, overwritten ones included."""
         self._start = self.written.clone()  # numbers before this were dropped by empty()
@@ -68,7 +79,10 @@ class FrameStorage(Storage):
         self._claimed = self.written.clone()  # memory-mapped: numbers before this have their disk space
         self._fork: Tensor | None = None  # after a resume, until the first write: where that write will start
         # Reserved now, so that a replay the system cannot hold is refused before training; pages come when written.
-        self._columns: dict[str, Tensor] = _plain(layout.allocate()) if in_ram else {}
+        self._columns: dict[str, Tensor] = {}
+        self._discounts: Tensor | None = None  # on the device: the discounts once more
+        if in_ram:
+            self._allocate()
         self._buffers: list[tuple[Tensor, Tensor]] = []
 
     @property
@@ -153,13 +167,16 @@ class FrameStorage(Storage):
     def set(self, cursor: Any, data: TensorDictBase, *, set_cursor: bool = True) -> None:
         """Store records ``data`` ([M]) in the slots ``cursor`` (int64 [M], from :meth:`reserve`)."""
         for name, column in self._columns.items():
-            column.index_copy_(0, cursor, data.get(name).to(column.device, column.dtype))
+            column.index_copy_(0, cursor.to(column.device), data.get(name).to(column.device, column.dtype))
+        if self._discounts is not None:
+            there = self._discounts.device
+            self._discounts.index_copy_(0, cursor.to(there), data.get("discount").to(there, torch.float32))
 
     def get(self, index: Any) -> TensorDict:
         """Return windows, for :class:`FrameWindows`, or the raw records in these slots, for any other index."""
         if isinstance(index, FrameWindows):
             return self.read(index, reuse=len(index.steps) == self.buffered_batch)
-        records = {name: column[index] for name, column in self._columns.items()}
+        records = {name: column[index].cpu() for name, column in self._columns.items()}
         return TensorDict(records, batch_size=records["step"].shape)
 
     def read(self, windows: FrameWindows, *, reuse: bool) -> TensorDict:
@@ -173,24 +190,27 @@ class FrameStorage(Storage):
         Returns:
             Observation and next observation [B, N*channels, ...] under their key, e.g. ``pixels``, ``action`` float32
             (int64: an index) [B, action_dim] of the first transition, ``reward`` and ``discount`` float32 [B, n] of all
-            of them, and the extras of the windows.
+            of them, and the extras of the windows; on ``kept_on``, if there is one.
         """
         if not self.in_ram:
             self._require_files().mapped.require_untouched()
         batch, n_step = windows.steps.shape
         out, next_out = self._take_buffers(windows) if reuse else self._new_buffers(windows, pin=False)
+        windows = self._on_device(windows)
         steps = windows.steps.reshape(-1)
         columns, key = self._columns, self.layout.observation
+        discounts = columns["discount"] if self._discounts is None else self._discounts
         return TensorDict(
             {
                 key: self._stack(windows.frames, out),
                 "action": columns["action"].index_select(0, windows.steps[:, 0]),
                 "reward": columns["reward"].index_select(0, steps).view(batch, n_step),
-                "discount": columns["discount"].index_select(0, steps).view(batch, n_step),
+                "discount": discounts.index_select(0, steps).view(batch, n_step),
                 "next": TensorDict({key: self._stack(windows.next_frames, next_out)}, batch_size=[batch]),
                 **windows.extras,
             },
             batch_size=[batch],
+            device=self.kept_on,
         )
 
     def flush(self) -> int:
@@ -255,10 +275,12 @@ class FrameStorage(Storage):
         self._fork = written.clone()
         disk = self._columns = _plain(records)
         if self.in_ram:
-            self._columns = _plain(self.layout.allocate())
+            self._allocate()
             for span in self._spans(self.oldest, written):
                 for name, column in self._columns.items():
                     column[span].copy_(disk[name][span])
+                if self._discounts is not None:
+                    self._discounts[span].copy_(disk["discount"][span])
 
     def contains(self, item: Any) -> bool:
         """Return whether slot ``item`` holds a live record."""
@@ -281,7 +303,12 @@ class FrameStorage(Storage):
             disk = self._claim_files()
             self._columns = self._columns or disk
         elif not self._columns:
-            self._columns = _plain(self.layout.allocate())
+            self._allocate()
+
+    def _allocate(self) -> None:
+        self._columns = self.layout.allocate(self.kept_on)
+        if self.kept_on is not None:
+            self._discounts = torch.empty_like(self._columns["discount"], device=self.kept_on)
 
     def _claim_files(self) -> dict[str, Tensor]:
         """Create the files, or take over those of the resumed run, before the first change; return their columns."""
@@ -311,6 +338,16 @@ class FrameStorage(Storage):
             if count > head:
                 yield slice(base, base + count - head)
 
+    def _on_device(self, windows: FrameWindows) -> FrameWindows:
+        """Return windows whose slots are where the records are: in one copy, as each waits for the device."""
+        if self.kept_on is None:
+            return windows
+        parts = (windows.frames, windows.next_frames, windows.steps)
+        joined = torch.cat([part.reshape(-1) for part in parts]).to(self.kept_on)
+        there = joined.split([part.numel() for part in parts])
+        frames, next_frames, steps = (t.view(part.shape) for t, part in zip(there, parts, strict=True))
+        return FrameWindows(frames, next_frames, steps, windows.extras)
+
     def _stack(self, slots: Tensor, out: Tensor) -> Tensor:
         """Read the frames in ``slots`` [B, N] into ``out`` and return them as [B, N*channels, ...]."""
         channels, *rest = self.layout.frame_shape
@@ -321,13 +358,15 @@ class FrameStorage(Storage):
     def _take_buffers(self, windows: FrameWindows) -> tuple[Tensor, Tensor]:
         if not self._buffers:
             # Two pairs, so that a batch survives one further sample(); FrameReplay waits for copies to a GPU.
-            self._buffers = [self._new_buffers(windows, pin=torch.cuda.is_available()) for _ in range(2)]
+            pin = self.kept_on is None and torch.cuda.is_available()
+            self._buffers = [self._new_buffers(windows, pin=pin) for _ in range(2)]
         self._buffers.reverse()
         return self._buffers[0]
 
     def _new_buffers(self, windows: FrameWindows, *, pin: bool) -> tuple[Tensor, Tensor]:
         rows, row_size = windows.frames.numel(), math.prod(self.layout.frame_shape)
-        new = [torch.empty(rows, row_size, dtype=self.layout.dtype, pin_memory=pin) for _ in range(2)]
+        make = functools.partial(torch.empty, rows, row_size, dtype=self.layout.dtype)
+        new = [make(pin_memory=pin) if self.kept_on is None else make(device=self.kept_on) for _ in range(2)]
         return new[0], new[1]
 
 

@@ -146,6 +146,14 @@ def claim(starts: Path) -> IO[str]:
     return file
 
 
+WHERE_IT_LIES = {
+    "ram": "memory, and as much on disk",
+    "memmap": "disk",
+    "device": "the memory of the device, and as much on disk",
+}
+"""What a full replay takes, by ``data.storage``."""
+
+
 class RunFolder(pl.Callback):
     """Appends every start of a run to ``starts.yaml``, and prints where to look, and a summary at the end."""
 
@@ -198,7 +206,7 @@ class RunFolder(pl.Callback):
             print(f"warning: {spelled(note)}", file=sys.stderr)
         self._stopwatch = Stopwatch(agent.env_frames)
         _print(where_to_look(trainer))
-        where = "memory, and as much on disk" if data.storage == "ram" else "disk"
+        where = WHERE_IT_LIES[data.storage]
         print(f"Replay:      {data.replay_size_bytes / 1e9:.2f} GB{data.times_ranks} of {where} once it is full")
 
     @rank_zero_only
