@@ -225,7 +225,7 @@ class RLModule(Reports):
                 use_more_for_large_updates(lambda: flops_per_observation(self) * self.data.batch_size)
             warn_where_emulated(str(self.trainer.precision), self.trainer.strategy.root_device)
         self.rng.rank = self.global_rank
-        self._callbacks, self._loss_terms = None, {}
+        self._callbacks, self._steps, self._loss_terms = None, None, {}
         if stage == "fit":
             self._options, self.changes_of_this_start = record_of(self), []
 
