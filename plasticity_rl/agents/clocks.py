@@ -14,6 +14,12 @@ COUNTERS = ("env_frames", "env_steps", "num_updates")
 """Clocks: simulator frames (action repeat included), agent decisions, gradient updates. Never ``global_step``."""
 
 
+OF_EVERY_UPDATE = frozenset(
+    {*COUNTERS, "update_credit", "metrics", "_decided_at", "_once_per_update", "_current_fx_name"}
+)
+"""Plain attributes that the loop sets, and Lightning (the last) around every hook that it calls."""
+
+
 class KeepsTime(TakesLossTerms):
     """The part of the agent protocol that counts.
 
@@ -32,6 +38,13 @@ class KeepsTime(TakesLossTerms):
         """Env frame and env step at which exploration began, see :meth:`restart_exploration`."""
         self.replay_ratio = replay_ratio
         self.update_credit = Fraction(0)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set plain attributes past ``nn.Module``, which looks for weights and modules in ten times the time."""
+        if name in OF_EVERY_UPDATE:
+            vars(self)[name] = value
+        else:
+            super().__setattr__(name, value)
 
     @property
     def replay_ratio(self) -> float:
