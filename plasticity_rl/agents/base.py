@@ -117,7 +117,9 @@ class RLModule(Reports):
 
     def next_batch(self) -> TensorDictBase:
         """Return a batch of the replay on the agent's device; with ``data.overlap``, begin the next of this tick."""
-        batch = self.data.replay.sample().to(self.device)
+        batch = self.data.replay.sample()
+        if batch[self.observation_key].device != self.device:
+            batch = batch.to(self.device)
         if self.data.overlap and self.update_credit >= 1:
             self.data.replay.sample_ahead()
         return batch
