@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -141,6 +142,30 @@ class Events:
             raise UserError(f"{option}: moments are {list(at)}, but must not be negative")
         self.every, self.at = every, tuple(sorted(at))
         self.seen = 0
+
+    @property
+    def seen(self) -> int:
+        """How many events lay behind at the last :meth:`fire`."""
+        return self._seen
+
+    @seen.setter
+    def seen(self, value: int) -> None:
+        self._seen = value
+        self._idle_from = self._idle_until = 0
+
+    def idle(self, now: int) -> bool:
+        """Return whether :meth:`fire` would change nothing, in no time until the next event."""
+        if self._idle_from <= now < self._idle_until:
+            return True
+        if self.passed(now) != self._seen:
+            return False
+        self._idle_from, self._idle_until = now, self.first_after(now)
+        return True
+
+    def first_after(self, now: int) -> int:
+        """Return the first moment after ``now`` at which one more event lies behind; ``sys.maxsize`` if none will."""
+        periodic = [(max(now - 1, 0) // self.every + 1) * self.every + 1] if self.every else []
+        return min([*periodic, *(moment + 1 for moment in self.at if moment + 1 > now)], default=sys.maxsize)
 
     def passed(self, now: int) -> int:
         """Return how many events lie strictly before ``now``."""

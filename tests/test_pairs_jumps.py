@@ -29,7 +29,7 @@ def jumped(agent: BareAgent, writer: Intervention, updates: int = 12) -> None:
             [{name: value.clone() for name, value in kept.items()} for kept in callback.copies()]
             for callback in agent._callbacks
         ]
-        with watched(agent, writer, "on_update_start"):
+        with watched(agent, writer):
             writer.on_update_start(agent)
         if told.seen:
             return

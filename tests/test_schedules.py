@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from plasticity_rl.errors import UserError
@@ -129,3 +131,31 @@ def test_a_copy_with_the_same_count_continues_where_it_stopped(stop: int):
 def test_bad_schedules_are_refused_with_the_option(every: int | None, at: list[int], message: str):
     with pytest.raises(UserError, match=f"Reset.every_n_frames.*{message}"):
         Events(every=every, at=at, option="Reset.every_n_frames")
+
+
+@pytest.mark.parametrize("schedule", [{"every": 10}, {"every": None, "at": [7, 30]}, {"every": 12, "at": [0, 24, 25]}])
+@pytest.mark.parametrize("stride", [1, 4, 13])
+def test_a_schedule_that_is_left_alone_while_idle_fires_at_the_same_moments(schedule, stride):
+    always, left_alone = Events(option="x", **schedule), Events(option="x", **schedule)
+    moments = range(0, 100, stride)
+    calls = []
+    for now in moments:
+        if not left_alone.idle(now):
+            calls.append(now)
+            assert left_alone.fire(now)
+    assert calls == fired(always, moments)
+    assert left_alone.seen == always.seen
+
+
+def test_a_schedule_is_idle_between_two_events_only():
+    events = Events(every=10, at=[25], option="x")
+    assert [events.first_after(now) for now in (0, 10, 11, 21, 25, 26, 31)] == [11, 11, 21, 26, 26, 31, 41]
+    assert events.idle(10)
+    assert not events.idle(11)
+    events.fire(11)
+    assert events.idle(12)
+    assert events.idle(20)
+    assert not events.idle(21)
+    events.seen = 5  # of a run with a shorter period: the next call counts anew
+    assert not events.idle(12)
+    assert Events(every=None, at=[3], option="x").first_after(4) == sys.maxsize

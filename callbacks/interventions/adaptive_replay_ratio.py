@@ -219,7 +219,7 @@ class AdaptiveReplayRatio(Intervention):
 
     def _averaged_from(self, agent: RLModule, every_n_episodes: int) -> int:
         """Return how many episodes of a window are over when its average begins; environments end theirs together."""
-        return max(every_n_episodes - agent.data.env_steps_per_tick, 0) if self.average_over == "episode" else 0
+        return max(every_n_episodes - agent.data.num_envs_of_all_ranks, 0) if self.average_over == "episode" else 0
 
     def _check(self, agent: RLModule) -> None:
         if not self._count:  # the seed phase, or a one-way switch is done

@@ -110,7 +110,7 @@ class ContinualTasks(Intervention):
         if self.every_n_frames % data.frames_per_tick:
             raise UserError(
                 f"ContinualTasks.every_n_frames={self.every_n_frames} must be a multiple of "
-                f"data.action_repeat * data.num_envs{data.times_ranks} = {data.frames_per_tick}"
+                f"data.action_repeat * data.num_envs{data.times_ranks}{data.times_steps} = {data.frames_per_tick}"
             )
         if (self.empty_replay or self.restart_exploration) and self.every_n_frames <= agent.num_seed_frames:
             raise UserError(

@@ -81,7 +81,7 @@ class HeavyPriming(Intervention):
                 f"HeavyPriming.num_transitions={self.num_transitions} are more than the {seed_transitions} transitions "
                 f"of the seed phase: use model.num_seed_frames >= {self.num_transitions * data.action_repeat}"
             )
-        if self.num_transitions < (least := data.n_step * data.env_steps_per_tick):
+        if self.num_transitions < (least := data.n_step * data.num_envs_of_all_ranks):
             raise UserError(
                 f"HeavyPriming.num_transitions={self.num_transitions} must be at least "
                 f"data.n_step * data.num_envs{data.times_ranks} = {least}"

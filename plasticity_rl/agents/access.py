@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from plasticity_rl.agents.steps import Steps, steps_of
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.nn.hooks import HiddenActivation
 from plasticity_rl.nn.layers import COMPUTES, Part, submodules
@@ -39,6 +40,7 @@ class ModuleAccess(pl.LightningModule):
         super().__init__()
         self._extra_optimizers: dict[str, str] = {}
         self._own_optimizers: list[torch.optim.Optimizer] | None = None
+        self._steps: Steps | None = None
 
     def module(self, name: str) -> nn.Module:
         """Return a module by dotted name, e.g. ``critic`` or ``critic.Q1``.
@@ -211,19 +213,28 @@ class ModuleAccess(pl.LightningModule):
             *optimizer_names: Some of ``optimizer_names``.
             max_norm: Largest norm of the gradients of all these parameters together; larger ones are scaled down.
         """
-        optimizers = [self.optimizer_by_name(name) for name in optimizer_names]
+        steps = self._stepping()
+        optimizers = [steps.optimizers[self.optimizer_names.index(name)] for name in optimizer_names]
         owned = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
         for parameter in owned:  # what zero_grad does, in less time; frozen ones too, or they would be stepped again
             parameter.grad = None
         parameters = [p for p in owned if p.requires_grad]
-        if self._trainer is not None:
-            self.manual_backward(loss, inputs=parameters)
-        else:
-            loss.backward(inputs=parameters)
+        steps.backward(loss, parameters)
         if max_norm is not None:
             nn.utils.clip_grad_norm_(parameters, max_norm)
-        for optimizer in optimizers:
-            optimizer.step()
+        steps.step(optimizers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what makes a copy, or a pickle: without the optimizers of the Trainer, which stays with this one."""
+        return {**super().__getstate__(), "_steps": None}
+
+    def _stepping(self) -> Steps:
+        """Return how it steps: in a Trainer decided at the first update of a fit, see ``steps.py``."""
+        if self._trainer is None:
+            return Steps(self._optimizers())
+        if self._steps is None:
+            self._steps = steps_of(self)
+        return self._steps
 
 
 def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:

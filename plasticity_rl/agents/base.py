@@ -117,8 +117,10 @@ class RLModule(Reports):
             self.data.collector.begin()
 
     def next_batch(self) -> TensorDictBase:
-        """Return a batch of the replay on the agent's device; with ``data.overlap``, begin the next of this tick."""
-        batch = self.data.replay.sample().to(self.device)
+        """Return a batch of the replay on the agent's device; with ``data.overlap``, begin the next of this step."""
+        batch = self.data.replay.sample()
+        if batch[self.observation_key].device != self.device:
+            batch = batch.to(self.device)
         if self.data.overlap and self.update_credit >= 1:
             self.data.replay.sample_ahead()
         return batch
@@ -144,26 +146,27 @@ class RLModule(Reports):
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
     def training_step(self, tick: int, batch_idx: int = 0) -> None:
-        """One env step of every env, then as many gradient updates as the replay ratio has earned."""
+        """One tick: env steps of every env, after each as many gradient updates as the replay ratio has earned."""
         self.restore_global_rng()
         data = self.data
-        step = data.collector.step()
-        data.replay.write(step)
-        self.advance_clocks(data.num_envs, data.action_repeat)
-        self.dispatch("on_env_step", step)
-        for episode_return, env_steps in data.finished_episodes(step):
-            self.log_scalars({"train/return": episode_return, "train/episode_steps": env_steps})
-            self.dispatch("on_episode_end", episode_return, env_steps)
-        self.begin_next_step()
+        for _ in self.steps_of_tick():
+            step = data.collector.step()
+            data.replay.write(step)
+            self.advance_clocks(data.num_envs, data.action_repeat)
+            self.dispatch("on_env_step", step)
+            for episode_return, env_steps in data.finished_episodes(step):
+                self.log_scalars({"train/return": episode_return, "train/episode_steps": env_steps})
+                self.dispatch("on_episode_end", episode_return, env_steps)
+            self.begin_next_step()
 
-        while self.update_credit >= 1 and data.can_sample:
-            self.update_credit -= 1
-            self.dispatch("on_update_start")
-            batch = self.next_batch()
-            self.metrics = self.update(batch)
-            self.num_updates += 1
-            self.end_update(batch, self.metrics)
-        self.log_progress(self.metrics)
+            while self.update_credit >= 1 and data.can_sample:
+                self.update_credit -= 1
+                self.dispatch("on_update_start")
+                batch = self.next_batch()
+                self.metrics = self.update(batch)
+                self.num_updates += 1
+                self.end_update(batch, self.metrics)
+            self.log_progress(self.metrics)
         self.stop_when_done()
 
     # ---- Lightning: start, evaluation, checkpoints ------------------------------------------------------------------
@@ -224,7 +227,7 @@ class RLModule(Reports):
         if stage == "fit":
             self._use_the_machine()
         self.rng.rank = self.global_rank
-        self._callbacks, self._loss_terms = None, {}
+        self._callbacks, self._steps, self._loss_terms = None, None, {}
         if stage == "fit":
             self._options, self.changes_of_this_start = record_of(self), []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -13,6 +13,21 @@ from plasticity_rl.schedules import exact_ratio
 
 COUNTERS = ("env_frames", "env_steps", "num_updates")
 """Clocks: simulator frames (action repeat included), agent decisions, gradient updates. Never ``global_step``."""
+
+
+OF_EVERY_UPDATE = frozenset(
+    {
+        *COUNTERS,
+        "update_credit",
+        "metrics",
+        "_decided_at",
+        "_tick_from",
+        "_next_tick",
+        "_once_per_update",
+        "_current_fx_name",
+    }
+)
+"""Plain attributes that the loop sets, and Lightning (the last) around every hook that it calls."""
 
 
 class KeepsTime(TakesLossTerms):
@@ -37,6 +52,15 @@ class KeepsTime(TakesLossTerms):
         """Env frame and env step at which exploration began, see :meth:`restart_exploration`."""
         self.replay_ratio = replay_ratio
         self.update_credit = Fraction(0)
+        self._tick_from = self._next_tick = 0
+        """Env steps of every env when the tick that is under way began; length of the next one, if it has its own."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set plain attributes past ``nn.Module``, which looks for weights and modules in ten times the time."""
+        if name in OF_EVERY_UPDATE:
+            vars(self)[name] = value
+        else:
+            super().__setattr__(name, value)
 
     @property
     def replay_ratio(self) -> float:
@@ -75,7 +99,25 @@ class KeepsTime(TakesLossTerms):
 
     def every(self, steps: int) -> bool:
         """Return whether the env step that is under way completes ``steps`` (at least 1) steps of every env."""
-        return self.env_steps // self.data.env_steps_per_tick % max(steps, 1) == 0
+        return self.env_steps // self.data.num_envs_of_all_ranks % max(steps, 1) == 0
+
+    def steps_of_tick(self) -> Iterator[int]:
+        """Yield once for every env step of the tick that begins: ``data.env_steps_per_tick``, up to ``max_frames``."""
+        data, length = self.data, self._next_tick or self.data.env_steps_per_tick
+        self._tick_from, self._next_tick = self.env_steps // data.num_envs_of_all_ranks, 0
+        for step in range(length):
+            yield step
+            if self.env_frames >= data.max_frames:
+                return
+
+    def begin_with_tick(self, env_steps: int) -> None:
+        """Let the next tick have this many env steps of every env; 0: as many as others."""
+        self._next_tick = env_steps
+
+    def every_in_tick(self, steps: int) -> bool:
+        """Return what :meth:`every` was at some env step of the tick that now ends."""
+        now, steps = self.env_steps // self.data.num_envs_of_all_ranks, max(steps, 1)
+        return now // steps > self._tick_from // steps
 
     def clock_state(self) -> dict[str, Any]:
         """Return clocks and credit as plain data."""

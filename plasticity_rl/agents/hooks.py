@@ -79,6 +79,7 @@ class RLCallback(pl.Callback):
 
     _left_open: frozenset[str] = frozenset()
     _resolved: bool = False
+    _key: str | None = None
 
     def leave_open(self, **arguments: Any) -> None:
         """Note which of these constructor arguments are None: the agent fills them in, see :meth:`default_for`."""
@@ -99,7 +100,7 @@ class RLCallback(pl.Callback):
         """
         for name in (name for name in constructor_parameters(type(self)) if name in self._left_open):
             setattr(self, name, self.default_for(name, agent))
-        self._resolved = True
+        self._resolved, self._key = True, None
 
     def tags(self) -> frozenset[str]:
         """Return the tags that this instance writes, and no other may write too; in a pattern ``*`` is one segment.
@@ -145,8 +146,10 @@ class RLCallback(pl.Callback):
 
     @property
     def state_key(self) -> str:
-        """Key of this instance's state in a checkpoint: class and arguments."""
-        return self.key_of(self.arguments())
+        """Key of this instance's state in a checkpoint: class and arguments, which are fixed once it is resolved."""
+        if self._key is None or not self._resolved:
+            self._key = self.key_of(self.arguments())
+        return self._key
 
     def key_of(self, arguments: Mapping[str, Any]) -> str:
         """Return the ``state_key`` of an instance of this class with these arguments."""
@@ -193,6 +196,14 @@ class RLCallback(pl.Callback):
         projection: to follow it is what averages are for.
         """
         return False
+
+    def is_due(self, agent: Agent, hook: str) -> bool:
+        """Return whether it has anything to do in ``hook`` now; where it has not, it is not called.
+
+        Asked before every call of the hooks that the class which answers has itself, or inherits from above; not of
+        those that a class below has replaced, which are always called. Neutral: always due.
+        """
+        return True
 
     # ---- hooks that an agent calls while it is trained
 

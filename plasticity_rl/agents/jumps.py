@@ -169,14 +169,9 @@ class TellsOfJumps(SharedMeasurements):
 
 
 @contextmanager
-def watched(agent: TellsOfJumps, callback: RLCallback, hook: str) -> Iterator[None]:
-    """Tell all callbacks afterwards which weights jumped, if ``callback`` moves any in ``hook`` and others listen."""
-    if (
-        hook not in SURGERY_HOOKS
-        or getattr(type(callback), hook) is getattr(RLCallback, hook)
-        or not agent.others_listen(callback)
-        or not callback.moves_weights(agent)
-    ):
+def watched(agent: TellsOfJumps, callback: RLCallback) -> Iterator[None]:
+    """Tell all callbacks afterwards which weights jumped, if ``callback`` moves any in the hook that now starts."""
+    if not callback.moves_weights(agent):
         yield
         return
     names = agent.watched_parameters(callback)

@@ -12,9 +12,9 @@ import lightning.pytorch as pl
 from tensordict import TensorDictBase
 
 from plasticity_rl import scalars as rl_logging
+from plasticity_rl.agents.calls import Call, calls_of
 from plasticity_rl.agents.clocks import KeepsTime
 from plasticity_rl.agents.hooks import RLCallback, callbacks_of, in_order
-from plasticity_rl.agents.jumps import watched
 from plasticity_rl.checkpoint_files import LAST_CHECKPOINT
 from plasticity_rl.distributed import ranks
 from plasticity_rl.errors import RunFailure
@@ -31,6 +31,7 @@ class Reports(KeepsTime):
     def __init__(self, **clocks: Any) -> None:
         super().__init__(**clocks)
         self._callbacks: list[RLCallback] | None = None
+        self._calls: tuple[list[RLCallback], dict[str, list[Call]]] = ([], {})
         self.latest: dict[str, float] = {}
         self.last_events: dict[str, int] = {}
         self.played_by_task: dict[str, list[tuple[float, int]]] = {}
@@ -53,14 +54,19 @@ class Reports(KeepsTime):
         self.listen(self._callbacks)
 
     def dispatch(self, hook: str, *args: Any) -> None:
-        """Call ``hook(agent, *args)`` on the attached interventions and probes, in their fixed order."""
+        """Call ``hook(agent, *args)`` on those attached interventions and probes that are due, in their fixed order."""
         if self._callbacks is None:
             self.attach(callbacks_of(self.trainer) if self._trainer is not None else [])
         assert self._callbacks is not None
-        with full_precision(self.device):
-            for callback in self._callbacks:
-                with watched(self, callback, hook):
-                    getattr(callback, hook)(self, *args)
+        attached, calls = self._calls
+        if attached is not self._callbacks:
+            attached, calls = self._calls = (self._callbacks, {})
+        if hook not in calls:
+            calls[hook] = calls_of(self, attached, hook)
+        if calls[hook]:
+            with full_precision(self.device):
+                for call in calls[hook]:
+                    call.make(self, hook, args)
 
     def end_update(self, batch: TensorDictBase, metrics: TensorDictBase) -> None:
         """Call ``on_update_end``, during which what probes measure is shared."""

@@ -12,6 +12,7 @@ from plasticity_rl.agents.options import RECORD, default_options, saved_options
 from plasticity_rl.agents.resume_callbacks import callback_changes, move_states
 from plasticity_rl.agents.resume_rules import Change, Rule, rule_of, show
 from plasticity_rl.agents.spelling import same
+from plasticity_rl.data.ticks import recount
 from plasticity_rl.errors import UserError
 
 Agent = Any
@@ -22,7 +23,7 @@ def accept(agent: Agent, options: Mapping[str, Any], checkpoint: dict[str, Any])
     """Return the options that are applied to a run which goes on, having made the checkpoint ready for them.
 
     What takes effect by itself (it is not in the checkpoint) is left alone; learning rates are written into the saved
-    states of the optimizers, and callbacks find theirs.
+    states of the optimizers, callbacks find theirs, and the ticks of the epoch are counted in ticks of another length.
 
     Args:
         agent: In a Trainer.
@@ -37,6 +38,10 @@ def accept(agent: Agent, options: Mapping[str, Any], checkpoint: dict[str, Any])
     move_states(checkpoint, callbacks_of(agent.trainer), _folder(checkpoint))
     if any(change.option == "model.lr" for change in changes):
         _set_learning_rates(agent, checkpoint)
+    now, done = agent.data.env_steps_per_tick, checkpoint["rl"]["env_frames"] // agent.data.frames_per_step
+    before = next((change.old for change in changes if change.option == "data.env_steps_per_tick"), now)
+    if "loops" in checkpoint:  # else Lightning refuses it: it holds weights only
+        agent.begin_with_tick(recount(checkpoint["loops"], env_steps=done, before=before, now=now))
     return changes
 
 

@@ -74,6 +74,7 @@ RULES: Mapping[str, Rule] = {
     "data.prioritized": Rule("applied", "at the next batch; where nothing has set a priority it is the largest so far"),
     "data.priority_exponent": Rule("refused", "the priorities of the checkpoint were made with it"),
     "data.priority_beta": Rule("applied", "at the next batch; durations count from env step 0"),
+    "data.env_steps_per_tick": Rule("applied", "at the next tick; no number follows from it"),
     "data.overlap": Rule("applied", "at the next env step"),
     "data.storage": Rule("applied", "the records are the same on disk, in memory and on a device"),
     "data.env": Rule("applied", "it makes the environments from here on"),

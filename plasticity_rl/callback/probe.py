@@ -43,6 +43,12 @@ class Probe(Scheduled, RLCallback):
         """Called after it; remove the hooks, and return scalars by tag."""
         raise NotImplementedError
 
+    def is_due(self, agent: RLModule, hook: str) -> bool:
+        """Return whether the update that now starts is to be measured, or the one that now ends is."""
+        if hook == "on_update_start":
+            return not self.events.idle(agent.num_updates + 2)
+        return hook != "on_update_end" or self._due
+
     def on_update_start(self, agent: RLModule) -> None:
         """Begin when the update that now starts completes a period."""
         self._due = self.events.fire(agent.num_updates + 2)
@@ -52,4 +58,5 @@ class Probe(Scheduled, RLCallback):
     def on_update_end(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> None:
         """Measure and log."""
         if self._due:
+            self._due = False  # the next update may begin without a call
             agent.log_scalars(self.measure(agent, batch, metrics))

@@ -63,6 +63,10 @@ class ActsAtEvents(Scheduled):
         """Return whether an event is due."""
         return self._announced or self.events.due(self.now(agent))
 
+    def is_due(self, agent: RLModule, hook: str) -> bool:
+        """Return whether an event is due, or was announced."""
+        return hook != "on_update_start" or self._announced or not self.events.idle(self.now(agent))
+
     def on_update_start(self, agent: RLModule) -> None:
         """Act when an event is due, and log it."""
         if self.waits_for_evaluation and _evaluation_follows(agent):

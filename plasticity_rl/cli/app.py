@@ -216,7 +216,7 @@ class RLCLI(LightningCLI):
     def _refuse_short_run(self, callbacks: Sequence[pl.Callback]) -> None:
         """Refuse a run that ends before an event, or before it learns; a program may want either, and is told."""
         config = self.config_init.fit
-        lines = late_events(callbacks, config.max_frames, config.data.frames_per_tick)
+        lines = late_events(callbacks, config.max_frames, config.data.frames_per_step)
         for line in [*lines, *idle_run(callbacks, config.max_frames, config.model.num_seed_frames)]:
             raise UserError(line)
 

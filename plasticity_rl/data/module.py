@@ -1,4 +1,4 @@
-"""The LightningDataModule that owns the environment, the collector and the replay; one batch is one env step."""
+"""The LightningDataModule that owns the environment, the collector and the replay; one batch is one tick."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torchrl.envs import EnvBase
 from plasticity_rl.data.collector import Learner, Policy, StepCollector
 from plasticity_rl.data.evaluation import Episode, WatchedPolicy, play_episode
 from plasticity_rl.data.exactness import refuse_not_exact, said_at_start
-from plasticity_rl.data.options import DataOptions, refuse_large_batch, refuse_misfit
+from plasticity_rl.data.options import DataOptions, refuse_large_batch, refuse_long_returns, refuse_misfit
 from plasticity_rl.data.signature import shows_options_of, with_options_of
 from plasticity_rl.data.ticks import Ticks
 from plasticity_rl.distributed.ranks import all_finished, refuse_different, times_ranks
@@ -80,7 +80,7 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         # One env is built here, before any training, so that a wrong task or a broken renderer is known at once.
         env_of_task = self.eval_env(task)
         require_contract(env_of_task, task, self.observation)
-        self._refuse_long_returns(getattr(env_of_task, "episode_steps", None))
+        refuse_long_returns(self, self.environment, getattr(env_of_task, "episode_steps", None))
         self.obs_shape: tuple[int, ...] = tuple(env_of_task.observation_spec[self.observation].shape)
         self.action_dim: int = env_of_task.action_spec.shape[-1]
         continuous = env_of_task.action_spec.dtype.is_floating_point
@@ -110,19 +110,11 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
     def refuse_uneven(self, world_size: int) -> None:
         """Raise UserError when ``world_size`` ranks cannot share a batch, or the frames between evaluations, evenly."""
         self.refuse_ranks(world_size)
-        tick = self.action_repeat * self.num_envs * world_size
+        tick = self.action_repeat * self.num_envs * world_size * self.env_steps_per_tick
         if self.eval_every_n_frames % tick:
             raise UserError(
                 f"data.eval_every_n_frames={self.eval_every_n_frames} must be a multiple of "
-                f"action_repeat * num_envs{times_ranks(world_size)} = {tick}"
-            )
-
-    def _refuse_long_returns(self, episode_steps: float | None) -> None:
-        """Refuse n-step returns that no episode is long enough for; environments may not say how long theirs are."""
-        if episode_steps is not None and self.n_step > episode_steps:
-            raise UserError(
-                f"data.n_step={self.n_step} does not fit in an episode of {self.task}, which has {episode_steps:.0f} "
-                f"env steps (action_repeat={self.action_repeat}), so no update would ever happen: lower --data.n_step"
+                f"action_repeat * num_envs{times_ranks(world_size)}{self.times_steps} = {tick}"
             )
 
     @property
@@ -141,14 +133,19 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         return times_ranks(self.world_size)
 
     @property
-    def env_steps_per_tick(self) -> int:
+    def num_envs_of_all_ranks(self) -> int:
         """Env steps of one step of every env of every rank."""
         return self.num_envs * self.world_size
 
     @property
-    def frames_per_tick(self) -> int:
+    def frames_per_step(self) -> int:
         """Env frames that one step of every env of every rank takes."""
-        return self.action_repeat * self.env_steps_per_tick
+        return self.action_repeat * self.num_envs_of_all_ranks
+
+    @property
+    def frames_per_tick(self) -> int:
+        """Env frames of one batch of Lightning's loop."""
+        return self.frames_per_step * self.env_steps_per_tick
 
     def eval_env(self, task: str) -> EnvBase:
         """Return the single env on which ``task`` is evaluated, built at the first call."""
@@ -249,10 +246,10 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
 
     def _slack(self) -> int:
         """Records per lane that may be written after a checkpoint without overwriting what it needs."""
-        return self.resumable_epochs * (self.eval_every_n_frames // self.frames_per_tick) + 1000
+        return self.resumable_epochs * (self.eval_every_n_frames // self.frames_per_step) + 1000
 
     def train_dataloader(self) -> Ticks:
-        """One epoch: the env steps between two evaluations."""
+        """One epoch: the ticks between two evaluations."""
         return Ticks(self.eval_every_n_frames // self.frames_per_tick)
 
     def val_dataloader(self) -> list[int]:

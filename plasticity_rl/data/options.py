@@ -32,7 +32,10 @@ class DataOptions:
     """Options of the data module that every environment has; it derives from this, so they are its attributes.
 
     Args:
-        num_envs: Environments stepped side by side, on each rank; one tick is one env step of each.
+        num_envs: Environments stepped side by side, on each rank.
+        env_steps_per_tick: Env steps of each environment, with their updates, in one batch of Lightning's loop, after
+            which a run may save or stop when it is asked to: 50 save about half a millisecond per env step. No number
+            follows from it. Callbacks of others get ``on_train_batch_end`` once a tick.
         overlap: Step the environments in a thread beside the updates, and read the next batch in another. Actions are
             then chosen before the updates that they run beside (``clock/policy_lag_updates``); all else is as without.
         n_step: Steps of the n-step return.
@@ -49,7 +52,8 @@ class DataOptions:
         storage: ``ram``; ``memmap`` for files in the run folder; ``device`` for the memory of the GPU that trains,
             where batches are then put together (21 GB for a million transitions of 84 pixels).
         max_frames: Env frames at which training stops.
-        eval_every_n_frames: Env frames between evaluations; a multiple of ``action_repeat * num_envs * ranks``.
+        eval_every_n_frames: Env frames between evaluations; a multiple of a tick, ``action_repeat * num_envs * ranks *
+            env_steps_per_tick``.
         num_eval_episodes: Episodes per evaluation.
         final_eval_episodes: Episodes of one more evaluation when training has come to its end, as ``final/return``;
             0 for none. Their starts are those of the evaluations before, and more.
@@ -67,6 +71,7 @@ class DataOptions:
     """
 
     num_envs: int = 1
+    env_steps_per_tick: int = 1
     overlap: bool = False
     n_step: int = 3
     discount: float = 0.99
@@ -90,7 +95,7 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
-        counts = ("num_envs", "n_step", "batch_size", "capacity", "max_frames")
+        counts = ("num_envs", "env_steps_per_tick", "n_step", "batch_size", "capacity", "max_frames")
         for name in (*counts, "eval_every_n_frames", "num_eval_episodes", "resumable_epochs"):
             at_least(f"data.{name}", getattr(self, name), 1)
         if not is_whole(self.seed) or not 0 <= self.seed < 2**32:
@@ -115,6 +120,11 @@ class DataOptions:
         at_most("data.num_eval_episodes", self.num_eval_episodes, MAX_EVAL_EPISODES, reason)
         at_least("data.final_eval_episodes", self.final_eval_episodes, 0, "; published for Atari-100k: 100")
         at_most("data.final_eval_episodes", self.final_eval_episodes, MAX_EVAL_EPISODES, reason)
+
+    @property
+    def times_steps(self) -> str:
+        """What a message adds to ``num_envs`` where it means a whole tick."""
+        return f" * env_steps_per_tick={self.env_steps_per_tick}" if self.env_steps_per_tick > 1 else ""
 
     def _check_priorities(self) -> None:
         within("data.priority_exponent", self.priority_exponent, "[0, 1]", "; published: 0.5 and 0.6")
@@ -169,6 +179,22 @@ def refuse_misfit(options: DataOptions, environment: EnvironmentOptions) -> None
             "or raise it"
         )
     refuse_large_batch(options.batch_size, environment.least_observation_bytes, "data.batch_size")
+
+
+def refuse_long_returns(options: DataOptions, environment: EnvironmentOptions, episode_steps: float | None) -> None:
+    """Raise UserError for n-step returns that no episode is long enough for.
+
+    Args:
+        options: Of the run.
+        environment: Of the run.
+        episode_steps: Env steps of its longest episodes; None where environments do not say how long theirs are.
+    """
+    if episode_steps is not None and options.n_step > episode_steps:
+        raise UserError(
+            f"data.n_step={options.n_step} does not fit in an episode of {environment.task}, which has "
+            f"{episode_steps:.0f} env steps (action_repeat={environment.action_repeat}), so no update would ever "
+            "happen: lower --data.n_step"
+        )
 
 
 def refuse_large_batch(batch_size: int, observation_bytes: int, option: str) -> None:

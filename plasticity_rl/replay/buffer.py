@@ -27,7 +27,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.data import ReplayBuffer
 
@@ -195,16 +195,17 @@ class FrameReplay(NoDumps, ReplayBuffer):
             ValueError: If dtype, shape or number of lanes of the observation differ from the constructor's.
         """
         key = self._records.layout.observation
-        done = step.get(("next", "done")).reshape(-1).cpu()
+        following = step.get("next")
+        done = following.get("done").reshape(-1).cpu()
         columns = {
             key: self._newest_frame(step.get(key)),
             "action": step.get("action").reshape(len(self._lanes), self._records.layout.action_dim),
-            "reward": step.get(("next", "reward")).reshape(-1),
-            "discount": step.get(("next", "discount")).reshape(-1),
+            "reward": following.get("reward").reshape(-1),
+            "discount": following.get("discount").reshape(-1),
         }
         self._append(columns, self._lanes, terminal=False)
         if done.any():
-            self._append_last(self._newest_frame(step.get(("next", key))), self._lanes[done])
+            self._append_last(self._newest_frame(following.get(key)), self._lanes[done])
 
     def cut_episodes(self, observations: Tensor) -> None:
         """End the open episodes here: a time limit as far as the data goes. The next step of a lane starts an episode.
@@ -242,15 +243,21 @@ class FrameReplay(NoDumps, ReplayBuffer):
         """
         assert self._ahead is None, "a batch was begun already"
         self._let_copies_end()
-        self._ahead = self._thread.submit(super().sample)
+        self._ahead = self._thread.submit(self._next_batch)
 
     def sample(self, batch_size: int | None = None, return_info: bool = False) -> Any:
         """Return a batch, see above; the one that :meth:`sample_ahead` began, if it did."""
         if self._ahead is None:
             self._let_copies_end()
-            return super().sample(batch_size, return_info)
+            usual = batch_size is None and not return_info
+            return self._next_batch() if usual else super().sample(batch_size, return_info)
         ahead, self._ahead = self._ahead, None
         return ahead.result()
+
+    def _next_batch(self) -> TensorDictBase:
+        """Do what ``ReplayBuffer.sample()`` does, without its locks and options."""
+        windows, _ = self._windows.sample(self._records, self._records.buffered_batch)
+        return self.transform(self._records.get(windows))
 
     def update_priorities(self, batch: TensorDictBase, losses: Tensor) -> None:
         """Set the priorities of the transitions of a batch to their losses, where they are still in the replay.
@@ -375,7 +382,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
 
     def _append(self, columns: dict[str, Tensor], lanes: Tensor, *, terminal: bool) -> None:
         flags = {"lane": lanes, "terminal": torch.full(lanes.shape, terminal)}
-        self.extend(TensorDict({**columns, **flags}, batch_size=lanes.shape))
+        self._windows.extend(self.writer.extend({**columns, **flags}))  # ``ReplayBuffer.extend`` wants a TensorDict
 
 
 def _check_sizes(

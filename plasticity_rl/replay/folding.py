@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from tensordict import TensorDictBase
 from torchrl.envs.transforms import Transform
 
@@ -30,11 +29,12 @@ class FoldNStep(Transform):
         """Replace ``reward`` and ``discount`` [B, n] by their folded values [B, 1]."""
         if tensordict.get("next", None) is None:
             return tensordict  # raw records, read as replay[index]
-        rewards, discounts = tensordict.get("reward"), tensordict.get("discount")
+        rewards, discounts = tensordict.get("reward"), tensordict.get("discount") * self.discount
         if self.reward_clip is not None:
             rewards = rewards.clamp(-self.reward_clip, self.reward_clip)
-        reward, discount = torch.zeros_like(rewards[:, :1]), torch.ones_like(rewards[:, :1])
-        for k in range(rewards.shape[1]):
-            reward += discount * rewards[:, k : k + 1]
-            discount *= discounts[:, k : k + 1] * self.discount
-        return tensordict.set("reward", reward).set("discount", discount)
+        first, *later = zip(rewards.unbind(1), discounts.unbind(1), strict=True)
+        reward, discount = first[0] + 0.0, first[1]  # a sum that begins at 0 has no negative zero
+        for next_reward, next_discount in later:
+            reward = reward + discount * next_reward
+            discount = discount * next_discount
+        return tensordict.set("reward", reward[:, None]).set("discount", discount[:, None])

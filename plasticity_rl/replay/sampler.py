@@ -177,7 +177,7 @@ class WindowSampler(NoDumps, Sampler):
         else:  # almost nothing is complete (a nearly empty buffer, very short episodes): list what is and choose
             anchors = self.complete_anchors(storage, written)
             kept.append(anchors.at(torch.randint(len(anchors.lanes), (missing,), generator=generator)))
-        return Anchors(*(torch.cat(parts) for parts in zip(*kept, strict=True)))
+        return kept[0] if len(kept) == 1 else Anchors(*(torch.cat(parts) for parts in zip(*kept, strict=True)))
 
     def _lengths(self, storage: FrameStorage, lanes: Tensor, numbers: Tensor, written: Tensor) -> Tensor:
         """Return int64 [K], the transitions of the window anchored at each of these live records; 0: not complete."""

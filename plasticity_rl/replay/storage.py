@@ -145,16 +145,18 @@ class FrameStorage(Storage):
 
     def _advance(self, lanes: Tensor, num_records: int) -> None:
         """Count records that are about to be stored, once the files have room for them."""
+        if self.in_ram:
+            self.written[lanes] += num_records
+            return
         written = self.written.clone()
         written[lanes] += num_records
-        if not self.in_ram:
-            files = self._require_files()
-            if bool((written > self._claimed).any()):
-                end = written + _CLAIM_AHEAD
-                first = torch.maximum(self._claimed, end - self.layout.lane_slots)
-                files.claim_disk(list(self._spans(first, end)))
-                self._claimed = end
-            files.raise_high_water(written)
+        files = self._require_files()
+        if bool((written > self._claimed).any()):
+            end = written + _CLAIM_AHEAD
+            first = torch.maximum(self._claimed, end - self.layout.lane_slots)
+            files.claim_disk(list(self._spans(first, end)))
+            self._claimed = end
+        files.raise_high_water(written)
         self.written.copy_(written)
 
     def append(self, lane: int, records: TensorDictBase) -> None:
@@ -164,13 +166,13 @@ class FrameStorage(Storage):
         self._advance(torch.tensor([lane]), len(records))
         self.set(self.slot(torch.tensor(lane), torch.arange(first, first + len(records))), records)
 
-    def set(self, cursor: Any, data: TensorDictBase, *, set_cursor: bool = True) -> None:
+    def set(self, cursor: Any, data: TensorDictBase | Mapping[str, Tensor], *, set_cursor: bool = True) -> None:
         """Store records ``data`` ([M]) in the slots ``cursor`` (int64 [M], from :meth:`reserve`)."""
         for name, column in self._columns.items():
-            column.index_copy_(0, cursor.to(column.device), data.get(name).to(column.device, column.dtype))
+            column.index_copy_(0, cursor.to(column.device), data[name].to(column.device, column.dtype))
         if self._discounts is not None:
             there = self._discounts.device
-            self._discounts.index_copy_(0, cursor.to(there), data.get("discount").to(there, torch.float32))
+            self._discounts.index_copy_(0, cursor.to(there), data["discount"].to(there, torch.float32))
 
     def get(self, index: Any) -> TensorDict:
         """Return windows, for :class:`FrameWindows`, or the raw records in these slots, for any other index."""

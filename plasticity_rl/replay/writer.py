@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,13 +28,12 @@ class LaneWriter(NoDumps, Writer):
         self.position = torch.zeros(num_lanes, dtype=torch.int64)
         """int64 [num_lanes], position in the episode of the next record; 0 when an episode is about to start."""
 
-    def extend(self, data: TensorDictBase) -> Tensor:
+    def extend(self, data: TensorDictBase | Mapping[str, Tensor]) -> Tensor:
         """Append one record to each lane in ``data["lane"]`` (int64 [M], no lane twice); return their slots [M]."""
-        lanes = data.get("lane")
-        slots = self._storage.reserve(lanes)
-        self._storage.set(slots, data.set("step", self.position[lanes]))
-        self.position[lanes] += 1
-        self.position[lanes[data.get("terminal")]] = 0
+        lanes = data["lane"]
+        slots, position = self._storage.reserve(lanes), self.position[lanes]
+        self._storage.set(slots, {**dict(data.items()), "step": position})
+        self.position[lanes] = torch.where(data["terminal"], 0, position + 1)
         return slots
 
     def add(self, data: TensorDictBase) -> int:

@@ -114,7 +114,7 @@ def refuse_bad_lists(callbacks: Iterable[pl.Callback]) -> None:
             )
 
 
-def late_events(callbacks: Iterable[pl.Callback], max_frames: int, frames_per_tick: int = 1) -> list[str]:
+def late_events(callbacks: Iterable[pl.Callback], max_frames: int, frames_per_step: int = 1) -> list[str]:
     """Return a line for every callback with an event at a frame that the run does not get past, so that it never acts.
 
     The command line refuses such a frame, which is a slip there. A program may schedule beyond the end of a run, and is
@@ -123,13 +123,13 @@ def late_events(callbacks: Iterable[pl.Callback], max_frames: int, frames_per_ti
     Args:
         callbacks: Callbacks of the run.
         max_frames: Env frames at which it ends, with an evaluation.
-        frames_per_tick: Env frames of its last env step, in which nothing acts that waits for that evaluation.
+        frames_per_step: Env frames of its last env step, in which nothing acts that waits for that evaluation.
     """
     found = []
     for callback in callbacks:
         if not isinstance(callback, ScheduledIntervention):
             continue
-        end = max_frames - (frames_per_tick if callback.waits_for_evaluation else 0)
+        end = max_frames - (frames_per_step if callback.waits_for_evaluation else 0)
         late = [frame for frame in callback.events.at if frame >= end]
         if late:
             option = "at_frame" if "at_frame" in callback.arguments() else "at_frames"

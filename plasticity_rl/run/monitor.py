@@ -62,9 +62,9 @@ class RunMonitor(RLCallback):
                 logger.log_hyperparams(chosen)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Every ``trainer.log_every_n_steps`` env steps, write 0 for every event that does not happen now."""
+        """Every ``trainer.log_every_n_steps`` env steps, or once a tick, write 0 for events that do not happen now."""
         agent = as_agent(pl_module)
-        if not agent.every(trainer.log_every_n_steps):  # type: ignore[attr-defined]
+        if not agent.every_in_tick(trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return
         scheduled = [c.name for c in callbacks_of(trainer) if isinstance(c, ActsAtEvents)]
         names = dict.fromkeys([*scheduled, *agent.last_events])

@@ -62,9 +62,9 @@ class DetectNaN(RLCallback):
             raise RunFailure(_message(agent, f"{loss} became NaN or infinite at env frame {first}{beside}{spread}"))
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Look after every step on a CPU, else every ``trainer.log_every_n_steps`` steps."""
+        """Look after every tick on a CPU, else every ``trainer.log_every_n_steps`` steps."""
         agent = as_agent(pl_module)
-        if agent.device.type == "cpu" or agent.every(trainer.log_every_n_steps):  # type: ignore[attr-defined]
+        if agent.device.type == "cpu" or agent.every_in_tick(trainer.log_every_n_steps):  # type: ignore[attr-defined]
             self.look(agent)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

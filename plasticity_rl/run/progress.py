@@ -106,13 +106,13 @@ class FrameProgressBar(ProgressBar):
         self._bar = bar
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Advance by the frames of one tick."""
+        """Advance to the present frame."""
         agent = as_agent(pl_module)
         self._show_events(agent)
         # A terminal that is gone ends no run here: its signal does, with a checkpoint.
         with contextlib.suppress(OSError):
             if self._bar is not None:
-                self._bar.update(agent.data.frames_per_tick)
+                self._bar.update(agent.env_frames - self._bar.n)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how an evaluation ended, after what happened before it."""

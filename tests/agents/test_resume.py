@@ -79,6 +79,7 @@ OF_ALL = {  # option -> what it is now, and how it is seen to be in effect
     "data.discount": (0.5, largest_discount, 0.25),
     "data.batch_size": (4, lambda agent: len(agent.data.replay.sample()), 4),
     "data.reward_clip": (0.5, lambda agent: float(agent.data.replay.sample()["reward"].max()) <= 0.5 * 1.5, True),
+    "data.env_steps_per_tick": (5, lambda agent: agent.trainer.num_training_batches, 10),  # of 50 env steps
     "data.overlap": (True, lambda agent: "clock/policy_lag_updates" in agent.latest, True),
     "data.max_frames": (200, lambda agent: agent.env_frames, 200),
     "data.num_eval_episodes": (2, lambda agent: len(agent.played[-1]), 2),

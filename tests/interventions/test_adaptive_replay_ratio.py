@@ -22,7 +22,7 @@ class FakeAgent:
 
     def __init__(self) -> None:
         self.events: list[str] = []
-        self.data = SimpleNamespace(env_steps_per_tick=1)
+        self.data = SimpleNamespace(num_envs_of_all_ranks=1)
         self.trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda value, reduce_op: value))
 
     def log_scalars(self, scalars: dict) -> None: ...

@@ -40,7 +40,7 @@ class BareAgent(DrQV2):
             obs_shape=(9, 20, 20),
             eval_every_n_frames=10**9,
             max_frames=10**9,
-            env_steps_per_tick=1,
+            num_envs_of_all_ranks=1,
             discount=0.99,
         )
         self.build(callbacks)

@@ -1,0 +1,109 @@
+"""Backward passes and optimizer steps: directly, or through Lightning where somebody would miss what it adds to them.
+
+Lightning calls eight hooks of every callback around the two backward passes and three steps of an update: as much time
+as all the arithmetic of a small network. Where nobody listens, and nothing scales gradients or averages them over
+ranks, the numbers are the same without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from plasticity_rl.agents.hooks import callbacks_of
+
+HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
+"""Hooks of callbacks and agents that Lightning calls in ``manual_backward`` and in a step of its optimizers."""
+OWN_HOOKS = ("backward", "manual_backward", "optimizers")
+"""Further methods of an agent that it calls there, or that say what is stepped on."""
+
+
+def overrides(one: Any, base: type, names: Iterable[str]) -> list[str]:
+    """Return those of the methods ``names`` that ``one`` has otherwise than ``base``, by its class or set on itself."""
+    found = {name: getattr(one, name) for name in names}
+    return [name for name, own in found.items() if getattr(own, "__func__", own) is not getattr(base, name)]
+
+
+def why_through_lightning(agent: pl.LightningModule) -> str | None:
+    """Return what would be lost by steps that go past Lightning, or None: then those are the same, and faster.
+
+    Args:
+        agent: Attached to a Trainer.
+    """
+    trainer: Any = agent.trainer
+    strategy, precision = trainer.strategy, trainer.precision_plugin
+    if trainer.world_size > 1 or type(strategy) is not SingleDeviceStrategy:
+        return f"{type(strategy).__name__} may average gradients over ranks"
+    if type(precision) not in (Precision, MixedPrecision) or getattr(precision, "scaler", None) is not None:
+        return f"{type(precision).__name__} may scale losses"
+    if type(trainer.profiler) is not PassThroughProfiler:
+        return f"{type(trainer.profiler).__name__} times them"
+    for callback in callbacks_of(trainer):
+        if hooks := overrides(callback, pl.Callback, HOOKS):
+            return f"{type(callback).__name__} has {hooks[0]}"
+    if hooks := overrides(agent, pl.LightningModule, [*HOOKS, *OWN_HOOKS]):
+        return f"{type(agent).__name__} has {hooks[0]}"
+    return None
+
+
+class Steps:
+    """Steps of an agent without a Trainer, on optimizers of its own.
+
+    Args:
+        optimizers: In the order of the agent's ``optimizer_names``.
+    """
+
+    def __init__(self, optimizers: Sequence[Any]) -> None:
+        self.optimizers = optimizers
+
+    def backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+        """Compute the gradients of ``loss`` for ``parameters``, and no others."""
+        loss.backward(inputs=parameters)
+
+    def step(self, optimizers: Sequence[Any]) -> None:
+        """Let each of them take a step."""
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+class DirectSteps(Steps):
+    """The same in a Trainer, whose counters advance as if it had taken them.
+
+    Checkpoints hold them, and Lightning's ModelCheckpoint saves nothing while they stand still.
+    """
+
+    def __init__(self, trainer: pl.Trainer) -> None:
+        super().__init__(trainer.strategy.optimizers)
+        self._progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+
+    def step(self, optimizers: Sequence[Optimizer]) -> None:
+        """Let each of them take a step, and count them."""
+        for optimizer in optimizers:
+            self._progress.increment_ready()
+            optimizer.step()
+            self._progress.increment_completed()
+
+
+class LightningSteps(Steps):
+    """Steps through Lightning, with its hooks, scaling, profiling and averages."""
+
+    def __init__(self, agent: pl.LightningModule) -> None:
+        found: Any = agent.optimizers()
+        super().__init__(found if isinstance(found, list) else [found])  # Lightning gives a single one by itself
+        self._agent = agent
+
+    def backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+        """Compute the gradients of ``loss`` for ``parameters``, and no others."""
+        self._agent.manual_backward(loss, inputs=parameters)
+
+
+def steps_of(agent: pl.LightningModule) -> Steps:
+    """Return how an agent in a Trainer steps; to be asked once per fit, when its optimizers exist."""
+    return LightningSteps(agent) if why_through_lightning(agent) else DirectSteps(agent.trainer)
