@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -115,7 +116,7 @@ class DQN(AugmentsImages):
         refuse_large(obs_shape, kind, self.hparams)
         self.action_dim, self.num_actions = 1, num_actions
         self.lr, self.adam_eps, self.max_grad_norm = lr, adam_eps, max_grad_norm
-        self._double, self.loss, self.num_atoms = double, loss, num_atoms
+        self._double, self.loss, self.num_atoms, self._noisy = double, loss, num_atoms, noisy_sigma > 0
         self.target_every_n_updates, self.target_tau = target_every_n_updates, target_tau
         self.epsilon_schedule = parse_schedule(epsilon_schedule, option="model.epsilon_schedule")
         if not all(0 <= value <= 1 for value in corners(self.epsilon_schedule)):
@@ -179,13 +180,16 @@ class DQN(AugmentsImages):
             generator: Source of exploration and of the layers' noise; without one, the means of noisy layers decide,
                 and the episode's own generator draws the few random actions of evaluation.
         """
-        with noise_in(self.critic, generator):
+        with self._noise_in(self.critic, generator):
             best = self._values(self.critic(self.encoder(observations))).argmax(1, keepdim=True)
         epsilon = self.eval_epsilon if generator is None else self.epsilon
         source = self._eval_generator if generator is None else generator
         coin = torch.rand(best.shape, generator=source, device=source.device)
         other = torch.randint(self.num_actions, best.shape, generator=source, device=source.device)
         return torch.where(coin.to(best.device) < epsilon, other.to(best.device), best)
+
+    def _noise_in(self, module: nn.Module, generator: torch.Generator | None) -> AbstractContextManager[None]:
+        return noise_in(module, generator) if self._noisy else nullcontext()
 
     def _values(self, outputs: Tensor) -> Tensor:
         """Return values ``(batch, num_actions)`` of what the critic puts out."""
@@ -230,7 +234,7 @@ class DQN(AugmentsImages):
         return detached(metrics)
 
     def _taken(self, features: Tensor, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
-        with noise_in(self.critic, generator):
+        with self._noise_in(self.critic, generator):
             return losses.values_of(self.critic(features), batch["action"])
 
     def _losses(self, taken: Tensor, target: Tensor) -> Tensor:
@@ -242,12 +246,12 @@ class DQN(AugmentsImages):
     def _target(self, batch: TensorDictBase, next_observation: Tensor, generator: torch.Generator) -> Tensor:
         """Return target values ``(B, 1)``, or probabilities ``(B, num_atoms)``."""
         reward, discount = reward_and_discount(batch)
-        with noise_in(self.critic_target, generator):
+        with self._noise_in(self.critic_target, generator):
             outputs = self.critic_target(self.encoder_target(next_observation))
         values = self._values(outputs)
         chosen_by = values
         if self._double:
-            with noise_in(self.critic, generator):
+            with self._noise_in(self.critic, generator):
                 chosen_by = self._values(self.critic(self.encoder(next_observation)))
         best = chosen_by.argmax(1, keepdim=True)
         if self.num_atoms == 1:

@@ -68,7 +68,7 @@ def slow_loss(agent, batch, generator):
 
 
 @pytest.mark.parametrize(
-    ("double", "dueling", "noisy_sigma"), itertools.product([False, True], [False, True], [0.0, 0.3])
+    ("double", "dueling", "noisy_sigma"), list(itertools.product([False, True], [False, True], [0.0, 0.3]))
 )
 @pytest.mark.parametrize("kind", [{"loss": "huber"}, {"loss": "mse"}, {"num_atoms": 5, "v_min": -2.0, "v_max": 2.0}])
 def test_the_loss_equals_loops_over_the_batch(double, dueling, noisy_sigma, kind):
