@@ -55,6 +55,9 @@ def main() -> None:
     parser.add_argument("--ours", action="append", default=[], metavar="OPTIONS", help="one more row: options of fit")
     parser.add_argument("--without", nargs="*", default=[], metavar="ROW", help="rows of ours to leave out, e.g. bf16")
     parser.add_argument("--seconds", type=float, default=470.0, help="of gpu, all stages together (default 470)")
+    parser.add_argument(
+        "--against", action="append", default=[], type=Path, metavar="PATH", help="overhead: another worktree as a row"
+    )
     parser.add_argument("--figure", type=Path, help="figure of scaling, svg or png")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     given = {**vars(parser.parse_args(sys.argv[1:end])), "probes": sys.argv[end + 1 :]}
@@ -64,10 +67,17 @@ def main() -> None:
         reference.check(given["reference"])
         if given["size"] != "full":
             parser.error("the reference exists at --size full only")
+    for path in given["against"]:
+        if not (path / "benchmarks").is_dir():
+            parser.error(f"--against {path}: no worktree of this repository; git worktree add PATH COMMIT")
+    given["against"] = [path.resolve() for path in given["against"]]
     if cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     options = Options(**given)
-    results: dict = {"machine": report.machine(), "options": {**given, "figure": str(given["figure"])}}
+    results: dict = {
+        "machine": report.machine(),
+        "options": {**given, "figure": str(given["figure"]), "against": [str(path) for path in given["against"]]},
+    }
     if options.reference:
         results["reference"] = reference.revision(options.reference)
     for key, value in results["machine"].items():

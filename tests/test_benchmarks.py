@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
+import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -117,16 +118,52 @@ def test_end_to_end(bench):
 def test_overhead(bench):
     kept, out = bench("overhead", "--units", "20")
     taxed = kept["overhead"]["tiny"]
-    lanes = ["plain torch", "plain loop, DrQV2.update", "fit", "fit, parts timed"]
+    with_options = ["fit, 50 env steps per tick", "fit, 16 environments"]
+    lanes = ["plain torch", "plain loop, DrQV2.update", "fit", "fit, parts timed", *with_options]
     alone = ["libraries alone, no update", "libraries alone, no network"]
     assert names(taxed["rows"]) == [*lanes, *alone]
     assert min(taxed["stock_ms"], taxed["libraries_ms"]) > 0
-    for name in alone:
+    for name in ("fit", *alone):
         assert [turn["num_updates"] for turn in taxed["answers"][name]] == [10]
+    # 20 env steps were asked for: a tick has 50, one step of all environments 16.
+    assert [taxed["answers"][name][0]["env_steps"] for name in with_options] == [50, 32]
+    assert [taxed["answers"][name][0]["num_updates"] for name in with_options] == [25, 16]
+    assert list(taxed["taxes"]) == ["fit", *with_options]
+    assert taxed["taxes"]["fit"]["of_base"] == 1.0
     parts = taxed["parts"]
     assert parts.pop("all") == pytest.approx(sum(parts.values()))
     assert min(parts.values()) >= 0
     assert "the framework costs" in out
+
+
+def test_overhead_against_another_worktree(bench, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("benchmarks", "plasticity_rl", "callbacks", "configs"):
+        (other / name).symlink_to(REPOSITORY / name)
+    kept, out = bench("overhead", "--units", "20", "--against", other)
+    taxed = kept["overhead"]["tiny"]
+    (row,) = taxed["taxes"].keys() - {"fit", "fit, 50 env steps per tick", "fit, 16 environments"}
+    assert taxed["taxes"][row]["cpu_of_base"] == 1.0
+    assert f"share of that of {row}" in out
+    assert not taxed["failed"]
+
+
+def test_an_older_worktree_has_its_parts_elsewhere(tmp_path):
+    ours = importlib.import_module("benchmarks.contestants.ours")
+    (tmp_path / "benchmarks").mkdir()
+    assert ours.blank(tmp_path)[0] == "--data.env=benchmarks.blank_env.make_env"
+    command = ours.fit_command("TimedTraining", "tiny", "run", root=tmp_path)
+    assert "--trainer.callbacks+=benchmarks.inside.TimedTraining" in command
+    assert str(tmp_path / "configs" / "drqv2.yaml") in command
+
+
+def test_blank_environments_side_by_side_are_in_step():
+    env = importlib.import_module("benchmarks.contestants.blank_env").make_env("blank_3", image_size=4, num_envs=2)
+    rollout = env.rollout(4, break_when_any_done=False)
+    assert rollout["pixels"].shape == (2, 4, 9, 4, 4)
+    assert torch.equal(rollout["pixels"][0], rollout["pixels"][1])
+    assert rollout["next", "done"][:, :, 0].tolist() == [[False, False, True, False]] * 2
 
 
 def test_scaling_draws_a_figure(bench, tmp_path):
@@ -152,6 +189,20 @@ def test_a_contestant_that_fails_is_named(bench):
     kept, out = bench("learner", "--without", "bf16", "--ours=--model.hidden_dim=0")
     assert "hidden_dim=0 must be" in kept["learner"]["failed"]["--model.hidden_dim=0"]
     assert "--model.hidden_dim=0 " not in out
+
+
+def test_the_reference_loads_twice_in_one_process(tmp_path, monkeypatch):
+    reference = importlib.import_module("benchmarks.contestants.reference")
+    for name in reference.FILES:
+        (tmp_path / name).write_text("import hydra\n" if name == "drqv2.py" else "")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.setattr("sys.modules", sys.modules.copy())
+    with warnings.catch_warnings():
+        first, second = (reference.load(str(tmp_path)) for _ in range(2))
+    assert first.drqv2 is second.drqv2
+    assert first.drqv2.__file__ == str(tmp_path / "drqv2.py")
+    assert sys.path.count(str(tmp_path)) == 1
 
 
 def test_reference_must_be_a_clone(tmp_path):

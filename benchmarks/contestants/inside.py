@@ -123,7 +123,7 @@ class TimedTraining(pl.Callback):
         self.warm_up, self.breakdown = warm_up, breakdown
         self._gate: Gate | None = None
         self._parts: defaultdict[str, float] = defaultdict(float)
-        self._updates = 0
+        self._updates = self._env_steps = 0
 
     def on_train_start(self, trainer: pl.Trainer, agent: Any) -> None:
         if self.breakdown:
@@ -150,7 +150,8 @@ class TimedTraining(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, agent: Any, *args: Any) -> None:
         if self._gate is not None:
-            self._gate.tick(num_updates=agent.num_updates - self._updates, **self._found())
+            steps, self._env_steps = agent.env_steps - self._env_steps, agent.env_steps
+            self._gate.tick(steps, num_updates=agent.num_updates - self._updates, **self._found())
         elif agent.num_updates >= self.warm_up:
             self._gate = Gate()
             self._clear(agent)
@@ -163,4 +164,4 @@ class TimedTraining(pl.Callback):
 
     def _clear(self, agent: Any) -> None:
         self._parts.clear()
-        self._updates = agent.num_updates
+        self._updates, self._env_steps = agent.num_updates, agent.env_steps

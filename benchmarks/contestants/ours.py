@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from benchmarks.harness.contest import ROOT
 
@@ -13,14 +14,27 @@ SIZES = {
     "tiny": ["--data.image_size=16", "--data.batch_size=8", "--model.hidden_dim=8", "--model.num_channels=1"],
 }
 """``full`` is the published agent; ``tiny`` has almost nothing to compute, for overhead and tests."""
-BLANK = ["--data.env=benchmarks.contestants.blank_env.make_env", "--data.task=blank_500"]
+
+
+def package(root: Path = ROOT) -> str:
+    """Return where this package's side of a benchmark is in a worktree: older commits have it further up."""
+    inner = "benchmarks.contestants"
+    return inner if (root / inner.replace(".", "/")).is_dir() else "benchmarks"
+
+
+def blank(root: Path = ROOT) -> list[str]:
+    """Return the options of an environment that costs next to nothing."""
+    return [f"--data.env={package(root)}.blank_env.make_env", "--data.task=blank_500"]
+
+
+BLANK = blank()
 QUICK = ["--data.task=blank_50", "--model.num_seed_frames=40"]
 """Short episodes and seed phase, where only that it runs is of interest."""
 SHORT = ["--max_frames=20000", "--data.capacity=20000"]
 SHORT += ["--data.eval_every_n_frames=20000", "--data.num_eval_episodes=1"]
 
 
-def fit_command(callback: str, size: str, run_dir: str, *options: str) -> list[str]:
+def fit_command(callback: str, size: str, run_dir: str, *options: str, root: Path = ROOT) -> list[str]:
     """Return ``plasticity-rl fit`` with a callback of ``inside.py`` and everything else a run has by default.
 
     Args:
@@ -28,12 +42,13 @@ def fit_command(callback: str, size: str, run_dir: str, *options: str) -> list[s
         size: One of ``SIZES``.
         run_dir: New run folder.
         options: Further options of ``fit``, those of the callback included.
+        root: Worktree whose command it is.
     """
     own = [option for option in options if option.startswith("--trainer.callbacks.")]
     others = [option for option in options if option not in own]
-    command = [sys.executable, "-m", "plasticity_rl", "fit", "--config", str(ROOT / "configs" / "drqv2.yaml")]
+    command = [sys.executable, "-m", "plasticity_rl", "fit", "--config", str(root / "configs" / "drqv2.yaml")]
     command += [*SIZES[size], *SHORT, f"--trainer.default_root_dir={run_dir}", *others]
-    return [*command, f"--trainer.callbacks+=benchmarks.contestants.inside.{callback}", *own]
+    return [*command, f"--trainer.callbacks+={package(root)}.inside.{callback}", *own]
 
 
 def variants(*, overlap: bool = False, compiled: bool = False) -> Iterator[tuple[str, list[str]]]:

@@ -57,9 +57,10 @@ def load(path: str) -> types.SimpleNamespace:
     import torch
 
     torch.backends.cudnn.benchmark = True  # as its train.py
-    if importlib.util.find_spec("hydra") is None:
+    if "hydra" not in sys.modules and importlib.util.find_spec("hydra") is None:
         sys.modules["hydra"] = types.ModuleType("hydra")
-    sys.path.insert(0, path)
+    if path not in sys.path:
+        sys.path.insert(0, path)
     names = [name.removesuffix(".py") for name in FILES]
     return types.SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 

@@ -80,7 +80,7 @@ def serve(work: Callable[..., dict[str, Any] | None], **about: Any) -> None:
 
 
 class Gate:
-    """For loops that cannot be called: ``tick()`` once per step blocks between the turns of this process."""
+    """For loops that cannot be called: ``tick()`` after each step, or several, blocks between turns of this process."""
 
     def __init__(self, link: Link | None = None) -> None:
         self._link = Link() if link is None else link
@@ -97,13 +97,16 @@ class Gate:
         self._link.say_ready(**about)
         self._next_turn()
 
-    def tick(self, **found: Any) -> None:
-        """Count a step; at the last one of a turn answer with the seconds, and wait for the next turn."""
+    def tick(self, steps: int = 1, **found: Any) -> None:
+        """Count ``steps``; with the last one of a turn answer with the seconds, and wait for the next turn.
+
+        Where they do not divide a turn it is as much longer as they need.
+        """
         if self._watch is None:
             return
-        self._missing -= 1
-        if not self._missing:
-            self._link.say(**{"units": self._asked, **self._watch.read(), **found})
+        self._missing -= steps
+        if self._missing <= 0:
+            self._link.say(**{"units": self._asked - self._missing, **self._watch.read(), **found})
             self._next_turn()
 
     def _next_turn(self) -> None:

@@ -44,6 +44,7 @@ class Contestant:
         name: How the table calls it.
         command: The command, run in the root of the repository.
         settings: Environment variables on top of the user's, without those in ``SETTINGS``.
+        root: Root of the repository: another worktree runs its own code, and its own side of the benchmark.
 
     Attributes:
         ready: What it said when it was ready: its settings, threads, and so on.
@@ -52,13 +53,15 @@ class Contestant:
         ContestantFailed: When it ends before it is ready.
     """
 
-    def __init__(self, name: str, command: Sequence[str], settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], settings: Mapping[str, str] | None = None, root: Path = ROOT
+    ) -> None:
         self.name = name
         self._folder = tempfile.TemporaryDirectory(prefix="bench")
         self._log = Path(self._folder.name) / "log.txt"
         address = str(Path(self._folder.name) / "socket")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(SETTINGS)}
-        paths = os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH", "")]))
+        paths = os.pathsep.join(filter(None, [str(root), kept.get("PYTHONPATH", "")]))
         own = {"PYTHONPATH": paths, "TMPDIR": self._folder.name, SOCKET: address}
         environment = {**kept, **own, **(settings or {})}
         with socket.socket(socket.AF_UNIX) as server, self._log.open("w") as log:
@@ -67,7 +70,7 @@ class Contestant:
             server.settimeout(0.5)
             self._process = Popen(
                 command,
-                cwd=ROOT,
+                cwd=root,
                 env=environment,
                 stdin=DEVNULL,
                 stdout=log,
@@ -139,11 +142,13 @@ class Contestants:
         self._started: list[Contestant] = []
         self.failed: dict[str, str] = {}
 
-    def start(self, name: str, command: Sequence[str], settings: Mapping[str, str] | None = None) -> Contestant | None:
+    def start(
+        self, name: str, command: Sequence[str], settings: Mapping[str, str] | None = None, root: Path = ROOT
+    ) -> Contestant | None:
         """Start one and return it, or None when it failed."""
         print(f"starting {name} ...", file=sys.stderr, flush=True)
         try:
-            contestant = Contestant(name, command, settings)
+            contestant = Contestant(name, command, settings, root)
         except ContestantFailed as error:
             self.failed[name] = str(error)
             print(f"left out: {error}", file=sys.stderr, flush=True)

@@ -33,6 +33,7 @@ class Options:
     ours: list[str] = field(default_factory=list)
     without: list[str] = field(default_factory=list)
     figure: Path | None = None
+    against: list[Path] = field(default_factory=list)
     probes: list[str] = field(default_factory=list)
     seconds: float = 470.0
 

@@ -6,14 +6,17 @@ almost nothing to compute the difference is the tax in milliseconds; at full siz
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import reference
-from benchmarks.contestants.ours import BLANK, QUICK, fit_command
+from benchmarks.contestants.ours import QUICK, blank, fit_command
+from benchmarks.contestants.reference import revision
 from benchmarks.harness.child import command
-from benchmarks.harness.contest import Contestants, Lane, interleave
+from benchmarks.harness.contest import ROOT, Contestants, Lane, interleave
 from benchmarks.harness.options import Options
 from benchmarks.harness.report import median_ratio, print_rates, print_table, rate_rows, rates
 
@@ -23,6 +26,12 @@ DIMENSIONS = {
 }
 REPLAY_RATIO = 0.5
 BARE, BARE_LOOP, FIT, PARTS = "plain torch", "plain loop, DrQV2.update", "fit", "fit, parts timed"
+WITH_OPTIONS = {
+    "fit, 50 env steps per tick": ["--data.env_steps_per_tick=50"],
+    "fit, 16 environments": ["--data.num_envs=16"],
+}
+FRAMES = {"full": 19_200, "tiny": 1_000_000, "quick": 19_200}
+"""Env frames of a run, and between its evaluations: a multiple of what ticks of these rows take (100 and 32)."""
 LIBRARIES, STOCK = "libraries alone, no update", "libraries alone, no network"
 INSIDE_STEP = ("collector", "replay write", "dispatch", "replay sample", "update", "logging")
 
@@ -37,15 +46,18 @@ def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
     with Contestants() as group:
         settings: dict[str, str] = {}
         started, threads = {}, options.threads
-        for name, extra in ((FIT, []), (PARTS, ["--trainer.callbacks.breakdown=true"])):
-            long = [] if size == "full" else ["--data.eval_every_n_frames=1000000", "--max_frames=1000000"]
-            length = QUICK if options.size == "tiny" else long
-            arguments = [*BLANK, *length, f"--model.replay_ratio={REPLAY_RATIO}", *extra]
+        for name, extra, root in _fits(options):
+            quick = options.size == "tiny"
+            frames = FRAMES["quick" if quick else size]
+            length = [f"--data.eval_every_n_frames={frames}", f"--max_frames={frames}", *(QUICK if quick else [])]
+            arguments = [*blank(root), *length, f"--model.replay_ratio={REPLAY_RATIO}", *extra]
             arguments += [f"--trainer.accelerator={options.accelerator}"]
-            fit = fit_command("TimedTraining", size, options.new_folder(), *arguments)
-            if contestant := group.start(name, fit):
+            fit = fit_command("TimedTraining", size, options.new_folder(), *arguments, root=root)
+            # All have the settings of the first: an older commit may choose others for itself.
+            if contestant := group.start(name, fit, settings, root):
                 started[name] = contestant
-                settings, threads = contestant.ready["settings"], contestant.ready["torch_threads"]
+                settings = settings or contestant.ready["settings"]
+                threads = contestant.ready["torch_threads"] if name == FIT else threads
         shared = {"replay_ratio": REPLAY_RATIO, "threads": threads}
         bare = {"size": DIMENSIONS[size], **shared, "device": reference.choose_device(options.device)}
         commands = {
@@ -61,7 +73,8 @@ def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
         for name, other in commands.items():
             if contestant := group.start(name, other, settings):  # the same threads and memory settings as fit
                 started[name] = contestant
-        names = (BARE, BARE_LOOP, FIT, PARTS, LIBRARIES, STOCK)
+        fits = [name for name, *_ in _fits(options)]
+        names = (BARE, BARE_LOOP, *fits, LIBRARIES, STOCK)
         lanes = [Lane(name, started[name], {"n": n}) for name in names if name in started]
         ready = {lane.name: lane.contestant.ready for lane in lanes}
         answers = interleave(lanes, options.repeats)
@@ -79,6 +92,7 @@ def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
         found["tax_cpu_ms"] = statistics.median(_differences_ms(answers[FIT], answers[BARE], "cpu_seconds"))
         print(f"\nthe framework costs {found['tax_ms']:.3f} ms per update, {found['tax_share']:.1%} (medians)")
         print(f"of processor time, which is steadier on a busy machine: {found['tax_cpu_ms']:.3f} ms")
+    found["taxes"] = _taxes(answers, [name for name in fits if name != PARTS]) if BARE in answers else {}
     for name, key, what in (
         (LIBRARIES, "libraries_ms", "an empty Lightning loop and TorchRL's env.step alone"),
         (STOCK, "stock_ms", "with TorchRL's collector and replay, Lightning's backward and steps, no network"),
@@ -92,6 +106,38 @@ def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
             (name, value, f"{value / found['parts']['all']:.1%}") for name, value in found["parts"].items()
         ])  # fmt: skip
     return found
+
+
+def _fits(options: Options) -> list[tuple[str, list[str], Path]]:
+    """Return name, options and worktree of every row of ``plasticity-rl fit``."""
+    ours = {FIT: [], PARTS: ["--trainer.callbacks.breakdown=true"], **WITH_OPTIONS}
+    others = [(f"fit, {revision(str(path))}", [], path) for path in options.against]
+    return [*((name, extra, ROOT) for name, extra in ours.items()), *others]
+
+
+def _taxes(answers: dict[str, Any], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Print and return what each row costs beside plain torch, and its share of what the default costs elsewhere."""
+    taxes = {
+        name: {
+            "tax_ms": statistics.median(_differences_ms(answers[name], answers[BARE])),
+            "tax_cpu_ms": statistics.median(_differences_ms(answers[name], answers[BARE], "cpu_seconds")),
+        }
+        for name in names
+        if name in answers
+    }
+    base = next((name for name in reversed(names) if name in taxes and name not in (FIT, *WITH_OPTIONS)), FIT)
+    for tax in taxes.values():
+        tax["of_base"] = tax["tax_ms"] / taxes[base]["tax_ms"] if base in taxes else math.nan
+        tax["cpu_of_base"] = tax["tax_cpu_ms"] / taxes[base]["tax_cpu_ms"] if base in taxes else math.nan
+    print_table(
+        f"overhead: cost per update beside plain torch, and as a share of that of {base}",
+        ("row", "ms", "share", "processor ms", "share"),
+        [
+            (name, t["tax_ms"], f"{t['of_base']:.2f}", t["tax_cpu_ms"], f"{t['cpu_of_base']:.2f}")
+            for name, t in taxes.items()
+        ],
+    )
+    return taxes
 
 
 def _differences_ms(
