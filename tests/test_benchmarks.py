@@ -10,8 +10,8 @@ import runpy
 import subprocess
 import sys
 import time
-import zipfile
 import warnings
+import zipfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
