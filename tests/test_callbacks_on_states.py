@@ -1,4 +1,7 @@
-"""Every exported callback that does not need pixels works on SAC and on DrQ-v2 from states; the others are refused."""
+"""Every exported callback that does not need pixels works on DrQ-v2 from states; the others are refused.
+
+For SAC, whose observations are states by nature, see ``test_laws_agents.py``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ from plasticity_rl import Probe, RLModule, UserError
 from plasticity_rl.callback import Intervention, RLCallback
 
 EXPORTED: list[type[RLCallback]] = [getattr(callbacks, name) for name in sorted(callbacks.__all__)]
-AGENTS = {"sac": tiny_sac, "drqv2": tiny_agent}
 SHORT: dict[str, Any] = {
     "max_frames": 64,  # six updates behind the seed phase
     "data_options": {"observation": "state", "eval_every_n_frames": 64},
@@ -26,27 +28,18 @@ LONG: dict[str, Any] = {
     "data_options": {**SHORT["data_options"], "eval_every_n_frames": 132},
 }
 """Two episodes more, and 23 updates: every example has acted."""
-ENVS = {"sac": 2, "drqv2": 1}
-"""Environments side by side: so that there is no intervention that does nothing with several."""
-ON_BOTH = pytest.mark.parametrize("make", AGENTS.values(), ids=AGENTS)
 
 
 @pytest.fixture(scope="module")
-def silent(tmp_path_factory) -> dict[str, set[str]]:
-    """Tags that a run without callbacks logs, by agent."""
-    folder = tmp_path_factory.mktemp("silent")
-    return {name: set(fit_tiny(folder / name, make_agent=make, **SHORT).latest) for name, make in AGENTS.items()}
+def silent(tmp_path_factory) -> set[str]:
+    """Tags that a run without callbacks logs."""
+    return set(fit_tiny(tmp_path_factory.mktemp("silent"), **SHORT).latest)
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory) -> dict[str, RLModule]:
-    """The long run without callbacks, by agent."""
-    folder = tmp_path_factory.mktemp("plain")
-    return {name: fit_tiny(folder / name, make_agent=make, **_several(LONG, name)) for name, make in AGENTS.items()}
-
-
-def _several(run: dict[str, Any], agent: str) -> dict[str, Any]:
-    return {**run, "data_options": {**run["data_options"], "num_envs": ENVS[agent]}}
+def plain(tmp_path_factory) -> RLModule:
+    """The long run without callbacks."""
+    return fit_tiny(tmp_path_factory.mktemp("plain"), **LONG)
 
 
 def without_encoder(cls: type[RLCallback], agent: RLModule) -> dict[str, Any]:
@@ -77,42 +70,37 @@ def _exists(name: str, agent: RLModule) -> bool:
 
 
 ON_STATES = [cls for cls in EXPORTED if not cls.needs_pixels]
-BY_AGENT = pytest.mark.parametrize("name", AGENTS)
 
 
-@BY_AGENT
 @pytest.mark.parametrize("cls", [c for c in ON_STATES if issubclass(c, Probe)], ids=lambda cls: cls.__name__)
-def test_a_probe_measures_on_states(cls, name, silent, tmp_path):
-    arguments = without_encoder(cls, AGENTS[name](tiny_data(observation="state")))
-    agent = fit_tiny(tmp_path, callbacks=[cls(**arguments)], make_agent=AGENTS[name], **SHORT)
-    assert agent.latest.keys() - silent[name], "it measured nothing"
+def test_a_probe_measures_on_states(cls, silent, tmp_path):
+    arguments = without_encoder(cls, tiny_agent(tiny_data(observation="state")))
+    agent = fit_tiny(tmp_path, callbacks=[cls(**arguments)], **SHORT)
+    assert agent.latest.keys() - silent, "it measured nothing"
 
 
-@BY_AGENT
 @pytest.mark.parametrize("cls", [c for c in ON_STATES if not issubclass(c, Probe)], ids=lambda cls: cls.__name__)
-def test_an_intervention_acts_on_states(cls, name, plain, tmp_path):
+def test_an_intervention_acts_on_states(cls, plain, tmp_path):
     """Weights that both networks have end elsewhere than without it, and are finite."""
-    run = _several(LONG, name)
-    arguments = without_encoder(cls, AGENTS[name](tiny_data(observation="state")))
+    arguments = without_encoder(cls, tiny_agent(tiny_data(observation="state")))
     if cls is callbacks.WarmStartReplay:
-        fit_tiny(tmp_path / "donor", make_agent=AGENTS[name], **{**run, "trainer_options": {}})
+        fit_tiny(tmp_path / "donor", **{**LONG, "trainer_options": {}})
         arguments = {"path": str(tmp_path / "donor")}
     callback = cls(**arguments)
-    agent = fit_tiny(tmp_path, callbacks=[callback], make_agent=AGENTS[name], **run)
+    agent = fit_tiny(tmp_path, callbacks=[callback], **LONG)
     assert isinstance(callback, Intervention)
     assert callback.mutates(agent).parameters <= {path for path, _ in agent.named_parameters()}
     assert all(torch.isfinite(p).all() for p in agent.parameters())
-    without = {path: p for path, p in plain[name].named_parameters() if not path.startswith("critic_target")}
+    without = {path: p for path, p in plain.named_parameters() if not path.startswith("critic_target")}
     shared = {path: p for path, p in agent.named_parameters() if path in without}
     assert shared
     assert not all(torch.equal(p, without[path]) for path, p in shared.items()), "it did nothing"
 
 
-@ON_BOTH
 @pytest.mark.parametrize("cls", [c for c in EXPORTED if c.needs_pixels], ids=lambda cls: cls.__name__)
-def test_a_callback_of_images_is_refused_on_states(cls, make, tmp_path):
+def test_a_callback_of_images_is_refused_on_states(cls, tmp_path):
     with pytest.raises(UserError, match=f"^{cls.__name__} works on images, .* RLDataModule\\(observation='pixels'\\)$"):
-        fit_tiny(tmp_path, callbacks=[cls(**cls.example_arguments)], make_agent=make, **SHORT)
+        fit_tiny(tmp_path, callbacks=[cls(**cls.example_arguments)], **SHORT)
 
 
 def test_some_need_pixels_and_most_do_not():
@@ -120,7 +108,7 @@ def test_some_need_pixels_and_most_do_not():
     assert sum(cls.needs_pixels for cls in EXPORTED) < len(EXPORTED) / 2
 
 
-@ON_BOTH
+@pytest.mark.parametrize("make", [tiny_agent, tiny_sac])
 def test_naming_the_encoder_is_refused_before_training(make, tmp_path):
     with pytest.raises(UserError, match="no module 'encoder'.*'?actor"):
         fit_tiny(tmp_path, callbacks=[callbacks.Reset(modules=["encoder"], at_frames=[50])], make_agent=make, **SHORT)

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import pytest
 from callback_examples import EXPORTED, INTERVENTIONS, PROBES, example, names
 from helpers import TINY_TRAINER, fit_tiny, tiny_data
-from law_spies import ActLate, assert_touched_what_was_declared
+from law_spies import ActLate, assert_touched_what_was_declared, assert_what_is_fresh_learns
 from run_state import (
     DieAt,
     Killed,
@@ -123,17 +123,7 @@ def test_law_3_what_is_reinitialised_starts_from_nothing_and_learns(cls, tmp_pat
     spied = example(cls)
     spy = ActLate(spied)
     agent = fit_tiny(tmp_path, callbacks=[spied, spy])
-    assert spy.fresh.keys() <= spy.mutation.parameters
-    if cls.family == "reset":
-        assert spy.fresh, "a reset must tell the others through agent.reinitialized()"
-    assert spy.stale == set(), "declared as re-initialised, but left as they were"
-    spied_slots = spy.mutation.optimizer_slots
-    for name, seen in (spy.after_update or {}).items():
-        assert seen["changed"], f"{name} was not updated after its re-initialisation"
-        assert seen["step"] == 1 or name not in spied_slots, f"{name} kept the step count of its optimizer"
-    trained = {id(p) for o in agent.trainer.optimizers for group in o.param_groups for p in group["params"]}
-    held = {name for name, p in agent.named_parameters() if id(p) in trained}
-    assert spy.fresh.keys() & spy.mutation.optimizer_slots <= held
+    assert_what_is_fresh_learns(spy, agent)
 
 
 def test_law_8_another_seed_gives_another_run(baseline, tmp_path):

@@ -125,9 +125,9 @@ class HeavyPriming(Intervention):
             agent.end_update(batch, metrics)
 
     def _update(self, agent: RLModule, batch: Any) -> Any:
-        chosen = agent.augment  # set for the update alone: another intervention may switch it meanwhile
-        if self.augment is not None:
-            agent.augment = self.augment
+        if self.augment is None:
+            return agent.update(batch)
+        chosen, agent.augment = agent.augment, self.augment  # for the update alone: another may switch it meanwhile
         try:
             return agent.update(batch)
         finally:

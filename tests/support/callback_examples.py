@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 from helpers import tiny_agent, tiny_data
@@ -31,11 +32,19 @@ def untouched_agent() -> RLModule:
     return tiny_agent(tiny_data(max_frames=200))
 
 
-def compatible(one: type[RLCallback], two: type[RLCallback]) -> bool:
-    pair = [example(cls) for cls in (one, two)]
+def compatible(
+    one: type[RLCallback],
+    two: type[RLCallback],
+    agent: RLModule | None = None,
+    make: Callable[[type[RLCallback]], RLCallback] = example,
+) -> bool:
+    """Whether two can run together, on DrQ-v2 unless there is an agent."""
+    pair, agent = [make(cls) for cls in (one, two)], agent or untouched_agent()
     if not all(isinstance(callback, Intervention) for callback in pair):
         return True
-    return all(a.conflict_with(untouched_agent(), b) is None for a, b in (pair, pair[::-1]))
+    for callback in pair:
+        callback.resolve(agent)
+    return all(a.conflict_with(agent, b) is None for a, b in (pair, pair[::-1]))
 
 
 def examples() -> list[RLCallback]:
@@ -49,14 +58,21 @@ def examples() -> list[RLCallback]:
 
 def rescheduled(cls: type[RLCallback], frame: int) -> RLCallback:
     """The example with its event, if it has a single one, at ``frame``; a periodic one where that is possible."""
-    arguments = dict(cls.example_arguments)
+    return cls(**moved_to(frame, cls, cls.example_arguments))
+
+
+def moved_to(frame: int | None, cls: type[RLCallback], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a callback with an event of theirs at ``frame``, if there is one."""
+    arguments = dict(given)
+    if frame is None:
+        return arguments
     if "at_frame" in arguments:
         arguments["at_frame"] = frame
     if "at_frames" in arguments:
         arguments["at_frames"] = [frame]
         if "every_n_frames" in inspect.signature(cls).parameters:
             arguments["every_n_frames"] = 50
-    return cls(**arguments)
+    return arguments
 
 
 def that(kind: type[RLCallback] = RLCallback, *, read: str = "", write: str = "") -> list:

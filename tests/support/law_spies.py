@@ -105,3 +105,18 @@ def assert_touched_what_was_declared(spy: ActLate) -> None:
         assert changed.pop("trainable") <= spy.mutation.trainable
         changed.pop("hooks", None)  # a measurement may hook one update; that none is left is asserted elsewhere
         assert changed == {part: set() for part in changed}
+
+
+def assert_what_is_fresh_learns(spy: ActLate, agent: RLModule) -> None:
+    """Law 3: what was re-initialised changed, is in an optimizer that starts anew with it, and was updated after it."""
+    assert spy.fresh.keys() <= spy.mutation.parameters
+    if spy.intervention.family == "reset":
+        assert spy.fresh, "a reset must tell the others through agent.reinitialized()"
+    assert spy.stale == set(), "declared as re-initialised, but left as they were"
+    slots = spy.mutation.optimizer_slots
+    for name, seen in (spy.after_update or {}).items():
+        assert seen["changed"], f"{name} was not updated after its re-initialisation"
+        assert seen["step"] == 1 or name not in slots, f"{name} kept the step count of its optimizer"
+    trained = {id(p) for o in agent.trainer.optimizers for group in o.param_groups for p in group["params"]}
+    held = {name for name, p in agent.named_parameters() if id(p) in trained}
+    assert spy.fresh.keys() & slots <= held
