@@ -8,7 +8,8 @@ learner     gradient updates per second, float32 and bf16, with and without comp
 replay      batches per second, cost of writing, bytes per transition, in memory and memory-mapped
 render      frames per second, exact and fast
 end_to_end  env frames per second of a whole training, replay ratio 0.5, past the seed phase
-overhead    what Lightning, TorchRL and the default callbacks add to a plain loop with the same updates
+overhead    what Lightning, TorchRL and the default callbacks add to a plain loop with the same updates; also of other
+            worktrees of this repository: --against PATH, as often as wanted
 scaling     cost against batch size, image size, size of the replay, number of environments
 probes      what the default probes cost (options after --; see benchmarks/measurements/probes.py)
 parity      the same updates on the CPU and on a device

@@ -32,7 +32,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     A callback of its own, because ``save_last`` of a checkpoint with a monitor follows new bests only, and because
     Lightning skips a save while no optimizer has stepped, as in the seed phase. Asked to stop (Ctrl-C, SIGTERM, a
-    requeue by SLURM), or when its time is up, it also saves between two env steps, or between two episodes of an
+    requeue by SLURM), or when its time is up, it also saves between two ticks, or between two episodes of an
     evaluation, which the resumed run then plays again from its first episode.
 
     Attributes:
