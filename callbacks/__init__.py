@@ -24,6 +24,7 @@ from callbacks.interventions.random_frozen_encoder import RandomFrozenEncoder
 from callbacks.interventions.random_pruning import RandomPruning
 from callbacks.interventions.rational_activation import RationalActivation
 from callbacks.interventions.redo import ReDo
+from callbacks.interventions.regrama import ReGraMa
 from callbacks.interventions.replay_ratio_schedule import ReplayRatioSchedule
 from callbacks.interventions.reset import Reset
 from callbacks.interventions.self_normalized_reset import SelfNormalizedReset
@@ -102,6 +103,7 @@ __all__ = [
     "RandomTargetFit",
     "RationalActivation",
     "ReDo",
+    "ReGraMa",
     "ReplayRatioSchedule",
     "Reset",
     "SRank",
