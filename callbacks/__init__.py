@@ -10,6 +10,7 @@ from callbacks.interventions.curl import CURL
 from callbacks.interventions.deep_fourier_features import DeepFourierFeatures
 from callbacks.interventions.dormant_ratio_perturbation import DormantRatioPerturbation
 from callbacks.interventions.frozen_encoder import FrozenEncoder
+from callbacks.interventions.gradual_pruning import GradualPruning
 from callbacks.interventions.hare_and_tortoise import HareAndTortoise
 from callbacks.interventions.heavy_priming import HeavyPriming
 from callbacks.interventions.infer import InFeR
@@ -84,6 +85,7 @@ __all__ = [
     "GradientDormancy",
     "GradientNorm",
     "GradientSpectrum",
+    "GradualPruning",
     "HareAndTortoise",
     "HeavyPriming",
     "HessianSpectrum",

@@ -38,12 +38,14 @@ class Mutation:
         optimizer_slots: Names of the parameters whose optimizer state may change.
         attributes: Names of agent attributes that may change, e.g. ``{"augment"}``.
         trainable: Names of the parameters that may be frozen or released (``requires_grad``).
+        buffers: Names in ``agent.named_buffers()`` whose values may change, e.g. the mask of a pruned layer.
     """
 
     parameters: frozenset[str] = field(default_factory=frozenset)
     optimizer_slots: frozenset[str] = field(default_factory=frozenset)
     attributes: frozenset[str] = field(default_factory=frozenset)
     trainable: frozenset[str] = field(default_factory=frozenset)
+    buffers: frozenset[str] = field(default_factory=frozenset)
 
 
 class RLCallback(pl.Callback):

@@ -5,7 +5,7 @@ from plasticity_rl.surgery.optimizer_state import StatePart, clear_elements, cle
 from plasticity_rl.surgery.reinit import copy_parameters, reinitialize
 from plasticity_rl.surgery.resize import insert_after, resized, size_of
 from plasticity_rl.surgery.shrink_perturb import draw_fresh, shrink_and_perturb
-from plasticity_rl.surgery.sparsity import erdos_renyi_densities, random_mask
+from plasticity_rl.surgery.sparsity import erdos_renyi_densities, largest_mask, polynomial_sparsity, random_mask
 from plasticity_rl.surgery.units import (
     absorb_units,
     copy_units,
@@ -32,6 +32,8 @@ __all__ = [
     "erdos_renyi_densities",
     "fresh_layer",
     "insert_after",
+    "largest_mask",
+    "polynomial_sparsity",
     "random_mask",
     "read_on_average",
     "redraw_units",

@@ -64,7 +64,7 @@ _NOT_ON_DQN = {
     "TanhSaturation": "^TanhSaturation: nothing can saturate in a DQN",
 }
 _NOT_ON_NOISY_LAYERS = dict.fromkeys(
-    ("RandomPruning", "SpectralNorm"), "^the weights of a NoisyLinear cannot be pruned"
+    ("GradualPruning", "RandomPruning", "SpectralNorm"), "^the weights of a NoisyLinear cannot be pruned"
 )
 KINDS = {
     "drqv2": Kind(tiny_agent),
