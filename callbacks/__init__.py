@@ -7,6 +7,7 @@ from callbacks.interventions.continual_backprop import ContinualBackprop
 from callbacks.interventions.continual_tasks import ContinualTasks
 from callbacks.interventions.crelu import CReLU
 from callbacks.interventions.curl import CURL
+from callbacks.interventions.dash import DASH
 from callbacks.interventions.deep_fourier_features import DeepFourierFeatures
 from callbacks.interventions.dormant_ratio_perturbation import DormantRatioPerturbation
 from callbacks.interventions.frozen_encoder import FrozenEncoder
@@ -64,6 +65,7 @@ from callbacks.probes.weight_norm import WeightNorm
 
 __all__ = [
     "CURL",
+    "DASH",
     "AdaptiveReplayRatio",
     "ApproximateRank",
     "CReLU",

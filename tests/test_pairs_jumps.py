@@ -66,6 +66,7 @@ KEEPS_A_PART = {
         now + agent.latest["intervention/dormant_ratio_perturbation/factor"] * (kept - before)
     ),
     "ContinualBackprop": lambda kept, before, now, agent: kept + (now - before),  # nothing: what it replaces is dead
+    "DASH": lambda kept, before, now, agent: kept * (now / before),
     "WeightClipping": lambda kept, before, now, agent: kept.clamp(-now.abs(), now.abs()),
 }
 """What a value of a copy becomes where an intervention leaves a part of the old one; before and now: the agent's."""

@@ -1,6 +1,7 @@
 """Pure edits of weights and optimizer state, in place: what interventions do. No Lightning, no schedule."""
 
 from plasticity_rl.surgery.clipping import clip_weights, clipping_bound
+from plasticity_rl.surgery.direction_shrink import direction_factors
 from plasticity_rl.surgery.optimizer_state import StatePart, clear_elements, clear_state
 from plasticity_rl.surgery.reinit import copy_parameters, reinitialize
 from plasticity_rl.surgery.resize import insert_after, resized, size_of
@@ -28,6 +29,7 @@ __all__ = [
     "clipping_bound",
     "copy_parameters",
     "copy_units",
+    "direction_factors",
     "draw_fresh",
     "erdos_renyi_densities",
     "fresh_layer",

@@ -9,6 +9,7 @@ from built import drqv2
 from helpers import fit_tiny
 
 from callbacks import (
+    DASH,
     ContinualBackprop,
     GradualPruning,
     HareAndTortoise,
@@ -131,6 +132,7 @@ def test_moments_of_pruned_weights_are_cleared_and_no_others():
 OTHERS = {
     "Reset": lambda: Reset(modules=["actor", "critic"], at_frames=[24]),
     "ShrinkAndPerturb": lambda: ShrinkAndPerturb(modules=["encoder", "critic"], at_frames=[24]),
+    "DASH": lambda: DASH(modules=["encoder", "critic"], at_frames=[24], batch_size=8),
     "ReDo": lambda: ReDo(tau=0.5, every_n_updates=6, batch_size=8),
     "ReGraMa": lambda: ReGraMa(tau=0.5, every_n_updates=6, batch_size=8),
     "ContinualBackprop": lambda: ContinualBackprop(replacement_rate=0.1, maturity_threshold=2),
