@@ -29,6 +29,7 @@ from callbacks.interventions.redo import ReDo
 from callbacks.interventions.regrama import ReGraMa
 from callbacks.interventions.replay_ratio_schedule import ReplayRatioSchedule
 from callbacks.interventions.reset import Reset
+from callbacks.interventions.sample_weight_decay import SampleWeightDecay
 from callbacks.interventions.self_normalized_reset import SelfNormalizedReset
 from callbacks.interventions.shrink_and_perturb import ShrinkAndPerturb
 from callbacks.interventions.spectral_norm import SpectralNorm
@@ -111,6 +112,7 @@ __all__ = [
     "ReplayRatioSchedule",
     "Reset",
     "SRank",
+    "SampleWeightDecay",
     "SelfNormalizedReset",
     "ShrinkAndPerturb",
     "SpectralNorm",

@@ -33,6 +33,7 @@ from torchrl.data import ReplayBuffer
 
 from plasticity_rl.errors import UserError, at_least, one_of, within
 from plasticity_rl.machine.capacity import check_fits
+from plasticity_rl.replay.ages import AgeWeights
 from plasticity_rl.replay.files import RecordFiles
 from plasticity_rl.replay.folding import FoldNStep
 from plasticity_rl.replay.layout import OBSERVATION_DTYPES, RecordLayout, replay_bytes
@@ -247,6 +248,11 @@ class FrameReplay(NoDumps, ReplayBuffer):
             return super().sample(batch_size, return_info)
         ahead, self._ahead = self._ahead, None
         return ahead.result()
+
+    def weigh_by_age(self, weights: AgeWeights | None) -> None:
+        """Let ``sample()`` draw by the age of the first transition; None: uniformly. Not by priority as well."""
+        assert weights is None or not isinstance(self._windows, PrioritizedWindows), "batches are drawn by priority"
+        self._windows.by_age = weights
 
     def update_priorities(self, batch: TensorDictBase, losses: Tensor) -> None:
         """Set the priorities of the transitions of a batch to their losses, where they are still in the replay.
