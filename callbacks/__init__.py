@@ -31,6 +31,7 @@ from callbacks.interventions.replay_ratio_schedule import ReplayRatioSchedule
 from callbacks.interventions.reset import Reset
 from callbacks.interventions.sample_weight_decay import SampleWeightDecay
 from callbacks.interventions.self_normalized_reset import SelfNormalizedReset
+from callbacks.interventions.sharpness_aware import SharpnessAware
 from callbacks.interventions.shrink_and_perturb import ShrinkAndPerturb
 from callbacks.interventions.spectral_norm import SpectralNorm
 from callbacks.interventions.spectral_regularization import SpectralRegularization
@@ -114,6 +115,7 @@ __all__ = [
     "SRank",
     "SampleWeightDecay",
     "SelfNormalizedReset",
+    "SharpnessAware",
     "ShrinkAndPerturb",
     "SpectralNorm",
     "SpectralRegularization",

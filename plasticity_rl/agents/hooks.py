@@ -1,8 +1,8 @@
 """What an agent knows of callbacks: the hooks that it calls, and what it asks before it is trained.
 
 On top of Lightning's hooks they get ours, dispatched by the agent: ``on_env_step``, ``on_episode_end``,
-``on_update_start``, ``on_update_end``, ``on_target_copy``, ``on_task_switch``, ``on_evaluation``, ``on_weights_jumped``
-and ``on_env_failure``.
+``on_update_start``, ``on_batch``, ``on_update_end``, ``on_target_copy``, ``on_task_switch``, ``on_evaluation``,
+``on_weights_jumped`` and ``on_env_failure``.
 """
 
 from __future__ import annotations
@@ -206,6 +206,9 @@ class RLCallback(pl.Callback):
 
     def on_update_start(self, agent: Agent) -> None:
         """Called before the batch of a gradient update is sampled."""
+
+    def on_batch(self, agent: Agent, batch: TensorDictBase) -> None:
+        """Called with the batch of a gradient update, right before it. Do not write into it."""
 
     def on_update_end(self, agent: Agent, batch: TensorDictBase, metrics: TensorDictBase) -> None:
         """Called after a gradient update (critic, actor and target)."""
