@@ -7,9 +7,11 @@ from callbacks.interventions.continual_backprop import ContinualBackprop
 from callbacks.interventions.continual_tasks import ContinualTasks
 from callbacks.interventions.crelu import CReLU
 from callbacks.interventions.curl import CURL
+from callbacks.interventions.dash import DASH
 from callbacks.interventions.deep_fourier_features import DeepFourierFeatures
 from callbacks.interventions.dormant_ratio_perturbation import DormantRatioPerturbation
 from callbacks.interventions.frozen_encoder import FrozenEncoder
+from callbacks.interventions.gradual_pruning import GradualPruning
 from callbacks.interventions.hare_and_tortoise import HareAndTortoise
 from callbacks.interventions.heavy_priming import HeavyPriming
 from callbacks.interventions.infer import InFeR
@@ -24,9 +26,12 @@ from callbacks.interventions.random_frozen_encoder import RandomFrozenEncoder
 from callbacks.interventions.random_pruning import RandomPruning
 from callbacks.interventions.rational_activation import RationalActivation
 from callbacks.interventions.redo import ReDo
+from callbacks.interventions.regrama import ReGraMa
 from callbacks.interventions.replay_ratio_schedule import ReplayRatioSchedule
 from callbacks.interventions.reset import Reset
+from callbacks.interventions.sample_weight_decay import SampleWeightDecay
 from callbacks.interventions.self_normalized_reset import SelfNormalizedReset
+from callbacks.interventions.sharpness_aware import SharpnessAware
 from callbacks.interventions.shrink_and_perturb import ShrinkAndPerturb
 from callbacks.interventions.spectral_norm import SpectralNorm
 from callbacks.interventions.spectral_regularization import SpectralRegularization
@@ -62,6 +67,7 @@ from callbacks.probes.weight_norm import WeightNorm
 
 __all__ = [
     "CURL",
+    "DASH",
     "AdaptiveReplayRatio",
     "ApproximateRank",
     "CReLU",
@@ -83,6 +89,7 @@ __all__ = [
     "GradientDormancy",
     "GradientNorm",
     "GradientSpectrum",
+    "GradualPruning",
     "HareAndTortoise",
     "HeavyPriming",
     "HessianSpectrum",
@@ -102,10 +109,13 @@ __all__ = [
     "RandomTargetFit",
     "RationalActivation",
     "ReDo",
+    "ReGraMa",
     "ReplayRatioSchedule",
     "Reset",
     "SRank",
+    "SampleWeightDecay",
     "SelfNormalizedReset",
+    "SharpnessAware",
     "ShrinkAndPerturb",
     "SpectralNorm",
     "SpectralRegularization",

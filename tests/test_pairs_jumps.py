@@ -66,6 +66,7 @@ KEEPS_A_PART = {
         now + agent.latest["intervention/dormant_ratio_perturbation/factor"] * (kept - before)
     ),
     "ContinualBackprop": lambda kept, before, now, agent: kept + (now - before),  # nothing: what it replaces is dead
+    "DASH": lambda kept, before, now, agent: kept * (now / before),
     "WeightClipping": lambda kept, before, now, agent: kept.clamp(-now.abs(), now.abs()),
 }
 """What a value of a copy becomes where an intervention leaves a part of the old one; before and now: the agent's."""
@@ -114,9 +115,8 @@ def test_churn_after_a_jump_is_that_of_learning_alone(writer):
         expected = (now - past).square().mean()
     assert float(term.detach()) == pytest.approx(float(expected), rel=1e-3, abs=1e-10)
     step = 10 * 1e-3  # Adam moves a weight by about the learning rate; a jump is of the size of the weights
-    moved = max(
-        float((value - dict(agent.named_parameters())[name]).detach().abs().max()) for name, value in older.items()
-    )
+    live = dict(agent.named_parameters())  # of the buffers, a mask is told by its weight
+    moved = max(float((older[name] - p).detach().abs().max()) for name, p in live.items() if name in older)
     assert moved < step
 
 

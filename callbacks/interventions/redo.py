@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.dormant_unit_interventions import DormantUnitIntervention
-from plasticity_rl.callback.unit_interventions import clear_makers, detach_readers, note_renewed
-from plasticity_rl.nn.units import UnitLayer
-from plasticity_rl.surgery import copy_units, redraw_units
+from plasticity_rl.callback.recycling import RecyclesUnits
 
 
-class ReDo(DormantUnitIntervention):
+class ReDo(RecyclesUnits, DormantUnitIntervention):
     """Give dormant hidden units fresh incoming weights and silent outgoing ones, every ``every_n_updates``.
 
     A unit's score is its mean absolute output after the ReLU, over a batch and over space, divided by the mean of its
@@ -65,30 +60,6 @@ class ReDo(DormantUnitIntervention):
         """``redo``, one word as in the paper."""
         return "redo"
 
-    def tags(self) -> frozenset[str]:
-        """Return one tag for each module."""
-        return frozenset(f"intervention/{self.name}/recycled/{name}" for name in self.modules)
-
     def act(self, agent: RLModule) -> str:
         """Score all layers first, then recycle: what one module gets does not depend on the others."""
-        found = self.find_dormant(agent)
-        counts = {name: sum(int(units.sum()) for _, units in layers.values()) for name, layers in found.items()}
-        dormant = {name: pair for layers in found.values() for name, pair in layers.items() if bool(pair[1].any())}
-        generator = agent.rng.get(f"intervention/{self.state_key}")
-        for layer, units in dormant.values():
-            redraw(agent, layer, units, generator)
-        # After all fresh weights: a recycled unit reads no other recycled unit.
-        for layer, units in dormant.values():
-            detach_readers(agent, layer, units)
-        agent.log_scalars({f"intervention/{self.name}/recycled/{name}": float(n) for name, n in counts.items()})
-        return f"recycled {', '.join(f'{n} units of {name}' for name, n in counts.items())} at frame {agent.env_frames}"
-
-
-def redraw(agent: RLModule, layer: UnitLayer, units: Tensor, generator: torch.Generator) -> None:
-    """Draw the incoming weights of ``units`` anew, in the online network and the same ones in the target."""
-    note_renewed(agent, layer, units)
-    for maker in layer.makers:
-        redraw_units(maker, units, agent.init_layer, generator)
-    for maker, twin in zip(layer.makers, layer.twins, strict=bool(layer.twins)):
-        copy_units(maker, twin, units)
-    clear_makers(agent, layer, units)
+        return self.recycle(agent, self.find_dormant(agent))

@@ -13,7 +13,12 @@ from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.charts import Layout, each
-from plasticity_rl.callback.gradient_probes import activation_gradients, probe_generator, refuse_without
+from plasticity_rl.callback.gradient_probes import (
+    activation_gradients,
+    modules_by_loss,
+    probe_generator,
+    refuse_without,
+)
 from plasticity_rl.callback.module_probes import ActivationProbe, numbers_of_module
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import NotFiniteError, gradient_dormancy_scores
@@ -85,19 +90,13 @@ class GradientDormancy(ActivationProbe):
         """Return the shares, from one backward pass per loss."""
         probed = agent.probe_batch(self.batch_size)
         scalars: dict[str, Any] = {}
-        for loss, names in self._by_loss(agent).items():
+        for loss, names in modules_by_loss(agent, self.modules).items():
             layers = {(name, path): layer for name in names for path, layer in agent.activation_layers(name).items()}
             gradients = activation_gradients(agent, loss, layers, probed, probe_generator(agent, "noise"))
             for name in names:
                 own = {path: gradient for (module, path), gradient in gradients.items() if module == name}
                 scalars |= self._of_module(agent, name, own)
         return scalars
-
-    def _by_loss(self, agent: RLModule) -> dict[str, list[str]]:
-        groups: dict[str, list[str]] = {}
-        for name in self.modules:
-            groups.setdefault(_loss_that_trains(agent, name), []).append(name)
-        return groups
 
     def _of_module(self, agent: RLModule, name: str, gradients: Mapping[str, Tensor]) -> dict[str, Any]:
         try:
@@ -112,12 +111,3 @@ class GradientDormancy(ActivationProbe):
             for layer, mask in masks.items() if self.per_layer else ():
                 scalars[f"gradient_dormancy/{name}/{layer}/tau_{tau}"] = mask.float().mean()
         return scalars
-
-
-def _loss_that_trains(agent: RLModule, name: str) -> str:
-    own = {id(p) for p in agent.module(name).parameters()}
-    for loss, optimizers in agent.loss_optimizers.items():
-        groups = [group for optimizer in optimizers for group in agent.optimizer_by_name(optimizer).param_groups]
-        if any(id(p) in own for group in groups for p in group["params"]):
-            return loss
-    return next(iter(agent.loss_optimizers))

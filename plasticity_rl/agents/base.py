@@ -163,6 +163,7 @@ class RLModule(Reports):
                 self.update_credit -= 1
                 self.dispatch("on_update_start")
                 batch = self.next_batch()
+                self.dispatch("on_batch", batch)
                 self.metrics = self.update(batch)
                 self.num_updates += 1
                 self.end_update(batch, self.metrics)

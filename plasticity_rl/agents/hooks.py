@@ -1,8 +1,8 @@
 """What an agent knows of callbacks: the hooks that it calls, and what it asks before it is trained.
 
 On top of Lightning's hooks they get ours, dispatched by the agent: ``on_env_step``, ``on_episode_end``,
-``on_update_start``, ``on_update_end``, ``on_target_copy``, ``on_task_switch``, ``on_evaluation``, ``on_weights_jumped``
-and ``on_env_failure``.
+``on_update_start``, ``on_batch``, ``on_update_end``, ``on_target_copy``, ``on_task_switch``, ``on_evaluation``,
+``on_weights_jumped`` and ``on_env_failure``.
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ class Mutation:
         optimizer_slots: Names of the parameters whose optimizer state may change.
         attributes: Names of agent attributes that may change, e.g. ``{"augment"}``.
         trainable: Names of the parameters that may be frozen or released (``requires_grad``).
+        buffers: Names in ``agent.named_buffers()`` whose values may change, e.g. the mask of a pruned layer.
     """
 
     parameters: frozenset[str] = field(default_factory=frozenset)
     optimizer_slots: frozenset[str] = field(default_factory=frozenset)
     attributes: frozenset[str] = field(default_factory=frozenset)
     trainable: frozenset[str] = field(default_factory=frozenset)
+    buffers: frozenset[str] = field(default_factory=frozenset)
 
 
 class RLCallback(pl.Callback):
@@ -215,6 +217,9 @@ class RLCallback(pl.Callback):
 
     def on_update_start(self, agent: Agent) -> None:
         """Called before the batch of a gradient update is sampled."""
+
+    def on_batch(self, agent: Agent, batch: TensorDictBase) -> None:
+        """Called with the batch of a gradient update, right before it. Do not write into it."""
 
     def on_update_end(self, agent: Agent, batch: TensorDictBase, metrics: TensorDictBase) -> None:
         """Called after a gradient update (critic, actor and target)."""

@@ -32,6 +32,24 @@ def refuse_unknown_loss(agent: RLModule, loss: str, probe: object) -> None:
         raise UserError(f"{type(probe).__name__}.loss={loss!r}: {type(agent).__name__} has the losses {names}")
 
 
+def loss_stepping_on(agent: RLModule, name: str) -> str:
+    """Return the loss whose optimizers step on a module, by dotted name; the agent's first where none does."""
+    own = {id(p) for p in agent.module(name).parameters()}
+    for loss, optimizers in agent.loss_optimizers.items():
+        groups = [group for optimizer in optimizers for group in agent.optimizer_by_name(optimizer).param_groups]
+        if any(id(p) in own for group in groups for p in group["params"]):
+            return loss
+    return agent.first_loss()
+
+
+def modules_by_loss(agent: RLModule, names: Iterable[str]) -> dict[str, list[str]]:
+    """Return modules by the loss that trains them, see :func:`loss_stepping_on`."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(loss_stepping_on(agent, name), []).append(name)
+    return groups
+
+
 class LossProbe(ModuleProbe):
     """A probe of one of the agent's losses on the shared probe batch, as a function of the weights of chosen modules.
 

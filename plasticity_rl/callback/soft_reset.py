@@ -60,6 +60,26 @@ def _move_copy(psi: Mapping[str, Tensor], shrink: float, perturb: float, copy: M
     shrink_and_perturb([copy[name] for name in held], [psi[name] for name in held], shrink, perturb)
 
 
+@torch.no_grad()
+def scale(agent: RLModule, moved: Moved, factors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Multiply every parameter by its factors, which broadcast with it; those of the target, and in copies, as well."""
+    for name, parameters in moved.items():
+        own = factors[name]
+        for key, parameter in parameters.items():
+            parameter.mul_(own[key])
+        if agent.watch is not None:
+            by_name = {f"{name}.{key}": factor for key, factor in own.items()}
+            agent.watch.repeat(functools.partial(_scale_copy, by_name), list(by_name))
+        twins = _twins(agent, name, parameters)
+        for key, twin in zip(parameters, twins, strict=bool(twins)):
+            twin.mul_(own[key])
+
+
+def _scale_copy(factors: Mapping[str, Tensor], copy: Mapping[str, Tensor]) -> None:
+    for name in factors.keys() & copy.keys():
+        copy[name].mul_(factors[name])
+
+
 def clear_optimizer_state(agent: RLModule, parameters: Iterable[Tensor]) -> None:
     """Clear the optimizer state of those of ``parameters`` that an optimizer holds."""
     for parameter in parameters:

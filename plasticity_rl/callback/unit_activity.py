@@ -24,7 +24,8 @@ class TrainingActivations:
     """Reads the hidden activation layers of modules for the time of one update.
 
     Each layer is read at its first pass with gradient: the encoder on the current observations, critic and actor each
-    in their own loss. Passes without gradient are targets and acting, later ones belong to another module's loss.
+    in their own loss. Passes without gradient are targets and acting, later ones belong to another module's loss; those
+    in evaluation mode are an intervention that looks for itself at the start of the update.
 
     Args:
         modules: Modules by dotted name.
@@ -43,6 +44,7 @@ class TrainingActivations:
     ) -> None:
         self.modules, self.read, self.with_gradient, self.parts = list(modules), read, with_gradient, parts
         self._agent: RLModule | None = None
+        self._mode = True
         self._handles: list[RemovableHandle] = []
         self._read: dict[str, dict[str, Any]] = {}
 
@@ -54,7 +56,7 @@ class TrainingActivations:
 
     def start(self, agent: RLModule) -> None:
         """Hook the layers; call before the update."""
-        self._read, self._agent = {name: {} for name in self.modules}, agent
+        self._read, self._agent, self._mode = {name: {} for name in self.modules}, agent, agent.training
         for name in self.modules:
             # Those that wait as well: an injection later in this start of the update lets them take part.
             for layer_name, layer in agent.activation_layers(name, EVERYWHERE).items():
@@ -73,7 +75,8 @@ class TrainingActivations:
 
     def _hook(self, kept: dict[str, Any], layer: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def keep(_: nn.Module, __: Any, output: Tensor) -> None:
-            if torch.is_grad_enabled() and layer not in kept:
+            trains = self._agent is not None and self._agent.training == self._mode
+            if torch.is_grad_enabled() and trains and layer not in kept:
                 kept[layer] = self.read(output if self.with_gradient else output.detach())
 
         return keep

@@ -122,6 +122,17 @@ def parameters_outside_norms(module: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
+def weights_and_biases(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the weights and biases of the linear and convolutional layers of ``module`` by name, but frozen ones."""
+    return {
+        f"{path}.{key}".lstrip("."): parameter
+        for path, layer in module.named_modules()
+        if isinstance(layer, WEIGHT_LAYERS)
+        for key, parameter in layer.named_parameters(recurse=False)
+        if key in ("weight", "bias") and parameter.requires_grad
+    }
+
+
 def linear_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """Return the weights and biases of the linear layers of ``module`` by name."""
     return {

@@ -79,14 +79,17 @@ def parameters_in_use(layer: nn.Module) -> dict[str, Tensor]:
     return own
 
 
+def masks_of(layer: nn.Module) -> list[FixedMask]:
+    """Return the masks of a layer's weight; none of a layer that is not pruned."""
+    transforms = layer.transforms if isinstance(layer, _Transformed) else ()
+    return [transform for transform in transforms if isinstance(transform, FixedMask)]
+
+
 @torch.no_grad()
 def prune_again(layer: nn.Module) -> None:
     """Set the pruned weights of a layer to zero, whatever was written there; of a layer without a mask nothing."""
-    if isinstance(layer, _Transformed):
-        weight = layer.get_parameter("weight")
-        for transform in layer.transforms:
-            if isinstance(transform, FixedMask):
-                weight.masked_fill_(~transform.mask, 0.0)
+    for transform in masks_of(layer):
+        layer.get_parameter("weight").masked_fill_(~transform.mask, 0.0)
 
 
 def add_transform(layer: nn.Module, transform: nn.Module) -> None:
@@ -129,6 +132,14 @@ class FixedMask(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Return the masked weight; masked elements get the gradient zero."""
         return weight * self.mask
+
+
+class GrowingMask(FixedMask):
+    """A mask that holds nothing back at first and loses elements at events, in place; none comes back."""
+
+    def prune(self, kept: Tensor) -> None:
+        """Let the elements count no longer that are not ``kept``, a bool tensor of the mask's shape."""
+        self.mask.logical_and_(kept)
 
 
 class SpectralNormalization(nn.Module):

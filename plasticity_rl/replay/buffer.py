@@ -33,9 +33,10 @@ from torchrl.data import ReplayBuffer
 
 from plasticity_rl.errors import UserError, at_least, one_of, within
 from plasticity_rl.machine.capacity import check_fits
+from plasticity_rl.replay.ages import AgeWeights
 from plasticity_rl.replay.files import RecordFiles
 from plasticity_rl.replay.folding import FoldNStep
-from plasticity_rl.replay.layout import OBSERVATION_DTYPES, STORAGES, RecordLayout, replay_bytes
+from plasticity_rl.replay.layout import OBSERVATION_DTYPES, STORAGES, RecordLayout, refuse_sizes, replay_bytes
 from plasticity_rl.replay.prioritized import Priorities, PrioritizedWindows
 from plasticity_rl.replay.sampler import NoDumps, WindowSampler
 from plasticity_rl.replay.storage import FrameStorage
@@ -118,7 +119,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
         one_of("data.storage", storage, STORAGES)
         if storage == "memmap" and folder is None:
             raise UserError("--data.storage memmap needs a folder for its files.")
-        _check_sizes(obs_shape, observation, frame_stack, n_step, num_lanes, capacity)
+        refuse_sizes(obs_shape, observation, frame_stack, n_step, num_lanes, capacity)
         frame_shape = (obs_shape[0] // frame_stack, *obs_shape[1:])
         lane_length = -(-capacity // num_lanes)
         layout = RecordLayout(frame_shape, action_dim, num_lanes, lane_length, slack, observation, num_actions)
@@ -259,6 +260,11 @@ class FrameReplay(NoDumps, ReplayBuffer):
         windows, _ = self._windows.sample(self._records, self._records.buffered_batch)
         return self.transform(self._records.get(windows))
 
+    def weigh_by_age(self, weights: AgeWeights | None) -> None:
+        """Let ``sample()`` draw by the age of the first transition; None: uniformly. Not by priority as well."""
+        assert weights is None or not isinstance(self._windows, PrioritizedWindows), "batches are drawn by priority"
+        self._windows.by_age = weights
+
     def update_priorities(self, batch: TensorDictBase, losses: Tensor) -> None:
         """Set the priorities of the transitions of a batch to their losses, where they are still in the replay.
 
@@ -383,22 +389,6 @@ class FrameReplay(NoDumps, ReplayBuffer):
     def _append(self, columns: dict[str, Tensor], lanes: Tensor, *, terminal: bool) -> None:
         flags = {"lane": lanes, "terminal": torch.full(lanes.shape, terminal)}
         self._windows.extend(self.writer.extend({**columns, **flags}))  # ``ReplayBuffer.extend`` wants a TensorDict
-
-
-def _check_sizes(
-    obs_shape: tuple[int, ...], observation: str, frame_stack: int, n_step: int, num_lanes: int, capacity: int
-) -> None:
-    """Refuse observations that are no stack, and a replay in which no window fits."""
-    wanted = ("channels", "height", "width") if observation == "pixels" else ("numbers",)
-    if len(obs_shape) != len(wanted) or obs_shape[0] % frame_stack:
-        shape = ", ".join([f"{wanted[0]} x {frame_stack} stacked frames", *wanted[1:]])
-        raise UserError(f"obs_shape of {observation} must be ({shape}), got {tuple(obs_shape)}.")
-    least = num_lanes * (frame_stack + n_step)
-    if capacity < least:
-        raise UserError(
-            f"data.capacity={capacity} must be at least {least}: {num_lanes} environments x "
-            f"({frame_stack} stacked frames + {n_step} steps)"
-        )
 
 
 def _identity(batch: TensorDictBase) -> TensorDictBase:

@@ -164,3 +164,19 @@ def replay_bytes(
     """
     frame, lane_length = (obs_shape[0] // frame_stack, *obs_shape[1:]), -(-capacity // num_lanes)
     return RecordLayout(frame, action_dim, num_lanes, lane_length, slack, observation, num_actions).size_bytes()
+
+
+def refuse_sizes(
+    obs_shape: tuple[int, ...], observation: str, frame_stack: int, n_step: int, num_lanes: int, capacity: int
+) -> None:
+    """Raise UserError for observations that are no stack, and a replay in which no window fits."""
+    wanted = ("channels", "height", "width") if observation == "pixels" else ("numbers",)
+    if len(obs_shape) != len(wanted) or obs_shape[0] % frame_stack:
+        shape = ", ".join([f"{wanted[0]} x {frame_stack} stacked frames", *wanted[1:]])
+        raise UserError(f"obs_shape of {observation} must be ({shape}), got {tuple(obs_shape)}.")
+    least = num_lanes * (frame_stack + n_step)
+    if capacity < least:
+        raise UserError(
+            f"data.capacity={capacity} must be at least {least}: {num_lanes} environments x "
+            f"({frame_stack} stacked frames + {n_step} steps)"
+        )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchrl.data.replay_buffers.samplers import Sampler
 
+from plasticity_rl.replay.ages import AgeWeights
 from plasticity_rl.replay.storage import FrameStorage, FrameWindows
 
 _REJECTION_ROUNDS = 8
@@ -45,7 +46,7 @@ class NoDumps:
 
 
 class WindowSampler(NoDumps, Sampler):
-    """Draws complete n-step windows, uniformly over all of them and over all lanes.
+    """Draws complete n-step windows, uniformly over all of them and over all lanes, or :meth:`sample` by their age.
 
     An anchor (the first transition of a window) is complete when its n transitions, the record after them and the
     frames of its stack are live and in one episode; the open episode counts. Where fewer than n transitions are left,
@@ -64,10 +65,14 @@ class WindowSampler(NoDumps, Sampler):
         self._past = torch.arange(1 - frame_stack, 1)
         self._ahead = torch.arange(n_step)
         self._known: tuple[int, int] | None = None  # lane and first record of a window that was complete
+        self.by_age: AgeWeights | None = None
+        """Weights by which :meth:`sample` draws; None: uniformly. Other draws are always uniform."""
 
     def sample(self, storage: FrameStorage, batch_size: int) -> tuple[FrameWindows, dict[str, Any]]:
         """Draw ``batch_size`` windows with the buffer's generator."""
-        return self.draw(storage, batch_size, self._rng), {}
+        self.require_windows(storage, batch_size)
+        anchors = self._draw_anchors(storage, batch_size, self._rng, storage.written, self.by_age)
+        return self._windows(storage, anchors), {}
 
     def draw(
         self,
@@ -158,16 +163,27 @@ class WindowSampler(NoDumps, Sampler):
         self._known = None
 
     def _draw_anchors(
-        self, storage: FrameStorage, batch_size: int, generator: torch.Generator | None, written: Tensor
+        self,
+        storage: FrameStorage,
+        batch_size: int,
+        generator: torch.Generator | None,
+        written: Tensor,
+        by_age: AgeWeights | None = None,
     ) -> Anchors:
-        ends = (written - storage.oldest).cumsum(0)
+        live = written - storage.oldest
+        ends = live.cumsum(0)
         shift = written - ends  # from the position among all live records to the number in the lane
         kept: list[Anchors] = []
         missing = batch_size
         for _ in range(_REJECTION_ROUNDS):
-            draws = torch.randint(int(ends[-1]), (missing + missing // 8 + 8,), generator=generator)
-            lanes = torch.searchsorted(ends, draws, right=True)
-            numbers = draws + shift[lanes]
+            count = missing + missing // 8 + 8
+            if by_age is None:
+                draws = torch.randint(int(ends[-1]), (count,), generator=generator)
+                lanes = torch.searchsorted(ends, draws, right=True)
+                numbers = draws + shift[lanes]
+            else:
+                lanes, ages = by_age.draw(live, count, generator)
+                numbers = written[lanes] - ages
             anchors = Anchors(lanes, numbers, self._lengths(storage, lanes, numbers, written))
             complete = anchors.lengths.nonzero().squeeze(1)[:missing]
             kept.append(anchors.at(complete))
@@ -176,7 +192,7 @@ class WindowSampler(NoDumps, Sampler):
                 break
         else:  # almost nothing is complete (a nearly empty buffer, very short episodes): list what is and choose
             anchors = self.complete_anchors(storage, written)
-            kept.append(anchors.at(torch.randint(len(anchors.lanes), (missing,), generator=generator)))
+            kept.append(anchors.at(_choose(anchors, missing, generator, written, by_age)))
         return kept[0] if len(kept) == 1 else Anchors(*(torch.cat(parts) for parts in zip(*kept, strict=True)))
 
     def _lengths(self, storage: FrameStorage, lanes: Tensor, numbers: Tensor, written: Tensor) -> Tensor:
@@ -208,3 +224,13 @@ class WindowSampler(NoDumps, Sampler):
         next_frames = torch.maximum(numbers + lengths + self._past, reset)
         steps = numbers + torch.minimum(self._ahead, lengths - 1)  # the last again counts nothing: its discount is 0
         return FrameWindows(storage.slot(lanes, frames), storage.slot(lanes, next_frames), storage.slot(lanes, steps))
+
+
+def _choose(
+    anchors: Anchors, count: int, generator: torch.Generator | None, written: Tensor, by_age: AgeWeights | None
+) -> Tensor:
+    """Return positions of ``count`` of the anchors, with replacement."""
+    if by_age is None:
+        return torch.randint(len(anchors.lanes), (count,), generator=generator)
+    weights = by_age.of(written[anchors.lanes] - anchors.numbers)
+    return torch.multinomial(weights, count, replacement=True, generator=generator)

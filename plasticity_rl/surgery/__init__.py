@@ -1,11 +1,12 @@
 """Pure edits of weights and optimizer state, in place: what interventions do. No Lightning, no schedule."""
 
 from plasticity_rl.surgery.clipping import clip_weights, clipping_bound
+from plasticity_rl.surgery.direction_shrink import direction_factors
 from plasticity_rl.surgery.optimizer_state import StatePart, clear_elements, clear_state
 from plasticity_rl.surgery.reinit import copy_parameters, reinitialize
 from plasticity_rl.surgery.resize import insert_after, resized, size_of
 from plasticity_rl.surgery.shrink_perturb import draw_fresh, shrink_and_perturb
-from plasticity_rl.surgery.sparsity import erdos_renyi_densities, random_mask
+from plasticity_rl.surgery.sparsity import erdos_renyi_densities, largest_mask, polynomial_sparsity, random_mask
 from plasticity_rl.surgery.units import (
     absorb_units,
     copy_units,
@@ -28,10 +29,13 @@ __all__ = [
     "clipping_bound",
     "copy_parameters",
     "copy_units",
+    "direction_factors",
     "draw_fresh",
     "erdos_renyi_densities",
     "fresh_layer",
     "insert_after",
+    "largest_mask",
+    "polynomial_sparsity",
     "random_mask",
     "read_on_average",
     "redraw_units",

@@ -1,4 +1,4 @@
-"""Random sparse masks of weights."""
+"""Sparse masks of weights: random ones, and those of the largest."""
 
 from __future__ import annotations
 
@@ -46,3 +46,34 @@ def erdos_renyi_densities(shapes: Mapping[str, Sequence[int]], density: float) -
         if not full:
             return densities
         whole |= full
+
+
+def polynomial_sparsity(progress: float, final: float, power: int = 3) -> float:
+    """Return the sparsity at a point of a ramp from 0, ``final * (1 - (1 - progress)^power)``: steep at first.
+
+    Args:
+        progress: Part of the ramp that is behind, in [0, 1].
+        final: Sparsity at its end, in [0, 1).
+        power: Exponent.
+
+    Source:
+        Zhu & Gupta 2017 (arXiv 1710.01878), Eq. 1, with an initial sparsity of 0.
+    """
+    return final * (1.0 - (1.0 - progress) ** power)
+
+
+@torch.no_grad()
+def largest_mask(weight: Tensor, kept: int, allowed: Tensor) -> Tensor:
+    """Return a bool mask of the ``kept`` elements of ``weight`` with the largest absolute values.
+
+    Of equal ones those that come first are kept, on every device.
+
+    Args:
+        weight: Any shape.
+        kept: Number of elements, >= 0.
+        allowed: Bool, of the same shape: elements that may be kept; where there are fewer than ``kept``, all of them.
+    """
+    size = torch.where(allowed, weight.abs(), -1.0).flatten()
+    mask = torch.zeros_like(size, dtype=torch.bool)
+    mask[size.argsort(descending=True, stable=True)[:kept]] = True
+    return mask.view(weight.shape) & allowed

@@ -68,6 +68,7 @@ class BareAgent(DrQV2):
         self.env_frames += 4
         self.dispatch("on_update_start")
         batch = some_batch(self, seed=seed)
+        self.dispatch("on_batch", batch)
         metrics = self.update(batch)
         self.num_updates += 1
         self.end_update(batch, metrics)
