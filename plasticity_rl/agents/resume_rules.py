@@ -75,6 +75,7 @@ RULES: Mapping[str, Rule] = {
     "data.priority_exponent": Rule("refused", "the priorities of the checkpoint were made with it"),
     "data.priority_beta": Rule("applied", "at the next batch; durations count from env step 0"),
     "data.overlap": Rule("applied", "at the next env step"),
+    "data.env_workers": Rule("own", "it is where environments are stepped, and changes no number"),
     "data.storage": Rule("applied", "the records are the same on disk and in memory"),
     "data.env": Rule("applied", "it makes the environments from here on"),
     "data.replay_dir": Rule("applied", "the files of the replay are looked for there"),
