@@ -10,6 +10,7 @@ render      frames per second, exact and fast
 end_to_end  env frames per second of a whole training, replay ratio 0.5, past the seed phase
 overhead    what Lightning, TorchRL and the default callbacks add to a plain loop with the same updates
 scaling     cost against batch size, image size, size of the replay, number of environments
+env_scaling env steps per second against worker processes, exact and fast drawing
 probes      what the default probes cost (options after --; see benchmarks/measurements/probes.py)
 
 Contestants are processes that are stopped while it is another one's turn. Shown is the median over the repeats, and the
@@ -31,7 +32,7 @@ from benchmarks.contestants.ours import SIZES
 from benchmarks.harness import report
 from benchmarks.harness.options import Options
 
-NAMES = ("learner", "replay", "render", "end_to_end", "overhead", "scaling", "probes")
+NAMES = ("learner", "replay", "render", "end_to_end", "overhead", "scaling", "env_scaling", "probes")
 
 
 def main() -> None:
