@@ -11,6 +11,7 @@ end_to_end  env frames per second of a whole training, replay ratio 0.5, past th
 overhead    what Lightning, TorchRL and the default callbacks add to a plain loop with the same updates; also of other
             worktrees of this repository: --against PATH, as often as wanted
 scaling     cost against batch size, image size, size of the replay, number of environments
+env_scaling env steps per second against worker processes, exact and fast drawing
 probes      what the default probes cost (options after --; see benchmarks/measurements/probes.py)
 parity      the same updates on the CPU and on a device
 gpu         parity, learner, end_to_end and env_scaling within --seconds, for a machine with a GPU; where that has no
@@ -35,7 +36,18 @@ from benchmarks.contestants.ours import SIZES
 from benchmarks.harness import report
 from benchmarks.harness.options import Options
 
-NAMES = ("learner", "replay", "render", "end_to_end", "overhead", "scaling", "probes", "parity", "gpu")
+NAMES = (
+    "learner",
+    "replay",
+    "render",
+    "end_to_end",
+    "overhead",
+    "scaling",
+    "env_scaling",
+    "probes",
+    "parity",
+    "gpu",
+)
 
 
 def main() -> None:

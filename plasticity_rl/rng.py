@@ -62,11 +62,19 @@ class NamedGenerators:
         self._pending = {name: value.cpu() for name, value in state.items()}
 
 
-def global_rng_state() -> dict[str, object]:
+def global_rng_state() -> dict[str, Any]:
     """Return the state of the process-wide generators (Python, NumPy, torch, CUDA) as plain data and tensors.
 
     The framework itself draws from named generators only; these are saved for callbacks and libraries that do not.
     """
+    return {
+        **processor_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def processor_rng_state() -> dict[str, Any]:
+    """Return the same without CUDA's, which asking would start in a process that does not use it."""
     version, numbers, gauss = random.getstate()
     numpy_state: Any = np.random.get_state(legacy=True)
     algorithm, keys, position, has_gauss, cached = numpy_state
@@ -80,16 +88,20 @@ def global_rng_state() -> dict[str, object]:
             float(cached),
         ],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
 
 
 def set_global_rng_state(state: dict) -> None:
     """Restore what :func:`global_rng_state` returned."""
+    set_processor_rng_state(state)
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def set_processor_rng_state(state: dict) -> None:
+    """Restore what :func:`processor_rng_state` returned."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     algorithm, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((algorithm, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])

@@ -173,6 +173,21 @@ def test_scaling_draws_a_figure(bench, tmp_path):
     assert "<svg" in (tmp_path / "scaling.svg").read_text()
 
 
+def test_env_scaling(bench):
+    kept, out = bench("env_scaling", "--task", "cartpole_swingup")
+    lanes = ["1 environment, in this process", "2 environments, in this process", "2 environments, in 2 workers"]
+    for render in ("exact", "fast"):
+        rows = kept["env_scaling"][render]["rows"]
+        assert names(rows) == lanes
+        assert all(len(row["ratios"]) == 1 for row in rows[1:])
+        assert f"cartpole_swingup, {render}" in out
+
+
+@pytest.mark.parametrize(("cores", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
+def test_workers_go_up_to_the_cores(cores, counts):
+    assert importlib.import_module("benchmarks.measurements.env_scaling").worker_counts(cores) == counts
+
+
 def test_probes(bench, tmp_path):
     config = yaml.safe_load((REPOSITORY / "configs" / "quickstart.yaml").read_text())
     config["data"] |= {"image_size": 24, "batch_size": 8}

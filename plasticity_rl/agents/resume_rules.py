@@ -76,6 +76,7 @@ RULES: Mapping[str, Rule] = {
     "data.priority_beta": Rule("applied", "at the next batch; durations count from env step 0"),
     "data.env_steps_per_tick": Rule("applied", "at the next tick; no number follows from it"),
     "data.overlap": Rule("applied", "at the next env step"),
+    "data.env_workers": Rule("own", "it is where environments are stepped, and changes no number"),
     "data.storage": Rule("applied", "the records are the same on disk, in memory and on a device"),
     "data.env": Rule("applied", "it makes the environments from here on"),
     "data.replay_dir": Rule("applied", "the files of the replay are looked for there"),

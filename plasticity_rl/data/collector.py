@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
@@ -14,6 +15,7 @@ from torchrl.collectors import Collector
 from torchrl.envs import EnvBase
 
 from plasticity_rl.envs.contract import require_ends, require_first_step
+from plasticity_rl.envs.side_by_side import EnvsSideBySide
 from plasticity_rl.envs.snapshots import env_state_dict, load_env_state_dict, why_not_exact
 from plasticity_rl.errors import RunFailure, UserError, describe_error
 from plasticity_rl.machine.rendering import free_at_exit
@@ -69,12 +71,28 @@ class _OneStep(Collector):
         return tensordict_out
 
 
+class _WhenAsked:
+    """Does something when its result is asked for: of a step that other processes do, there is only that to wait for.
+
+    Args:
+        do: Called once.
+    """
+
+    def __init__(self, do: Callable[[], TensorDictBase]) -> None:
+        self._do = functools.cache(do)
+
+    def result(self) -> TensorDictBase:
+        """Return what came of it."""
+        return self._do()
+
+
 class StepCollector:
     """TorchRL's ``Collector``, asked for exactly one env step of every env.
 
     Collecting one step at a time is what makes the replay ratio exact and lets every action come from the newest
-    policy. :meth:`begin` starts the next step in a thread: simulator and renderer release Python's lock, so it runs
-    beside the updates. Its actions are decided before, so a run stays reproducible.
+    policy. :meth:`begin` starts the next step, so that it runs beside the updates: in worker processes if that is where
+    the environments are, else in a thread, where simulator and renderer release Python's lock. Its actions are decided
+    before, so a run stays reproducible.
 
     Attributes:
         not_exact: Why the environments cannot be saved, so that ``state_dict`` goes without them; or an empty string.
@@ -85,8 +103,8 @@ class StepCollector:
             agent's weights are never registered twice.
         observation: Key of the observation that the policy is given.
         failure: Returns what to raise when the environment raises something.
-        in_thread: Build and use the environment in a thread of its own: what :meth:`begin` needs, since an OpenGL
-            context belongs to the thread that made it.
+        in_thread: Build and use the environment in a thread of its own: what :meth:`begin` needs where there are no
+            worker processes, since an OpenGL context belongs to the thread that made it.
     """
 
     def __init__(
@@ -99,7 +117,7 @@ class StepCollector:
     ) -> None:
         self._failure = failure
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="env step") if in_thread else None
-        self._begun: Future[TensorDictBase] | None = None
+        self._begun: Future[TensorDictBase] | _WhenAsked | None = None
         self._policy, self._decided = policy, _Decided()
         self._observation = observation
         self._state_at_close: dict[str, Any] | None = None
@@ -131,11 +149,24 @@ class StepCollector:
         return do(*args) if self._thread is None else self._thread.submit(do, *args).result()
 
     def begin(self) -> None:
-        """Start the next step with the policy as it is now; :meth:`step` will wait for it. Needs ``in_thread``."""
-        assert self._thread is not None, "without a thread nothing can be begun"
+        """Start the next step with the policy as it is now; :meth:`step` will wait for it.
+
+        Needs ``in_thread``, or environments in worker processes.
+
+        Raises:
+            RunFailure: When a worker process is gone.
+        """
         assert self._begun is None, "a step was begun already"
         self._decide()
-        self._begun = self._thread.submit(self._run)
+        if isinstance(self.env, EnvsSideBySide):
+            try:
+                self.env.begin(self._decided(self._collector._carrier))
+            except Exception as error:
+                raise self._failure(error) from error
+            self._begun = _WhenAsked(self._run)
+        else:
+            assert self._thread is not None, "without a thread nothing can be begun"
+            self._begun = self._thread.submit(self._run)
 
     def _decide(self) -> None:
         self._decided.actions = self._policy(self.observations())
@@ -152,6 +183,7 @@ class StepCollector:
 
         Raises:
             RunFailure: When the environment fails; errors of the policy go through as they are.
+            UserError: When the first step shows that the environment is not as it has to be.
         """
         if self._begun is None:
             self._decide()
@@ -159,6 +191,8 @@ class StepCollector:
         try:
             step = self._here(self._run) if begun is None else begun.result()
         except Exception as error:
+            if isinstance(error, UserError) and not self._checked:  # as what is looked at below
+                raise
             raise self._failure(error) from error
         if not self._checked:
             require_first_step(self.env, step, self._observation)
@@ -244,7 +278,7 @@ class StepCollector:
             if keep_state:
                 with contextlib.suppress(Exception):  # environments whose state cannot be saved
                     self._state_at_close = self.state_dict()
-            if self._begun is not None:
+            if isinstance(self._begun, Future):
                 self._begun.exception()  # wait for it, whatever becomes of it
             self._here(self._close)
         finally:

@@ -14,6 +14,7 @@ from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
 from plasticity_rl.data.collector import Learner, Policy, StepCollector
+from plasticity_rl.data.environments import Environments
 from plasticity_rl.data.evaluation import Episode, WatchedPolicy, play_episode
 from plasticity_rl.data.exactness import refuse_not_exact, said_at_start
 from plasticity_rl.data.options import DataOptions, refuse_large_batch, refuse_long_returns, refuse_misfit
@@ -22,10 +23,9 @@ from plasticity_rl.data.ticks import Ticks
 from plasticity_rl.distributed.ranks import all_finished, refuse_different, times_ranks
 from plasticity_rl.envs.backends import DEFAULT, names_code, options_class
 from plasticity_rl.envs.contract import require_contract
-from plasticity_rl.envs.options import EnvironmentOptions, Observation
+from plasticity_rl.envs.options import EnvironmentOptions
 from plasticity_rl.errors import RunFailure, UserError, describe_error, refuse_unknown
 from plasticity_rl.files.places import expanded
-from plasticity_rl.machine.rendering import refuse_drawing_in_threads
 from plasticity_rl.replay.buffer import FrameReplay, check_fits, replay_bytes
 from plasticity_rl.replay.files import holds_replay
 from plasticity_rl.replay.sum_tree import tree_bytes
@@ -36,7 +36,7 @@ OF_ONE_FIT = ("collector", "replay", "replay_folder", "_policy", "_all_can_sampl
 
 
 @shows_options_of(options_class(DEFAULT))
-class RLDataModule(pl.LightningDataModule, DataOptions):
+class RLDataModule(pl.LightningDataModule, Environments):
     """Environment, collector and replay of one rank.
 
     With several ranks (``trainer.devices``), frames, env steps, ``capacity`` and ``batch_size`` count all of them
@@ -87,26 +87,6 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         self.num_actions: int = 0 if continuous else env_of_task.action_spec.space.n
         refuse_large_batch(self.batch_size, self.observation_bytes, "data.batch_size")
 
-    @property
-    def task(self) -> str:
-        """Name of the task that the run began with."""
-        return self.environment.task
-
-    @property
-    def observation(self) -> Observation:
-        """What an observation is, and its key: ``pixels`` or ``state``."""
-        return self.environment.observation
-
-    @property
-    def action_repeat(self) -> int:
-        """Env frames per env step."""
-        return self.environment.action_repeat
-
-    @property
-    def stacked_frames(self) -> int:
-        """Frames in an observation."""
-        return self.environment.stacked_frames
-
     def refuse_uneven(self, world_size: int) -> None:
         """Raise UserError when ``world_size`` ranks cannot share a batch, or the frames between evaluations, evenly."""
         self.refuse_ranks(world_size)
@@ -147,16 +127,6 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         """Env frames of one batch of Lightning's loop."""
         return self.frames_per_step * self.env_steps_per_tick
 
-    def eval_env(self, task: str) -> EnvBase:
-        """Return the single env on which ``task`` is evaluated, built at the first call."""
-        if task not in self._eval_envs:
-            self._eval_envs[task] = self._make_env(task, seed=self.seed, num_envs=1)
-        return self._eval_envs[task]
-
-    def _make_env(self, task: str, *, seed: int, num_envs: int) -> EnvBase:
-        values = {**self.environment.values, "task": task}
-        return self.env(seed=seed, num_envs=num_envs, **values)
-
     # ---- Lightning --------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
@@ -166,7 +136,7 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         learner = self._learner
         self.starts_empty = self.new_episodes = False
         self.refuse_uneven(self.world_size)
-        refuse_drawing_in_threads(self.overlap and self.environment.draws)
+        self._refuse_drawing_in_threads()
         self._all_can_sample = False
         run_dir, rank = self.trainer.default_root_dir, self.trainer.global_rank  # type: ignore[union-attr]
         refuse_different({"run folder": run_dir, "data.batch_size": self.batch_size, **self._identity()})
@@ -186,8 +156,8 @@ class RLDataModule(pl.LightningDataModule, DataOptions):
         return derive_seed(self.seed, f"env/rank{rank}") % (2**32 - self.num_envs) if rank else self.seed
 
     def _collect(self, task: str, seed: int) -> None:
-        build = lambda: self._make_env(task, seed=seed, num_envs=self.num_envs)  # noqa: E731
-        self.collector = StepCollector(build, self._policy, self.observation, self._failure, self.overlap)
+        build = lambda: self._make_training_env(task, seed)  # noqa: E731
+        self.collector = StepCollector(build, self._policy, self.observation, self._failure, self._in_thread)
         self.current_task = task
 
     def switch_task(self, task: str, *, seed: int, empty_replay: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from plasticity_rl.replay.prioritized import Priorities
 from plasticity_rl.schedules import corners, parse_schedule
 
 MAX_NUM_ENVS = 1024
-"""Environments of one process; they are stepped one after the other, so that more of them win nothing."""
+"""Environments of a rank: each is a lane of the replay, and one tick steps all of them before anything is learned."""
 MAX_EVAL_EPISODES = 10_000
 """Episodes of one evaluation: ten million env frames, three times the longest published run."""
 
@@ -32,12 +33,15 @@ class DataOptions:
     """Options of the data module that every environment has; it derives from this, so they are its attributes.
 
     Args:
-        num_envs: Environments stepped side by side, on each rank.
+        num_envs: Environments, on each rank.
+        env_workers: Processes that step and draw them, on each rank, at most ``num_envs``: as many environments in each
+            as it goes, the same numbers whatever they are. 0 steps them one after the other in this process.
         env_steps_per_tick: Env steps of each environment, with their updates, in one batch of Lightning's loop, after
             which a run may save or stop when it is asked to: 50 save about half a millisecond per env step. No number
             follows from it. Callbacks of others get ``on_train_batch_end`` once a tick.
-        overlap: Step the environments in a thread beside the updates, and read the next batch in another. Actions are
-            then chosen before the updates that they run beside (``clock/policy_lag_updates``); all else is as without.
+        overlap: Step the environments beside the updates, in the ``env_workers`` or else a thread, and read the next
+            batch in another. Actions are then chosen before the updates that they run beside
+            (``clock/policy_lag_updates``); all else is as without.
         n_step: Steps of the n-step return.
         discount: Discount factor gamma per env step, in [0, 1].
         reward_clip: Rewards that are learned are clipped to plus or minus this, before they are summed over n steps (1
@@ -71,6 +75,7 @@ class DataOptions:
     """
 
     num_envs: int = 1
+    env_workers: int = 0
     env_steps_per_tick: int = 1
     overlap: bool = False
     n_step: int = 3
@@ -114,8 +119,9 @@ class DataOptions:
             raise UserError(
                 "data.replay_dir='' names no folder; give one, or leave it out for replay/ in the run folder"
             )
-        reason = "they are stepped one after the other, so more of them win nothing"
+        reason = "nothing is learned before all of them were stepped, and no published run has more"
         at_most("data.num_envs", self.num_envs, MAX_NUM_ENVS, reason)
+        self._check_workers()
         reason = "an evaluation would be longer than the longest published runs"
         at_most("data.num_eval_episodes", self.num_eval_episodes, MAX_EVAL_EPISODES, reason)
         at_least("data.final_eval_episodes", self.final_eval_episodes, 0, "; published for Atari-100k: 100")
@@ -125,6 +131,19 @@ class DataOptions:
     def times_steps(self) -> str:
         """What a message adds to ``num_envs`` where it means a whole tick."""
         return f" * env_steps_per_tick={self.env_steps_per_tick}" if self.env_steps_per_tick > 1 else ""
+
+    def _check_workers(self) -> None:
+        at_least("data.env_workers", self.env_workers, 0, "; 0 steps the environments in this process")
+        if self.env_workers > self.num_envs:
+            raise UserError(
+                f"data.env_workers={self.env_workers} must be at most data.num_envs={self.num_envs}, since a process "
+                "steps whole environments: raise --data.num_envs, or lower it"
+            )
+        if self.env_workers and sys.platform == "win32":
+            raise UserError(
+                f"data.env_workers={self.env_workers} needs Linux or macOS, whose processes share memory as it is done "
+                "here: leave it out"
+            )
 
     def _check_priorities(self) -> None:
         within("data.priority_exponent", self.priority_exponent, "[0, 1]", "; published: 0.5 and 0.6")

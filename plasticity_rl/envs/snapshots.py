@@ -6,7 +6,7 @@ of itself (:class:`Simulator`), and the buffers of the TorchRL transforms above,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -31,6 +31,22 @@ class Simulator(Protocol):
         """Restore what :meth:`simulator_state` returned, also when it comes from another process."""
 
 
+@runtime_checkable
+class Elsewhere(Protocol):
+    """Environments in other processes, which save and restore themselves; see ``side_by_side.py``."""
+
+    batch_size: torch.Size
+
+    def snapshots_of_all(self) -> list[dict[str, Any]]:
+        """Return what :func:`env_state_dict` would return of each of them here."""
+
+    def load_snapshots_of_all(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Restore the snapshot of each, in their order."""
+
+    def why_not_exact(self) -> str:
+        """Return what :func:`why_not_exact` would return of them here."""
+
+
 def env_state_dict(env: EnvBase) -> dict[str, Any]:
     """Return an exact snapshot of ``env``, at any step of an episode.
 
@@ -49,6 +65,9 @@ def env_state_dict(env: EnvBase) -> dict[str, Any]:
         return {"transform": _transform_state(env.transform), "base": env_state_dict(env.base_env)}
     if isinstance(env, SerialEnv):
         return {"envs": [env_state_dict(e) for e in workers(env)]}
+    if isinstance(env, Elsewhere):
+        states = env.snapshots_of_all()
+        return {"envs": states} if env.batch_size else states[0]
     return {"simulator": _simulator(env).simulator_state()}
 
 
@@ -67,12 +86,10 @@ def load_env_state_dict(env: EnvBase, state: Mapping[str, Any]) -> None:
         load_env_state_dict(env.base_env, state["base"])
         _load_transform_state(env.transform, state["transform"])
     elif isinstance(env, SerialEnv):
-        _expect(state, "envs", env)
-        saved_envs, envs = state["envs"], workers(env)
-        if len(envs) != len(saved_envs):
-            raise UserError(f"The snapshot holds {len(saved_envs)} environments, this run has num_envs={len(envs)}.")
-        for worker, saved in zip(envs, saved_envs, strict=True):
+        for worker, saved in zip(workers(env), _of_several(state, env), strict=True):
             load_env_state_dict(worker, saved)
+    elif isinstance(env, Elsewhere):
+        env.load_snapshots_of_all(_of_several(state, env) if env.batch_size else [state])
     else:
         _expect(state, "simulator", env)
         _simulator(env).load_simulator_state(state["simulator"])
@@ -88,6 +105,8 @@ def why_not_exact(env: EnvBase) -> str:
         return why_not_exact(env.base_env)
     if isinstance(env, SerialEnv):
         return next(filter(None, map(why_not_exact, workers(env))), "")
+    if isinstance(env, Elsewhere):
+        return env.why_not_exact()
     if not isinstance(env, Simulator):
         return f"{type(env).__name__} has no simulator_state() and load_simulator_state(state)"
     return env.why_not_exact() if hasattr(env, "why_not_exact") else ""
@@ -99,6 +118,14 @@ def _simulator(env: EnvBase) -> Simulator:
             f"{type(env).__name__} cannot be saved exactly: it needs simulator_state() and load_simulator_state(state)."
         )
     return env
+
+
+def _of_several(state: Mapping[str, Any], env: EnvBase) -> list[Mapping[str, Any]]:
+    _expect(state, "envs", env)
+    saved, count = state["envs"], env.batch_size.numel()
+    if len(saved) != count:
+        raise UserError(f"The snapshot holds {len(saved)} environments, this run has num_envs={count}.")
+    return saved
 
 
 def _expect(state: Mapping[str, Any], key: str, env: EnvBase) -> None:

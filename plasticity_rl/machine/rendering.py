@@ -17,7 +17,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,6 +61,22 @@ def choose_egl_device(nvidia_devices: int, local_rank: str | None) -> str | None
     if nvidia_devices < 2 or local_rank is None or not local_rank.isdecimal():
         return None
     return str(int(local_rank) % nvidia_devices)
+
+
+def egl_device_of_worker(index: int, nvidia_devices: int, variables: Mapping[str, str]) -> str | None:
+    """Return the EGL device index for a worker process, so that workers do not all draw on the first of several GPUs.
+
+    Args:
+        index: Which worker.
+        nvidia_devices: number of NVIDIA GPUs, 0 or more.
+        variables: those of its process; where they name a device, because the user or the rank has chosen one, it
+            stays: workers of a rank draw on the rank's GPU.
+
+    Returns:
+        An index as text, or None to leave it as it is.
+    """
+    chosen = "MUJOCO_EGL_DEVICE_ID" in variables or variables.get("MUJOCO_GL") != "egl"
+    return None if chosen or nvidia_devices < 2 else str(index % nvidia_devices)
 
 
 def configure_backend() -> None:
@@ -153,8 +169,8 @@ def refuse_drawing_in_threads(asked: bool) -> None:
     """
     if asked and getattr(sys.modules.get("dm_control._render"), "BACKEND", None) == "glfw":
         raise UserError(
-            "data.overlap=true draws in a thread, which glfw cannot: set MUJOCO_GL=egl or osmesa, or leave out "
-            "--data.overlap"
+            "data.overlap=true draws in a thread, which glfw cannot: set MUJOCO_GL=egl or osmesa, draw in processes "
+            "(--data.env_workers 1), or leave out --data.overlap"
         )
 
 

@@ -200,7 +200,7 @@ class RunFolder(pl.Callback):
         callbacks, agent = callbacks_of(trainer), as_agent(pl_module)
         data = agent.data
         notes = late_events(callbacks, data.max_frames, data.frames_per_step)
-        notes += [data.inexact] if data.inexact else []
+        notes += [note for note in (data.inexact, data.crowded(trainer.num_devices)) if note]
         notes += idle_run(callbacks, data.max_frames, agent.num_seed_frames) + idle_schedules(callbacks, agent)
         for note in [*notes, *(n for c in in_order(callbacks) for n in c.notes(agent))]:
             print(f"warning: {spelled(note)}", file=sys.stderr)

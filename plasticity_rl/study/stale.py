@@ -45,6 +45,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "trainer.limit_predict_batches": _UNUSED,
     "trainer.use_distributed_sampler": _UNUSED,
     "data.replay_dir": _WRITTEN,
+    "data.env_workers": "environments are the same in whatever process",
     "data.storage": "the records are the same on disk and in memory",
     "data.resumable_epochs": "how far back a run can be continued",
     "data.allow_empty_replay": _ONE_START,

@@ -13,7 +13,7 @@ import pytest
 
 from plasticity_rl.errors import UserError
 from plasticity_rl.machine import rendering
-from plasticity_rl.machine.rendering import check_rendering, choose_backend, choose_egl_device
+from plasticity_rl.machine.rendering import check_rendering, choose_backend, choose_egl_device, egl_device_of_worker
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,21 @@ def test_choice_of_backend(platform: str, gpus: int, libraries: set[str], expect
 )
 def test_ranks_draw_on_their_own_gpu(gpus: int, rank: str | None, expected: str | None) -> None:
     assert choose_egl_device(gpus, rank) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "index", "variables", "expected"),
+    [
+        (4, 0, {"MUJOCO_GL": "egl"}, "0"),
+        (4, 5, {"MUJOCO_GL": "egl"}, "1"),
+        (1, 1, {"MUJOCO_GL": "egl"}, None),
+        (4, 1, {"MUJOCO_GL": "osmesa"}, None),
+        (4, 1, {}, None),
+        (4, 1, {"MUJOCO_GL": "egl", "MUJOCO_EGL_DEVICE_ID": "3"}, None),  # the user's choice, or the rank's
+    ],
+)
+def test_workers_draw_on_all_gpus_unless_one_was_chosen(gpus, index, variables, expected) -> None:
+    assert egl_device_of_worker(index, gpus, variables) == expected
 
 
 def in_new_process(

@@ -282,6 +282,12 @@ LIMITS = {
     "too many environments": fit(
         "--data.num_envs=2000", "--data.eval_every_n_frames=4000", says=r"num_envs=2000 must be at most 1024"
     ),
+    "negative workers": fit(
+        "--data.env_workers=-1", says=r"env_workers=-1 must be a whole number >= 0; 0 steps the env"
+    ),
+    "workers without environments": fit(
+        "--data.env_workers=3", "--data.num_envs=2", says=r"env_workers=3 must be at most data\.num_envs=2, .*--data"
+    ),
     "one step longer than the run": fit(
         "--data.num_envs=200", says=r"num_envs=200 \* data\.action_repeat=2 = 400 env frames .*max_frames=200"
     ),

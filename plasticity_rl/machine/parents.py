@@ -1,0 +1,34 @@
+"""A process that ends with the one that started it, also when that is killed by SIGKILL. Light."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+
+PR_SET_PDEATHSIG = 1
+LEFT_TO_THE_PARENT = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+"""Signals that terminals, launchers and SLURM send to all processes of a run at once."""
+
+
+def belong_to(parent: int) -> None:
+    """Make this process one that only its parent decides about: other signals do nothing, and it ends with the parent.
+
+    Linux kills it then, at once and whatever it does (to be exact, when the thread that started it ends); elsewhere it
+    has to notice that its pipe is closed. To be called first of all, before anything slow is imported.
+
+    Args:
+        parent: Number of the process that started this one.
+    """
+    for name in LEFT_TO_THE_PARENT:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _nothing)  # not SIG_IGN, which what it starts would inherit
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before that
+        os._exit(1)
+
+
+def _nothing(*_: object) -> None:
+    pass
