@@ -48,7 +48,7 @@ def test_options_are_attributes_and_one_object():
         ({"bach_size": 3}, r"^there is no option 'bach_size'\. Did you mean batch_size"),
         ({"camera": 3}, r"^there is no option 'camera'\. Did you mean camera_id"),
         ({"frame_stack": 0}, r"^frame_stack=0 must be a whole number >= 1$"),
-        ({"storage": "tape"}, r"^storage='tape' must be one of \['ram', 'memmap'\]$"),
+        ({"storage": "tape"}, r"^storage='tape' must be one of \['ram', 'memmap', 'device'\]$"),
         ({"max_frames": 3, "action_repeat": 4}, r"^num_envs=1 \* action_repeat=4 = 4 env frames"),
     ],
 )

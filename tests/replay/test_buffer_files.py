@@ -130,7 +130,7 @@ def test_memory_only_replay_has_no_persistence():
         ({"capacity": 5}, "capacity=5 must be at least 6"),
         ({"n_step": 0}, "n_step=0 must be a whole number >= 1"),
         ({"discount": 1.5}, r"discount=1.5 must be in \[0, 1\]"),
-        ({"storage": "disk"}, "storage='disk' must be one of .'ram', 'memmap'"),
+        ({"storage": "disk"}, "storage='disk' must be one of .'ram', 'memmap', 'device'"),
         ({"storage": "memmap"}, "needs a folder"),
         ({"slack": -1}, "slack=-1 must be a whole number >= 0"),
     ],

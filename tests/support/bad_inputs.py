@@ -180,7 +180,9 @@ RANGES = {
         "--data.observation=sound", says=r"observation: expected one of 'pixels', 'state', got sound"
     ),
     "unknown rendering": fit("--data.render=slow", says=r"data\.render: expected one of 'exact', 'fast', got slow"),
-    "unknown storage": fit("--data.storage=tape", says=r"data\.storage: expected one of 'ram', 'memmap', got tape"),
+    "unknown storage": fit(
+        "--data.storage=tape", says=r"data\.storage: expected one of 'ram', 'memmap', 'device', got tape"
+    ),
     "unknown camera": fit(*REAL, "--data.camera_id=9", says=r"camera_id=9 .*"),
     "unknown task": fit(*REAL, "--data.task=walker_rum", says=r"task='walker_rum' .*Did you mean walker_run"),
     "task of another name": fit(
