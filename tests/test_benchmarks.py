@@ -52,7 +52,7 @@ class Forked:
 
 
 def run_command(command: list[str], env: dict[str, str], log: str) -> None:
-    """Be ``python -m MODULE ARGUMENTS``."""
+    """Be ``python -m MODULE ARGUMENTS``, or ``python -c PROGRAM ARGUMENTS``."""
     os.setpgrp()
     with open(log, "a") as file:
         os.dup2(file.fileno(), 1)
@@ -60,8 +60,11 @@ def run_command(command: list[str], env: dict[str, str], log: str) -> None:
     os.environ.clear()
     os.environ.update(env)
     os.chdir(REPOSITORY)
-    assert command[0] == "-m"
     sys.argv = command[1:]
+    if command[0] == "-c":
+        exec(command[1], {"__name__": "__main__"})
+        return
+    assert command[0] == "-m"
     runpy.run_module(command[1], run_name="__main__", alter_sys=True)
 
 

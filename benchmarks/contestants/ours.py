@@ -16,6 +16,12 @@ SIZES = {
 """``full`` is the published agent; ``tiny`` has almost nothing to compute, for overhead and tests."""
 
 
+LIGHTNING_FIRST = (
+    "import lightning.pytorch, runpy; runpy.run_module('plasticity_rl', run_name='__main__', alter_sys=True)"
+)
+"""Program of another worktree: older commits import in an order in which a newer triton crashes (seen: d654b56)."""
+
+
 def package(root: Path = ROOT) -> str:
     """Return where this package's side of a benchmark is in a worktree: older commits have it further up."""
     inner = "benchmarks.contestants"
@@ -46,7 +52,8 @@ def fit_command(callback: str, size: str, run_dir: str, *options: str, root: Pat
     """
     own = [option for option in options if option.startswith("--trainer.callbacks.")]
     others = [option for option in options if option not in own]
-    command = [sys.executable, "-m", "plasticity_rl", "fit", "--config", str(root / "configs" / "drqv2.yaml")]
+    program = ["-m", "plasticity_rl"] if root == ROOT else ["-c", LIGHTNING_FIRST]
+    command = [sys.executable, *program, "fit", "--config", str(root / "configs" / "drqv2.yaml")]
     command += [*SIZES[size], *SHORT, f"--trainer.default_root_dir={run_dir}", *others]
     return [*command, f"--trainer.callbacks+={package(root)}.inside.{callback}", *own]
 

@@ -17,7 +17,7 @@ from benchmarks.contestants.ours import QUICK, blank, fit_command
 from benchmarks.contestants.reference import revision
 from benchmarks.harness.child import command
 from benchmarks.harness.contest import ROOT, Contestants, Lane, interleave
-from benchmarks.harness.options import KEEP_FREED_MEMORY, Options
+from benchmarks.harness.options import Options
 from benchmarks.harness.report import median_ratio, print_rates, print_table, rate_rows, rates
 
 DIMENSIONS = {
@@ -44,8 +44,6 @@ def run(options: Options) -> dict[str, Any]:
 
 def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
     with Contestants() as group:
-        # Set by a program, and not by variables, glibc's thresholds let d654b56 crash while it imports Lightning.
-        malloc = KEEP_FREED_MEMORY if options.against else {}
         settings: dict[str, str] = {}
         started, threads = {}, options.threads
         for name, extra, root in _fits(options):
@@ -56,7 +54,7 @@ def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
             arguments += [f"--trainer.accelerator={options.accelerator}"]
             fit = fit_command("TimedTraining", size, options.new_folder(), *arguments, root=root)
             # All have the settings of the first: an older commit may choose others for itself.
-            if contestant := group.start(name, fit, {**malloc, **settings}, root):
+            if contestant := group.start(name, fit, settings, root):
                 started[name] = contestant
                 settings = settings or contestant.ready["settings"]
                 threads = contestant.ready["torch_threads"] if name == FIT else threads
