@@ -43,7 +43,8 @@ class ReGraMa(RecyclesUnits, UpdateIntervention):
         BRO-net, tau 0 with variants of SAC; they reset the parameters of norms too.
     Differences from the original: the gradient is taken on a batch of the replay of its own, without augmentation and
         without the terms of regularizers; its size is this project's. Moments of biases are cleared, and the target
-        network is edited, as by ReDo here. Their code could not be read.
+        network is edited, as by ReDo here. A layer that no gradient reaches, whose score is 0/0, is left alone. Their
+        code could not be read.
 
     Args:
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
@@ -105,9 +106,11 @@ class ReGraMa(RecyclesUnits, UpdateIntervention):
         return {name: found.get(name, {}) for name in self.modules}
 
     def _inactive(self, agent: RLModule, layer: UnitLayer, gradient: Tensor) -> Tensor:
-        """Return which units are recycled; none while gradients are not finite."""
+        """Return which units are recycled; none while gradients are not finite, or where none reaches the layer."""
         mean = gradient.double().abs().transpose(0, 1).flatten(1).mean(1).view(layer.copies, -1).mean(0)
+        mean = over_ranks(agent, mean)
         try:
-            return gradient_dormancy_scores(over_ranks(agent, mean)[None]) <= self.tau
+            # Where no gradient reaches a layer at all, what reads it is to blame, and not one of its units.
+            return (gradient_dormancy_scores(mean[None]) <= self.tau) & mean.any()
         except NotFiniteError:
             return torch.zeros_like(mean, dtype=torch.bool)

@@ -57,7 +57,7 @@ class SharpnessAware(Intervention):
     reads = frozenset({"gradients"})
     writes = frozenset({"loss"})
     family = "regularizer"
-    example_arguments: ClassVar[Mapping[str, Any]] = {"rho": 0.5}
+    example_arguments: ClassVar[Mapping[str, Any]] = {"rho": 0.02}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"rho": 0.0}
 
     def __init__(self, *, modules: Sequence[str] | None = None, rho: float = 0.01) -> None:

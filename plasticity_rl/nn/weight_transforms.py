@@ -175,4 +175,5 @@ class SpectralNormalization(nn.Module):
         sigma, following = largest_singular_value(weight.flatten(1), self.left.clone())
         if self.training:
             self.left.copy_(following)
-        return weight / sigma.clamp_min(torch.finfo(sigma.dtype).tiny)
+        # Not a tiny number where it is 0 (all inputs were silenced): the gradient would be infinite.
+        return weight / torch.where(sigma > torch.finfo(sigma.dtype).tiny, sigma, torch.ones_like(sigma))

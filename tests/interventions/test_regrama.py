@@ -114,6 +114,14 @@ def test_recycled_units_learn(agent):
         assert not torch.equal(agent.critic.Q1[2].weight[unit], old[unit])
 
 
+def test_a_layer_that_no_gradient_reaches_is_left_alone(agent):
+    """Its last layer reads nothing: no unit of the layers before is to blame for that."""
+    with torch.no_grad():
+        agent.critic.Q1[4].weight.zero_()
+    regrama = ReGraMa(modules=["critic.Q1"], tau=0.5)
+    assert inactive(agent, regrama, "critic.Q1.1") == inactive(agent, regrama, "critic.Q1.3") == []
+
+
 def test_gradients_that_are_not_finite_recycle_nothing(agent):
     regrama = ReGraMa(tau=0.9)
     assert any(units.any() for layers in regrama.find_inactive(agent).values() for _, units in layers.values())
