@@ -81,8 +81,9 @@ class InjectableHead(nn.Sequential):
 
 def _share_noise(added: nn.Module, removed: nn.Module) -> None:
     """Let noisy layers of a pair have the same noise, so that what the two have in common cancels with it too."""
-    for one, other in zip(added.modules(), removed.modules(), strict=True):
-        if isinstance(one, NoisyLinear) and isinstance(other, NoisyLinear):
+    others = dict(removed.named_modules())
+    for name, one in added.named_modules():
+        if isinstance(one, NoisyLinear) and isinstance(other := others.get(name), NoisyLinear):
             other.noise = one.noise
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 import callbacks
 from plasticity_rl import DQN
 from plasticity_rl.agents.dqn.networks import init_weights
+from plasticity_rl.callback.recycling import redraw
 from plasticity_rl.callback.unit_interventions import FreshUnits, detach_readers, put_units
 from plasticity_rl.nn.noisy import NoisyLinear, noise_in
 from plasticity_rl.surgery import clip_weights, redraw_units
@@ -69,7 +70,7 @@ UNITS = torch.arange(HIDDEN) == 2
 
 def redrawn(agent: DQN) -> None:
     (layer,) = agent.units("critic")
-    callbacks.interventions.redo.redraw(agent, layer, UNITS, torch.Generator().manual_seed(0))
+    redraw(agent, layer, UNITS, torch.Generator().manual_seed(0))
     detach_readers(agent, layer, UNITS)
 
 

@@ -139,17 +139,13 @@ def test_the_default_budget_leaves_a_fresh_network_half_way_and_tells_a_worn_one
     assert found["gap"] > 0.1
 
 
-def test_values_that_spread_are_no_loss_of_plasticity():
-    """Healthy heads learn values of spread 1, from features as they are."""
+def test_values_far_from_zero_are_no_loss_of_plasticity():
+    """What is to be learned is added to what the network puts out: fresh heads with values of 100 fit it as before."""
     agent = agent_of_quickstart()
-    batch = agent.probe_batch(128)
-    features = agent.encoder(batch["pixels"]).detach()
-    seen = (batch["pixels"][:, 0] == 255).float().flatten(1)
-    values = seen @ torch.randn(seen.shape[1], generator=torch.Generator().manual_seed(5))
-    values = ((values - values.mean()) / values.std())[:, None]
-    optimizer = torch.optim.Adam(agent.critic.parameters(), lr=3e-4)
-    for _ in range(200):
-        optimizer.zero_grad()
-        sum((q - values).square().mean() for q in agent.critic(features, batch["action"])).backward()
-        optimizer.step()
-    assert abs(found_by_default(agent, modules=["critic"])["gap"]) < 0.15
+    before = found_by_default(agent, modules=["critic"])
+    with torch.no_grad():
+        for head in (agent.critic.Q1, agent.critic.Q2):
+            head[-1].bias += 100.0
+    after = found_by_default(agent, modules=["critic"])
+    assert after["fresh_loss"] == before["fresh_loss"]
+    assert after["loss"] == pytest.approx(before["loss"], abs=0.02)
