@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from plasticity_rl.errors import UserError, describe_error
+from plasticity_rl.machine.health import available_cores
 from plasticity_rl.machine.rendering import egl_device_of_worker
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class WorkerProcess:
             program = PROGRAM.format(path=sys.path, parent=os.getpid(), pipe=pipe, memory=memory)
             self.process = subprocess.Popen(
                 [sys.executable, "-c", program],
-                env=_variables(index),
+                env=_variables(index, count),
                 stdin=subprocess.DEVNULL,
                 pass_fds=(pipe, memory),
             )
@@ -200,9 +201,14 @@ def kill(workers: Sequence[WorkerProcess], owner: int) -> None:
             worker.kill()
 
 
-def _variables(index: int) -> dict[str, str]:
-    """Return the variables of a worker: one thread, and a GPU of its own to draw on where there are several."""
-    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+def _variables(index: int, count: int) -> dict[str, str]:
+    """Return the variables of a worker: one thread, its share of those that draw, and where there are several, a GPU.
+
+    Mesa draws in software in as many threads as there are cores, for the same pixels; those of several workers would be
+    in each other's way.
+    """
+    share = available_cores() // count
+    variables = {"LP_NUM_THREADS": str(share if share > 1 else 0), **os.environ, "OMP_NUM_THREADS": "1"}
     device = egl_device_of_worker(index, len(glob.glob("/dev/nvidia[0-9]*")), variables)
     return variables if device is None else {**variables, "MUJOCO_EGL_DEVICE_ID": device}
 

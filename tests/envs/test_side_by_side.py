@@ -271,3 +271,13 @@ def test_time_in_which_nobody_ran_is_not_waiting():
     Slow.hours = [False, False, True]
     with pytest.raises(TimeoutError, match="2"):
         worker_process.answers([Slow()], 2)
+
+
+@pytest.mark.parametrize(("cores", "count", "threads"), [(2, 2, "0"), (2, 1, "2"), (8, 3, "2"), (4, 8, "0")])
+def test_workers_share_the_threads_that_draw(cores, count, threads, monkeypatch):
+    """0 draws in the worker's own thread; what the user has set counts."""
+    monkeypatch.delenv("LP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(worker_process, "available_cores", lambda: cores)
+    assert worker_process._variables(0, count)["LP_NUM_THREADS"] == threads
+    monkeypatch.setenv("LP_NUM_THREADS", "5")
+    assert worker_process._variables(0, count)["LP_NUM_THREADS"] == "5"
