@@ -87,9 +87,8 @@ def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
     print_rates(title, "ms/update", rows, BARE)
     found = {"rows": rows, "answers": answers, "contestants": ready, "failed": failed}
     if FIT in answers and BARE in answers:
-        found["tax_ms"] = statistics.median(_differences_ms(answers[FIT], answers[BARE]))
+        found |= _tax(answers[FIT], answers[BARE])
         found["tax_share"] = 1 / median_ratio(rates(answers[FIT]), rates(answers[BARE]))[0] - 1
-        found["tax_cpu_ms"] = statistics.median(_differences_ms(answers[FIT], answers[BARE], "cpu_seconds"))
         print(f"\nthe framework costs {found['tax_ms']:.3f} ms per update, {found['tax_share']:.1%} (medians)")
         print(f"of processor time, which is steadier on a busy machine: {found['tax_cpu_ms']:.3f} ms")
     found["taxes"] = _taxes(answers, [name for name in fits if name != PARTS]) if BARE in answers else {}
@@ -117,14 +116,7 @@ def _fits(options: Options) -> list[tuple[str, list[str], Path]]:
 
 def _taxes(answers: dict[str, Any], names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Print and return what each row costs beside plain torch, and its share of what the default costs elsewhere."""
-    taxes = {
-        name: {
-            "tax_ms": statistics.median(_differences_ms(answers[name], answers[BARE])),
-            "tax_cpu_ms": statistics.median(_differences_ms(answers[name], answers[BARE], "cpu_seconds")),
-        }
-        for name in names
-        if name in answers
-    }
+    taxes = {name: _tax(answers[name], answers[BARE]) for name in names if name in answers}
     base = next((name for name in reversed(names) if name in taxes and name not in (FIT, *WITH_OPTIONS)), FIT)
     for tax in taxes.values():
         tax["of_base"] = tax["tax_ms"] / taxes[base]["tax_ms"] if base in taxes else math.nan
@@ -140,10 +132,14 @@ def _taxes(answers: dict[str, Any], names: Sequence[str]) -> dict[str, dict[str,
     return taxes
 
 
-def _differences_ms(
-    ours: Sequence[dict[str, Any]], bare: Sequence[dict[str, Any]], clock: str = "seconds"
-) -> list[float]:
-    return [1e3 * (a[clock] / a["units"] - b[clock] / b["units"]) for a, b in zip(ours, bare, strict=True)]
+def _tax(ours: Sequence[dict[str, Any]], bare: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return the medians of what an update costs more, in milliseconds of wall clock and of processor time."""
+
+    def median_ms(clock: str) -> float:
+        rounds = zip(ours, bare, strict=True)
+        return statistics.median(1e3 * (a[clock] / a["units"] - b[clock] / b["units"]) for a, b in rounds)
+
+    return {"tax_ms": median_ms("seconds"), "tax_cpu_ms": median_ms("cpu_seconds")}
 
 
 def _parts(turns: Sequence[dict[str, Any]]) -> dict[str, float]:

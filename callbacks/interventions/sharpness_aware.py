@@ -14,7 +14,6 @@ from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Intervention
 from plasticity_rl.callback.gradient_probes import (
     flat_gradient,
-    modules_by_loss,
     probe_generator,
     refuse_without,
     trained_parameters,
@@ -86,6 +85,7 @@ class SharpnessAware(Intervention):
                 f"SharpnessAware.modules={self.modules} are trained by the losses {sorted(losses)}: name those of one "
                 "loss, and use a second SharpnessAware for the others"
             )
+        (self._loss,) = losses
         self._before, self._handles = {}, []
 
     def on_batch(self, agent: RLModule, batch: TensorDictBase) -> None:
@@ -93,13 +93,12 @@ class SharpnessAware(Intervention):
         parameters = list(trained_parameters(agent, self.modules).values()) if self.rho else []
         if not parameters:
             return
-        (loss,) = modules_by_loss(agent, self.modules)
         noise = probe_generator(agent, f"intervention/{self.state_key}")
         with evaluation_mode(agent), torch.enable_grad():
-            gradient = over_ranks(agent, flat_gradient(agent.loss_on(loss, batch, noise), parameters))
+            gradient = over_ranks(agent, flat_gradient(agent.loss_on(self._loss, batch, noise), parameters))
         self._before = {p: p.detach().clone() for p in parameters}
         move_along(parameters, gradient, self.rho)
-        optimizers = [agent.optimizer_by_name(name) for name in agent.loss_optimizers[loss]]
+        optimizers = [agent.optimizer_by_name(name) for name in agent.loss_optimizers[self._loss]]
         stepping = [getattr(wrapped, "optimizer", wrapped) for wrapped in optimizers]
         self._handles = [optimizer.register_step_pre_hook(self._put_back) for optimizer in stepping]
 

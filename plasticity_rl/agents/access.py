@@ -233,7 +233,7 @@ class ModuleAccess(pl.LightningModule):
         if self._trainer is None:
             return Steps(self._optimizers())
         if self._steps is None:
-            self._steps = steps_of(self)
+            self._steps = steps_of(self, self._optimizers())
         return self._steps
 
 

@@ -94,9 +94,8 @@ class DirectSteps(Steps):
 class LightningSteps(Steps):
     """Steps through Lightning, with its hooks, scaling, profiling and averages."""
 
-    def __init__(self, agent: pl.LightningModule) -> None:
-        found: Any = agent.optimizers()
-        super().__init__(found if isinstance(found, list) else [found])  # Lightning gives a single one by itself
+    def __init__(self, agent: pl.LightningModule, optimizers: Sequence[Any]) -> None:
+        super().__init__(optimizers)
         self._agent = agent
 
     def backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
@@ -104,6 +103,11 @@ class LightningSteps(Steps):
         self._agent.manual_backward(loss, inputs=parameters)
 
 
-def steps_of(agent: pl.LightningModule) -> Steps:
-    """Return how an agent in a Trainer steps; to be asked once per fit, when its optimizers exist."""
-    return LightningSteps(agent) if why_through_lightning(agent) else DirectSteps(agent.trainer)
+def steps_of(agent: pl.LightningModule, optimizers: Sequence[Any]) -> Steps:
+    """Return how an agent in a Trainer steps; to be asked once per fit, when its optimizers exist.
+
+    Args:
+        agent: Attached to a Trainer.
+        optimizers: Lightning's, in the order of the agent's ``optimizer_names``.
+    """
+    return LightningSteps(agent, optimizers) if why_through_lightning(agent) else DirectSteps(agent.trainer)

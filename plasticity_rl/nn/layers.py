@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Literal
 
 from torch import nn
@@ -114,31 +114,26 @@ def hidden_weight_layers(
 
 def parameters_outside_norms(module: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters of ``module`` by name, without the gains and biases of norm layers."""
-    return {
-        f"{path}.{key}".lstrip("."): parameter
-        for path, layer in module.named_modules()
-        if not isinstance(layer, NORM_LAYERS)
-        for key, parameter in layer.named_parameters(recurse=False)
-    }
+    return _own_parameters(module, lambda layer: not isinstance(layer, NORM_LAYERS))
 
 
 def weights_and_biases(module: nn.Module) -> dict[str, nn.Parameter]:
     """Return the weights and biases of the linear and convolutional layers of ``module`` by name, but frozen ones."""
-    return {
-        f"{path}.{key}".lstrip("."): parameter
-        for path, layer in module.named_modules()
-        if isinstance(layer, WEIGHT_LAYERS)
-        for key, parameter in layer.named_parameters(recurse=False)
-        if key in ("weight", "bias") and parameter.requires_grad
-    }
+    own = _own_parameters(module, lambda layer: isinstance(layer, WEIGHT_LAYERS))
+    return {name: p for name, p in own.items() if name.rpartition(".")[2] in ("weight", "bias") and p.requires_grad}
 
 
 def linear_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """Return the weights and biases of the linear layers of ``module`` by name."""
+    return _own_parameters(module, lambda layer: isinstance(layer, nn.Linear))
+
+
+def _own_parameters(module: nn.Module, of: Callable[[nn.Module], bool]) -> dict[str, nn.Parameter]:
+    """Return the parameters by name that belong to the layers ``of`` accepts."""
     return {
         f"{path}.{key}".lstrip("."): parameter
         for path, layer in module.named_modules()
-        if isinstance(layer, nn.Linear)
+        if of(layer)
         for key, parameter in layer.named_parameters(recurse=False)
     }
 

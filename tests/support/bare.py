@@ -11,6 +11,7 @@ from built import some_batch
 from tensordict import TensorDictBase
 from torch import nn
 
+from callbacks import FractionActiveUnits, InFeR
 from plasticity_rl import DrQV2
 from plasticity_rl.agents.jumps import Jump
 from plasticity_rl.callback import RLCallback
@@ -119,3 +120,16 @@ class Jumps(RLCallback):
 
     def on_weights_jumped(self, agent, jump) -> None:
         self.seen.append(jump)
+
+
+def seen_beside(looking: Sequence[RLCallback], order: int) -> tuple[float, ...]:
+    """Return what reads the training batch finds in three updates: FAU, InFeR's term and losses.
+
+    Args:
+        looking: Callbacks beside it.
+        order: 1, or -1 for the other way round.
+    """
+    seen = FractionActiveUnits(every_n_updates=1), InFeR(coefficient=1.0)
+    agent = BareAgent(*[*seen, *looking][::order])
+    metrics = [agent.step(seed) for seed in range(3)]
+    return agent.latest["fau/encoder"], agent.latest["fau/critic"], *map(float, metrics[-1].values())
