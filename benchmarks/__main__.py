@@ -13,6 +13,7 @@ overhead    what Lightning, TorchRL and the default callbacks add to a plain loo
 scaling     cost against batch size, image size, size of the replay, number of environments
 env_scaling env steps per second against worker processes, exact and fast drawing
 probes      what the default probes cost (options after --; see benchmarks/measurements/probes.py)
+callbacks   what each intervention adds to an update, and what one of its events costs (--only NAME ...)
 parity      the same updates on the CPU and on a device
 gpu         parity, learner, end_to_end and env_scaling within --seconds, for a machine with a GPU; where that has no
             network, python -m benchmarks.offline makes a folder to take along
@@ -45,6 +46,7 @@ NAMES = (
     "scaling",
     "env_scaling",
     "probes",
+    "callbacks",
     "parity",
     "gpu",
 )
@@ -67,6 +69,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--ours", action="append", default=[], metavar="OPTIONS", help="one more row: options of fit")
     parser.add_argument("--without", nargs="*", default=[], metavar="ROW", help="rows of ours to leave out, e.g. bf16")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="interventions of callbacks")
     parser.add_argument("--seconds", type=float, default=470.0, help="of gpu, all stages together (default 470)")
     parser.add_argument(
         "--against", action="append", default=[], type=Path, metavar="PATH", help="overhead: another worktree as a row"

@@ -22,7 +22,8 @@ import torch
 import yaml
 from cli_runs import REPOSITORY
 
-from plasticity_rl import DrQV2
+import callbacks
+from plasticity_rl import DrQV2, Intervention
 
 PRELOADED = ["benchmarks.contestants.inside", "plasticity_rl.cli.app", "callbacks"]
 
@@ -379,3 +380,22 @@ def test_a_folder_for_a_machine_without_network_leaves_out_what_is_there(tmp_pat
     with zipfile.ZipFile(slim) as file:
         assert file.namelist() == ["dm_control/suite/walker.py", "dm_control-1.dist-info/RECORD"]
         assert file.read("dm_control-1.dist-info/RECORD") == b"dm_control/suite/walker.py,,\n"
+
+
+def test_callbacks(bench):
+    kept, _ = bench("callbacks", "--units", "2", "--only", "ReDo", "PlasticityInjection")
+    found = kept["callbacks"]
+    assert not found["failed"]
+    events = {row["name"]: (row["period_updates"], row["event_ms"] is not None) for row in found["rows"]}
+    assert events == {"ReDo": (1000, True), "PlasticityInjection": (None, False)}
+    assert all(turn["num_updates"] == 2 for turns in found["answers"].values() for turn in turns)
+
+
+def test_callbacks_measures_every_intervention():
+    """Each from its own file, and what is left out has a reason; the period is the file's, in updates."""
+    measured = importlib.import_module("benchmarks.measurements.callbacks")
+    everything = {name for name in callbacks.__all__ if issubclass(getattr(callbacks, name), Intervention)}
+    assert set(measured.interventions()) | set(measured.LEFT_OUT) == everything
+    assert all(measured.settings(name) for name in measured.interventions())
+    assert measured.period("Reset") == ("every_n_frames", 75_000)  # 300 000 frames, 4 to an update
+    assert measured.with_events("Reset")[0]["init_args"]["every_n_frames"] == 4

@@ -32,6 +32,7 @@ class Options:
     device: str = "auto"
     ours: list[str] = field(default_factory=list)
     without: list[str] = field(default_factory=list)
+    only: list[str] = field(default_factory=list)
     figure: Path | None = None
     against: list[Path] = field(default_factory=list)
     probes: list[str] = field(default_factory=list)
