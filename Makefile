@@ -29,7 +29,7 @@ INSTALL = uv pip install --python "$(BIN)/python" $(PIP_ARGS)
 FREEZE = uv pip freeze --python "$(BIN)/python" --exclude-editable
 endif
 
-.PHONY: help quickstart test test-slow check docs tables tutorial fmt smoke fingerprint versions
+.PHONY: help quickstart test test-slow check docs tables evidence tutorial fmt smoke fingerprint versions
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ docs: $(VENV)/.installed-dev ## build the documentation site into site/ (site/in
 
 tables: $(VENV)/.installed-dev ## write the tables of the pages in docs/ from docstrings and the comments of YAML files
 	$(BIN)/python docs/tables.py
+
+evidence: $(VENV)/.installed-dev ## write the generated part of docs/results.md from the kept runs in docs/evidence
+	$(BIN)/python docs/evidence.py
 
 tutorial: $(VENV)/.installed-dev ## run docs/tutorial.md (about 10 minutes) and write its pictures and outputs
 	$(BIN)/python docs/tutorial.py $(ARGS)

@@ -241,3 +241,14 @@ def test_a_run_in_the_home_folder_has_one_folder_and_goes_on_from_anywhere(tmp_p
     assert yaml.safe_load((home / "r" / "finished.yaml").read_text())["env_frames"] == 400
     assert call("plot", "~/r", "--out", "~/figure.svg").code == 0
     assert (home / "figure.svg").is_file()
+
+
+def test_the_current_folder_is_no_password(monkeypatch):
+    """Though its variable is called as some call one; DATABASE_PWD is one."""
+    for name in ("PWD", "OLDPWD"):
+        monkeypatch.setenv(name, "/home/me/project")
+    config = {"trainer": {"default_root_dir": "/home/me/project/runs/a"}}
+    assert not holds_secret(config)
+    assert without_secrets(config) == config
+    monkeypatch.setenv("DATABASE_PWD", "/home/me")
+    assert holds_secret(config)

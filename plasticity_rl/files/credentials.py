@@ -18,6 +18,8 @@ VALUE = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY|(?i:\bBearer\s+\S{8,}))"
 )
 """Texts that are secrets whatever their name: passwords in addresses, keys of well-known services, tokens, headers."""
+FOLDERS = ("PWD", "OLDPWD")
+"""Variables that a shell sets to the current folder and the one before: no passwords."""
 HIDDEN = "***"
 SHORTEST = 6
 """Letters of the value of an environment variable that is looked for elsewhere; shorter ones stand everywhere."""
@@ -35,7 +37,11 @@ def _in_environment(value: str) -> bool:
 
 
 def _secrets_of_environment() -> list[str]:
-    return [value for name, value in os.environ.items() if len(value) >= SHORTEST and NAME.search(name)]
+    return [value for name, value in os.environ.items() if len(value) >= SHORTEST and _is_name(name)]
+
+
+def _is_name(variable: str) -> bool:
+    return variable not in FOLDERS and NAME.search(variable) is not None
 
 
 def holds_secret(content: Any, name: str = "") -> bool:

@@ -23,6 +23,8 @@ NEXT = re.compile(rb"(?s)(?=....\x00{4}....\t)")
 """Where a record may begin: its length is below 4 GB, and the first field of its data is the time."""
 TEXT = "/text_summary"
 """End of the tags of lines of text."""
+LOST_BEFORE = "events_lost.txt"
+"""File beside the events of a run that was kept (``study keep``): what could not be read of them by then, in lines."""
 
 
 @dataclass
@@ -49,10 +51,17 @@ def event_files(folder: Path) -> list[Path]:
 
 def read_events(folder: Path) -> Logged:
     """Read all event files of a run folder."""
-    logged = Logged()
+    logged = Logged(problems=_lost_before(folder))
     for path in event_files(folder):
         _read_file(path, logged)
     return logged
+
+
+def _lost_before(folder: Path) -> list[str]:
+    try:
+        return (folder / LOST_BEFORE).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return []
 
 
 def _read_file(path: Path, logged: Logged) -> None:

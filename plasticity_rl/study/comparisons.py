@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from plasticity_rl.results.statistics import FEW_SEEDS, Floats, Scores, mean_of
+from plasticity_rl.study.power import seeds_needed
 from plasticity_rl.study.statistics import Estimate, estimate
 
 Values = Mapping[str, Mapping[int, float]]
 """Scores of an arm: task -> seed -> score."""
 LEVEL = 0.05
+ABOVE, BELOW = "above 0", "below 0"
 MOST_EXACT = 14
 """Pairs up to which all sign flips are tried, 2 to their number; beyond, so many at random:"""
 RANDOM_FLIPS = 9_999
@@ -40,6 +42,7 @@ class Comparison:
         p_holm: The same, corrected for all comparisons of its family.
         family: Number of comparisons in its family.
         smallest_p: The smallest corrected p that so many pairs, in this family, can give.
+        spreads: Standard deviation of the differences of the pairs, by task; NaN of one pair.
     """
 
     name: str
@@ -52,6 +55,27 @@ class Comparison:
     p_holm: float = math.nan
     family: int = 1
     smallest_p: float = 0.0
+    spreads: tuple[float, ...] = ()
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the corrected p says on which side of 0 the difference is."""
+        return self.verdict in (ABOVE, BELOW)
+
+    def seeds_to_decide(self, effect: float | None = None) -> int | None:
+        """Return how many seeds on each task would find a difference with probability 0.8, by the spread of the pairs.
+
+        The level is 0.05 over the number of comparisons, the smallest that Holm's correction can ask for.
+
+        Args:
+            effect: Size of the difference; None for the one that was observed.
+
+        Returns:
+            Their number; None when it is above 1000, or the pairs do not say.
+        """
+        size = self.difference.value if effect is None else effect
+        needed = pairs_needed(self.family)
+        return seeds_needed(size, self.spreads, LEVEL / self.family, fewest_pairs=needed) if self.spreads else None
 
     @property
     def verdict(self) -> str:
@@ -62,7 +86,7 @@ class Comparison:
             return f"none: p (Holm) cannot be below {self.smallest_p:.2g} here"
         if not self.p_holm <= LEVEL:  # not a number without a correction
             return "undecided"
-        return "above 0" if self.difference.value > 0 else "below 0"
+        return ABOVE if self.difference.value > 0 else BELOW
 
 
 def compare(name: str, plus: Sequence[Values], minus: Sequence[Values], tasks: Sequence[str]) -> Comparison | None:
@@ -91,6 +115,7 @@ def compare(name: str, plus: Sequence[Values], minus: Sequence[Values], tasks: S
         correlation=correlation(low, high) if len(plus) == 1 else math.nan,
         difference=estimate(mean_of, differences),
         p=sign_flip_p(differences),
+        spreads=tuple(float(one.std(ddof=1)) if len(one) > 1 else math.nan for one in differences),
     )
 
 

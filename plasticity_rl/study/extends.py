@@ -29,7 +29,7 @@ EXTENDS = "extends"
 RESOLVED = "study.yaml"
 REQUIRED = ("base", "max_frames", "tasks", "seeds", "factors")
 OWN = ("name", "folder")
-OPTIONAL = (*OWN, "shares", "max_return", "normalize", "measures", "baseline", "primary", "secondary")
+OPTIONAL = (*OWN, "shares", "max_return", "normalize", "measures", "baseline", "primary", "secondary", "effect")
 WORDS = {True: "on", False: "off"}
 """YAML reads a level called ``on`` or ``off`` as a truth value."""
 
@@ -193,10 +193,7 @@ def write_resolved(path: Path, name: str, folder: Path) -> Path:
     Raises:
         UserError: When the folder cannot be written.
     """
-    content, _, claim = load_all(path)
-    own = {"name": name, "folder": str(folder)}
-    head = f"# {path} {AS_IT_WAS_RUN}\n{claim.comment()}"
-    text = yaml.safe_dump({**own, **content, **own}, sort_keys=False, width=120, default_flow_style=None)
+    text = resolved_text(path, name, folder)
     resolved = folder / RESOLVED
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -204,10 +201,18 @@ def write_resolved(path: Path, name: str, folder: Path) -> Path:
             if _content_of(resolved) == load_yaml(text):
                 return resolved
             _keep(resolved)
-        replace_file(resolved, head + text, private=mentions_secret(content))
+        replace_file(resolved, text, private=mentions_secret(load_yaml(text)))
     except OSError as error:
         raise UserError(f"{resolved} cannot be written ({error.strerror})") from error
     return resolved
+
+
+def resolved_text(path: Path, name: str, folder: Path) -> str:
+    """Return a study file that says all that ``path`` and what it extends say, with its name, folder and claim."""
+    content, _, claim = load_all(path)
+    own = {"name": name, "folder": str(folder)}
+    head = f"# {path} {AS_IT_WAS_RUN}\n{claim.comment()}"
+    return head + yaml.safe_dump({**own, **content, **own}, sort_keys=False, width=120, default_flow_style=None)
 
 
 def _content_of(path: Path) -> Any:

@@ -18,6 +18,8 @@ from plasticity_rl.files.strict_yaml import load
 UNKNOWN = "unknown"
 REVISION = 12
 """Letters of a git revision that are shown: enough to find it."""
+NOTED = ("started", "git_revision", "python", "platform", "hardware", "versions")
+"""What is read of a start."""
 
 
 def origins_of(folders: Sequence[Path]) -> list[tuple[str, str]]:
@@ -26,7 +28,7 @@ def origins_of(folders: Sequence[Path]) -> list[tuple[str, str]]:
     Args:
         folders: Of the finished runs.
     """
-    starts = [_starts(folder) for folder in folders]
+    starts = [starts_of(folder) for folder in folders]
     ends = [end for folder in folders if (end := _read(folder / "finished.yaml", "finished"))]
     begun = sorted(str(start["started"]) for run in starts for start in run if start.get("started"))
     return [
@@ -37,7 +39,8 @@ def origins_of(folders: Sequence[Path]) -> list[tuple[str, str]]:
     ]
 
 
-def _starts(folder: Path) -> list[Mapping[str, Any]]:
+def starts_of(folder: Path) -> list[Mapping[str, Any]]:
+    """Return what a run noted at each of its starts; nothing where that cannot be read."""
     try:
         content = load((folder / "starts.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):

@@ -68,7 +68,9 @@ def _verdict(report: Report) -> list[Html]:
     parts += [element("p", element("strong", line), class_="warning") for line in warnings(report)]
     if len(report.study.arms) > 1:
         primary = report.study.primary
-        parts.append(table(comparisons_of(report.families[primary], primary, verdicts=True)))
+        parts.append(
+            table(comparisons_of(report.families[primary], primary, verdicts=True, effect=report.study.effect))
+        )
         parts.append(element("p", how_compared(report), class_="quiet"))
     return parts
 

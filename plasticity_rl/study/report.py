@@ -12,7 +12,7 @@ from plasticity_rl.study.endpoints import AREA, RETURN, Endpoint
 from plasticity_rl.study.human_scores import PERCENT, superhuman_of
 from plasticity_rl.study.notes import notes_of
 from plasticity_rl.study.scores import Score, curve_tags, endpoints_of, is_fau, table_of, tags_of, values_of
-from plasticity_rl.study.spec import Study, StudyRun
+from plasticity_rl.study.spec import Study, StudyRun, state_of
 from plasticity_rl.study.stale import Provenance
 from plasticity_rl.study.statistics import Estimate, estimate, median_of, missed, probability_of_improvement
 
@@ -113,6 +113,7 @@ class Report:
             number; those on all secondary ones together are corrected for theirs.
         notes: What is not in the tables or not balanced; one line each.
         stale: By name of a missing run why it counts as none of the study, of those that were made otherwise.
+        states: By name of a missing run how far it is, as of :func:`plasticity_rl.study.spec.state_of`.
     """
 
     study: Study
@@ -123,6 +124,7 @@ class Report:
     families: dict[Endpoint, list[Comparison]]
     notes: list[str]
     stale: Mapping[str, str] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def arms(self) -> list[str]:
@@ -142,7 +144,11 @@ class Report:
 
 
 def make_report(
-    study: Study, scores: list[Score], missing: list[StudyRun], provenance: Provenance | None = None
+    study: Study,
+    scores: list[Score],
+    missing: list[StudyRun],
+    provenance: Provenance | None = None,
+    states: Mapping[str, str] | None = None,
 ) -> Report:
     """Compute everything with a fixed seed: the same runs give the same report.
 
@@ -151,6 +157,7 @@ def make_report(
         scores: Of its finished runs, at least one.
         missing: Its other runs.
         provenance: Which of those were made with other options.
+        states: How far each of those is, by name, where their folders do not say.
     """
     scores = sorted(scores, key=lambda score: _order(study, score))
     groups = [(task, (task,)) for task in study.tasks] + ([("all tasks", study.tasks)] * (len(study.tasks) > 1))
@@ -160,7 +167,8 @@ def make_report(
     notes = [f"Left out, stale: {name}: {why}." for name, why in origin.stale.items()]
     notes += [f"{line[0].upper()}{line[1:]}." for line in origin.unchecked]
     notes += notes_of(study, scores, families)
-    return Report(study, study.base_arm, scores, missing, sections, families, notes, origin.stale)
+    known = {run.name: state_of(run, study.max_frames, origin.stale) for run in missing} | dict(states or {})
+    return Report(study, study.base_arm, scores, missing, sections, families, notes, origin.stale, known)
 
 
 def _order(study: Study, score: Score) -> tuple[list[int], int, int]:

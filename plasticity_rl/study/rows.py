@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from plasticity_rl.study.comparisons import Comparison
 from plasticity_rl.study.endpoints import Endpoint
+from plasticity_rl.study.power import MOST_SEEDS
 from plasticity_rl.study.report import Section
 
 Rows = list[list[str]]
@@ -36,13 +37,32 @@ def differences_of(section: Section, baseline: str) -> Rows:
     return [head, *lines] if arms else []
 
 
-def comparisons_of(family: Sequence[Comparison], endpoint: Endpoint, *, verdicts: bool) -> Rows:
-    """Return the comparisons on an endpoint with their p values, and verdicts of the corrected ones."""
-    head = ["comparison", "pairs", "correlation", "difference", "p", "p (Holm)", *(["verdict"] * verdicts)]
+def comparisons_of(
+    family: Sequence[Comparison], endpoint: Endpoint, *, verdicts: bool, effect: float | None = None
+) -> Rows:
+    """Return the comparisons on an endpoint with their p values.
+
+    Args:
+        family: The comparisons.
+        endpoint: The endpoint.
+        verdicts: Whether there are verdicts of the corrected p, and how many seeds would decide what is not.
+        effect: Size of the difference that they would find; None for those that were observed.
+    """
+    head = ["comparison", "pairs", "correlation", "difference", "p", "p (Holm)"]
+    head += ["verdict", "seeds to decide"] * verdicts
     lines = []
     for one in family:
         pairs = " + ".join(map(str, one.pairs)) + (f" (not on {', '.join(one.without)})" if one.without else "")
         together = "" if math.isnan(one.correlation) else f"{one.correlation:.2f}"
         numbers = [f"{one.difference:+.{endpoint.digits}f}", f"{one.p:.2g}", f"{one.p_holm:.2g}"]
-        lines.append([one.name, pairs, together, *numbers, *([one.verdict] * verdicts)])
+        said = [one.verdict, seeds_in_words(one, effect)] if verdicts else []
+        lines.append([one.name, pairs, together, *numbers, *said])
     return [head, *lines]
+
+
+def seeds_in_words(one: Comparison, effect: float | None) -> str:
+    """Return how many seeds would decide a comparison; nothing where it is decided, or the pairs do not say."""
+    if one.is_decided or not one.difference.has_interval:
+        return ""
+    number = one.seeds_to_decide(effect)
+    return f"over {MOST_SEEDS:,}" if number is None else str(number)

@@ -32,6 +32,8 @@ TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*")
 TASK, SEED, FOLDER = "{task}", "{seed}", "{folder}"
 """Stand for the run's task and seed and the study's folder: ``configs/task/{task}.yaml``, or the path of another run of
 the study, ``{folder}/{task}/failed/seed{seed}``, which then comes first."""
+NOT_KEPT = "not kept"
+"""State of a run of which a file of kept runs (``kept.py``) knows nothing, beside those of :func:`state_of`."""
 SET_BY_THE_STUDY = ("seed_everything", "max_frames", "data.task", "trainer.default_root_dir", "ckpt_path")
 
 
@@ -83,6 +85,8 @@ class Study:
         baseline: Arm that all others are compared with, levels joined by ``+``; None: the first level of every factor.
         primary: Endpoint of the comparisons from which verdicts come.
         secondary: Further endpoints that get p values.
+        effect: Smallest difference in the primary endpoint that is worth finding: for how many seeds it takes to find
+            it; None: as large as it is observed.
         claim: What it claims, in the words of its file.
         file: The file, as it was named; None for a study that was made in Python.
     """
@@ -101,6 +105,7 @@ class Study:
     baseline: str | None = None
     primary: Endpoint = AREA
     secondary: tuple[Endpoint, ...] = ()
+    effect: float | None = None
     claim: Claim = field(default_factory=Claim, compare=False)
     file: Path | None = field(default=None, compare=False)
 
@@ -229,6 +234,7 @@ def _study(content: Mapping[str, Any], path: Path, reading: tuple[Path, ...]) ->
         baseline=_baseline(content.get("baseline"), factors),
         primary=primary,
         secondary=secondary,
+        effect=_above_zero(content.get("effect"), "effect"),
     )
 
 

@@ -130,7 +130,7 @@ def provenance_of(study: Study, configs: Configs) -> Provenance:
             stale[run.name] = _listed(found)
     _spread(runs, stale)
     ordered = {run.name: stale[run.name] for run in runs if run.name in stale}
-    lines = (f"not compared with the study: {_named(own)}: {why}" for why, own in unchecked.items())
+    lines = (f"not compared with the study: {named(own)}: {why}" for why, own in unchecked.items())
     return Provenance(ordered, tuple(lines))
 
 
@@ -146,7 +146,8 @@ def _spread(runs: Sequence[StudyRun], stale: dict[str, str]) -> None:
                 found = True
 
 
-def _named(names: Sequence[str]) -> str:
+def named(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 

@@ -25,7 +25,12 @@ SPECIAL = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{
 def blocks(report: Report) -> list[tuple[str, list[tuple[str, Rows]], list[str]]]:
     """Return the parts of the report: title, tables each with a sentence before it, and sentences at the end."""
     primary, *secondary = report.families
-    tables = [(how_compared(report), comparisons_of(report.families[primary], primary, verdicts=True))]
+    tables = [
+        (
+            how_compared(report),
+            comparisons_of(report.families[primary], primary, verdicts=True, effect=report.study.effect),
+        )
+    ]
     if secondary:
         number = report.study.num_comparisons * len(secondary)
         tables += [

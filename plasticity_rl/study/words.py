@@ -8,9 +8,10 @@ from plasticity_rl.study.comparisons import MOST_EXACT, pairs_needed
 from plasticity_rl.study.endpoints import RETURN, Endpoint
 from plasticity_rl.study.notes import few_seeds, points_of
 from plasticity_rl.study.origins import origins_of
+from plasticity_rl.study.power import POWER
 from plasticity_rl.study.report import Report
-from plasticity_rl.study.rows import Rows
-from plasticity_rl.study.spec import state_of
+from plasticity_rl.study.rows import Rows, seeds_in_words
+from plasticity_rl.study.spec import NOT_KEPT
 
 POINTS = " ({} points of each run's curve)"
 
@@ -79,11 +80,23 @@ def how_compared(report: Report) -> str:
     )
     if not family:
         return text
+    text += f" {how_many_seeds(report)}"
     smallest = min(one.smallest_p for one in family)
     needed = pairs_needed(number)
     return text + (
         f" The smallest p (Holm) possible is {smallest:.2g}; a verdict on {number} needs {needed} pairs over all "
         f"tasks, here are {most}." + (" So no verdict is possible." if most < needed else "")
+    )
+
+
+def how_many_seeds(report: Report) -> str:
+    """Say what the number of seeds that would decide a comparison is, and what it is not."""
+    effect, number = report.study.effect, report.study.num_comparisons
+    what = "as large as it was observed" if effect is None else f"of {effect:g}, the effect that the study names"
+    return (
+        f"Seeds to decide: with so many on each task a difference {what} is found with probability {POWER:g}, if pairs "
+        f"spread as they did (paired t test at 0.05 / {number}). Of few pairs that is a rough guess. Fix the number "
+        "before more runs, and do not stop in between: looking after every seed finds differences that are not there."
     )
 
 
@@ -118,7 +131,9 @@ def verdict_in_words(report: Report) -> str:
     found: dict[str, list[str]] = {}
     for one in family:
         verdict, colon, why = one.verdict.partition(": ")
-        found.setdefault(f"no verdict ({why})" if colon else verdict, []).append(one.name)
+        seeds = seeds_in_words(one, report.study.effect)
+        name = f"{one.name} ({seeds} seeds would decide)" if seeds else one.name
+        found.setdefault(f"no verdict ({why})" if colon else verdict, []).append(name)
     listed = "; ".join(f"{', '.join(names)}: {verdict}" for verdict, names in found.items())
     text = f"On {report.study.primary.name}, against the baseline {report.baseline}: {listed}."
     if report.study.claim.confirmed:
@@ -132,10 +147,11 @@ def missing_rows(report: Report) -> Rows:
         "new": "never finished, and has no checkpoint",
         "stopped": "stopped; goes on from its last checkpoint",
         "finished": "finished since the others were read",
+        NOT_KEPT: "not in the file that the others are from",
     }
-    states = {run.name: state_of(run, report.study.max_frames, report.stale) for run in report.missing}
-    whys = [words.get(state) or f"stale: {report.stale[name]}" for name, state in states.items()]
-    return [["run", "state"], *([name, why] for name, why in zip(states, whys, strict=True))]
+    names = [run.name for run in report.missing]
+    whys = [words.get(report.states[name]) or f"stale: {report.stale[name]}" for name in names]
+    return [["run", "state"], *([name, why] for name, why in zip(names, whys, strict=True))]
 
 
 def how_to_run(report: Report) -> list[str]:

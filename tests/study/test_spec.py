@@ -195,6 +195,7 @@ def test_states(here):
         ({"secondary": {"tag": "a"}}, "secondary={'tag': 'a'} must be a list"),
         ({"secondary": [{"tag": "a"}, {"tga": "a"}]}, "secondary: {'tga': 'a'} must name a curve"),
         ({"max_return": 0}, "max_return: 0 must be a number > 0"),
+        ({"effect": 0}, "effect: 0 must be a number > 0"),
         ({"shares": ["none.yaml"]}, r"none\.yaml: no such file"),
         ({"shares": "first.yaml"}, r"shares='first\.yaml' must be a list"),
         ({"folder": 5}, "folder: 5 must be the path of a folder; put it in quotes"),

@@ -9,15 +9,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from plasticity_rl.cli.commands.arguments import OneLineArguments, share, whole_number
 from plasticity_rl.cli.own_files import in_study
 from plasticity_rl.cli.study_configs import StudyConfigs
+from plasticity_rl.cli.study_reports import keep_runs, report_on
 from plasticity_rl.errors import RunFailure, UserError
 from plasticity_rl.files import own_files
 from plasticity_rl.files.places import expanded
-from plasticity_rl.files.writing import drafted, replace_file
 from plasticity_rl.machine.health import available_cores
 from plasticity_rl.study.aside import move_aside
 from plasticity_rl.study.extends import files_of, write_resolved
@@ -26,9 +25,6 @@ from plasticity_rl.study.progress import LiveTable
 from plasticity_rl.study.runner import Launch, Runner
 from plasticity_rl.study.spec import Study, command, count_states, go_on, read_study, state_of
 from plasticity_rl.study.stale import Provenance, provenance_of
-
-if TYPE_CHECKING:
-    from plasticity_rl.study.report import Report
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,9 +58,31 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--out",
         type=Path,
-        required=True,
         metavar="DIR",
-        help="folder for report.md, report.tex, index.html and figures",
+        help="folder for report.md, report.tex, index.html and figures (default: none; the text is printed)",
+    )
+    report.add_argument(
+        "--from",
+        type=Path,
+        dest="source",
+        metavar="FILE.tar.xz",
+        help="read the runs from a file that study keep made, not from their folders",
+    )
+    keep = actions.add_parser("keep", help="write what a report reads into one file", prog="plasticity-rl study keep")
+    keep.description = (
+        "Write of all finished runs what a report reads (options, origin, curves and events) into one small file: "
+        "evidence to publish, from which study report --from makes the same report without the run folders, and "
+        "nobody trains again. Runs that are stale or not finished are left out and named. It is an archive of run "
+        "folders, so plot and TensorBoard read it when it is unpacked."
+    )
+    keep.add_argument("study", type=Path, metavar="STUDY.yaml")
+    keep.add_argument("--out", type=Path, required=True, metavar="FILE.tar.xz", help="a new file; none is overwritten")
+    keep.add_argument(
+        "--tags",
+        nargs="+",
+        default=[],
+        metavar="TAG",
+        help="further curves for plot, e.g. 'train/*'; * is any text (default: those of the report)",
     )
     return parser
 
@@ -82,7 +100,11 @@ def run(args: Sequence[str]) -> None:
         print_status(study)
         return
     if options.action == "report":
-        write_report(study, expanded(options.out, "--out"))
+        out = None if options.out is None else expanded(options.out, "--out")
+        report_on(study, out, None if options.source is None else expanded(options.source, "--from"))
+        return
+    if options.action == "keep":
+        keep_runs(study, expanded(options.out, "--out"), options.tags)
         return
     find_own_files(study, options.study)
     if options.dry_run:
@@ -200,59 +222,6 @@ def what_it_cannot_say(study: Study) -> list[str]:
                 f"choose a smaller {PERIOD}, or of: area"
             )
     return lines
-
-
-def write_report(study: Study, out: Path) -> None:
-    """Write ``report.md``, ``report.tex`` and, where matplotlib is installed, ``index.html`` and figures into ``out``.
-
-    Raises:
-        UserError: When no run is finished, or ``out`` cannot be written.
-    """
-    from plasticity_rl.study.report import make_report
-    from plasticity_rl.study.scores import read_scores
-    from plasticity_rl.study.tables import latex, markdown
-
-    provenance = provenance_of(study, StudyConfigs(imports=False))
-    scores, missing = read_scores(study, provenance.stale)
-    if not scores and provenance.stale:
-        name, why = next(iter(provenance.stale.items()))
-        raise UserError(
-            f"no run of {study.name} is finished with the options that the study has now, {len(provenance.stale)} are "
-            f"stale ({name}: {why}): plasticity-rl study run --rerun_stale first"
-        )
-    if not scores:
-        raise UserError(f"no run of {study.name} is finished in {study.folder}: plasticity-rl study run first")
-    report = make_report(study, scores, missing, provenance)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if importlib.util.find_spec("matplotlib") is None:
-            print("note: no figures and no page without matplotlib: pip install 'plasticity-rl[plot]'")
-            names = []
-        else:
-            names = write_figures(report, out)
-        text = markdown(report, names)
-        replace_file(out / "report.md", text)
-        replace_file(out / "report.tex", latex(report))
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({error.strerror})") from error
-    print(text)
-    print(f"Report: {out / ('index.html' if names else 'report.md')}")
-
-
-def write_figures(report: Report, out: Path) -> list[str]:
-    """Write every figure as PNG and SVG, and the page that holds them; return the names of the PNG files."""
-    from plasticity_rl.results.plots import write
-    from plasticity_rl.study.figures import figures
-    from plasticity_rl.study.page import page_of
-
-    drawings = {}
-    for name, (figure, caption) in figures(report).items():
-        for file_format in ("png", "svg"):
-            with drafted(out / f"{name}.{file_format}") as draft:
-                write(figure, draft, file_format)
-        drawings[name] = ((out / f"{name}.svg").read_text(encoding="utf-8"), caption)
-    replace_file(out / "index.html", page_of(report, drawings))
-    return [f"{name}.png" for name in drawings]
 
 
 def print_status(study: Study) -> None:

@@ -1,0 +1,137 @@
+"""Write the generated part of ``docs/results.md`` from the kept runs in ``docs/evidence``: ``make evidence``.
+
+A file ``docs/evidence/mini/minatar_cycle.tar.xz``, made by ``plasticity-rl study keep``, belongs to the study
+``configs/studies/mini/minatar_cycle.yaml``. Its verdicts become rows of the table, and it gets a section with the
+numbers of its arms and a figure. The part stands between two comments and is replaced as a whole; nothing is trained.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from plasticity_rl.cli.study_reports import make_report_of
+from plasticity_rl.errors import UserError
+from plasticity_rl.files.packing import ENDING
+from plasticity_rl.study.kept import opened
+from plasticity_rl.study.origins import origins_of
+from plasticity_rl.study.report import Report
+from plasticity_rl.study.rows import Rows, rows_of, seeds_in_words
+from plasticity_rl.study.spec import read_study
+from plasticity_rl.study.words import verdict_in_words, warnings
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "results.md"
+PART = re.compile(r"(<!-- table: evidence -->\n).*?(<!-- end of table -->)", re.DOTALL)
+HEAD = ["study", "comparison", "seeds", "difference [95 % interval]", "p", "p (Holm)", "verdict", "seeds to decide"]
+NONE_YET = "No runs are kept yet.\n"
+
+
+def kept_files(root: Path = ROOT) -> list[Path]:
+    """Return the files of kept runs, by name."""
+    return sorted((root / "docs" / "evidence").rglob(f"*{ENDING}"))
+
+
+def name_of(file: Path, root: Path = ROOT) -> str:
+    """Return the study of a file as ``study run`` takes it: ``mini/minatar_cycle``."""
+    return file.relative_to(root / "docs" / "evidence").as_posix().removesuffix(ENDING)
+
+
+def evidence_of(file: Path, root: Path = ROOT, figure: Path | None = None) -> tuple[list[list[str]], str]:
+    """Return what a kept file says: its rows of the table of verdicts, and its section.
+
+    Args:
+        file: The file.
+        root: The repository, which is the current folder.
+        figure: Where the curves are drawn, as SVG; None for nowhere.
+    """
+    name = name_of(file, root)
+    study = read_study(Path("configs", "studies", f"{name}.yaml"))
+    try:
+        with opened(file.relative_to(root), study) as kept:
+            report = make_report_of(study, kept)
+            if figure is not None:
+                draw(report, figure)
+            return verdict_rows(name, report), "".join(_section(name, file.relative_to(root), report))
+    except UserError as error:
+        return [[f"`{name}`", "", "", "", "", "", f"none: {error}", ""]], f"### {name}\n\nNo report: {error}\n"
+
+
+def verdict_rows(name: str, report: Report) -> list[list[str]]:
+    """Return a row for each comparison in the primary endpoint."""
+    digits = report.study.primary.digits
+    return [
+        [
+            f"`{name}`",
+            f"{one.name} - {report.baseline}",
+            " + ".join(map(str, one.pairs)),
+            f"{one.difference:+.{digits}f}",
+            f"{one.p:.2g}",
+            f"{one.p_holm:.2g}",
+            one.verdict,
+            seeds_in_words(one, report.study.effect),
+        ]
+        for one in report.families[report.study.primary]
+    ]
+
+
+def _section(name: str, file: Path, report: Report) -> Iterator[str]:
+    study = report.study
+    yield f"### {name}\n\n"
+    for words, text in study.claim.named:
+        yield f"- {words}: {text}\n"
+    yield f"- Primary endpoint: {study.primary.name}\n- Verdict: {verdict_in_words(report)}\n"
+    for words, text in origins_of([score.run.folder for score in report.scores]):
+        yield f"- {words}: {text}\n"
+    for line in warnings(report):
+        yield f"\n**{line}**\n"
+    yield f"\n```bash\nplasticity-rl study report {name} --from {file.as_posix()} --out report/\n```\n"
+    yield f"\n![Curves of {name}]({figure_of(name)})\n"
+    for section in report.sections:
+        yield f"\n{section.title}, 95 % intervals in brackets:\n\n{table(rows_of(section))}"
+
+
+def figure_of(name: str) -> str:
+    """Return the figure of a study, relative to the page."""
+    return f"evidence/{name}.svg"
+
+
+def draw(report: Report, path: Path) -> None:
+    """Draw the curves of a report."""
+    from plasticity_rl.results.plots import write
+    from plasticity_rl.study.figures import figures
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(figures(report)["curves"][0], path, "svg")
+
+
+def table(rows: Rows) -> str:
+    """Return a table in Markdown."""
+    head, *body = rows
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def part(found: Sequence[tuple[list[list[str]], str]]) -> str:
+    """Return the generated part of the page, of what :func:`evidence_of` says of every file."""
+    if not found:
+        return NONE_YET
+    rows = [row for own, _ in found for row in own]
+    return "\n".join([table([HEAD, *rows]), *(section for _, section in found)])
+
+
+def page(text: str, found: Sequence[tuple[list[list[str]], str]]) -> str:
+    """Return a page with the part made anew."""
+    assert PART.search(text), "the comments of the generated part are gone"
+    return PART.sub(lambda match: match[1] + part(found) + match[2], text)
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    known = [(file, PAGE.parent / figure_of(name_of(file))) for file in kept_files()]
+    PAGE.write_text(
+        page(PAGE.read_text(encoding="utf-8"), [evidence_of(file, figure=figure) for file, figure in known]),
+        encoding="utf-8",
+    )

@@ -1,0 +1,116 @@
+"""The generated part of ``docs/results.md`` is what the kept runs in ``docs/evidence`` say, and nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from cli_runs import REPOSITORY, call
+from made_studies import ends, flat, study_of
+
+from plasticity_rl.packaged import study_names
+
+spec = importlib.util.spec_from_file_location("evidence", REPOSITORY / "docs" / "evidence.py")
+assert spec is not None
+assert spec.loader is not None
+evidence = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(evidence)
+
+TEXT = evidence.PAGE.read_text()
+KEPT = evidence.kept_files()
+PART = evidence.PART.search(TEXT)[0]
+
+
+@pytest.mark.parametrize("file", KEPT, ids=evidence.name_of)
+def test_the_page_says_what_a_kept_file_says(file: Path, monkeypatch):
+    """Rebuilt from the file: its rows of the table, and its section."""
+    monkeypatch.chdir(REPOSITORY)
+    rows, section = evidence.evidence_of(file)
+    assert evidence.table([evidence.HEAD, *rows]).partition("---|\n")[2] in PART, "make evidence"
+    assert section in PART, "make evidence"
+
+
+def test_the_page_has_a_section_and_a_figure_for_every_kept_file_and_for_nothing_else():
+    names = [evidence.name_of(file) for file in KEPT]
+    assert re.findall(r"^### (\S+)$", PART, re.MULTILINE) == names
+    assert (evidence.NONE_YET in PART) == (not names)
+    for name in names:
+        assert name in study_names(), "a file is named like its study"
+        figure = evidence.PAGE.parent / evidence.figure_of(name)
+        assert figure.stat().st_size < 1_000_000 or f"({evidence.figure_of(name)})" not in PART
+
+
+def test_kept_files_are_small():
+    assert sum(file.stat().st_size for file in KEPT) < 5_000_000
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A repository with one study, whose runs were kept: the second arm is 10 to 80 better, the third differs."""
+    root = tmp_path_factory.mktemp("root")
+    better = {"plain": 0, "new": 10, "other": 1}
+
+    def curves(run):
+        varies = {1: -60, 2: 40, 3: -10, 4: 30, 5: 0, 6: 20, 7: -30, 8: 10}[run.seed] * (run.arm == "other")
+        return {"eval/return": flat(100.0 + better[run.arm] * run.seed + varies), "fau/critic": flat(0.25)}
+
+    made = study_of(root, curves, arms=("plain", "new", "other"), seeds=8)
+    study = root / "configs" / "studies" / "mini" / "made.yaml"
+    study.parent.mkdir(parents=True)
+    study.write_text("# Claim: new is better.\n# Confirmed if new is above 0.\n" + made.read_text())
+    file = root / "docs" / "evidence" / "mini" / "made.tar.xz"
+    assert call("study", "keep", study, "--out", file).code == 0
+    shutil.rmtree(root / "runs")
+    return root
+
+
+def test_the_part_of_a_study(root, monkeypatch):
+    """New - plain is 10, 20, ... 80: mean 45, standard error 8.66, 2.365 of them to each side; p is 2 in 256."""
+    monkeypatch.chdir(root)
+    (file,) = evidence.kept_files(root)
+    assert evidence.name_of(file, root) == "mini/made"
+    figure = root / "docs" / evidence.figure_of("mini/made")
+    (new, other), section = evidence.evidence_of(file, root, figure)
+    assert new[:3] == ["`mini/made`", "new - plain", "8"]
+    assert ends(new[3]) == (45.0, 24.5, 65.5)
+    assert new[4:] == ["0.0078", "0.016", "above 0", ""]
+    assert other[6] == "undecided"
+    assert int(other[7].removeprefix("over ").replace(",", "")) > 8
+    assert figure.read_text().count("<svg") == 1
+    for words in (
+        "### mini/made\n\n- Claim: New is better.\n",
+        "- Confirmed if: new is above 0.\n",
+        f"other ({other[7]} seeds would decide): undecided",
+        "new: above 0",
+        "plasticity-rl study report mini/made --from docs/evidence/mini/made.tar.xz --out report/",
+        "![Curves of mini/made](evidence/mini/made.svg)",
+        "| arm | seeds | IQM |",
+        "| new | 8 | 145.0 [",
+    ):
+        assert words in section, words
+
+
+def test_the_page_is_made_anew_between_the_comments_only(root, monkeypatch):
+    monkeypatch.chdir(root)
+    found = [evidence.evidence_of(file, root) for file in evidence.kept_files(root)]
+    text = evidence.page(TEXT, found)
+    assert text.count("| `mini/made` | new - plain | 8 |") == 1
+    assert evidence.PART.sub("", text) == evidence.PART.sub("", TEXT)
+    assert evidence.page(text, found) == text
+    assert evidence.NONE_YET in evidence.page(text, [])
+
+
+def test_a_file_that_cannot_be_reported_on_is_said_to_be_one(root, monkeypatch, tmp_path):
+    monkeypatch.chdir(root)
+    study = root / "configs" / "studies" / "mini" / "made.yaml"
+    before = study.read_text()
+    study.write_text(before.replace("max_frames: 100", "max_frames: 200"))
+    try:
+        rows, section = evidence.evidence_of(*evidence.kept_files(root), root)
+    finally:
+        study.write_text(before)
+    assert "none: docs/evidence/mini/made.tar.xz holds no finished run" in rows[0][6]
+    assert "max_frames was 100, is 200" in section

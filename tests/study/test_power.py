@@ -1,0 +1,89 @@
+"""How many seeds a comparison needs: against published numbers, scipy, and the test that reports use."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from plasticity_rl.study.comparisons import LEVEL, compare, corrected, pairs_needed, sign_flip_p
+from plasticity_rl.study.endpoints import AREA
+from plasticity_rl.study.power import power_of_pairs, seeds_needed
+from plasticity_rl.study.rows import comparisons_of, seeds_in_words
+
+
+@pytest.mark.parametrize(("effect", "seeds"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
+def test_one_task_as_tables_of_the_paired_t_test_have_it(effect, seeds):
+    """Differences of 0.2, 0.5, 0.8 and 1 standard deviations at 0.05, two-sided, power 0.8: as G*Power says."""
+    assert seeds_needed(effect, [1.0], 0.05) == seeds
+    assert seeds_needed(-3 * effect, [3.0], 0.05) == seeds, "neither sign nor unit matter"
+
+
+def test_the_power_is_that_of_the_noncentral_t():
+    critical = stats.t.ppf(1 - 0.0125 / 2, 11)
+    expected = stats.nct.sf(critical, 11, 0.7 / (1.5 / math.sqrt(12)))
+    assert power_of_pairs(0.7, [1.5], 12, 0.0125) == pytest.approx(expected, rel=1e-6)
+    assert power_of_pairs(1e6, [1.0], 5, 0.05) == 1.0
+
+
+def test_tasks_share_the_error_and_add_their_freedoms():
+    """Of equal spread: error by sqrt(2) smaller, twice the degrees of freedom; a task without spread adds none."""
+    critical = stats.t.ppf(0.975, 18)
+    expected = stats.nct.sf(critical, 18, 0.5 / (1 / math.sqrt(20)))
+    assert power_of_pairs(0.5, [1.0, 1.0], 10, 0.05) == pytest.approx(expected, rel=1e-6)
+    alone = stats.nct.sf(stats.t.ppf(0.975, 9), 9, 0.5 / (1 / math.sqrt(10) / 2))
+    assert power_of_pairs(0.5, [1.0, 0.0], 10, 0.05) == pytest.approx(alone, rel=1e-6)
+
+
+def test_never_fewer_than_a_verdict_needs_nor_more_than_a_thousand():
+    assert seeds_needed(100.0, [1.0], 0.05) == 5
+    assert seeds_needed(100.0, [1.0], 0.05, fewest_pairs=9) == 9
+    assert seeds_needed(100.0, [1.0, 1.0], 0.05, fewest_pairs=11) == 6
+    assert seeds_needed(0.05, [1.0], 0.05) is None  # 3142
+    assert seeds_needed(0.09, [1.0], 0.05) == 971
+
+
+@pytest.mark.parametrize(("effect", "spreads"), [(0.0, [1.0]), (1.0, [0.0]), (1.0, [math.nan]), (math.nan, [1.0])])
+def test_no_effect_or_no_spread_is_no_number(effect, spreads):
+    assert seeds_needed(effect, spreads, 0.05) is None
+
+
+def test_so_many_seeds_do_decide_by_sign_flips():
+    """The t test stands for the flips: of 100 studies with the number of seeds about 80 find the difference (+- 4)."""
+    number = seeds_needed(1.0, [1.0], LEVEL)
+    generator = np.random.default_rng(0)
+    found = [sign_flip_p([generator.normal(1.0, 1.0, number)]) <= LEVEL for _ in range(100)]
+    assert 0.68 <= np.mean(found) <= 0.92
+
+
+OLD = {"walk": dict.fromkeys(range(1, 7), 0.0)}
+NEW = {"walk": {1: -1.0, 2: 3.0, 3: 0.0, 4: 2.0, 5: -1.0, 6: 3.0}}
+"""Mean 1; squares about it 4, 4, 1, 1, 4, 4: variance 18 / 5."""
+
+
+def test_a_comparison_by_hand():
+    one, two = corrected([compare("new", [NEW], [OLD], ["walk"]), compare("other", [NEW], [OLD], ["walk"])])
+    assert one.spreads == pytest.approx((math.sqrt(18 / 5),))
+    assert one.verdict == "undecided" or one.verdict.startswith("none: p (Holm)")
+    expected = seeds_needed(1.0, [math.sqrt(18 / 5)], 0.05 / 2, fewest_pairs=pairs_needed(2))
+    assert one.seeds_to_decide() == expected > 30
+    assert one.seeds_to_decide(3.0) < expected
+    head, row, _ = comparisons_of([one, two], AREA, verdicts=True)
+    assert (head[-1], row[-1]) == ("seeds to decide", str(expected))
+    assert comparisons_of([one], AREA, verdicts=True, effect=0.01)[1][-1] == "over 1,000"
+    assert "seeds to decide" not in comparisons_of([one], AREA, verdicts=False)[0]
+
+
+def test_nothing_is_said_where_it_is_decided_or_pairs_are_equal():
+    decided = compare(
+        "new", [{"walk": {seed: 10.0 + seed for seed in range(8)}}], [{"walk": dict.fromkeys(range(8), 0.0)}], ["walk"]
+    )
+    (decided,) = corrected([decided])
+    assert decided.is_decided
+    assert seeds_in_words(decided, None) == ""
+    equal = compare("new", [{"walk": {1: 1.0, 2: 1.0}}], [{"walk": {1: 0.0, 2: 0.0}}], ["walk"])
+    assert seeds_in_words(*corrected([equal]), None) == ""
+    assert seeds_in_words(replace(equal, spreads=()), None) == ""
