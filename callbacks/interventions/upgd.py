@@ -75,12 +75,12 @@ class UPGD(OptimizerChoice):
 
     def make(self, agent: RLModule, own: Optimizer) -> Optimizer:
         """Return the optimizer, whose noise comes from a generator of this callback, the same on all ranks."""
-        group = own.param_groups[0]
-        adams = {name: group[name] for name in ("betas", "eps") if name in group}
+        first = own.param_groups[0]
+        adams = {name: first[name] for name in ("betas", "eps") if name in first}
         return UtilityGatedDescent(
-            own.param_groups,
+            [{"params": group["params"], "lr": self.lr or group["lr"]} for group in own.param_groups],
             functools.partial(agent.rng.get, f"intervention/{self.state_key}"),
-            lr=group["lr"] if self.lr is None else self.lr,
+            lr=self.lr or first["lr"],
             scaling=self.scaling,
             adaptive=self.adaptive,
             sigma=self.sigma,

@@ -10,8 +10,7 @@ from agent_kinds import KINDS
 from bare import BareAgent
 from built import other_agent, some_batch
 from helpers import fit_tiny, tiny_agent, tiny_data
-from only_q import OnlyQ
-from run_state import differences, optimizer_state, run_state
+from run_state import Watcher, differences, optimizer_state, run_state
 from tiny_agent import TinyAgent
 
 from callbacks import (
@@ -19,7 +18,6 @@ from callbacks import (
     TRAC,
     UPGD,
     ContinualBackprop,
-    FrozenEncoder,
     GradualPruning,
     HareAndTortoise,
     OptimizerReset,
@@ -33,7 +31,6 @@ from callbacks import (
     WiderNetwork,
 )
 from plasticity_rl import UserError
-from plasticity_rl.agents.jumps import watched
 from plasticity_rl.optim.parts import Parts, part_that_steps_on
 from plasticity_rl.optim.trac import ScaledFromReference
 from plasticity_rl.optim.upgd import UtilityGatedDescent
@@ -107,7 +104,6 @@ def test_two_modules_in_one_optimizer_and_one_that_has_momentum(make):
     """Of the second agent: torso and value share an Adam, the policy has SGD."""
     callback = make(modules=["value", "policy"])
     agent = other_agent(callback)
-    agent.use = None
     callback.on_fit_start(None, agent)  # type: ignore[arg-type]
     for seed in range(3):
         agent.update(some_batch(agent, side=16, seed=seed))
@@ -154,7 +150,7 @@ def test_layers_that_others_build_are_stepped_on_too(make):
 @each
 def test_a_frozen_head_is_left_alone(make):
     """By noise, by decay, and by a scale that goes on changing."""
-    agent = BareAgent(make(modules=["critic"]), PlasticityInjection(at_frames=[12]))
+    agent = BareAgent(make(modules=["critic"]), PlasticityInjection(at_frames=[8]))
     for seed in range(3):
         agent.step(seed)
     assert agent.critic.Q1.num_injections == 1
@@ -166,18 +162,14 @@ def test_a_frozen_head_is_left_alone(make):
 
 
 @each
-@pytest.mark.parametrize("freeze", [RandomFrozenEncoder, FrozenEncoder])
-def test_a_frozen_encoder_stays(make, freeze):
-    arguments = {"weights": None} if freeze is FrozenEncoder else {}
-    try:
-        agent = BareAgent(make(), freeze(**arguments))
-    except (UserError, TypeError) as error:
-        pytest.skip(str(error))
-    before = {n: p.detach().clone() for n, p in agent.encoder.named_parameters() if not p.requires_grad}
-    assert before
-    agent.step()
-    agent.step()
-    assert all(torch.equal(dict(agent.encoder.named_parameters())[name], value) for name, value in before.items())
+def test_a_frozen_encoder_stays(make, tmp_path):
+    watcher = Watcher()
+    freeze = RandomFrozenEncoder(layer="layer1", feature_dim=16)
+    agent = fit_tiny(tmp_path, callbacks=[make(), freeze, watcher], max_frames=70)
+    inside = {n: p for n, p in agent.named_parameters() if n.startswith("encoder.")}
+    moved = {name for name, p in inside.items() if not torch.equal(p, watcher.initial[name])}
+    assert moved == {name for name, p in inside.items() if p.requires_grad}
+    assert 0 < len(moved) < len(inside)
 
 
 # ---- edits of weights and of state
@@ -250,18 +242,15 @@ def test_an_optimizer_reset_clears_the_slots_and_moves_nothing(make, what):
 
 
 @each
-@pytest.mark.parametrize("recycle", [ReDo(modules=["critic"], tau=0.0, every_n_updates=6, batch_size=16)])
-def test_recycled_units_start_from_nothing_and_stay_recycled(make, recycle):
-    recycle = type(recycle)(**recycle.arguments())
+def test_recycled_units_start_from_nothing_and_stay_recycled(make):
+    recycle = ReDo(modules=["critic"], tau=0.0, every_n_updates=6, batch_size=16)
     agent = BareAgent(make(modules=["critic"]), recycle)
     with torch.no_grad():
         agent.critic.Q1[0].bias[:3] = -100.0
-    for seed in range(5):
+    for seed in range(6):
         agent.step(seed)
-    agent.env_frames += 4
-    agent.num_updates = 5
-    with watched(agent, recycle):
-        agent.dispatch("on_update_start")
+    agent.dispatch("on_update_start")
+    assert agent.last_events == {"redo": 6}
     incoming, reads = agent.critic.Q1[0].weight, agent.critic.Q1[2].weight
     fresh = incoming[:3].detach().clone()
     assert not reads[:, :3].detach().any(), "recycled"
@@ -284,7 +273,7 @@ def test_recycled_units_start_from_nothing_and_stay_recycled(make, recycle):
         ShrinkAndPerturb(modules=["critic"], shrink=0.3, perturb=0.7, at_frames=[20], reset_optimizer=False),
         HareAndTortoise(modules=["critic"], decay=0.5, every_n_updates=5),
         WeightClipping(modules=["critic"], kappa=0.2),
-        ContinualBackprop(modules=["critic"], maturity=2, replacement_rate=0.2),
+        ContinualBackprop(modules=["critic"], maturity_threshold=2, replacement_rate=0.2),
     ],
     ids=lambda callback: type(callback).__name__,
 )
@@ -298,7 +287,7 @@ def test_what_others_move_stays_moved(make, editor):
         agent.env_frames += 4
         agent.dispatch("on_update_start")
         put = {name: p.detach().clone() for name, p in agent.critic.named_parameters()}
-        edited += any(float((put[name] - before[name]).abs().max()) > 0.1 for name in put)
+        edited += any(float((put[name] - before[name]).abs().max()) > 1e-3 for name in put)
         batch = some_batch(agent, seed=seed)
         metrics = agent.update(batch)
         agent.num_updates += 1
