@@ -97,9 +97,11 @@ class ScaledFromReference(Parts):
         if "scale" not in group:
             return first
         held = (self.state.get(p, {}) for group in self.param_groups for p in group["params"])
-        steps = [state["displacement_steps"].to(device) for state in held if "displacement_steps" in state]
-        go_on = torch.stack(steps).amax() > 0
-        return {name: torch.where(go_on, group[name].to(device), value) for name, value in first.items()}
+        go_on = torch.stack([state["displacement_steps"] for state in held if "displacement_steps" in state]).amax() > 0
+        last = {name: group[name] for name in first}
+        if last["scale"].device != device:  # restored: groups, unlike state, stay where a checkpoint was loaded
+            last = {name: value.to(device) for name, value in last.items()}
+        return {name: torch.where(go_on, last[name], value) for name, value in first.items()}
 
 
 def _place(reference: Tensor, displacement: Tensor, scale: Tensor) -> Tensor:
@@ -116,12 +118,12 @@ def tuned(
 
     Args:
         tuners: ``scale`` (), ``sums`` and ``squares`` ``(n,)``, float64.
-        product: h, a scalar: the inner product of gradient and displacement.
+        product: h, a scalar, float64: the inner product of gradient and displacement.
         discounts: n of them.
         first_scale: Unit of the scale.
         eps: Added to the denominators.
     """
-    decay = torch.tensor(discounts, dtype=product.dtype, device=product.device)
+    decay = _constants(tuple(discounts), product.device)
     sums = decay * tuners["sums"] - product
     squares = decay.square() * tuners["squares"] + product.square()
     outputs = erfi(sums / ((2.0 * squares).sqrt() + eps)) * (first_scale / ERFI_OF_ONE_SIGMA)
@@ -142,14 +144,16 @@ def erfi(x: Tensor) -> Tensor:
     return x * terms.sum(-1) * (2.0 / math.sqrt(math.pi))
 
 
+@functools.cache  # so that nothing is copied to a GPU at a step
+def _constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device=device)
+
+
 @functools.cache
 def _quadrature(device: torch.device) -> tuple[Tensor, Tensor]:
     """Return nodes in (0, 1) and their weights."""
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    return (
-        torch.tensor((nodes + 1.0) / 2.0, dtype=torch.float64, device=device),
-        torch.tensor(weights / 2.0, dtype=torch.float64, device=device),
-    )
+    return _constants(tuple((nodes + 1.0) / 2.0), device), _constants(tuple(weights / 2.0), device)
 
 
 ERFI_OF_ONE_SIGMA = float(erfi(torch.tensor(math.sqrt(0.5), dtype=torch.float64)))

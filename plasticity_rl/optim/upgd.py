@@ -90,7 +90,6 @@ class UtilityGatedDescent(Optimizer):
             state["step"] = torch.zeros((), device=p.device)
             for name in ("utility", *(("exp_avg", "exp_avg_sq") if group["adaptive"] else ())):
                 state[name] = torch.zeros_like(p)
-        state["step"] = state["step"].to(p.device)
         state["step"] += 1
         state["utility"].lerp_(-gradient * p, 1.0 - group["beta_utility"])
         if group["adaptive"]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 
 import pytest
 import torch
+from no_sync import no_waiting
 from torch import nn
 from torch.optim import SGD, Adam
 
-from plasticity_rl.optim.parts import Parts, replaced
+from plasticity_rl.optim.parts import Parts, part_that_steps_on, replaced
+from plasticity_rl.optim.trac import ScaledFromReference
+from plasticity_rl.optim.upgd import UtilityGatedDescent
+from plasticity_rl.rng import NamedGenerators
 from plasticity_rl.surgery import clear_elements, clear_state
 
 
@@ -133,3 +139,27 @@ def test_a_closure_is_called_once_and_with_gradients():
 
     assert optimizer.step(closure) == 8.0
     assert len(calls) == 1
+
+
+def test_who_steps_on_a_parameter_is_found_inside():
+    own = parameters()
+    optimizer = nested(own)
+    assert [type(part_that_steps_on(optimizer, p, SGD)) for p in own] == [type(None), SGD, type(None)]
+    assert part_that_steps_on(optimizer, own[0], Parts) is optimizer
+    assert part_that_steps_on(optimizer, nn.Parameter(torch.zeros(1)), Parts) is None
+
+
+@pytest.mark.parametrize("scaling", ["global", "local"])
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_no_step_waits_for_a_gpu(scaling, adaptive):
+    """Past torch's wrappers, inside which the guard does not look."""
+    draw = functools.partial(NamedGenerators(0).get, "noise")
+    upgd = UtilityGatedDescent(own := parameters(), draw, lr=0.1, scaling=scaling, adaptive=adaptive)
+    trac = ScaledFromReference(Adam(others := parameters(), lr=0.1), discounts=(0.9,), first_scale=0.1, eps=1e-8)
+    for p in (*own, *others):
+        p.grad = torch.ones_like(p)
+    for _ in range(2):
+        with torch.no_grad(), no_waiting():
+            for optimizer in (upgd, trac):
+                inspect.unwrap(type(optimizer).step)(optimizer)
+    assert not any(torch.equal(p, q) for p, q in zip((*own, *others), parameters() * 2, strict=True))
