@@ -36,6 +36,8 @@ from callbacks.interventions.shrink_and_perturb import ShrinkAndPerturb
 from callbacks.interventions.spectral_norm import SpectralNorm
 from callbacks.interventions.spectral_regularization import SpectralRegularization
 from callbacks.interventions.toggle_augmentation import ToggleAugmentation
+from callbacks.interventions.trac import TRAC
+from callbacks.interventions.upgd import UPGD
 from callbacks.interventions.warm_start_replay import WarmStartReplay
 from callbacks.interventions.weight_clipping import WeightClipping
 from callbacks.interventions.weight_decay import WeightDecay
@@ -68,6 +70,8 @@ from callbacks.probes.weight_norm import WeightNorm
 __all__ = [
     "CURL",
     "DASH",
+    "TRAC",
+    "UPGD",
     "AdaptiveReplayRatio",
     "ApproximateRank",
     "CReLU",

@@ -14,6 +14,7 @@ from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.nn.hooks import HiddenActivation
 from plasticity_rl.nn.layers import COMPUTES, Part, submodules
 from plasticity_rl.nn.units import Reader, UnitLayer, unit_layers
+from plasticity_rl.optim.parts import Make, replaced
 
 
 class ModuleAccess(pl.LightningModule):
@@ -39,6 +40,7 @@ class ModuleAccess(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self._extra_optimizers: dict[str, str] = {}
+        self._optimizer_choices: dict[str, Make] = {}
         self._own_optimizers: list[torch.optim.Optimizer] | None = None
         self._steps: Steps | None = None
 
@@ -178,7 +180,31 @@ class ModuleAccess(pl.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return one optimizer for each of ``optimizer_names``: an Adam, unless the agent says otherwise."""
-        return [self.adam(name) for name in self.optimizer_names]
+        return self.with_choices([self.adam(name) for name in self.optimizer_names])
+
+    def choose_optimizer(self, name: str, make: Make) -> None:
+        """Let another optimizer step on the parameters of a module; to be called from ``Intervention.build``.
+
+        What callbacks bring along (:meth:`add_extra`) is still stepped on by the agent's own.
+
+        Args:
+            name: Module by dotted name.
+            make: Makes it; given the agent's optimizer, made for these parameters alone. Called again for every list
+                of optimizers that is configured.
+
+        Raises:
+            UserError: When there is no such module, or the optimizer of a part of it was chosen before.
+        """
+        self.module(name)
+        for other in self._optimizer_choices:
+            if f"{other}.".startswith(f"{name}.") or f"{name}.".startswith(f"{other}."):
+                raise UserError(f"the optimizer of {name!r} is chosen twice, with that of {other!r}: name one of them")
+        self._optimizer_choices[name] = make
+
+    def with_choices(self, optimizers: Sequence[torch.optim.Optimizer]) -> list[torch.optim.Optimizer]:
+        """Return the agent's own optimizers with what callbacks chose in their place; for ``configure_optimizers``."""
+        choices = [(list(self.module(name).parameters()), make) for name, make in self._optimizer_choices.items()]
+        return [replaced(optimizer, choices) for optimizer in optimizers]
 
     def optimizer_by_name(self, name: str) -> Any:
         """Return an optimizer by its name: Lightning's while a Trainer is attached, else one owned by the module."""

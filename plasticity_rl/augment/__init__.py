@@ -1,6 +1,6 @@
 """Augmentations of images, and the chain in which an agent runs them.
 
-May import what is in no package; nothing of nn.
+May import what is in no package; nothing of nn and optim.
 Start at ``transforms.py``.
 """
 

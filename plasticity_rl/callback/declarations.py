@@ -7,6 +7,7 @@ FAMILIES = (
     "augmentation",
     "replay_ratio",
     "architecture",
+    "optimizer",
     "regularizer",
     "soft_reset",
     "reset",
@@ -44,6 +45,7 @@ WRITES = {
     "activations": "hidden activations, before training",
     "loss": "a loss of the agent",
     "optimizer": "state of optimizers",
+    "steps": "how optimizers step, all along",
     "experience": "what is collected or sampled",
     "settings": "an attribute of the agent",
 }

@@ -12,6 +12,7 @@ from typing import Any
 from callback_examples import EXPORTED, INTERVENTIONS, compatible, moved_to
 from helpers import TINY_DISCRETE, fit_tiny, tiny_agent, tiny_data, tiny_dqn, tiny_sac
 
+import callbacks
 from plasticity_rl import RLModule
 from plasticity_rl.callback import RLCallback
 
@@ -97,9 +98,13 @@ def with_donors(folder: Path, *names: str) -> dict[str, Kind]:
 
 _IN_SHORT_RUNS: dict[str, Mapping[str, Any]] = {
     "AdaptiveReplayRatio": {"high": 1.0, "every_n_updates": 4, "threshold": 1.0},
+    # Of different modules, so that there may be both.
+    "TRAC": {**callbacks.TRAC.example_arguments, "modules": ["actor"]},
+    "UPGD": {**callbacks.UPGD.example_arguments, "modules": ["critic"]},
 }
 _ON_GAMES: dict[str, Mapping[str, Any]] = {
     **_IN_SHORT_RUNS,
+    "TRAC": {**callbacks.TRAC.example_arguments, "modules": ["encoder"]},
     "ContinualTasks": {"tasks": ["tiny_discrete", "tiny_discrete_away"], "every_n_frames": 64},
     "ToggleAugmentation": {"at_frame": 60, "on": True},  # off by default there
 }
@@ -112,7 +117,7 @@ _NOT_ON_NOISY_LAYERS = dict.fromkeys(
 )
 _NOT_ON_STATES = {cls.__name__: f"^{cls.__name__} works on images" for cls in EXPORTED if cls.needs_pixels}
 KINDS = {
-    "drqv2": Kind(tiny_agent),
+    "drqv2": Kind(tiny_agent, special={name: _IN_SHORT_RUNS[name] for name in ("TRAC", "UPGD")}),
     # Two environments, so that there is no intervention that does nothing with several.
     "sac": Kind(tiny_sac, {"observation": "state", "num_envs": 2}, _IN_SHORT_RUNS, _NOT_ON_STATES),
     "dqn": Kind(tiny_dqn, TINY_DISCRETE, _ON_GAMES, _NOT_ON_DQN),

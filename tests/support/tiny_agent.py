@@ -43,14 +43,11 @@ class TinyAgent(RLModule):
         self.old_value = copy.deepcopy(self.value).requires_grad_(False)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        return [
-            torch.optim.Adam(
-                [*self.torso.parameters(), *self.value.parameters(), *self.extra_parameters("value_learner")], lr=1e-3
-            ),
-            torch.optim.SGD(
-                [*self.policy.parameters(), *self.extra_parameters("policy_learner")], lr=1e-3, momentum=0.9
-            ),
-        ]
+        of_value = [*self.torso.parameters(), *self.value.parameters(), *self.extra_parameters("value_learner")]
+        of_policy = [*self.policy.parameters(), *self.extra_parameters("policy_learner")]
+        return self.with_choices(
+            [torch.optim.Adam(of_value, lr=1e-3), torch.optim.SGD(of_policy, lr=1e-3, momentum=0.9)]
+        )
 
     def update(self, batch: TensorDictBase) -> TensorDict:
         pixels, next_pixels = batch["pixels"], batch["next", "pixels"]
