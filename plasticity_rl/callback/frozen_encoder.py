@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import lightning.pytorch as pl
 import torch
@@ -16,9 +16,9 @@ from plasticity_rl.agents.hooks import callbacks_of
 from plasticity_rl.callback.architecture import Architecture, place_generator, put
 from plasticity_rl.callback.intervention import Intervention
 from plasticity_rl.errors import UserError, at_least, at_most, one_of
-from plasticity_rl.nn.frozen_resnet import FrozenResNet
+from plasticity_rl.nn.frozen_network import FrozenNetwork
 from plasticity_rl.nn.hooks import evaluation_mode
-from plasticity_rl.nn.resnet import ARCHITECTURES, LAYERS
+from plasticity_rl.nn.pretrained import Layer, PretrainedName, normalization
 from plasticity_rl.surgery import reinitialize, resized, size_of
 
 MAX_FEATURE_DIM = 65_536
@@ -26,15 +26,15 @@ MAX_FEATURE_DIM = 65_536
 
 
 class FrozenEncoderIntervention(Architecture):
-    """Replaces the encoder by a frozen ResNet with a trainable Linear and LayerNorm on top, before training starts.
+    """Replaces the encoder by a frozen network with a trainable Linear and LayerNorm on top, before training starts.
 
-    A target network of the encoder shares the frozen ResNet and has the rest of its own.
+    A target network of the encoder shares the frozen network and has the rest of its own.
 
     The layers that read the encoder are drawn anew, as wide as its new output.
 
     Args:
         encoder: Name of the agent's encoder.
-        architecture: ``resnet18``, ``resnet34`` or ``resnet50``.
+        architecture: ``resnet18``, ``resnet34``, ``resnet50`` or ``efficientnet_lite0``.
         layer: Stage after which the network is cut: ``layer1`` to ``layer4``.
         feature_dim: Width of the trainable Linear and LayerNorm on top.
         normalize: ``published`` or ``imagenet``.
@@ -51,8 +51,8 @@ class FrozenEncoderIntervention(Architecture):
         self,
         *,
         encoder: str,
-        architecture: Literal["resnet18", "resnet34", "resnet50"],
-        layer: Literal["layer1", "layer2", "layer3", "layer4"],
+        architecture: PretrainedName,
+        layer: Layer,
         feature_dim: int,
         normalize: Literal["published", "imagenet"],
         batch_norm: Literal["eval", "train"],
@@ -60,12 +60,12 @@ class FrozenEncoderIntervention(Architecture):
         super().__init__(modules=[encoder])
         self.encoder, self.architecture, self.layer, self.feature_dim = encoder, architecture, layer, feature_dim
         self.normalize, self.batch_norm = normalize, batch_norm
-        self._refuse("architecture", tuple(ARCHITECTURES))
-        self._refuse("layer", LAYERS)
+        self._refuse("architecture", get_args(PretrainedName))
+        self._refuse("layer", get_args(Layer))
         self._refuse("normalize", ("published", "imagenet"))
         self._refuse("batch_norm", ("eval", "train"))
         at_least(f"{type(self).__name__}.feature_dim", feature_dim, 1, " (published: 1024)")
-        reason = "the layer on top of a ResNet would have billions of weights; published: 1024"
+        reason = "the layer on top of the frozen network would have billions of weights; published: 1024"
         at_most(f"{type(self).__name__}.feature_dim", feature_dim, MAX_FEATURE_DIM, reason)
 
     def _refuse(self, option: str, choices: Sequence[str]) -> None:
@@ -114,7 +114,10 @@ class FrozenEncoderIntervention(Architecture):
         centred = hands_on_centred_pixels(agent, self.encoder, agent.data.obs_shape)
         network = self.network(place_generator(agent, f"{self.encoder}.network"))
         with torch.random.fork_rng(devices=[]):  # new layers draw from the default generator
-            encoder = FrozenResNet(network, agent.data.obs_shape, self.feature_dim, self.normalize, centred=centred)
+            mean, std = normalization(self.architecture)
+            encoder = FrozenNetwork(
+                network, agent.data.obs_shape, self.feature_dim, self.normalize, centred=centred, mean=mean, std=std
+            )
         reinitialize(encoder.projection, agent.init_layer, place_generator(agent, f"{self.encoder}.projection"))
         replace_top(agent, self.encoder, encoder)
         paths = {id(m): path for path, m in agent.named_modules() if path.split(".")[0] in agent.module_names}
@@ -157,13 +160,13 @@ class FrozenEncoderIntervention(Architecture):
         if self.batch_norm == "train":
             self._frozen(agent).batch_statistics(False)
 
-    def _frozen(self, agent: RLModule) -> FrozenResNet:
+    def _frozen(self, agent: RLModule) -> FrozenNetwork:
         encoder = agent.module(self.encoder)
-        assert isinstance(encoder, FrozenResNet)
+        assert isinstance(encoder, FrozenNetwork)
         return encoder
 
 
-def replace_top(agent: RLModule, name: str, module: FrozenResNet) -> None:
+def replace_top(agent: RLModule, name: str, module: FrozenNetwork) -> None:
     """Put an encoder in the place of a top-level module, and its twin, which shares what is frozen, into the target."""
     twin = agent.target_of(name)
     paths = [path for path, m in agent.named_modules() if m is twin]

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
 
 from plasticity_rl.errors import UserError
-from plasticity_rl.files.places import expanded
+from plasticity_rl.nn.weight_files import one_line, read_weights
 
 WEIGHT_FILES = {
     "resnet18": "resnet18-f37072fd.pth",
@@ -136,50 +135,6 @@ def imagenet_weights(architecture: str) -> dict[str, Tensor]:
         )
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
         raise UserError(
-            f"cannot download the ImageNet weights of {architecture} ({_one_line(error)}); get {url} by other means "
+            f"cannot download the ImageNet weights of {architecture} ({one_line(error)}); get {url} by other means "
             f"and place {name} into {folder}, or give its path as weights_path"
         ) from error
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Return the state dict saved in ``path``.
-
-    Raises:
-        UserError: When there is no such file, or it holds no state dict.
-    """
-    path = expanded(Path(path), "weights_path")
-    if not path.is_file():
-        raise UserError(f"weights_path={str(path)!r} is no file; give a torchvision state dict, e.g. a resnet18-*.pth")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"cannot read the weights in {path} ({_one_line(error)}); download the file again") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dict of tensors; save model.state_dict() of a torchvision ResNet")
-    return state
-
-
-def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy into ``network`` the entries of ``state`` with its names; further ones (later stages) are left aside.
-
-    Args:
-        network: What :func:`resnet` returned.
-        state: State dict of the whole network.
-        source: What the message calls it.
-
-    Raises:
-        UserError: When an entry is missing or has another shape.
-    """
-    for name, tensor in network.state_dict().items():
-        if name not in state:
-            raise UserError(f"{source} has no entry {name!r}; it must be the state dict of the same torchvision ResNet")
-        if state[name].shape != tensor.shape:
-            raise UserError(
-                f"{source} holds {name!r} of shape {tuple(state[name].shape)} where this network has "
-                f"{tuple(tensor.shape)}; name the architecture that the file belongs to"
-            )
-    network.load_state_dict(dict(state), strict=False)
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

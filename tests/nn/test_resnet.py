@@ -16,10 +16,9 @@ from plasticity_rl.nn.resnet import (
     WEIGHT_SERVER,
     BasicBlock,
     imagenet_weights,
-    load_weights,
-    read_weights,
     resnet,
 )
+from plasticity_rl.nn.weight_files import load_weights, read_weights
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -1,21 +1,19 @@
-"""An encoder that is not trained: a ResNet on single frames, with a small trainable layer on top."""
+"""An encoder that is not trained: a network on single frames, with a small trainable layer on top."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from plasticity_rl.errors import UserError
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet's red, green and blue, of pixel values in [0, 1]."""
+from plasticity_rl.nn.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 
-class FrozenResNet(nn.Module):
+class FrozenNetwork(nn.Module):
     """Encode every frame of a stack with a frozen network, and project frames and their differences.
 
     ``features = LayerNorm(Linear(flatten([f_2, ..., f_T, f_2 - f_1, ..., f_T - f_(T-1)])))`` with the maps f_t of the T
@@ -28,9 +26,11 @@ class FrozenResNet(nn.Module):
         network: Maps images ``(batch, 3, h, w)`` to maps ``(batch, channels, h', w')``; its parameters are frozen here.
         obs_shape: ``(3 * frames, height, width)`` of the observations.
         feature_dim: Width of the output.
-        normalize: ``published``: pixels in [-0.5, 0.5]; ``imagenet``: zero mean and unit variance over ImageNet.
+        normalize: ``published``: pixels in [-0.5, 0.5]; ``imagenet``: pixels in [0, 1] less ``mean``, over ``std``.
         centred: Whether the agent hands on ``pixels / 255 - 0.5`` and not pixels from 0 to 255. The type does not tell:
             augmentation makes floats of pixels.
+        mean: Mean of red, green and blue that the network was trained with, of pixels in [0, 1].
+        std: Their standard deviation.
 
     Raises:
         UserError: When the channels are no multiple of 3.
@@ -47,6 +47,8 @@ class FrozenResNet(nn.Module):
         normalize: Literal["published", "imagenet"] = "published",
         *,
         centred: bool = False,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
         if obs_shape[0] % 3:
@@ -56,7 +58,7 @@ class FrozenResNet(nn.Module):
         self.normalize, self.centred = normalize, centred
         self._batch_statistics = False
         # Constants, not part of the state: loading a checkpoint of another setting must not change them.
-        for name, values in {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}.items():
+        for name, values in {"mean": mean, "std": std}.items():
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
         self.network.eval()
         map_dim = math.prod(self.maps(torch.zeros(1, *obs_shape)).shape)
@@ -67,7 +69,7 @@ class FrozenResNet(nn.Module):
         self._batch_statistics = on
         self.network.train(on)
 
-    def train(self, mode: bool = True) -> FrozenResNet:
+    def train(self, mode: bool = True) -> FrozenNetwork:
         """Set the mode of all but the frozen network, which follows only where batch statistics are on."""
         super().train(mode)
         self.network.train(mode and self._batch_statistics)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from plasticity_rl import UserError
-from plasticity_rl.nn.frozen_resnet import IMAGENET_MEAN, IMAGENET_STD, FrozenResNet
+from plasticity_rl.nn.frozen_network import FrozenNetwork
+from plasticity_rl.nn.pretrained import IMAGENET_MEAN, IMAGENET_STD, normalization
 from plasticity_rl.nn.resnet import resnet
 
 
@@ -19,13 +20,13 @@ def images(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator(seed))
 
 
-def small(**options) -> FrozenResNet:
-    return FrozenResNet(resnet("resnet18", "layer1", generator()), (9, 20, 20), 12, **options)
+def small(**options) -> FrozenNetwork:
+    return FrozenNetwork(resnet("resnet18", "layer1", generator()), (9, 20, 20), 12, **options)
 
 
 def test_frames_and_differences_by_hand():
     """The network is the identity: the maps are the frames themselves. 51 / 255 - 0.5 = -0.3, 102: -0.1, 255: 0.5."""
-    encoder = FrozenResNet(nn.Identity(), (9, 1, 1), 4)
+    encoder = FrozenNetwork(nn.Identity(), (9, 1, 1), 4)
     pixels = torch.tensor([51] * 3 + [102] * 3 + [255] * 3, dtype=torch.uint8).view(1, 9, 1, 1)
     # frames 2 and 3, then their differences from the frame before: -0.1 + 0.3 = 0.2 and 0.5 + 0.1 = 0.6
     expected = torch.tensor([-0.1] * 3 + [0.5] * 3 + [0.2] * 3 + [0.6] * 3).view(1, 12, 1, 1)
@@ -33,7 +34,7 @@ def test_frames_and_differences_by_hand():
 
 
 def test_one_frame_stands_for_itself():
-    encoder = FrozenResNet(nn.Identity(), (3, 2, 2), 4)
+    encoder = FrozenNetwork(nn.Identity(), (3, 2, 2), 4)
     pixels = images(5, 3, 2, 2)
     torch.testing.assert_close(encoder.maps(pixels), pixels / 255 - 0.5)
 
@@ -127,6 +128,14 @@ def test_constants_are_no_part_of_the_state():
     assert not {"mean", "std"} & small().state_dict().keys()
 
 
+def test_pixels_as_the_weights_of_efficientnet_lite0_know_them():
+    """(pixels - 127) / 128: 127 gives 0, 255 gives 1."""
+    mean, std = normalization("efficientnet_lite0")
+    encoder = FrozenNetwork(nn.Identity(), (3, 1, 2), 4, "imagenet", mean=mean, std=std)
+    pixels = torch.tensor([127, 255], dtype=torch.uint8).expand(1, 3, 1, 2)
+    torch.testing.assert_close(encoder.maps(pixels), torch.tensor([0.0, 1.0]).expand(1, 3, 1, 2), rtol=0, atol=1e-6)
+
+
 def test_frames_that_are_not_rgb_are_refused():
     with pytest.raises(UserError, match="needs RGB frames, but 4 channels are no multiple of 3"):
-        FrozenResNet(nn.Identity(), (4, 8, 8), 4)
+        FrozenNetwork(nn.Identity(), (4, 8, 8), 4)
