@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.nn.residual import Residual
 
 UNIT_NORMS = (nn.LayerNorm, nn.GroupNorm)
 """Norms with one weight and one bias per unit."""
@@ -108,7 +110,10 @@ def unit_layers(
 
 
 def chains(module: nn.Module, path: str) -> Iterator[list[Leaf]]:
-    """Yield the leaves of every outermost ``nn.Sequential`` in ``module``, and of those inside their leaves."""
+    """Yield the leaves of every outermost ``nn.Sequential`` in ``module``, and of those inside their leaves.
+
+    A residual block is a leaf of what it lies in, and a chain of its own.
+    """
     if isinstance(module, nn.Sequential):
         chain = list(_leaves(module, path))
         yield chain
@@ -121,10 +126,24 @@ def chains(module: nn.Module, path: str) -> Iterator[list[Leaf]]:
 
 def _leaves(sequential: nn.Sequential, path: str) -> Iterator[Leaf]:
     for name, child in sequential.named_children():
-        if isinstance(child, nn.Sequential):
+        if isinstance(child, nn.Sequential) and not isinstance(child, Residual):
             yield from _leaves(child, f"{path}.{name}")
         else:
             yield f"{path}.{name}", child
+
+
+def layers_into_streams(module: nn.Module) -> list[nn.Module]:
+    """Return the layers of ``module`` whose output a residual block adds to: a stream, and no units of their own.
+
+    A unit's outgoing weights would be those of every layer that reads the stream, which are the outgoing weights of
+    all blocks before as well.
+    """
+    return [
+        layer
+        for chain in chains(module, "")
+        for (_, layer), (_, follower) in itertools.pairwise(chain)
+        if isinstance(follower, Residual)
+    ]
 
 
 def _unit_layer(
