@@ -35,6 +35,7 @@ from callbacks.interventions.self_normalized_reset import SelfNormalizedReset
 from callbacks.interventions.sharpness_aware import SharpnessAware
 from callbacks.interventions.shrink_and_perturb import ShrinkAndPerturb
 from callbacks.interventions.simba_blocks import SimBaBlocks
+from callbacks.interventions.simba_v2_blocks import SimBaV2Blocks
 from callbacks.interventions.spectral_norm import SpectralNorm
 from callbacks.interventions.spectral_regularization import SpectralRegularization
 from callbacks.interventions.toggle_augmentation import ToggleAugmentation
@@ -121,6 +122,7 @@ __all__ = [
     "SharpnessAware",
     "ShrinkAndPerturb",
     "SimBaBlocks",
+    "SimBaV2Blocks",
     "SpectralNorm",
     "SpectralRegularization",
     "StableRank",

@@ -74,7 +74,7 @@ class ResidualHeads(Architecture):
         """Refuse norms in its heads, which have their own."""
         if not isinstance(other, ResidualHeads) and (shared := sorted(self._norms(agent) & other.claims(agent))):
             head = next(head for head in self.heads(agent) if shared[0].startswith(f"put a norm behind {head}."))
-            return f"{head} has layer norms in the places of its own architecture; leave it out of the other's modules"
+            return f"{head} is normalised in places of its own architecture; leave it out of the other's modules"
         return super().conflict_with(agent, other)
 
     def build(self, agent: RLModule) -> None:

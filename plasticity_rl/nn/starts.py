@@ -8,12 +8,13 @@ from typing import Literal
 import torch
 from torch import nn
 
+from plasticity_rl.nn.hypersphere import unit_vectors
 from plasticity_rl.nn.noisy import NoisyLinear
 
-Start = Literal["he_normal", "orthogonal"]
+Start = Literal["he_normal", "orthogonal", "spherical"]
 """``he_normal``: normal with variance 2 / fan-in, cut off at two standard deviations and widened to have that variance
-all the same, as in flax. ``orthogonal``: orthogonal times sqrt(2). Biases are zero."""
-STARTS: tuple[Start, ...] = ("he_normal", "orthogonal")
+all the same, as in flax. ``orthogonal``: orthogonal times sqrt(2). ``spherical``: orthogonal, and every row, what one
+output reads, divided by its norm. Biases are zero."""
 
 STDDEV_OF_CUT_NORMAL = 0.87962566103423978
 """Standard deviation of a standard normal that is cut off at -2 and 2."""
@@ -42,8 +43,11 @@ def draw_start(layer: nn.Linear, start: Start, generator: torch.Generator | None
     if start == "he_normal":
         stddev = math.sqrt(2.0 / layer.in_features) / STDDEV_OF_CUT_NORMAL
         nn.init.trunc_normal_(layer.weight, std=stddev, a=-2 * stddev, b=2 * stddev, generator=generator)
-    else:
+    elif start == "orthogonal":
         nn.init.orthogonal_(layer.weight, math.sqrt(2.0), generator=generator)
+    else:
+        nn.init.orthogonal_(layer.weight, generator=generator)
+        layer.weight.copy_(unit_vectors(layer.weight))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     if isinstance(layer, NoisyLinear):

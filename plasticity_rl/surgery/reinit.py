@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from plasticity_rl.nn.hooks import HiddenActivation
+from plasticity_rl.nn.hypersphere import Scale
 from plasticity_rl.nn.layers import EVERYWHERE, NORM_LAYERS, Part, submodules
 from plasticity_rl.nn.starts import draw_start, start_of
 from plasticity_rl.nn.weight_transforms import prune_again
@@ -46,7 +47,7 @@ def _init_on_cpu(
     on_device = {name: p.data for name, p in own.items()}
     for p in own.values():
         p.data = p.data.cpu()
-    if isinstance(layer, (*NORM_LAYERS, HiddenActivation)):
+    if isinstance(layer, (*NORM_LAYERS, HiddenActivation, Scale)):
         layer.reset_parameters()  # may have been added to an agent whose own initialisation does not know the kind
     if (start := start_of(layer)) is not None:
         assert isinstance(layer, nn.Linear)

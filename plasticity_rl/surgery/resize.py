@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
+from plasticity_rl.nn.hypersphere import Scale
 from plasticity_rl.nn.noisy import NoisyLinear
 from plasticity_rl.nn.starts import mark_start, start_of
 
@@ -18,7 +19,8 @@ def resized(layer: nn.Module, outputs: int, inputs: int) -> nn.Module:
     It starts as ``layer`` does, see :mod:`plasticity_rl.nn.starts`.
 
     Args:
-        layer: Linear, also a noisy one; Conv2d without groups; LayerNorm over one dimension; GroupNorm of one group.
+        layer: Linear, also a noisy one; Conv2d without groups; LayerNorm over one dimension; GroupNorm of one group;
+            Scale.
         outputs: Units or channels it makes; of a norm those that it normalises.
         inputs: Units or channels it reads; ignored for a norm.
 
@@ -49,6 +51,8 @@ def _resized(layer: nn.Module, outputs: int, inputs: int) -> nn.Module:
         return nn.LayerNorm(outputs, layer.eps, bias=layer.bias is not None, **same)
     if isinstance(layer, nn.GroupNorm) and layer.num_groups == 1:
         return nn.GroupNorm(1, outputs, layer.eps, **same)
+    if isinstance(layer, Scale):
+        return Scale(outputs, layer.first, layer.start).to(**same)
     raise TypeError(f"cannot resize {layer}")
 
 
