@@ -2,6 +2,7 @@
 
 import plasticity_rl  # noqa: F401  # first: it refuses a compromised release of lightning
 from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
+from callbacks.interventions.bro_net import BroNet
 from callbacks.interventions.churn_reduction import ChurnReduction
 from callbacks.interventions.continual_backprop import ContinualBackprop
 from callbacks.interventions.continual_tasks import ContinualTasks
@@ -33,6 +34,8 @@ from callbacks.interventions.sample_weight_decay import SampleWeightDecay
 from callbacks.interventions.self_normalized_reset import SelfNormalizedReset
 from callbacks.interventions.sharpness_aware import SharpnessAware
 from callbacks.interventions.shrink_and_perturb import ShrinkAndPerturb
+from callbacks.interventions.simba_blocks import SimBaBlocks
+from callbacks.interventions.simba_v2_blocks import SimBaV2Blocks
 from callbacks.interventions.spectral_norm import SpectralNorm
 from callbacks.interventions.spectral_regularization import SpectralRegularization
 from callbacks.interventions.toggle_augmentation import ToggleAugmentation
@@ -74,6 +77,7 @@ __all__ = [
     "UPGD",
     "AdaptiveReplayRatio",
     "ApproximateRank",
+    "BroNet",
     "CReLU",
     "Churn",
     "ChurnReduction",
@@ -121,6 +125,8 @@ __all__ = [
     "SelfNormalizedReset",
     "SharpnessAware",
     "ShrinkAndPerturb",
+    "SimBaBlocks",
+    "SimBaV2Blocks",
     "SpectralNorm",
     "SpectralRegularization",
     "StableRank",

@@ -6,14 +6,11 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import nn
-
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback import Intervention, Mutation, ScheduledIntervention
 from plasticity_rl.callback.architecture import place_generator, with_twin
+from plasticity_rl.callback.heads import heads_of
 from plasticity_rl.errors import UserError
-from plasticity_rl.nn.layers import WEIGHT_LAYERS
-from plasticity_rl.nn.units import chains
 from plasticity_rl.surgery.injection import make_injectable
 
 
@@ -66,15 +63,7 @@ class PlasticityInjection(ScheduledIntervention):
         Raises:
             UserError: When a module has none.
         """
-        heads: dict[str, None] = {}
-        for name in self.modules:
-            found = [path for path, module in _sequentials(agent, name) if _ends_in_weights(module)]
-            if not found:
-                raise UserError(
-                    f"PlasticityInjection.modules: {name!r} has no head, an nn.Sequential that ends in a linear layer"
-                )
-            heads |= dict.fromkeys(found)
-        return list(heads)
+        return heads_of(agent, self.modules, "PlasticityInjection.modules")
 
     def mutates(self, agent: RLModule) -> Mutation:
         """What is frozen and released."""
@@ -109,15 +98,3 @@ class PlasticityInjection(ScheduledIntervention):
             for head in with_twin(agent, path):
                 head.inject()  # type: ignore[operator]
         return f"injected plasticity into {', '.join(heads)} at frame {agent.env_frames}"
-
-
-def _sequentials(agent: RLModule, name: str) -> list[tuple[str, nn.Module]]:
-    module = agent.module(name)
-    outermost = [path for path, child in module.named_modules() if isinstance(child, nn.Sequential)]
-    outermost = [p for p in outermost if not any(p != q and (q == "" or p.startswith(f"{q}.")) for q in outermost)]
-    return [(f"{name}.{path}".rstrip("."), module.get_submodule(path)) for path in outermost]
-
-
-def _ends_in_weights(sequential: nn.Module) -> bool:
-    (chain, *_) = chains(sequential, "")
-    return isinstance([layer for path, layer in chain if path != ".injected"][-1], WEIGHT_LAYERS)

@@ -13,7 +13,7 @@ from plasticity_rl.agents.steps import Steps, steps_of
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.nn.hooks import HiddenActivation
 from plasticity_rl.nn.layers import COMPUTES, Part, submodules
-from plasticity_rl.nn.units import Reader, UnitLayer, unit_layers
+from plasticity_rl.nn.units import Reader, UnitLayer, layers_into_streams, unit_layers
 from plasticity_rl.optim.parts import Make, replaced
 
 
@@ -120,11 +120,14 @@ class ModuleAccess(pl.LightningModule):
     def units(self, name: str) -> list[UnitLayer]:
         """Return the hidden units of a module by dotted name, in forward order: who makes them, who reads them.
 
+        Those that are a residual stream, which no layer makes by itself, are left out.
+
         Raises:
             UserError: When a layer of units is built in a way that does not tell.
         """
         top = name.partition(".")[0]  # readers may lie outside the submodule
-        wanted = list(self.activation_layers(name).values())
+        streams = {id(layer) for layer in layers_into_streams(self.module(top))}
+        wanted = [layer for layer in self.activation_layers(name).values() if id(layer) not in streams]
         found = unit_layers(self.module(top), top, wanted, self.target_of, self.output_readers(top))
         if len(found) < len({id(layer) for layer in wanted}):
             raise UserError(f"cannot tell which layers read the units of {name!r}: some lie outside an nn.Sequential")
@@ -138,6 +141,13 @@ class ModuleAccess(pl.LightningModule):
         To be given by agents for modules that end in hidden units, such as an encoder.
         """
         return ()
+
+    def state_readers(self) -> Mapping[str, int]:
+        """Return every ``nn.Sequential`` that reads a state observation by dotted name, and the size of the state.
+
+        The state is the first of its inputs. Empty where observations are images.
+        """
+        return {}
 
     def init_layer(self, layer: nn.Module, generator: torch.Generator | None = None) -> None:
         """Initialise one layer in place, as at construction."""

@@ -16,7 +16,7 @@ FAMILIES = (
 """Families of interventions in the order in which they act when several are due at the same update."""
 
 
-BUILD_STAGES = ("modules", "widths", "activations", "norms", "weights")
+BUILD_STAGES = ("modules", "heads", "widths", "activations", "norms", "weights")
 """Stages in which interventions of family architecture build: a norm is as wide as the layer has become."""
 
 READS = {

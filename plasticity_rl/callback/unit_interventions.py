@@ -124,6 +124,7 @@ class RecordingUnitIntervention(UnitIntervention):
         """Remove the hooks, average over ranks, and record."""
         read = self._activations.stop()
         seen = {f"{name}.{layer}": value for name, layers in read.items() for layer, value in layers.items()}
+        seen = {name: value for name, value in seen.items() if name in self.unit_layers(agent)}  # no residual streams
         if seen:
             together = over_ranks(agent, torch.cat(list(seen.values()), dim=1))
             parts = together.split([value.shape[1] for value in seen.values()], dim=1)

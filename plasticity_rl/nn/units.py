@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.nn.hypersphere import Nudge, Scale
+from plasticity_rl.nn.residual import Residual
 
 UNIT_NORMS = (nn.LayerNorm, nn.GroupNorm)
 """Norms with one weight and one bias per unit."""
+OF_THE_UNITS = (*UNIT_NORMS, Scale)
+"""Layers between what makes units and their activation that belong to the makers: one weight per unit."""
 
 Leaf = tuple[str, nn.Module]
 """A layer that is not a container, with its dotted name in the agent."""
@@ -53,7 +58,7 @@ class UnitLayer:
     Attributes:
         name: Dotted name of the activation in the agent.
         activation: Its output are the units, in dimension 1; of a CReLU first all positive parts, then all negative.
-        makers: The Linear or Conv2d layer with one row per unit, then the LayerNorm behind it, if any.
+        makers: The Linear or Conv2d layer with one row per unit, then the LayerNorm or Scale behind it, if any.
         twins: The makers' twins in the target network, in the same order; empty where there is no target.
         readers: Every layer that reads the units, in the target network as well; empty where nothing tells.
     """
@@ -108,7 +113,10 @@ def unit_layers(
 
 
 def chains(module: nn.Module, path: str) -> Iterator[list[Leaf]]:
-    """Yield the leaves of every outermost ``nn.Sequential`` in ``module``, and of those inside their leaves."""
+    """Yield the leaves of every outermost ``nn.Sequential`` in ``module``, and of those inside their leaves.
+
+    A residual block is a leaf of what it lies in, and a chain of its own.
+    """
     if isinstance(module, nn.Sequential):
         chain = list(_leaves(module, path))
         yield chain
@@ -121,10 +129,24 @@ def chains(module: nn.Module, path: str) -> Iterator[list[Leaf]]:
 
 def _leaves(sequential: nn.Sequential, path: str) -> Iterator[Leaf]:
     for name, child in sequential.named_children():
-        if isinstance(child, nn.Sequential):
+        if isinstance(child, nn.Sequential) and not isinstance(child, Residual):
             yield from _leaves(child, f"{path}.{name}")
         else:
             yield f"{path}.{name}", child
+
+
+def layers_into_streams(module: nn.Module) -> list[nn.Module]:
+    """Return the layers of ``module`` whose output a residual block adds to: a stream, and no units of their own.
+
+    A unit's outgoing weights would be those of every layer that reads the stream, which are the outgoing weights of
+    all blocks before as well.
+    """
+    return [
+        layer
+        for chain in chains(module, "")
+        for (_, layer), (_, follower) in itertools.pairwise(chain)
+        if isinstance(follower, Residual)
+    ]
 
 
 def _unit_layer(
@@ -134,11 +156,11 @@ def _unit_layer(
     output_readers: Sequence[Reader],
 ) -> UnitLayer:
     name, activation = chain[index]
-    before = _until_weights(chain[:index][::-1], (*UNIT_NORMS, nn.Identity), name)
-    after = _until_weights(chain[index + 1 :], (nn.Identity, nn.Flatten), name)
+    before = _until_weights(chain[:index][::-1], (*OF_THE_UNITS, nn.Identity), name)
+    after = _until_weights(chain[index + 1 :], (nn.Identity, nn.Flatten, Nudge), name)
     if not before:
         raise UserError(f"no Linear or Conv2d layer makes the units of {name!r}")
-    makers = [before[-1], *(leaf for leaf in before[:-1] if isinstance(leaf[1], UNIT_NORMS))]
+    makers = [before[-1], *(leaf for leaf in before[:-1] if isinstance(leaf[1], OF_THE_UNITS))]
     readers = [Reader(layer, layer.weight.shape[1]) for layer in _with_twins(after[-1:], target_of)]
     twins = tuple(twin for path, _ in makers if (twin := target_of(path)) is not None)
     return UnitLayer(name, activation, tuple(layer for _, layer in makers), twins, tuple(readers or output_readers))

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from plasticity_rl.nn.hooks import HiddenActivation
+from plasticity_rl.nn.hypersphere import Scale
 from plasticity_rl.nn.layers import EVERYWHERE, NORM_LAYERS, Part, submodules
+from plasticity_rl.nn.starts import draw_start, start_of
 from plasticity_rl.nn.weight_transforms import prune_again
 
 LayerInit = Callable[[nn.Module, "torch.Generator | None"], None]
@@ -22,8 +24,9 @@ def reinitialize(
     """Give every layer of ``module`` fresh initial weights, drawn on the CPU in module order.
 
     Layers of kinds that the agent does not initialise (an added norm, a rational activation) get the values of their
-    own ``reset_parameters``. Pruned weights stay zero. Drawing on the CPU makes the weights independent of the device,
-    hence equal on every rank of a mixed cluster.
+    own ``reset_parameters``, and layers that are marked by :mod:`plasticity_rl.nn.starts` start as those say. Pruned
+    weights stay zero. Drawing on the CPU makes the weights independent of the device, hence equal on every rank of a
+    mixed cluster.
 
     Args:
         module: Edited in place; its parameter tensors keep their identity.
@@ -44,9 +47,13 @@ def _init_on_cpu(
     on_device = {name: p.data for name, p in own.items()}
     for p in own.values():
         p.data = p.data.cpu()
-    if isinstance(layer, (*NORM_LAYERS, HiddenActivation)):
+    if isinstance(layer, (*NORM_LAYERS, HiddenActivation, Scale)):
         layer.reset_parameters()  # may have been added to an agent whose own initialisation does not know the kind
-    init_layer(layer, generator)
+    if (start := start_of(layer)) is not None:
+        assert isinstance(layer, nn.Linear)
+        draw_start(layer, start, generator)
+    else:
+        init_layer(layer, generator)
     for name, p in own.items():
         p.data = on_device[name].copy_(p.data)
 

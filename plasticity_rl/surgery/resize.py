@@ -8,20 +8,33 @@ import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
+from plasticity_rl.nn.hypersphere import Scale
 from plasticity_rl.nn.noisy import NoisyLinear
+from plasticity_rl.nn.starts import mark_start, start_of
 
 
 def resized(layer: nn.Module, outputs: int, inputs: int) -> nn.Module:
     """Return a layer like ``layer`` with other numbers of inputs and outputs; its values are not initialised.
 
+    It starts as ``layer`` does, see :mod:`plasticity_rl.nn.starts`.
+
     Args:
-        layer: Linear, also a noisy one; Conv2d without groups; LayerNorm over one dimension; GroupNorm of one group.
+        layer: Linear, also a noisy one; Conv2d without groups; LayerNorm over one dimension; GroupNorm of one group;
+            Scale.
         outputs: Units or channels it makes; of a norm those that it normalises.
         inputs: Units or channels it reads; ignored for a norm.
 
     Raises:
         TypeError: When the layer is of another kind.
     """
+    other = _resized(layer, outputs, inputs)
+    if (start := start_of(layer)) is not None:
+        assert isinstance(other, nn.Linear)
+        mark_start(other, start)
+    return other
+
+
+def _resized(layer: nn.Module, outputs: int, inputs: int) -> nn.Module:
     parameter = next(layer.parameters())
     same: dict[str, Any] = {"device": parameter.device, "dtype": parameter.dtype}
     if isinstance(layer, NoisyLinear):
@@ -38,6 +51,8 @@ def resized(layer: nn.Module, outputs: int, inputs: int) -> nn.Module:
         return nn.LayerNorm(outputs, layer.eps, bias=layer.bias is not None, **same)
     if isinstance(layer, nn.GroupNorm) and layer.num_groups == 1:
         return nn.GroupNorm(1, outputs, layer.eps, **same)
+    if isinstance(layer, Scale):
+        return Scale(outputs, layer.first, layer.start).to(**same)
     raise TypeError(f"cannot resize {layer}")
 
 
@@ -45,6 +60,16 @@ def size_of(layer: nn.Module) -> tuple[int, int]:
     """Return the numbers of outputs and inputs of a layer that :func:`resized` takes; a norm has as many of both."""
     weight = layer.get_parameter("weight")
     return weight.shape[0], weight.shape[1] if weight.dim() > 1 else weight.shape[0]
+
+
+def insert_first(sequential: nn.Sequential, name: str, layer: nn.Module) -> None:
+    """Put ``layer`` before all children under a name of its own, in place; these keep their names."""
+    children = dict(sequential.named_children())
+    for other in children:
+        delattr(sequential, other)
+    setattr(sequential, name, layer)
+    for other, child in children.items():
+        setattr(sequential, other, child)
 
 
 def insert_after(sequential: nn.Sequential, name: str, new_name: str, layer: nn.Module) -> None:

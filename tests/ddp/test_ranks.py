@@ -121,6 +121,23 @@ def test_ranks_share_the_episodes_after_training_and_log_the_mean_of_all(ranks, 
         }
 
 
+def test_observations_are_normalised_by_those_of_all_ranks(ranks):
+    """Mean and variance of both ranks' rows together, the same to the last bit on both, and so the weights."""
+    first, second = (rank["observed"] for rank in ranks)
+    assert first["rows"] != second["rows"]
+    assert first["statistics"] == second["statistics"]
+    assert differences(first["weights"], second["weights"]) == []
+    rows = torch.tensor(first["rows"] + second["rows"], dtype=torch.float64)
+    assert len(rows) == 60
+    found = first["statistics"]
+    assert found["critic_target.Q2.observations.count"] == pytest.approx(60.0001)
+    torch.testing.assert_close(
+        torch.tensor(found["actor.policy.observations.mean"]).double(), rows.mean(0), rtol=1e-4, atol=1e-5
+    )
+    variance = torch.tensor(found["actor.policy.observations.var"]).double()
+    torch.testing.assert_close(variance, rows.var(0, correction=0), rtol=1e-4, atol=1e-5)
+
+
 def test_adaptive_replay_ratio_switches_at_the_same_update(ranks):
     """Both ranks' episodes end at frame 80, in the tick of update (80 - 40) / 2 * 0.5 = 10, before that update."""
     assert [rank["straight"]["ratios"] for rank in ranks] == [[[1, 0.5], [10, 1.0]]] * 2

@@ -109,6 +109,7 @@ _ON_GAMES: dict[str, Mapping[str, Any]] = {
     "ToggleAugmentation": {"at_frame": 60, "on": True},  # off by default there
 }
 _NOT_ON_DQN = {
+    "SimBaV2Blocks": "^SimBaV2Blocks.modules: 'critic.advantage' reads the hidden units of encoder",
     "CURL": "^no module 'critic.trunk' in DQN; .* or null for the features themselves$",
     "TanhSaturation": "^TanhSaturation: nothing can saturate in a DQN",
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers import TINY_DISCRETE, fit_tiny, tiny_dqn
+from helpers import TINY_DISCRETE, fit_tiny, tiny_dqn, tiny_sac
 from run_state import callback_states, differences, run_state
 from tensordict import TensorDict
 
@@ -167,6 +167,28 @@ def final_evaluation(folder: Path) -> dict[str, Any]:
     return {"episodes": seen.episodes, "logged": seen.logged}
 
 
+class Observed(RLCallback):
+    """Keeps the states that this rank acted on."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[float]] = []
+
+    def on_env_step(self, agent, step) -> None:
+        self.rows += step["state"].double().tolist()
+
+
+def statistics(folder: Path) -> dict[str, Any]:
+    """What the observations of both ranks are normalised by, and what each rank has observed."""
+    seen, run = Observed(), {"make_agent": tiny_sac, "data_options": {"observation": "state"}}
+    given = [callbacks.SimBaBlocks(hidden_dim=4), seen]
+    agent = fit_tiny(folder, callbacks=given, max_frames=120, trainer_options=TWO_RANKS, **run)
+    return {
+        "rows": seen.rows,
+        "statistics": {name: buffer.tolist() for name, buffer in agent.named_buffers() if "observations" in name},
+        "weights": run_state(agent)["weights"],
+    }
+
+
 def main_part(folder: Path) -> dict[str, Any]:
     agent = equal_batches(folder / "equal", penalty(), **TWO_RANKS)
     if agent.global_rank == 0:
@@ -175,8 +197,8 @@ def main_part(folder: Path) -> dict[str, Any]:
     short_run(folder / "stopped", 100, **TWO_RANKS)
     resumed = short_run(folder / "stopped", 200, resume=True, **TWO_RANKS)
     averaged = averaged_gradients(agent.global_rank)
-    final = final_evaluation(folder / "final")
-    return {"rank": agent.global_rank, "averaged": averaged, "straight": straight, "resumed": resumed, "final": final}
+    found = {"final": final_evaluation(folder / "final"), "observed": statistics(folder / "observed")}
+    return {"rank": agent.global_rank, "averaged": averaged, "straight": straight, "resumed": resumed, **found}
 
 
 def callbacks_part(folder: Path, *names: str) -> dict[str, Any]:

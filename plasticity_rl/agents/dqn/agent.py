@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any
@@ -323,6 +323,10 @@ class DQN(AugmentsImages):
         ]
         layers = [one.get_submodule("0") for one in streams]
         return [Reader(layer, layer.get_parameter("weight").shape[1]) for layer in layers]
+
+    def state_readers(self) -> Mapping[str, int]:
+        """Return the encoder's layers, where it reads states."""
+        return {} if self.observation_key == "pixels" else {"encoder.mlp": self.hparams["obs_shape"][0]}
 
     def init_layer(self, layer: nn.Module, generator: torch.Generator | None = None) -> None:
         """Initialise one layer as at construction: uniform within one by the root of the fan-in."""

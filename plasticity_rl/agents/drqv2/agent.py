@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -245,6 +245,11 @@ class DrQV2(AugmentsImages):
         """Return the trunks of actor, critic and target critic for the encoder; the others end in no hidden units."""
         first = [net.trunk.get_submodule("0") for net in (self.actor, self.critic, self.critic_target)]
         return [Reader(layer, layer.get_parameter("weight").shape[1]) for layer in first] if name == "encoder" else ()
+
+    def state_readers(self) -> Mapping[str, int]:
+        """Return the trunks of actor and critic, which read the state where there is no image."""
+        size = self.encoder.repr_dim
+        return {} if self.observation_key == "pixels" else {"actor.trunk": size, "critic.trunk": size}
 
     def init_layer(self, layer: nn.Module, generator: torch.Generator | None = None) -> None:
         """Initialise one layer as published: orthogonal weights, zero biases."""

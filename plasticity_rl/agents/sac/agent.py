@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import torch
@@ -95,7 +96,7 @@ class SAC(RLModule):
             )
         self._refuse_large(obs_shape[0], action_dim, hidden_dim)
         within("model.critic_target_tau", critic_target_tau, "(0, 1]", "; published: 0.005")
-        self.lr, self.action_dim = lr, action_dim
+        self.lr, self.action_dim, self.obs_dim = lr, action_dim, obs_shape[0]
         self.target_entropy = float(-action_dim if target_entropy is None else target_entropy)
         self.actor = GaussianActor(obs_shape[0], action_dim, hidden_dim)
         self.critic = TwinCritic(obs_shape[0], action_dim, hidden_dim)
@@ -215,6 +216,10 @@ class SAC(RLModule):
         values = self.critic(state, batch["action"])
         temperature = self.temperature.log_alpha.exp().expand(len(state), 1)
         return {"actor": torch.tanh(mean), "critic": torch.cat(values, -1), "temperature": temperature}
+
+    def state_readers(self) -> Mapping[str, int]:
+        """Return the policy and both critics."""
+        return dict.fromkeys(("actor.policy", "critic.Q1", "critic.Q2"), self.obs_dim)
 
     def init_layer(self, layer: nn.Module, generator: torch.Generator | None = None) -> None:
         """Initialise one layer as at construction: orthogonal weights, zero biases, the initial temperature."""
