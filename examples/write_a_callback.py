@@ -19,6 +19,8 @@ from plasticity_rl import DrQV2, Mutation, Probe, RLDataModule, RLModule, Schedu
 class LargestWeight(Probe):
     """Measure the largest absolute weight of every module. A probe only watches."""
 
+    cuda_graph = "stays"
+
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return scalars by tag; they are logged at the current env frame."""
         return {

@@ -52,6 +52,10 @@ class NamedGenerators:
         """Return a generator of this rank's own, as augmentation and the losses' noise need; rank 0's is ``name``."""
         return self.get(f"{name}/rank{self.rank}" if self.rank else name, device)
 
+    def generators(self) -> list[torch.Generator]:
+        """Return all that were used so far."""
+        return list(self._generators.values())
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state of every generator that was used or restored, by name."""
         return {**self._pending, **{name: g.get_state() for name, g in self._generators.items()}}

@@ -68,6 +68,7 @@ class AdaptiveReplayRatio(Intervention):
 
     reads = frozenset({"units"})
     writes = frozenset({"settings"})
+    cuda_graph = "watches"
     family = "replay_ratio"
     acts_on = "fraction of active units"
     example_arguments: ClassVar[Mapping[str, Any]] = {

@@ -50,6 +50,7 @@ class ChurnReduction(Regularizer):
     """
 
     reads = frozenset({"outputs", "copy", "own loss"})
+    cuda_graph = "eager"
     example_arguments: ClassVar[Mapping[str, Any]] = {"decay": 0.9}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
 

@@ -64,6 +64,7 @@ class ContinualBackprop(RecordingUnitIntervention):
 
     reads = frozenset({"units", "weights", "unit records"})
     writes = frozenset({"jump", "fresh units", "optimizer"})
+    cuda_graph = "eager"
     example_arguments: ClassVar[Mapping[str, Any]] = {
         "replacement_rate": 0.05,
         "maturity_threshold": 3,

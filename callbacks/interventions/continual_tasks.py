@@ -65,6 +65,7 @@ class ContinualTasks(Intervention):
 
     reads = frozenset()
     writes = frozenset({"experience"})
+    cuda_graph = "stays"
     family = "experience"
     example_arguments: ClassVar[Mapping[str, Any]] = {"tasks": ["tiny", "tiny_away"], "every_n_frames": 100}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"tasks": ["tiny"], "every_n_frames": 10**12}

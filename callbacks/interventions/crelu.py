@@ -39,6 +39,7 @@ class CReLU(Architecture):
 
     reads = frozenset()
     writes = frozenset({"architecture", "activations"})
+    cuda_graph = "stays"
     stage = "activations"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic"]}
 

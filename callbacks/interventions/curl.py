@@ -49,6 +49,7 @@ class CURL(Regularizer):
     """
 
     reads = frozenset({"copy"})
+    cuda_graph = "inside"
     needs_pixels = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.5, "random_shift_pad": 2}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}

@@ -61,6 +61,7 @@ class DASH(ScheduledIntervention):
 
     reads = frozenset({"gradients"})
     writes = frozenset({"jump"})
+    cuda_graph = "stays"
     family = "soft_reset"
     waits_for_evaluation = True
     example_arguments: ClassVar[Mapping[str, Any]] = {

@@ -30,6 +30,7 @@ class DeepFourierFeatures(Architecture):
 
     reads = frozenset()
     writes = frozenset({"architecture", "activations"})
+    cuda_graph = "stays"
     stage = "activations"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic"]}
 

@@ -57,6 +57,7 @@ class DormantRatioPerturbation(ScheduledIntervention):
 
     reads = frozenset({"units"})
     writes = frozenset({"jump", "optimizer"})
+    cuda_graph = "stays"
     family = "soft_reset"
     waits_for_evaluation = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": [0]}

@@ -56,6 +56,7 @@ class GradualPruning(ActsAtEvents, Architecture):
 
     reads = frozenset({"weights"})
     writes = frozenset({"mask", "jump", "optimizer"})
+    cuda_graph = "stays"
     stage = "weights"
     example_arguments: ClassVar[Mapping[str, Any]] = {
         "modules": ["actor", "critic"],

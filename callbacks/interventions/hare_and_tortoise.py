@@ -35,6 +35,7 @@ class HareAndTortoise(UpdateIntervention):
 
     reads = frozenset({"copy"})
     writes = frozenset({"jump"})
+    cuda_graph = "stays"
     family = "soft_reset"
     example_arguments: ClassVar[Mapping[str, Any]] = {"decay": 0.9, "every_n_updates": 5}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 10**12}

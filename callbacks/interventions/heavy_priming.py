@@ -45,6 +45,7 @@ class HeavyPriming(Intervention):
 
     reads = frozenset()
     writes = frozenset({"updates"})
+    cuda_graph = "stays"
     family = "experience"
     example_arguments: ClassVar[Mapping[str, Any]] = {"num_transitions": 16, "num_updates": 5}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"num_updates": 0}

@@ -60,6 +60,7 @@ class InFeR(Regularizer):
     """
 
     reads = frozenset({"features", "origin"})
+    cuda_graph = "eager"
     published_modules = ("critic.Q1", "critic.Q2")
     example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.1}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}

@@ -41,6 +41,7 @@ class L2Init(Regularizer):
     """
 
     reads = frozenset({"weights", "estimates"})
+    cuda_graph = "inside"
     example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.01}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
 

@@ -31,6 +31,7 @@ class LayerNorm(Architecture):
 
     reads = frozenset()
     writes = frozenset({"architecture"})
+    cuda_graph = "stays"
     stage = "norms"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic", "actor"]}
 

@@ -43,6 +43,7 @@ class NormalizeAndProject(Architecture):
 
     reads = frozenset({"weights", "estimates"})
     writes = frozenset({"architecture", "projection"})
+    cuda_graph = "stays"
     stage = "norms"
     incompatible_with: ClassVar[Mapping[str, str]] = {
         "WeightClipping": "one keeps the weights small, the other puts them back to their first norm"

@@ -38,6 +38,7 @@ class OptimizerReset(ScheduledIntervention):
         UserError: When there is neither schedule nor ``at_target_copies``, or the agent never copies its target.
     """
 
+    cuda_graph = "stays"
     later_arguments: ClassVar[Mapping[str, Any]] = {"at_target_copies": False}
     reads = frozenset()
     writes = frozenset({"optimizer"})

@@ -38,6 +38,7 @@ class ParsevalRegularization(Regularizer):
     """
 
     reads = frozenset({"weights"})
+    cuda_graph = "inside"
     example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.1}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
 

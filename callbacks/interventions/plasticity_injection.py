@@ -42,6 +42,7 @@ class PlasticityInjection(ScheduledIntervention):
 
     reads = frozenset()
     writes = frozenset({"head"})
+    cuda_graph = "recaptures"
     family = "surgery"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor", "critic"], "at_frames": [50]}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": []}

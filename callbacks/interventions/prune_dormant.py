@@ -41,6 +41,7 @@ class PruneDormant(DormantUnitIntervention):
 
     reads = frozenset({"units"})
     writes = frozenset({"jump", "optimizer"})
+    cuda_graph = "stays"
     incompatible_with: ClassVar[Mapping[str, str]] = {"ReDo": "one prunes the dormant units that the other recycles"}
     example_arguments: ClassVar[Mapping[str, Any]] = {"tau": 0.2, "every_n_updates": 3, "batch_size": 8}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 10**12}

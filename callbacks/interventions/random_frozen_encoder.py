@@ -36,6 +36,7 @@ class RandomFrozenEncoder(FrozenEncoderIntervention):
         encoder: Name of the agent's encoder.
     """
 
+    cuda_graph = "stays"
     needs_pixels = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"layer": "layer1", "feature_dim": 16}
 

@@ -40,6 +40,7 @@ class RandomPruning(Architecture):
 
     reads = frozenset()
     writes = frozenset({"mask"})
+    cuda_graph = "stays"
     stage = "weights"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor", "critic"], "sparsity": 0.5}
 

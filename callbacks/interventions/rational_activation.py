@@ -35,6 +35,7 @@ class RationalActivation(Architecture):
 
     reads = frozenset()
     writes = frozenset({"architecture", "activations"})
+    cuda_graph = "stays"
     stage = "activations"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic"]}
 

@@ -42,6 +42,7 @@ class ReDo(RecyclesUnits, DormantUnitIntervention):
 
     reads = frozenset({"units"})
     writes = frozenset({"jump", "fresh units", "optimizer"})
+    cuda_graph = "stays"
     example_arguments: ClassVar[Mapping[str, Any]] = {"tau": 0.5, "every_n_updates": 3, "batch_size": 8}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 10**12}
 

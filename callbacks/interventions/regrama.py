@@ -59,6 +59,7 @@ class ReGraMa(RecyclesUnits, UpdateIntervention):
 
     reads = frozenset({"gradients"})
     writes = frozenset({"jump", "fresh units", "optimizer"})
+    cuda_graph = "stays"
     incompatible_with: ClassVar[Mapping[str, str]] = {
         "PruneDormant": "a unit that one has pruned receives no gradient, and the other would renew it"
     }

@@ -27,6 +27,7 @@ class ReplayRatioSchedule(ScheduledIntervention):
 
     reads = frozenset()
     writes = frozenset({"settings"})
+    cuda_graph = "stays"
     family = "replay_ratio"
     example_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": [0, 60], "replay_ratios": [1.0, 0.25]}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"at_frames": [10**12], "replay_ratios": [2.0]}

@@ -48,6 +48,7 @@ class Reset(ScheduledIntervention):
             than a module has.
     """
 
+    cuda_graph = "stays"
     later_arguments: ClassVar[Mapping[str, Any]] = {"at_task_switches": False}
     reads = frozenset()
     writes = frozenset({"jump", "fresh weights", "optimizer"})

@@ -38,6 +38,7 @@ class SampleWeightDecay(Intervention):
 
     reads = frozenset()
     writes = frozenset({"experience"})
+    cuda_graph = "stays"
     family = "experience"
     example_arguments: ClassVar[Mapping[str, Any]] = {"decay_env_steps": 20, "floor": 0.1}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"floor": 1.0}

@@ -57,6 +57,7 @@ class SelfNormalizedReset(RecordingUnitIntervention):
 
     reads = frozenset({"units", "unit records"})
     writes = frozenset({"jump", "fresh units", "optimizer"})
+    cuda_graph = "eager"
     acts_on = "silence"
     example_arguments: ClassVar[Mapping[str, Any]] = {
         "modules": ["encoder", "actor"],

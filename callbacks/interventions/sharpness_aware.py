@@ -55,6 +55,7 @@ class SharpnessAware(Intervention):
 
     reads = frozenset({"gradients"})
     writes = frozenset({"loss"})
+    cuda_graph = "eager"
     family = "regularizer"
     example_arguments: ClassVar[Mapping[str, Any]] = {"rho": 0.02}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"rho": 0.0}

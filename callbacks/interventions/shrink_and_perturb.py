@@ -43,6 +43,7 @@ class ShrinkAndPerturb(ScheduledIntervention):
 
     reads = frozenset()
     writes = frozenset({"jump", "optimizer"})
+    cuda_graph = "stays"
     family = "soft_reset"
     waits_for_evaluation = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["encoder", "critic"], "at_frames": [0]}

@@ -32,6 +32,7 @@ class SpectralNorm(Architecture):
 
     reads = frozenset({"weights", "estimates"})
     writes = frozenset({"scale"})
+    cuda_graph = "stays"
     stage = "weights"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor.trunk", "critic"]}
 

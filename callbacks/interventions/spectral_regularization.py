@@ -47,6 +47,7 @@ class SpectralRegularization(Regularizer):
     """
 
     reads = frozenset({"weights", "estimates"})
+    cuda_graph = "inside"
     example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.1}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
 
@@ -88,7 +89,8 @@ class SpectralRegularization(Regularizer):
         """Return ``sum (sigma_max^exponent - 1)^2``, and keep the singular vectors for the next update."""
         sigmas = []
         for name, layer in self._layers(agent).items():
-            sigma, self._left[name] = largest_singular_value(_matrix(layer), self._left[name])
+            sigma, following = largest_singular_value(_matrix(layer), self._left[name])
+            self._left[name].copy_(following)  # in place: a captured update goes on from there
             sigmas.append(sigma)
         return spectral_penalty(sigmas, self.exponent)
 

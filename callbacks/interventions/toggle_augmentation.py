@@ -24,6 +24,7 @@ class ToggleAugmentation(ScheduledIntervention):
 
     reads = frozenset()
     writes = frozenset({"settings"})
+    cuda_graph = "recaptures"
     family = "augmentation"
     needs_pixels = True
     example_arguments: ClassVar[Mapping[str, Any]] = {"at_frame": 0, "on": False}

@@ -37,6 +37,7 @@ class WarmStartReplay(Intervention):
 
     reads = frozenset()
     writes = frozenset({"experience"})
+    cuda_graph = "stays"
     family = "experience"
     example_arguments: ClassVar[Mapping[str, Any]] = {"path": "runs/donor"}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"path": None}

@@ -42,6 +42,7 @@ class WeightClipping(Intervention):
 
     reads = frozenset()
     writes = frozenset({"projection", "jump"})
+    cuda_graph = "stays"
     family = "surgery"
     example_arguments: ClassVar[Mapping[str, Any]] = {"kappa": 1.0, "log_every_n_updates": 5}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"kappa": 1e6}

@@ -37,6 +37,7 @@ class WeightDecay(Regularizer):
     """
 
     reads = frozenset({"weights"})
+    cuda_graph = "inside"
     example_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.01}
     inert_arguments: ClassVar[Mapping[str, Any]] = {"coefficient": 0.0}
 

@@ -31,6 +31,7 @@ class WiderNetwork(Architecture):
 
     reads = frozenset()
     writes = frozenset({"architecture"})
+    cuda_graph = "stays"
     stage = "widths"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["encoder", "critic"], "factor": 1.5}
 

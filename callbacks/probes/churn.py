@@ -38,6 +38,7 @@ class Churn(ModuleProbe):
     """
 
     reads = frozenset({"outputs"})
+    cuda_graph = "stays"
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3, "batch_size": 8}
 
     def __init__(

@@ -28,6 +28,8 @@ class DistanceFromInit(WeightDistanceProbe):
         per_layer: Whether to log every layer as well.
     """
 
+    cuda_graph = "stays"
+
     def charts(self) -> Layout:
         """Return a chart of each module."""
         return {"Norms": each(self.modules, {"Distance from the initial weights": "distance_from_init/{}"})}

@@ -46,6 +46,7 @@ class DormantUnits(ActivationProbe):
         UserError: When there is no threshold or a negative one.
     """
 
+    cuda_graph = "stays"
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3, "batch_size": 20}
 
     def __init__(

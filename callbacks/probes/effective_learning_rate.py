@@ -36,6 +36,7 @@ class EffectiveLearningRate(WeightProbe):
     """
 
     reads = frozenset({"weights"})
+    cuda_graph = "stays"
     parts = LEARNS  # what is frozen would count as weights that do not move
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3}
 

@@ -25,6 +25,8 @@ class EffectiveRank(RankProbe):
             (256 at least, 16384 or a full replay at most), and 256 of the feature maps of a convolution.
     """
 
+    cuda_graph = "stays"
+
     def rank(self, features: Spectrum) -> float:
         """Return the rank of the features with this spectrum."""
         return effective_rank(features)

@@ -38,6 +38,7 @@ class FeatureNorm(ActivationProbe):
     """
 
     reads = frozenset({"features"})
+    cuda_graph = "stays"
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3, "batch_size": 20}
 
     def __init__(

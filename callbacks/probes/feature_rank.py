@@ -36,6 +36,8 @@ class FeatureRank(RankProbe):
         UserError: When ``epsilon`` is out of range.
     """
 
+    cuda_graph = "stays"
+
     def __init__(
         self,
         *,

@@ -59,6 +59,7 @@ class FractionActiveUnits(Probe):
     """
 
     reads = frozenset({"units"})
+    cuda_graph = "watches"
     headline_words = "fraction of active units"
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3}
 

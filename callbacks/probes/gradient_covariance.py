@@ -35,6 +35,7 @@ class GradientCovariance(LossProbe):
         batch_size: Transitions, at least 2.
     """
 
+    cuda_graph = "stays"
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 5, "batch_size": 3}
     least_batch_size = 2
 

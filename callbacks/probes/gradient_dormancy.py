@@ -52,6 +52,7 @@ class GradientDormancy(ActivationProbe):
     """
 
     reads = frozenset({"gradients"})
+    cuda_graph = "stays"
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 4, "batch_size": 8}
 
     def __init__(

@@ -37,6 +37,7 @@ class GradientNorm(WeightProbe):
     """
 
     reads = frozenset({"gradients"})
+    cuda_graph = "stays"
     parts = COMPUTES
 
     def weights_of(self, layer: nn.Module) -> Mapping[str, Tensor]:

@@ -50,6 +50,7 @@ class HessianSpectrum(LossProbe):
         UserError: When a number is not positive.
     """
 
+    cuda_graph = "stays"
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 7, "num_steps": 2, "batch_size": 3}
 
     def __init__(

@@ -43,6 +43,7 @@ class HessianTop(LossProbe):
         UserError: When ``num_iterations`` is not positive.
     """
 
+    cuda_graph = "stays"
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 7, "num_iterations": 2, "batch_size": 3}
 
     def __init__(

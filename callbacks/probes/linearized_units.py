@@ -33,6 +33,7 @@ class LinearizedUnits(ActivationProbe):
         batch_size: Transitions in the probe batch; the share falls as it grows.
     """
 
+    cuda_graph = "stays"
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3, "batch_size": 20}
 
     def __init__(

@@ -40,6 +40,7 @@ class NTKRank(OutputProbe):
         batch_size: Transitions; no rank can exceed it.
     """
 
+    cuda_graph = "stays"
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 5, "batch_size": 3}
 
     def __init__(

@@ -75,6 +75,7 @@ class RandomTargetFit(OutputProbe):
         UserError: When a number is not positive.
     """
 
+    cuda_graph = "stays"
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 7, "num_steps": 2, "batch_size": 4}
     least_batch_size = 2
 

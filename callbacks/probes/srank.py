@@ -33,6 +33,8 @@ class SRank(RankProbe):
         UserError: When ``delta`` is out of range.
     """
 
+    cuda_graph = "stays"
+
     def __init__(
         self,
         *,

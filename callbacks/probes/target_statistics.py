@@ -59,6 +59,7 @@ class TargetStatistics(Probe):
     """
 
     reads = frozenset({"outputs"})
+    cuda_graph = "stays"
     example_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": 3, "batch_size": 8}
 
     def __init__(self, *, every_n_updates: int = 1000, module: str | None = None, batch_size: int = 256) -> None:

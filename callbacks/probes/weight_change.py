@@ -29,6 +29,8 @@ class WeightChange(WeightDistanceProbe):
         per_layer: Whether to log every layer as well.
     """
 
+    cuda_graph = "stays"
+
     def charts(self) -> Layout:
         """Return a chart of each module."""
         return {"Norms": each(self.modules, {"Change of the weights between measurements": "weight_change/{}"})}

@@ -31,6 +31,8 @@ class WeightNorm(WeightProbe):
         per_layer: Whether to log every layer as well.
     """
 
+    cuda_graph = "stays"
+
     def tags(self) -> frozenset[str]:
         """Return one tag for each module, and one for its layers."""
         return self.tags_of("weight_norm")

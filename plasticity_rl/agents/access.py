@@ -43,6 +43,8 @@ class ModuleAccess(pl.LightningModule):
         self._optimizer_choices: dict[str, Make] = {}
         self._own_optimizers: list[torch.optim.Optimizer] | None = None
         self._steps: Steps | None = None
+        self.static_updates: Any = None
+        """What does the updates of the loop with ``cuda_graph``, once there was one: see ``graphs.py``."""
 
     def module(self, name: str) -> nn.Module:
         """Return a module by dotted name, e.g. ``critic`` or ``critic.Q1``.
@@ -249,7 +251,7 @@ class ModuleAccess(pl.LightningModule):
             *optimizer_names: Some of ``optimizer_names``.
             max_norm: Largest norm of the gradients of all these parameters together; larger ones are scaled down.
         """
-        steps = self._stepping()
+        steps = self.stepping()
         optimizers = [steps.optimizers[self.optimizer_names.index(name)] for name in optimizer_names]
         owned = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
         for parameter in owned:  # what zero_grad does, in less time; frozen ones too, or they would be stepped again
@@ -262,9 +264,9 @@ class ModuleAccess(pl.LightningModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what makes a copy, or a pickle: without the optimizers of the Trainer, which stays with this one."""
-        return {**super().__getstate__(), "_steps": None}
+        return {**super().__getstate__(), "_steps": None, "static_updates": None}
 
-    def _stepping(self) -> Steps:
+    def stepping(self) -> Steps:
         """Return how it steps: in a Trainer decided at the first update of a fit, see ``steps.py``."""
         if self._trainer is None:
             return Steps(self._optimizers())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from tensordict import TensorDictBase
 from torch import Tensor
 
@@ -40,6 +43,10 @@ class AugmentsImages(RLModule):
         if not self.augment:
             return observation, following
         return self.augmentations(observation, self.rng), self.augmentations(following, self.rng)
+
+    def parts_of_update(self) -> Sequence[Any]:
+        """Return the augmentations."""
+        return self.augmentations.stages
 
     def settings(self) -> dict[str, float]:
         """Return replay ratio and augmentation flag, by log tag."""

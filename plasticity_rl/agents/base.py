@@ -29,6 +29,8 @@ from plasticity_rl.agents.data_checks import (
 )
 from plasticity_rl.agents.final_evaluation import log_final_evaluation
 from plasticity_rl.agents.flops import flops_per_observation
+from plasticity_rl.agents.graph_rules import notes, refuse_uncapturable
+from plasticity_rl.agents.graphs import StaticUpdates
 from plasticity_rl.agents.hook_checks import (
     refuse_conflicts,
     refuse_doubles,
@@ -143,6 +145,15 @@ class RLModule(Reports):
             self.restart_exploration()
         self.dispatch("on_task_switch", task)
 
+    def learn(self, batch: TensorDictBase) -> TensorDictBase:
+        """Do :meth:`update` on a batch of the loop: captured and replayed with ``cuda_graph``."""
+        if not self.cuda_graph:
+            return self.update(batch)
+        if self.static_updates is None:
+            attached = callbacks_of(self.trainer) if self._trainer is not None else self._callbacks
+            self.static_updates = StaticUpdates(self, attached or ())
+        return self.static_updates(batch)
+
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
     def training_step(self, tick: int, batch_idx: int = 0) -> None:
@@ -164,7 +175,7 @@ class RLModule(Reports):
                 self.dispatch("on_update_start")
                 batch = self.next_batch()
                 self.dispatch("on_batch", batch)
-                self.metrics = self.update(batch)
+                self.metrics = self.learn(batch)
                 self.num_updates += 1
                 self.end_update(batch, self.metrics)
             self.log_progress(self.metrics)
@@ -228,9 +239,11 @@ class RLModule(Reports):
         if stage == "fit":
             self._use_the_machine()
         self.rng.rank = self.global_rank
-        self._callbacks, self._steps, self._loss_terms = None, None, {}
+        self._callbacks, self._steps, self.static_updates, self._loss_terms = None, None, None, {}
         if stage == "fit":
             self._options, self.changes_of_this_start = record_of(self), []
+            if self.cuda_graph:
+                refuse_uncapturable(self)
 
     def _use_the_machine(self) -> None:
         """Take more threads for large updates on a CPU, and say what precision costs or would save there."""
@@ -247,6 +260,8 @@ class RLModule(Reports):
 
     def on_train_start(self) -> None:
         """Evaluate the untrained agent at frame 0, as the reference does; stop at once if already done."""
+        for note in notes(self) if self.cuda_graph else ():
+            ranks.say(note)
         for change in self.changes_of_this_start:
             ranks.say(f"Changed: {change['option']} from env frame {self.env_frames} on: {change['effect']}")
         self._last_log = (time.monotonic(), self.env_frames, self.num_updates)

@@ -61,6 +61,11 @@ class RLCallback(pl.Callback):
     """Which of ``callback.declarations.READS`` its value or effect depends on; has to be declared."""
     writes: ClassVar[frozenset[str] | None] = None
     """Which of ``callback.declarations.WRITES`` it changes; to be declared as well: the tests of pairs need both."""
+    cuda_graph: ClassVar[str | None] = None
+    """What it means for captured updates, one of ``agents.graph_rules.GRAPH_RULES``: every class declares its own.
+
+    None: nothing is known, and no update is captured beside it.
+    """
     needs_pixels: ClassVar[bool] = False
     """Whether it works on images, so that an agent with state observations must refuse it."""
     intervenes: ClassVar[bool] = False

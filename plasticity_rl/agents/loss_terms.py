@@ -14,6 +14,8 @@ from plasticity_rl.nn.precision import full_precision, widen
 
 LossTerm = Callable[[TensorDictBase], Tensor]
 """Scalar with gradient that a callback adds to a loss; see :meth:`RLModule.add_loss_term`."""
+Losses = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
+"""Detached scalars by the name of the loss, twice."""
 
 
 class TakesLossTerms(TellsOfJumps):
@@ -69,6 +71,18 @@ class TakesLossTerms(TellsOfJumps):
         """Return the agent's own loss plus the terms of callbacks, and keep the former for :meth:`own_loss`."""
         self._own_losses[loss] = value.detach()
         return sum(terms.values(), value)
+
+    def terms_of_losses(self) -> Mapping[str, Mapping[str, LossTerm]]:
+        """Return the terms that callbacks added, by loss and name."""
+        return self._loss_terms
+
+    def kept_losses(self) -> Losses:
+        """Return what an update has left for :meth:`own_loss`: losses without terms, and sums of terms."""
+        return dict(self._own_losses), dict(self._added)
+
+    def keep_losses(self, losses: Losses) -> None:
+        """Go on with what :meth:`kept_losses` returned, as after the update that left it."""
+        self._own_losses, self._added = dict(losses[0]), dict(losses[1])
 
     def own_loss(self, loss: str, total: Tensor) -> Tensor:
         """Return the last value of a loss without the terms that callbacks added to it, a detached scalar.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tensordict import TensorDictBase
 from torch import Generator, Tensor
@@ -30,6 +31,11 @@ class AgentProtocol(ModuleAccess):
     observation_key: str = "pixels"
     """Key of observations in batches and environment steps: ``pixels`` or ``state``."""
 
+    cuda_graph: bool = False
+    """Whether the loop's updates are captured and replayed, see ``graphs.py``."""
+    numbers: Mapping[str, Tensor] | None = None
+    """What :meth:`number` reads instead of numbers, while an update runs on static tensors."""
+
     @property
     def copies_target(self) -> bool:
         """Whether target networks are copied at once now and then (``on_target_copy``), instead of following."""
@@ -55,6 +61,30 @@ class AgentProtocol(ModuleAccess):
     def update(self, batch: TensorDictBase) -> TensorDictBase:
         """Do one gradient update on ``batch`` and return detached metrics by log tag; counts nothing."""
         raise NotImplementedError
+
+    def update_core(self, batch: TensorDictBase) -> TensorDictBase:
+        """Do the part of an update that can be captured: all of it, unless the agent says otherwise.
+
+        It depends on tensors that stay where they are, on :meth:`number`, and on plain attributes of the agent, its
+        modules and :meth:`parts_of_update`. What it returns goes to :meth:`finish_update`.
+        """
+        return self.update(batch)
+
+    def finish_update(self, batch: TensorDictBase, core: TensorDictBase) -> TensorDictBase:
+        """Do the rest, what Python decides at every update, and return the detached metrics."""
+        return core
+
+    def numbers_of_update(self) -> dict[str, float]:
+        """Return the numbers of an update that move by themselves, by name; learning rates are looked after."""
+        return {}
+
+    def number(self, name: str) -> float | Tensor:
+        """Return one of :meth:`numbers_of_update`: as a tensor ``()`` inside an update on static tensors."""
+        return self.numbers_of_update()[name] if self.numbers is None else self.numbers[name]
+
+    def parts_of_update(self) -> Sequence[Any]:
+        """Return what an update consists of that is no module of the agent, e.g. augmentations."""
+        return ()
 
     def encode(self, observations: Tensor) -> Tensor:
         """Return the features ``(batch, n)`` of observations ``(batch, *obs_shape)``."""

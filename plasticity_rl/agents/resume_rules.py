@@ -50,6 +50,7 @@ RULES: Mapping[str, Rule] = {
     **_rules("applied", "at the next update", "model.target_every_n_updates", "model.target_tau"),
     "model.intensity_scale": Rule("applied", "at the next update"),
     "model.compile": Rule("applied", _ROUNDING),
+    "model.cuda_graph": Rule("applied", "at the next update; on a GPU numbers differ in rounding from here on"),
     **_rules("refused", _NETWORK, "model.feature_dim", "model.hidden_dim", "model.num_channels"),
     **_rules("refused", _NETWORK, "model.encoder", "model.dueling", "model.num_atoms"),
     **_rules("refused", "the distributions of the checkpoint are over it", "model.v_min", "model.v_max"),

@@ -62,6 +62,8 @@ class Steps:
 
     def __init__(self, optimizers: Sequence[Any]) -> None:
         self.optimizers = optimizers
+        self.taken = 0
+        """How many steps of optimizers there were."""
 
     def backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
         """Compute the gradients of ``loss`` for ``parameters``, and no others."""
@@ -71,6 +73,11 @@ class Steps:
         """Let each of them take a step."""
         for optimizer in optimizers:
             optimizer.step()
+        self.taken += len(optimizers)
+
+    def count(self, steps: int) -> None:
+        """Count so many steps as taken: a replayed update takes them by itself."""
+        self.taken += steps
 
 
 class DirectSteps(Steps):
@@ -88,6 +95,14 @@ class DirectSteps(Steps):
         for optimizer in optimizers:
             self._progress.increment_ready()
             optimizer.step()
+            self._progress.increment_completed()
+        self.taken += len(optimizers)
+
+    def count(self, steps: int) -> None:
+        """Count so many steps as taken, in Lightning too."""
+        super().count(steps)
+        for _ in range(steps):
+            self._progress.increment_ready()
             self._progress.increment_completed()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 
@@ -19,6 +20,17 @@ class HiddenActivation(nn.Module):
 
     def reset_parameters(self) -> None:
         """Set parameters, if there are any, to their first values."""
+
+
+def is_hooked(module: nn.Module, optimizers: Iterable[Optimizer] = ()) -> bool:
+    """Return whether hooks watch a pass through ``module``, gradients of its parameters, or steps of ``optimizers``."""
+    for one in module.modules():
+        if one._forward_hooks or one._forward_pre_hooks or one._backward_hooks or one._backward_pre_hooks:
+            return True
+        for parameter in one._parameters.values():
+            if parameter is not None and (parameter._backward_hooks or parameter._post_accumulate_grad_hooks):
+                return True
+    return any(one._optimizer_step_pre_hooks or one._optimizer_step_post_hooks for one in optimizers)
 
 
 @contextmanager

@@ -34,6 +34,8 @@ class Histograms(RLCallback):
         UserError: When a number is not positive.
     """
 
+    cuda_graph = "stays"
+
     def __init__(self, every_n_evals: int = 1, batch_size: int = 64) -> None:
         for name, value in {"every_n_evals": every_n_evals, "batch_size": batch_size}.items():
             at_least(f"Histograms.{name}", value, 1)

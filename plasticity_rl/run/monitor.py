@@ -37,6 +37,8 @@ class RunMonitor(RLCallback):
         ``intervention/<name>`` = 0 where a scheduled intervention, or one that has acted before, does not act.
     """
 
+    cuda_graph = "stays"
+
     def __init__(self) -> None:
         self._written_at = -1
         self._summed_up: dict[str, str] = {}

@@ -28,6 +28,8 @@ class DetectNaN(RLCallback):
     Mutates: nothing.
     """
 
+    cuda_graph = "stays"
+
     def __init__(self) -> None:
         self._losses: tuple[str, ...] = ()
         self._first_frame: Tensor | None = None

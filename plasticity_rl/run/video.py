@@ -35,6 +35,8 @@ class EvalVideo(RLCallback):
         min_side: Frames are enlarged by a whole factor until their height is at least this many pixels.
     """
 
+    cuda_graph = "stays"
+
     def __init__(self, every_n_evals: int = 5, min_side: int = 256) -> None:
         self.every_n_evals, self.min_side = every_n_evals, min_side
 

@@ -93,7 +93,7 @@ def test_an_agent_that_was_trained_can_be_copied_and_steps_on_optimizers_of_its_
         batch = agent.data.replay.peek(4, torch.Generator().manual_seed(0))
         for other in (copy.deepcopy(agent), pickle.loads(pickle.dumps(agent))):
             other.update(batch)
-            assert type(other._stepping()) is Steps
+            assert type(other.stepping()) is Steps
             assert weights_hash(other) != weights_hash(agent)
 
 

@@ -66,6 +66,8 @@ class DQN(AugmentsImages):
         intensity_scale: Standard deviation of the factor of every augmented image (DrQ(eps): 0.05); 0: none.
         replay_ratio: Gradient updates per env step (agent decision), > 0; published: one in 4 env steps.
         num_seed_frames: Env frames of uniform random actions before the first update.
+        cuda_graph: Whether the loop's updates are captured as CUDA graphs and replayed (docs/performance.md); on a CPU
+            the same function runs on static tensors, no faster.
         seed: Seed of every random number drawn while training; the command line links it to ``seed_everything``. The
             initial weights come from torch's default generator (``seed_everything``).
 
@@ -107,6 +109,7 @@ class DQN(AugmentsImages):
         intensity_scale: float = 0.0,
         replay_ratio: float = 0.25,
         num_seed_frames: int = 80000,
+        cuda_graph: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(replay_ratio=replay_ratio, num_seed_frames=num_seed_frames, seed=seed)
@@ -114,7 +117,7 @@ class DQN(AugmentsImages):
         refuse_options(self.hparams)
         kind = encoder_for(obs_shape, encoder)
         refuse_large(obs_shape, kind, self.hparams)
-        self.action_dim, self.num_actions = 1, num_actions
+        self.action_dim, self.num_actions, self.cuda_graph = 1, num_actions, cuda_graph
         self.lr, self.adam_eps, self.max_grad_norm = lr, adam_eps, max_grad_norm
         self._double, self.loss, self.num_atoms, self._noisy = double, loss, num_atoms, noisy_sigma > 0
         self.target_every_n_updates, self.target_tau = target_every_n_updates, target_tau
@@ -209,6 +212,15 @@ class DQN(AugmentsImages):
             Detached scalars by log tag. Nothing is read back from a GPU, except the loss of every sample where a
             prioritized replay asks for it.
         """
+        return self.finish_update(batch, self.update_core(batch))
+
+    def update_core(self, batch: TensorDictBase) -> TensorDict:
+        """Do all of the update but priorities and hard copies.
+
+        Returns:
+            ``metrics``, and by sample ``error`` ``(B,)``: of values the TD error, of distributions their cross entropy
+            (Hessel et al. 2018).
+        """
         key = self.observation_key
         observation, next_observation = self.observations_of(batch)
         noise = self.rng.get_own("update_noise", observation.device)
@@ -222,8 +234,8 @@ class DQN(AugmentsImages):
         self.minimize(total, *self.loss_optimizers["critic"], max_norm=self.max_grad_norm)
 
         values, targets = self._mean_taken(taken.detach()), self._mean_target(target)
-        self._set_priorities(batch, each.detach(), (values - targets).abs().squeeze(1))
-        self._move_target()
+        if self.target_tau:
+            follow(*self._targets_and_online(), self.target_tau)
         metrics = {
             "loss/critic": total,
             "q/taken": values.mean(),
@@ -231,7 +243,20 @@ class DQN(AugmentsImages):
             "q/reward": batch["reward"].mean(),
             **{f"{tag}/loss": term for tag, term in terms.items()},
         }
-        return detached(metrics)
+        error = (values - targets).abs().squeeze(1) if self.num_atoms == 1 else each.detach()
+        return TensorDict({"metrics": detached(metrics), "error": error})
+
+    def finish_update(self, batch: TensorDictBase, core: TensorDictBase) -> TensorDict:
+        """Tell a prioritized replay the error of every sample, then copy the target network where that is due."""
+        if self._trainer is not None:
+            self.data.replay.update_priorities(batch, core["error"])
+        if not self.target_tau and (self.num_updates + 1) % self.target_every_n_updates == 0:
+            copy_weights(*self._targets_and_online())
+            self.dispatch("on_target_copy")
+        return core["metrics"]
+
+    def _targets_and_online(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+        return (self.encoder_target, self.critic_target), (self.encoder, self.critic)
 
     def _taken(self, features: Tensor, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
         with self._noise_in(self.critic, generator):
@@ -266,19 +291,6 @@ class DQN(AugmentsImages):
     def _mean_target(self, target: Tensor) -> Tensor:
         """Return the values ``(B, 1)`` of what :meth:`_target` gave: themselves, or the means of the distributions."""
         return target if self.num_atoms == 1 else (target * self.support).sum(-1, keepdim=True)
-
-    def _set_priorities(self, batch: TensorDictBase, cross_entropy: Tensor, td_error: Tensor) -> None:
-        """Tell a prioritized replay the error of every sample: of distributions their cross entropy (Hessel et al.)."""
-        if self._trainer is not None:
-            self.data.replay.update_priorities(batch, td_error if self.num_atoms == 1 else cross_entropy)
-
-    def _move_target(self) -> None:
-        targets, online = (self.encoder_target, self.critic_target), (self.encoder, self.critic)
-        if self.target_tau:
-            follow(targets, online, self.target_tau)
-        elif (self.num_updates + 1) % self.target_every_n_updates == 0:
-            copy_weights(targets, online)
-            self.dispatch("on_target_copy")
 
     def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
         """Return the loss of :meth:`update` on ``batch``, not augmented and without terms."""

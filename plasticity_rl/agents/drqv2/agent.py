@@ -60,6 +60,8 @@ class DrQV2(AugmentsImages):
         num_seed_frames: Env frames of uniform random actions before the first update.
         compile: Backend of ``torch.compile`` for the networks of an update, e.g. ``inductor``, which needs a C++
             compiler on a CPU; None does not compile. Float32 results differ in rounding.
+        cuda_graph: Whether the loop's updates are captured as CUDA graphs and replayed (docs/performance.md); on a CPU
+            the same function runs on static tensors, no faster.
         seed: Seed of every random number drawn while training; the command line links it to ``seed_everything``. The
             initial weights come from torch's default generator (``seed_everything``), as published.
     """
@@ -88,6 +90,7 @@ class DrQV2(AugmentsImages):
         replay_ratio: float = 0.5,
         num_seed_frames: int = 4000,
         compile: str | None = None,
+        cuda_graph: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(replay_ratio=replay_ratio, num_seed_frames=num_seed_frames, seed=seed)
@@ -123,7 +126,7 @@ class DrQV2(AugmentsImages):
         self.critic = Critic(self.encoder.repr_dim, action_dim, feature_dim, hidden_dim)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self._run: Run = plain if compile is None else Compiled(compile)
-        self.critic_target_tau = critic_target_tau
+        self.critic_target_tau, self.cuda_graph = critic_target_tau, cuda_graph
 
     def options(self) -> dict[str, Any]:
         """Return the constructor's arguments, the augmentations as text."""
@@ -140,6 +143,10 @@ class DrQV2(AugmentsImages):
     def stddev(self) -> float:
         """Standard deviation of the exploration noise at the current env step."""
         return self.stddev_schedule(self.steps_of_exploration)
+
+    def numbers_of_update(self) -> dict[str, float]:
+        """Return the standard deviation of the noise."""
+        return {"stddev": self.stddev}
 
     def update(self, batch: TensorDictBase) -> TensorDict:
         """Do one gradient update: critic and encoder, then actor, then the target's moving average.
@@ -183,7 +190,7 @@ class DrQV2(AugmentsImages):
         return detached(metrics)
 
     def _noisy(self, mean: Tensor, generator: torch.Generator) -> Tensor:
-        return noisy_action(mean, self.stddev, self.stddev_clip, generator)
+        return noisy_action(mean, self.number("stddev"), self.stddev_clip, generator)
 
     @torch.no_grad()
     def _target(

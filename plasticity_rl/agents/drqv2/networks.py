@@ -166,7 +166,9 @@ class Critic(nn.Module):
         return in_full_precision(self.Q1, h), in_full_precision(self.Q2, h)
 
 
-def noisy_action(mean: Tensor, stddev: float, clip: float | None, generator: torch.Generator | None = None) -> Tensor:
+def noisy_action(
+    mean: Tensor, stddev: float | Tensor, clip: float | None, generator: torch.Generator | None = None
+) -> Tensor:
     """Add Gaussian exploration noise and clamp into the open interval (-1, 1), gradient passing straight through.
 
     Not a draw from a true truncated normal: the published agent clips noise and result, and so does this.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -51,6 +52,8 @@ class SAC(RLModule):
         target_entropy: Entropy in nats that the temperature is tuned to; None is ``-action_dim``, as published.
         replay_ratio: Gradient updates per env step (agent decision), > 0; any rational is exact.
         num_seed_frames: Env frames of uniform random actions before the first update.
+        cuda_graph: Whether the loop's updates are captured as CUDA graphs and replayed (docs/performance.md); on a CPU
+            the same function runs on static tensors, no faster.
         seed: Seed of every random number drawn while training; the command line links it to ``seed_everything``. The
             initial weights come from torch's default generator (``seed_everything``).
 
@@ -76,6 +79,7 @@ class SAC(RLModule):
         target_entropy: float | None = None,
         replay_ratio: float = 1.0,
         num_seed_frames: int = 4000,
+        cuda_graph: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(replay_ratio=replay_ratio, num_seed_frames=num_seed_frames, seed=seed)
@@ -102,7 +106,7 @@ class SAC(RLModule):
         self.critic = TwinCritic(obs_shape[0], action_dim, hidden_dim)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.temperature = Temperature(init_temperature)
-        self.critic_target_tau = critic_target_tau
+        self.critic_target_tau, self.cuda_graph = critic_target_tau, cuda_graph
         self._loss: tuple[ModularSACLoss, ...] = ()  # in a tuple: a child would hold log_alpha a second time
 
     @staticmethod
@@ -187,6 +191,10 @@ class SAC(RLModule):
         (loss,) = self._loss
         loss.generator = generator
         return loss
+
+    def parts_of_update(self) -> Sequence[Any]:
+        """Return TorchRL's losses, once they are there."""
+        return self._loss
 
     def setup(self, stage: str) -> None:
         """Forget what belonged to an earlier Trainer, device or architecture."""
