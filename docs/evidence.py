@@ -15,6 +15,7 @@ from pathlib import Path
 from plasticity_rl.cli.study_reports import make_report_of
 from plasticity_rl.errors import UserError
 from plasticity_rl.files.packing import ENDING
+from plasticity_rl.study.claims import WORDS
 from plasticity_rl.study.kept import opened
 from plasticity_rl.study.origins import origins_of
 from plasticity_rl.study.report import Report
@@ -25,7 +26,9 @@ from plasticity_rl.study.words import verdict_in_words, warnings
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 PART = re.compile(r"(<!-- table: evidence -->\n).*?(<!-- end of table -->)", re.DOTALL)
-HEAD = ["study", "comparison", "seeds", "difference [95 % interval]", "p", "p (Holm)", "verdict", "seeds to decide"]
+CLIP = re.compile(r"\bp[0-9a-f]{10}\b")
+HEAD = ["study", "claim", "comparison", "seeds", "difference [95 % interval]", "p", "p (Holm)", "verdict"]
+HEAD += ["seeds to decide"]
 NONE_YET = "No runs are kept yet.\n"
 
 
@@ -56,15 +59,18 @@ def evidence_of(file: Path, root: Path = ROOT, figure: Path | None = None) -> tu
                 draw(report, figure)
             return verdict_rows(name, report), "".join(_section(name, file.relative_to(root), report))
     except UserError as error:
-        return [[f"`{name}`", "", "", "", "", "", f"none: {error}", ""]], f"### {name}\n\nNo report: {error}\n"
+        return [
+            [f"`{name}`", study.claim.claim, "", "", "", "", "", f"none: {error}", ""]
+        ], f"### {name}\n\nNo report: {error}\n"
 
 
 def verdict_rows(name: str, report: Report) -> list[list[str]]:
-    """Return a row for each comparison in the primary endpoint."""
+    """Return a row for each comparison in the primary endpoint, the first with the claim."""
     digits = report.study.primary.digits
     return [
         [
             f"`{name}`",
+            "" if index else dict(report.study.claim.named).get(WORDS["claim"], ""),
             f"{one.name} - {report.baseline}",
             " + ".join(map(str, one.pairs)),
             f"{one.difference:+.{digits}f}",
@@ -73,7 +79,7 @@ def verdict_rows(name: str, report: Report) -> list[list[str]]:
             one.verdict,
             seeds_in_words(one, report.study.effect),
         ]
-        for one in report.families[report.study.primary]
+        for index, one in enumerate(report.families[report.study.primary])
     ]
 
 
@@ -105,6 +111,16 @@ def draw(report: Report, path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write(figures(report)["curves"][0], path, "svg")
+    path.write_text(numbered(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def numbered(svg: str) -> str:
+    """Return a drawing with its clip paths numbered, so that the same curves give the same file.
+
+    Matplotlib calls them by a hash of where a panel lies, which differs in the last bit from process to process.
+    """
+    names: dict[str, str] = {}
+    return CLIP.sub(lambda match: names.setdefault(match[0], f"clip{len(names)}"), svg)
 
 
 def table(rows: Rows) -> str:

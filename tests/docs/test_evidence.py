@@ -74,16 +74,21 @@ def test_the_part_of_a_study(root, monkeypatch):
     assert evidence.name_of(file, root) == "mini/made"
     figure = root / "docs" / evidence.figure_of("mini/made")
     (new, other), section = evidence.evidence_of(file, root, figure)
-    assert new[:3] == ["`mini/made`", "new - plain", "8"]
-    assert ends(new[3]) == (45.0, 24.5, 65.5)
-    assert new[4:] == ["0.0078", "0.016", "above 0", ""]
-    assert other[6] == "undecided"
-    assert int(other[7].removeprefix("over ").replace(",", "")) > 8
-    assert figure.read_text().count("<svg") == 1
+    assert new[:4] == ["`mini/made`", "New is better.", "new - plain", "8"]
+    assert ends(new[4]) == (45.0, 24.5, 65.5)
+    assert new[5:] == ["0.0078", "0.016", "above 0", ""]
+    assert (other[1], other[7]) == ("", "undecided")
+    assert int(other[8].removeprefix("over ").replace(",", "")) > 8
+    drawn = figure.read_text()
+    assert drawn.count("<svg") == 1
+    clips = re.findall(r'<clipPath id="(.*)">', drawn)
+    assert clips
+    assert all(re.fullmatch(r"clip\d+", clip) for clip in clips)
+    assert set(re.findall(r"url\(#(.*?)\)", drawn)) == set(clips)
     for words in (
         "### mini/made\n\n- Claim: New is better.\n",
         "- Confirmed if: new is above 0.\n",
-        f"other ({other[7]} seeds would decide): undecided",
+        f"other ({other[8]} seeds would decide): undecided",
         "new: above 0",
         "plasticity-rl study report mini/made --from docs/evidence/mini/made.tar.xz --out report/",
         "![Curves of mini/made](evidence/mini/made.svg)",
@@ -97,7 +102,7 @@ def test_the_page_is_made_anew_between_the_comments_only(root, monkeypatch):
     monkeypatch.chdir(root)
     found = [evidence.evidence_of(file, root) for file in evidence.kept_files(root)]
     text = evidence.page(TEXT, found)
-    assert text.count("| `mini/made` | new - plain | 8 |") == 1
+    assert text.count("| `mini/made` | New is better. | new - plain | 8 |") == 1
     assert evidence.PART.sub("", text) == evidence.PART.sub("", TEXT)
     assert evidence.page(text, found) == text
     assert evidence.NONE_YET in evidence.page(text, [])
@@ -112,5 +117,5 @@ def test_a_file_that_cannot_be_reported_on_is_said_to_be_one(root, monkeypatch, 
         rows, section = evidence.evidence_of(*evidence.kept_files(root), root)
     finally:
         study.write_text(before)
-    assert "none: docs/evidence/mini/made.tar.xz holds no finished run" in rows[0][6]
+    assert "none: docs/evidence/mini/made.tar.xz holds no finished run" in rows[0][7]
     assert "max_frames was 100, is 200" in section
