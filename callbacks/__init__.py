@@ -18,6 +18,7 @@ from callbacks.interventions.heavy_priming import HeavyPriming
 from callbacks.interventions.infer import InFeR
 from callbacks.interventions.l2_init import L2Init
 from callbacks.interventions.layer_norm import LayerNorm
+from callbacks.interventions.neuroplastic_expansion import NeuroplasticExpansion
 from callbacks.interventions.normalize_and_project import NormalizeAndProject
 from callbacks.interventions.optimizer_reset import OptimizerReset
 from callbacks.interventions.parseval_regularization import ParsevalRegularization
@@ -107,6 +108,7 @@ __all__ = [
     "LayerNorm",
     "LinearizedUnits",
     "NTKRank",
+    "NeuroplasticExpansion",
     "NormalizeAndProject",
     "OptimizerReset",
     "ParsevalRegularization",

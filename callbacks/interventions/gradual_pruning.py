@@ -6,20 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback import ActsAtEvents, Mutation
-from plasticity_rl.callback.architecture import Architecture, with_twin
-from plasticity_rl.errors import at_least, one_of, within
-from plasticity_rl.nn.layers import weight_layers
-from plasticity_rl.nn.weight_transforms import GrowingMask, add_transform, masks_of, prune_again
-from plasticity_rl.surgery import clear_elements, erdos_renyi_densities, largest_mask, polynomial_sparsity
-
-DISTRIBUTIONS = ("erdos_renyi", "uniform")
+from plasticity_rl.callback.architecture import with_twin
+from plasticity_rl.callback.scheduled_masks import ScheduledMasks, allowed_by_others, clear_pruned
+from plasticity_rl.errors import within
+from plasticity_rl.nn.weight_transforms import GrowingMask, add_transform
+from plasticity_rl.surgery import largest_mask, polynomial_sparsity
 
 
-class GradualPruning(ActsAtEvents, Architecture):
+class GradualPruning(ScheduledMasks):
     """Prune the weights of every layer by magnitude, along a cubic ramp from none to ``sparsity`` of them.
 
     With progress p from 0 at ``start_frame`` to 1 at ``end_frame`` the share ``s * (1 - (1 - p)^3)`` of a layer's
@@ -57,7 +53,7 @@ class GradualPruning(ActsAtEvents, Architecture):
     reads = frozenset({"weights"})
     writes = frozenset({"mask", "jump", "optimizer"})
     cuda_graph = "stays"
-    stage = "weights"
+    mask_kind = GrowingMask
     example_arguments: ClassVar[Mapping[str, Any]] = {
         "modules": ["actor", "critic"],
         "sparsity": 0.5,
@@ -77,125 +73,56 @@ class GradualPruning(ActsAtEvents, Architecture):
         every_n_updates: int = 1000,
         distribution: Literal["erdos_renyi", "uniform"] = "erdos_renyi",
     ) -> None:
-        super().__init__(modules=modules)
-        within("GradualPruning.sparsity", sparsity, "[0, 1)", ": the share of weights that is pruned in the end")
-        at_least("GradualPruning.start_frame", start_frame, 0)
-        at_least("GradualPruning.end_frame", end_frame, start_frame, " (start_frame), in env frames")
-        one_of("GradualPruning.distribution", distribution, DISTRIBUTIONS)
-        self.sparsity, self.distribution = sparsity, distribution
-        self.start_frame, self.end_frame, self.every_n_updates = start_frame, end_frame, every_n_updates
-        self.events = self.period_in_updates(every_n_updates)
-        self._reached = 0.0  # of the way to the final sparsity of every layer
-
-    # ---- where: the layers, and how much each loses
-
-    def _paths(self, agent: RLModule) -> list[str]:
-        return list(weight_layers({name: agent.module(name) for name in self.modules})) if self.sparsity else []
-
-    def claims(self, agent: RLModule) -> frozenset[str]:
-        """Return the layers that it prunes."""
-        return frozenset(f"prune {path} gradually" for path in self._paths(agent))
-
-    def mutates(self, agent: RLModule) -> Mutation:
-        """Weights of the layers and of their twins, their masks, and the optimizer slots of the layers."""
-        layers = {path: with_twin(agent, path) for path in self._paths(agent)}
-        weights = [layer.get_parameter("weight") for both in layers.values() for layer in both]
-        masks = [mask.mask for both in layers.values() for layer in both for mask in _own(layer)]
-        online = [both[0].get_parameter("weight") for both in layers.values()]
-        return Mutation(
-            parameters=_names(agent.named_parameters(), weights),
-            optimizer_slots=_names(agent.named_parameters(), online),
-            buffers=_names(agent.named_buffers(), masks),
+        super().__init__(
+            modules=modules,
+            start_frame=start_frame,
+            end_frame=end_frame,
+            every_n_updates=every_n_updates,
+            distribution=distribution,
         )
+        within("GradualPruning.sparsity", sparsity, "[0, 1)", ": the share of weights that is pruned in the end")
+        self.sparsity = sparsity
+
+    def masks_anything(self) -> bool:
+        """Return whether anything is pruned in the end."""
+        return self.sparsity > 0
 
     def build(self, agent: RLModule) -> None:
         """Give every layer and its twin a mask of ones."""
-        for path in self._paths(agent):
+        for path in self.paths(agent):
             for layer in with_twin(agent, path):
                 weight = layer.get_parameter("weight")
                 add_transform(layer, GrowingMask(torch.ones_like(weight, dtype=torch.bool)))
 
-    def _final_sparsities(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
-        if self.distribution == "uniform":
-            return dict.fromkeys(weights, self.sparsity)
-        shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
-        return {path: 1.0 - share for path, share in erdos_renyi_densities(shapes, 1.0 - self.sparsity).items()}
-
-    # ---- when: at a period, while the ramp has grown since
-
-    def now(self, agent: RLModule) -> int:
-        """Return the number of the update that now starts, counted from 1."""
-        return agent.num_updates + 1
-
-    def _ramp(self, agent: RLModule) -> float:
-        """Return how much of the final sparsity is due by now, in [0, 1]."""
-        if not self.sparsity or agent.env_frames < self.start_frame:
-            return 0.0
-        length = self.end_frame - self.start_frame
-        progress = min((agent.env_frames - self.start_frame) / length, 1.0) if length else 1.0
+    def way(self, progress: float) -> float:
+        """Return the part of what every layer loses that is due by now."""
         return polynomial_sparsity(progress, 1.0)
-
-    def moves_weights(self, agent: RLModule) -> bool:
-        """Return whether more is to be pruned now."""
-        return super().moves_weights(agent) and self._ramp(agent) > self._reached
-
-    def on_update_start(self, agent: RLModule) -> None:
-        """Prune more where the period is over and the ramp has grown since."""
-        if self.events.fire(self.now(agent)) and self._ramp(agent) > self._reached:
-            agent.log_event(self.name, self.act(agent))
 
     def act(self, agent: RLModule) -> str:
         """Prune every layer up to where the ramp is now."""
-        self._reached = self._ramp(agent)
-        layers = {path: agent.module(path) for path in self._paths(agent)}
-        weights = {path: layer.get_parameter("weight") for path, layer in layers.items()}
+        self._reached = self.due(agent)
+        weights = {path: agent.module(path).get_parameter("weight") for path in self.paths(agent)}
         pruned: dict[str, int] = {}
-        for path, final in self._final_sparsities(weights).items():
+        for path, final in self.sparsities(weights, self.sparsity).items():
             pruned[path] = round(self._reached * final * weights[path].numel())
-            _prune(agent, path, weights[path].numel() - pruned[path])
-        shares = {}
-        for name in self.modules:
-            own = [path for path in layers if f"{path}.".startswith(f"{name}.")]
-            shares[name] = sum(pruned[path] for path in own) / max(sum(weights[path].numel() for path in own), 1)
+            self._prune(agent, path, weights[path].numel() - pruned[path])
+        sizes = self.of_modules({path: weight.numel() for path, weight in weights.items()})
+        shares = {name: number / max(sizes[name], 1) for name, number in self.of_modules(pruned).items()}
         agent.log_scalars({f"intervention/{self.name}/sparsity/{name}": share for name, share in shares.items()})
         parts = ", ".join(f"{share:.1%} of {name}" for name, share in shares.items())
         return f"pruned so far: {parts} at frame {agent.env_frames}"
 
+    @torch.no_grad()
+    def _prune(self, agent: RLModule, path: str, kept: int) -> None:
+        """Keep the ``kept`` largest weights of a layer, and the same ones of its twin."""
+        online, *twins = with_twin(agent, path)
+        largest = largest_mask(online.get_parameter("weight"), kept, allowed_by_others(online, ()))
+        for layer in (online, *twins):
+            for mask in self.own_masks(layer):
+                assert isinstance(mask, GrowingMask)
+                mask.prune(largest.to(mask.mask.device))
+        clear_pruned(agent, path, ~largest)
+
     def tags(self) -> frozenset[str]:
         """Return one tag for each module."""
         return frozenset(f"intervention/{self.name}/sparsity/{name}" for name in self.modules if self.sparsity)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the schedule, and how much of the final sparsity was reached."""
-        return {**super().state_dict(), "reached": self._reached}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        super().load_state_dict(state_dict)
-        self._reached = state_dict["reached"]
-
-
-@torch.no_grad()
-def _prune(agent: RLModule, path: str, kept: int) -> None:
-    """Keep the ``kept`` largest weights of a layer, and the same ones of its twin."""
-    online, *twins = with_twin(agent, path)
-    weight, allowed = online.get_parameter("weight"), torch.ones((), dtype=torch.bool)
-    for other in masks_of(online):
-        allowed = allowed.to(other.mask.device) & other.mask
-    largest = largest_mask(weight, kept, allowed.expand_as(weight))
-    for layer in (online, *twins):
-        for mask in _own(layer):
-            mask.prune(largest.to(mask.mask.device))
-        prune_again(layer)
-    optimizer = agent.optimizer_of(weight)
-    if optimizer is not None:
-        clear_elements(optimizer, weight, ~largest)
-
-
-def _own(layer: nn.Module) -> list[GrowingMask]:
-    return [mask for mask in masks_of(layer) if isinstance(mask, GrowingMask)]
-
-
-def _names(named: Any, wanted: Sequence[Tensor]) -> frozenset[str]:
-    ids = {id(tensor) for tensor in wanted}
-    return frozenset(name for name, tensor in named if id(tensor) in ids)

@@ -142,6 +142,14 @@ class GrowingMask(FixedMask):
         self.mask.logical_and_(kept)
 
 
+class MovingMask(FixedMask):
+    """A mask whose elements come and go at events, in place."""
+
+    def move(self, kept: Tensor) -> None:
+        """Let just the elements count that are ``kept``, a bool tensor of the mask's shape."""
+        self.mask.copy_(kept)
+
+
 class SpectralNormalization(nn.Module):
     """Divides a weight by its largest singular value, estimated by one power iteration per pass in training mode.
 

@@ -6,7 +6,14 @@ from plasticity_rl.surgery.optimizer_state import StatePart, clear_elements, cle
 from plasticity_rl.surgery.reinit import copy_parameters, reinitialize
 from plasticity_rl.surgery.resize import insert_after, insert_first, resized, size_of
 from plasticity_rl.surgery.shrink_perturb import draw_fresh, shrink_and_perturb
-from plasticity_rl.surgery.sparsity import erdos_renyi_densities, largest_mask, polynomial_sparsity, random_mask
+from plasticity_rl.surgery.sparsity import (
+    cosine_growth,
+    erdos_renyi_densities,
+    exchanged_mask,
+    largest_mask,
+    polynomial_sparsity,
+    random_mask,
+)
 from plasticity_rl.surgery.units import (
     absorb_units,
     copy_units,
@@ -29,9 +36,11 @@ __all__ = [
     "clipping_bound",
     "copy_parameters",
     "copy_units",
+    "cosine_growth",
     "direction_factors",
     "draw_fresh",
     "erdos_renyi_densities",
+    "exchanged_mask",
     "fresh_layer",
     "insert_after",
     "insert_first",

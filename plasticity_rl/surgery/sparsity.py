@@ -62,6 +62,50 @@ def polynomial_sparsity(progress: float, final: float, power: int = 3) -> float:
     return final * (1.0 - (1.0 - progress) ** power)
 
 
+def cosine_growth(progress: float) -> float:
+    """Return how much has grown at a rate that a cosine anneals, ``(1 + cos(pi p)) / 2``, as a part of all growth.
+
+    The integral of the rate from 0 to ``progress`` over the whole one: ``p + sin(pi p) / pi``; steep at first, 1 at 1.
+
+    Args:
+        progress: Part of the time that is behind, in [0, 1].
+
+    Source:
+        The rate is that of Liu et al. 2025 (arXiv 2410.07994), as in Evci et al. 2020 (arXiv 1911.11134), Eq. 1.
+    """
+    return progress + math.sin(math.pi * progress) / math.pi
+
+
+@torch.no_grad()
+def exchanged_mask(
+    mask: Tensor, *, size: Tensor, gradient: Tensor, candidates: Tensor, net: int, prune_at_most: int, allowed: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a sparse mask after some weights were pruned and more have grown, and which ones both were.
+
+    Of the ``candidates`` the smallest are pruned; as many weights and ``net`` more grow, those with the largest
+    gradient among all that were not in use before. Of equal ones those that come first stay, or grow.
+
+    Args:
+        mask: Bool; True is in use. The others below have its shape.
+        size: Weights, of any sign.
+        gradient: Gradient of the loss by every weight, those that are not in use included.
+        candidates: Bool: weights in use that may be pruned.
+        net: How many more weights are to be in use, >= 0; where too few are left to grow, all of them.
+        prune_at_most: Number, >= 0.
+        allowed: Bool: weights that may be in use.
+
+    Returns:
+        The new mask, the pruned and the grown weights; all bool.
+    """
+    free = allowed & ~mask
+    candidates = candidates & mask
+    # What nothing could grow for is not pruned: the number in use never falls.
+    number = min(prune_at_most, max(int(free.sum()) - net, 0))
+    pruned = candidates & ~largest_mask(size, max(int(candidates.sum()) - number, 0), candidates)
+    grown = largest_mask(gradient, net + int(pruned.sum()), free)
+    return (mask & ~pruned) | grown, pruned, grown
+
+
 @torch.no_grad()
 def largest_mask(weight: Tensor, kept: int, allowed: Tensor) -> Tensor:
     """Return a bool mask of the ``kept`` elements of ``weight`` with the largest absolute values.

@@ -114,7 +114,8 @@ _NOT_ON_DQN = {
     "TanhSaturation": "^TanhSaturation: nothing can saturate in a DQN",
 }
 _NOT_ON_NOISY_LAYERS = dict.fromkeys(
-    ("GradualPruning", "RandomPruning", "SpectralNorm"), "^the weights of a NoisyLinear cannot be pruned"
+    ("GradualPruning", "NeuroplasticExpansion", "RandomPruning", "SpectralNorm"),
+    "^the weights of a NoisyLinear cannot be pruned",
 )
 _NOT_ON_STATES = {cls.__name__: f"^{cls.__name__} works on images" for cls in EXPORTED if cls.needs_pixels}
 KINDS = {
