@@ -13,7 +13,7 @@ from run_state import differences, run_state
 from tiny_agent import TinyAgent
 
 import callbacks
-from plasticity_rl import Intervention, Probe, make_trainer
+from plasticity_rl import Intervention, Probe, UserError, make_trainer
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.run.video import EvalVideo
 
@@ -29,8 +29,11 @@ THEIR_NAMES = {
 THEIR_LOSSES = {"critic": "td", "actor": "dpg"}
 SPECIAL: dict[str, dict[str, Any]] = {
     "CURL": {"projection": None},  # no layer of it reads the features alone
-    "PlasticityInjection": {"modules": ["value"]},  # its policy ends in a tanh, so it has no head
+    # Its policy ends in a tanh, so it has no head.
+    **{name: {"modules": ["value"]} for name in ("PlasticityInjection", "SimBaBlocks", "BroNet", "SimBaV2Blocks")},
 }
+REFUSED = {"SimBaV2Blocks": "'value' reads the hidden units of torso"}
+"""What cannot work on it, and what the one line says."""
 
 
 def translated(value: Any, names: dict[str, str]) -> Any:
@@ -67,6 +70,10 @@ def plain(tmp_path_factory) -> TinyAgent:
 @pytest.mark.parametrize("name", callbacks.__all__)
 def test_it_acts_or_measures_on_the_second_agent(name, plain, tmp_path):
     callback = for_second_agent(getattr(callbacks, name))
+    if name in REFUSED:
+        with pytest.raises(UserError, match=REFUSED[name]):
+            fit(tmp_path, callback)
+        return
     agent = fit(tmp_path, callback)
     assert agent.num_updates == plain.num_updates or isinstance(callback, Intervention)
     assert all(bool(torch.isfinite(p).all()) for p in agent.parameters())

@@ -43,6 +43,8 @@ class SimBaV2Blocks(NormalizedHeads):
     Units: as in ``SimBaBlocks`` the hidden layer of a block has units, the stream has none. What recycles a unit zeroes
     what reads it, and the rows that lost a weight are scaled up to norm 1 again, so an output may change a little.
 
+    What multiplies all that a unit reads by one factor (``DASH``) does nothing to these layers: that is undone.
+
     Mutates: before training, the heads of ``modules`` and of their target, whose weights are drawn anew; with states,
         adds a normalisation in front of what reads them, whose statistics change after every env step. Then, in every
         step of an optimizer, the weights of their linear layers. When another intervention let them jump, they are

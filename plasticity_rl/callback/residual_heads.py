@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import nn
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.callback.architecture import Architecture, layers_without_norm, put
+from plasticity_rl.callback.architecture import Architecture, layers_without_norm, place_generator, with_twin
 from plasticity_rl.callback.heads import heads_of
 from plasticity_rl.callback.intervention import Intervention
 from plasticity_rl.errors import UserError, at_least, at_most
-from plasticity_rl.surgery import resized
+from plasticity_rl.surgery import refill, reinitialize, resized
 
 NORM_EPSILON = 1e-6
 """Of the layer norms, as flax has it; torch's own default is 1e-5."""
@@ -83,7 +84,15 @@ class ResidualHeads(Architecture):
             old = [layer for layer in agent.module(head).children() if isinstance(layer, nn.Linear)]
             if not old:
                 raise UserError(f"{type(self).__name__}.modules: {head!r} has no linear layers of its own to replace")
-            put(agent, head, nn.Sequential(*self.layers(old[0], old[-1], *self.sizes(agent, head))))
+            new = nn.Sequential(*self.layers(old[0], old[-1], *self.sizes(agent, head)))
+            reinitialize(new, agent.init_layer, place_generator(agent, head))
+            online, *targets = with_twin(agent, head)
+            for network, own in [
+                (online, new),
+                *((twin, copy.deepcopy(new).requires_grad_(False)) for twin in targets),
+            ]:
+                assert isinstance(network, nn.Sequential)
+                refill(network, own)
 
     def layers(self, first: nn.Linear, last: nn.Linear, num_blocks: int, width: int) -> list[nn.Module]:
         """Return the layers of a head, whose first values are drawn afterwards.

@@ -4,7 +4,7 @@ from plasticity_rl.surgery.clipping import clip_weights, clipping_bound
 from plasticity_rl.surgery.direction_shrink import direction_factors
 from plasticity_rl.surgery.optimizer_state import StatePart, clear_elements, clear_state
 from plasticity_rl.surgery.reinit import copy_parameters, reinitialize
-from plasticity_rl.surgery.resize import insert_after, insert_first, resized, size_of
+from plasticity_rl.surgery.resize import insert_after, insert_first, refill, resized, size_of
 from plasticity_rl.surgery.shrink_perturb import draw_fresh, shrink_and_perturb
 from plasticity_rl.surgery.sparsity import (
     cosine_growth,
@@ -49,6 +49,7 @@ __all__ = [
     "random_mask",
     "read_on_average",
     "redraw_units",
+    "refill",
     "reinitialize",
     "resized",
     "shrink_and_perturb",

@@ -62,6 +62,14 @@ def size_of(layer: nn.Module) -> tuple[int, int]:
     return weight.shape[0], weight.shape[1] if weight.dim() > 1 else weight.shape[0]
 
 
+def refill(sequential: nn.Sequential, layers: nn.Sequential) -> None:
+    """Let ``sequential`` hold the children of ``layers`` instead of its own, in place: whoever holds it keeps it."""
+    for name, _ in list(sequential.named_children()):
+        delattr(sequential, name)
+    for name, child in layers.named_children():
+        setattr(sequential, name, child)
+
+
 def insert_first(sequential: nn.Sequential, name: str, layer: nn.Module) -> None:
     """Put ``layer`` before all children under a name of its own, in place; these keep their names."""
     children = dict(sequential.named_children())
