@@ -14,6 +14,7 @@ from callbacks.interventions.frozen_encoder import FrozenEncoder
 from callbacks.interventions.gradual_pruning import GradualPruning
 from callbacks.interventions.hare_and_tortoise import HareAndTortoise
 from callbacks.interventions.heavy_priming import HeavyPriming
+from callbacks.interventions.hl_gauss_critic import HLGaussCritic
 from callbacks.interventions.infer import InFeR
 from callbacks.interventions.l2_init import L2Init
 from callbacks.interventions.layer_norm import LayerNorm
@@ -91,6 +92,7 @@ __all__ = [
     "GradientSpectrum",
     "GradualPruning",
     "HareAndTortoise",
+    "HLGaussCritic",
     "HeavyPriming",
     "HessianSpectrum",
     "HessianTop",
