@@ -2,6 +2,7 @@
 
 import plasticity_rl  # noqa: F401  # first: it refuses a compromised release of lightning
 from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
+from callbacks.interventions.anneal_horizon import AnnealHorizon
 from callbacks.interventions.churn_reduction import ChurnReduction
 from callbacks.interventions.continual_backprop import ContinualBackprop
 from callbacks.interventions.continual_tasks import ContinualTasks
@@ -70,6 +71,7 @@ __all__ = [
     "CURL",
     "DASH",
     "AdaptiveReplayRatio",
+    "AnnealHorizon",
     "ApproximateRank",
     "CReLU",
     "Churn",
