@@ -2,6 +2,7 @@
 
 import plasticity_rl  # noqa: F401  # first: it refuses a compromised release of lightning
 from callbacks.interventions.adaptive_replay_ratio import AdaptiveReplayRatio
+from callbacks.interventions.anneal_horizon import AnnealHorizon
 from callbacks.interventions.bro_net import BroNet
 from callbacks.interventions.churn_reduction import ChurnReduction
 from callbacks.interventions.continual_backprop import ContinualBackprop
@@ -15,6 +16,7 @@ from callbacks.interventions.frozen_encoder import FrozenEncoder
 from callbacks.interventions.gradual_pruning import GradualPruning
 from callbacks.interventions.hare_and_tortoise import HareAndTortoise
 from callbacks.interventions.heavy_priming import HeavyPriming
+from callbacks.interventions.hl_gauss_critic import HLGaussCritic
 from callbacks.interventions.infer import InFeR
 from callbacks.interventions.l2_init import L2Init
 from callbacks.interventions.layer_norm import LayerNorm
@@ -77,6 +79,7 @@ __all__ = [
     "TRAC",
     "UPGD",
     "AdaptiveReplayRatio",
+    "AnnealHorizon",
     "ApproximateRank",
     "BroNet",
     "CReLU",
@@ -100,6 +103,7 @@ __all__ = [
     "GradientSpectrum",
     "GradualPruning",
     "HareAndTortoise",
+    "HLGaussCritic",
     "HeavyPriming",
     "HessianSpectrum",
     "HessianTop",

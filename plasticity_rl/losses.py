@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -29,6 +30,30 @@ def critic_loss(q1: Tensor, q2: Tensor, target: Tensor) -> Tensor:
 def actor_loss(q1: Tensor, q2: Tensor) -> Tensor:
     """Deterministic policy gradient through the smaller critic, Eq. 4: ``-mean(min(q1, q2))``; a scalar."""
     return -torch.min(q1, q2).mean()
+
+
+def hl_gauss(target: Tensor, edges: Tensor, sigma: float) -> Tensor:
+    r"""Histogram of a Gaussian around a value, HL-Gauss (Farebrother et al. 2024, arXiv 2403.03950, Appendix A).
+
+    With :math:`F(x) = \mathrm{erf}((x - y) / (\sqrt 2 \sigma))` the bin from l to r receives
+    :math:`(F(r) - F(l)) / (F(v_{max}) - F(v_{min}))`; y is clipped to the range first.
+
+    Args:
+        target: ``(batch, 1)``, y.
+        edges: ``(bins + 1,)``, ascending.
+        sigma: Standard deviation of the Gaussian, > 0.
+
+    Returns:
+        ``(batch, bins)``, sums of 1.
+    """
+    y = target.clamp(edges[0], edges[-1])
+    below = torch.erf((edges - y) / (math.sqrt(2.0) * sigma))
+    return below.diff(dim=-1) / (below[:, -1:] - below[:, :1])
+
+
+def expectation(logits: Tensor, support: Tensor) -> Tensor:
+    """Return the mean of every distribution: logits ``(..., atoms)`` to ``(...)``."""
+    return (logits.softmax(-1) * support).sum(-1)
 
 
 def squared_distance(parameters: Iterable[Tensor], origins: Iterable[Tensor]) -> Tensor:

@@ -73,6 +73,19 @@ def corners(schedule: Schedule) -> list[float]:
     return [value for start, end, _ in schedule.segments for value in (start, end)]
 
 
+def geometric(start: float, end: float, progress: float) -> float:
+    """Return ``start^(1 - progress) * end^progress``: evenly in the logarithm; past 1 it stays at the end.
+
+    Args:
+        start: Value at the beginning, > 0.
+        end: Value at the end, > 0.
+        progress: Share of the way, >= 0.
+    """
+    if not 0 < progress < 1:  # exactly the ends
+        return start if progress <= 0 else end
+    return math.exp((1.0 - progress) * math.log(start) + progress * math.log(end))
+
+
 def exact_ratio(value: float, *, option: str = "replay_ratio") -> Fraction:
     """Return a replay ratio, gradient updates per env step, as the fraction that its decimals stand for.
 
@@ -126,12 +139,21 @@ class Events:
         at: Single moments.
         option: Name of the options, for error messages.
         may_be_none: Whether neither may be given: no event then.
+        until: Last moment at which an event of the period can be due; None: there is none.
 
     Raises:
         UserError: When a period is no positive whole number, a moment is negative, or neither is given.
     """
 
-    def __init__(self, *, every: int | None, at: Sequence[int] = (), option: str, may_be_none: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        every: int | None,
+        at: Sequence[int] = (),
+        option: str,
+        may_be_none: bool = False,
+        until: int | None = None,
+    ) -> None:
         if every is None and not at and not may_be_none:
             raise UserError(f"{option}: no schedule given; set a period or a list of moments")
         if every is not None and (not is_whole(every) or every <= 0):
@@ -140,7 +162,7 @@ class Events:
             raise UserError(f"{option}: moments are {at}, but must be a list of whole numbers")
         if any(moment < 0 for moment in at):
             raise UserError(f"{option}: moments are {list(at)}, but must not be negative")
-        self.every, self.at = every, tuple(sorted(at))
+        self.every, self.at, self.until = every, tuple(sorted(at)), sys.maxsize if until is None else until
         self.seen = 0
 
     @property
@@ -165,11 +187,12 @@ class Events:
     def first_after(self, now: int) -> int:
         """Return the first moment after ``now`` at which one more event lies behind; ``sys.maxsize`` if none will."""
         periodic = [(max(now - 1, 0) // self.every + 1) * self.every + 1] if self.every else []
+        periodic = [moment for moment in periodic if moment <= self.until + 1]
         return min([*periodic, *(moment + 1 for moment in self.at if moment + 1 > now)], default=sys.maxsize)
 
     def passed(self, now: int) -> int:
         """Return how many events lie strictly before ``now``."""
-        periodic = max(now - 1, 0) // self.every if self.every else 0
+        periodic = min(max(now - 1, 0), self.until) // self.every if self.every else 0
         return periodic + sum(moment < now for moment in self.at)
 
     def due(self, now: int) -> bool:

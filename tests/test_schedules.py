@@ -159,3 +159,17 @@ def test_a_schedule_is_idle_between_two_events_only():
     events.seen = 5  # of a run with a shorter period: the next call counts anew
     assert not events.idle(12)
     assert Events(every=None, at=[3], option="x").first_after(4) == sys.maxsize
+
+
+@pytest.mark.parametrize("until", [0, 1, 9, 10, 11, 30])
+def test_a_period_ends_with_its_last_moment(until: int):
+    """Against a list of the moments, at every clock; idle() never sleeps through an event."""
+    events = Events(every=10, at=(4, 35), option="x", until=until)
+    moments = sorted([4, 35, *(m for m in (10, 20, 30, 40) if m <= until)])
+    for now in range(50):
+        before = [m for m in moments if m < now]
+        assert events.passed(now) == len(before)
+        following = [m + 1 for m in moments if m + 1 > now]
+        assert events.first_after(now) == min(following, default=sys.maxsize)
+        assert events.idle(now) == (len(before) == events.seen)
+        assert events.fire(now) == (now - 1 in moments)

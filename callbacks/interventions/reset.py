@@ -16,7 +16,7 @@ from plasticity_rl.surgery import copy_parameters, reinitialize
 
 
 class Reset(ScheduledIntervention):
-    """Give modules, or their last layers, fresh weights every ``every_n_frames`` or at listed frames; keep the replay.
+    """Give modules, or their last layers, fresh weights periodically or at listed frames; keep the replay.
 
     The default is the DrQ setting: actor and critic (trunks included) are reset, the convolutional encoder and its
     optimizer state are kept. With ``last_layers: 1`` only the output layers are (both of a critic with two heads), with
@@ -28,7 +28,9 @@ class Reset(ScheduledIntervention):
     Logs: ``intervention/reset`` (1 at the frame of a reset) and a line of text.
     Reference: Nikishin et al. 2022 (arXiv 2205.07802): 10 resets over a run for DrQ; Ma et al. 2024 (arXiv 2310.07418)
         use 5 on Quadruped Run. So ``every_n_frames`` is about ``max_frames / 10``. For SPR Nikishin et al. reset the
-        final layer alone.
+        final layer alone. With ``every_n_updates`` the more resets the higher the replay ratio: SR-SAC (D'Oro et al.
+        2023, all of SAC every 2 560 000 updates in the authors' code) and BBF (Schwarzer et al. 2023, arXiv 2305.19452,
+        the heads every 40 000).
     Differences from the original: online and target network are re-initialised in place rather than rebuilt, from a
         generator of this callback's own. A reset due at frame N acts after the evaluation at frame N. The original
         starts all of SAC again, its temperature too; here that is kept unless ``temperature`` is among ``modules``.
@@ -39,17 +41,24 @@ class Reset(ScheduledIntervention):
         last_layers: How many linear or convolutional layers of each module, counted from its output, or None for all.
         every_n_frames: Period in env frames, or None.
         at_frames: Env frames of single resets.
+        every_n_updates: Period in gradient updates instead, or None; it scales with the replay ratio.
+        until_update: Last update after which a reset of that period may be due, so that the run ends recovered; None:
+            there is none.
         at_task_switches: Reset whenever the run goes on to another task (``ContinualTasks``), before its first update;
             needs no schedule. With all networks in ``modules`` that is the baseline of Abbas et al. 2023 (arXiv
             2303.07507), an agent that is new in every task.
 
     Raises:
-        UserError: When there is neither schedule nor ``at_task_switches``, and when ``last_layers`` is below 1 or more
-            than a module has.
+        UserError: When there is neither schedule nor ``at_task_switches``, or a schedule on two clocks, and when
+            ``last_layers`` is below 1 or more than a module has.
     """
 
     cuda_graph = "stays"
-    later_arguments: ClassVar[Mapping[str, Any]] = {"at_task_switches": False}
+    later_arguments: ClassVar[Mapping[str, Any]] = {
+        "at_task_switches": False,
+        "every_n_updates": None,
+        "until_update": None,
+    }
     reads = frozenset()
     writes = frozenset({"jump", "fresh weights", "optimizer"})
     family = "reset"
@@ -64,10 +73,17 @@ class Reset(ScheduledIntervention):
         last_layers: int | None = None,
         every_n_frames: int | None = None,
         at_frames: Sequence[int] = (),
+        every_n_updates: int | None = None,
+        until_update: int | None = None,
         at_task_switches: bool = False,
     ) -> None:
         self.at_task_switches = self.hears = at_task_switches
-        super().__init__(every_n_frames=every_n_frames, at_frames=at_frames)
+        super().__init__(
+            every_n_frames=every_n_frames,
+            at_frames=at_frames,
+            every_n_updates=every_n_updates,
+            until_update=until_update,
+        )
         if last_layers is not None:
             at_least("Reset.last_layers", last_layers, 1, ", or null for whole modules")
         self.modules, self.last_layers = self.named_or_open(modules, ("actor", "critic")), last_layers

@@ -29,7 +29,7 @@ class ShrinkAndPerturb(ScheduledIntervention):
         al. 2023 (SR-SPR, shrink 0.8 for the encoder) and Schwarzer et al. 2023 (arXiv 2305.19452, 0.5); on the critic
         as in Ma et al. 2024 (arXiv 2310.07418), Appendix B.3, who state no factors.
     Differences from the original: Ash & Adams act once per round of a supervised task; here the schedule is in env
-        frames. Norm layers are left out, since a gain below 1 is no initial value.
+        frames or updates. Norm layers are left out, since a gain below 1 is no initial value.
 
     Args:
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
@@ -39,8 +39,14 @@ class ShrinkAndPerturb(ScheduledIntervention):
         reset_optimizer: Whether optimizer state of the moved parameters is cleared.
         every_n_frames: Period in env frames, or None.
         at_frames: Env frames of single events.
+        every_n_updates: Period in gradient updates instead, or None; it scales with the replay ratio.
+        until_update: Last update after which an event of that period may be due, or None.
+
+    Raises:
+        UserError: When a factor is out of range, or there is no schedule, or one on two clocks.
     """
 
+    later_arguments: ClassVar[Mapping[str, Any]] = {"every_n_updates": None, "until_update": None}
     reads = frozenset()
     writes = frozenset({"jump", "optimizer"})
     cuda_graph = "stays"
@@ -58,8 +64,15 @@ class ShrinkAndPerturb(ScheduledIntervention):
         reset_optimizer: bool = True,
         every_n_frames: int | None = None,
         at_frames: Sequence[int] = (),
+        every_n_updates: int | None = None,
+        until_update: int | None = None,
     ) -> None:
-        super().__init__(every_n_frames=every_n_frames, at_frames=at_frames)
+        super().__init__(
+            every_n_frames=every_n_frames,
+            at_frames=at_frames,
+            every_n_updates=every_n_updates,
+            until_update=until_update,
+        )
         for name, value in {"shrink": shrink, "perturb": perturb}.items():
             if value is not None:
                 within(f"ShrinkAndPerturb.{name}", value, "[0, 1]")

@@ -118,7 +118,7 @@ class TargetStatistics(Probe):
         values = self._values(agent, torch.stack(first).to(agent.device)).tolist()
         ends = self._values(agent, torch.stack(last).to(agent.device)).tolist()
         tails = [
-            0.0 if episode.terminated else agent.data.discount**episode.env_steps * (end + (bonus or [0.0])[-1])
+            0.0 if episode.terminated else agent.data.horizon[1] ** episode.env_steps * (end + (bonus or [0.0])[-1])
             for episode, end, bonus in zip(episodes, ends, bonuses, strict=True)
         ]
         over = sum(values) - sum(returns)
@@ -148,10 +148,10 @@ class TargetStatistics(Probe):
                 f"TargetStatistics: the values of {type(agent).__name__} count an entropy, which is not known at the "
                 f"images of evaluation episodes; observe states, or leave the probe out"
             )
-        n_step = agent.data.n_step
+        n_step, _ = agent.data.horizon
         return [value if t and t % n_step == 0 else 0.0 for t, value in enumerate(found.tolist())]
 
 
 def _return(agent: RLModule, episode: Episode, bonuses: Sequence[float] | None) -> float:
     extra = [0.0] * episode.env_steps if bonuses is None else bonuses[: episode.env_steps]
-    return discounted_return([r + b for r, b in zip(episode.rewards, extra, strict=True)], agent.data.discount)
+    return discounted_return([r + b for r, b in zip(episode.rewards, extra, strict=True)], agent.data.horizon[1])

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from plasticity_rl.agents.histogram import ValueHistogram
 from plasticity_rl.agents.steps import Steps, steps_of
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.nn.hooks import HiddenActivation
@@ -31,6 +32,8 @@ class ModuleAccess(pl.LightningModule):
     """Top-level module that puts out the values."""
     value_heads: tuple[str, ...] = ()
     """Its parts that each put out one value, e.g. ``("critic.Q1", "critic.Q2")``; empty where it is a single one."""
+    takes_histogram: bool = False
+    """Whether its value heads can put out logits over bins, see :meth:`classify_values`."""
     policy_module: str | None = "actor"
     """Top-level module that puts out actions in [-1, 1], or None."""
 
@@ -39,6 +42,8 @@ class ModuleAccess(pl.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
+        self.histogram: ValueHistogram | None = None
+        """What the outputs of value heads are logits of; None: they are values."""
         self._extra_optimizers: dict[str, str] = {}
         self._optimizer_choices: dict[str, Make] = {}
         self._own_optimizers: list[torch.optim.Optimizer] | None = None
@@ -94,6 +99,27 @@ class ModuleAccess(pl.LightningModule):
     def first_loss(self) -> str:
         """Return the name of the agent's first loss."""
         return next(iter(self.loss_optimizers))
+
+    def classify_values(self, histogram: ValueHistogram) -> None:
+        """Read the outputs of value heads as logits over the bins of ``histogram``, and learn them by cross entropy.
+
+        To be called from ``Intervention.build``, by what gives every output of the heads, and of their targets, as many
+        outputs as there are bins.
+
+        Raises:
+            UserError: When the agent's values cannot be read so.
+        """
+        if not self.takes_histogram:
+            raise UserError(f"the values of {type(self).__name__} are not learned by classification: it has to say how")
+        self.histogram = histogram
+
+    def values_of(self, outputs: Tensor) -> Tensor:
+        """Return the values ``(..., 1)`` of what a value head put out: themselves, or the means of histograms."""
+        return outputs if self.histogram is None else self.histogram.values(outputs)
+
+    def value_metrics(self, target: Tensor) -> dict[str, Tensor]:
+        """Return what is logged of targets ``(batch, 1)`` beside their mean: with a histogram, how many it clips."""
+        return {} if self.histogram is None else {"q/clipped": self.histogram.fraction_outside(target)}
 
     def target_of(self, name: str) -> nn.Module | None:
         """Return the target network's twin of module ``name``, or None where the agent keeps no target of it.

@@ -39,6 +39,7 @@ class Mutation:
         attributes: Names of agent attributes that may change, e.g. ``{"augment"}``.
         trainable: Names of the parameters that may be frozen or released (``requires_grad``).
         buffers: Names in ``agent.named_buffers()`` whose values may change, e.g. the mask of a pruned layer.
+        replay: Whether the state of the replay may change, its records or the priorities of its windows.
     """
 
     parameters: frozenset[str] = field(default_factory=frozenset)
@@ -46,6 +47,7 @@ class Mutation:
     attributes: frozenset[str] = field(default_factory=frozenset)
     trainable: frozenset[str] = field(default_factory=frozenset)
     buffers: frozenset[str] = field(default_factory=frozenset)
+    replay: bool = False
 
 
 class RLCallback(pl.Callback):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.intervention import Intervention
+from plasticity_rl.errors import UserError, at_least
 from plasticity_rl.schedules import Events
 
 
@@ -86,23 +87,50 @@ class ActsAtEvents(Scheduled):
 
 
 class ScheduledIntervention(ActsAtEvents, Intervention):
-    """An intervention that acts at events of a schedule in env frames.
+    """An intervention that acts at events of a schedule in env frames, or where it takes that in gradient updates.
 
-    An event due at frame N acts at the first update after frame N, hence after the evaluation at frame N.
+    An event due at frame N acts at the first update after frame N, hence after the evaluation at frame N. One due after
+    N updates acts at the start of the next.
 
     Args:
         every_n_frames: Period in env frames, or None.
         at_frames: Env frames of single events.
+        every_n_updates: Period in gradient updates instead, or None.
+        until_update: Last update after which such an event may be due, or None.
+
+    Raises:
+        UserError: When there is no schedule, or one on two clocks.
     """
 
-    def __init__(self, *, every_n_frames: int | None = None, at_frames: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        every_n_frames: int | None = None,
+        at_frames: Sequence[int] = (),
+        every_n_updates: int | None = None,
+        until_update: int | None = None,
+    ) -> None:
         self.every_n_frames, self.at_frames = every_n_frames, list(at_frames)
-        option = f"{type(self).__name__}.every_n_frames / at_frames"
-        self.events = Events(every=every_n_frames, at=self.at_frames, option=option, may_be_none=self.hears)
+        self.every_n_updates, self.until_update = every_n_updates, until_update
+        cls = type(self).__name__
+        if until_update is not None:
+            at_least(f"{cls}.until_update", until_update, 0)
+            if every_n_updates is None:
+                raise UserError(f"{cls}.until_update={until_update} ends a period in updates: give every_n_updates too")
+        if every_n_updates is None:
+            option = f"{cls}.every_n_frames / at_frames"
+            self.events = Events(every=every_n_frames, at=self.at_frames, option=option, may_be_none=self.hears)
+            return
+        if every_n_frames is not None or self.at_frames:
+            raise UserError(
+                f"{cls}.every_n_updates={every_n_updates} and every_n_frames={every_n_frames}, "
+                f"at_frames={self.at_frames} are schedules on two clocks: give one of them, or two {cls}"
+            )
+        self.events = Events(every=every_n_updates, option=f"{cls}.every_n_updates", until=until_update)
 
     def now(self, agent: RLModule) -> int:
-        """Return the clock of the schedule."""
-        return agent.env_frames
+        """Return the clock of the schedule: env frames, or the number of the update that now starts, from 1."""
+        return agent.env_frames if self.every_n_updates is None else agent.num_updates + 1
 
 
 class UpdateIntervention(ActsAtEvents, Intervention):

@@ -17,7 +17,7 @@ from plasticity_rl.data.collector import Learner, Policy, StepCollector
 from plasticity_rl.data.environments import Environments
 from plasticity_rl.data.evaluation import Episode, WatchedPolicy, play_episode
 from plasticity_rl.data.exactness import refuse_not_exact, said_at_start
-from plasticity_rl.data.options import DataOptions, refuse_large_batch, refuse_long_returns, refuse_misfit
+from plasticity_rl.data.options import DataOptions, refuse_large_batch, refuse_long_return, refuse_misfit
 from plasticity_rl.data.signature import shows_options_of, with_options_of
 from plasticity_rl.data.ticks import Ticks
 from plasticity_rl.distributed.ranks import all_finished, refuse_different, times_ranks
@@ -76,11 +76,14 @@ class RLDataModule(pl.LightningDataModule, Environments):
         """Whether a checkpoint was resumed without its replay, so that there is nothing to learn from yet."""
         self.refuse_uneven(1)
         self.current_task = task
+        self.horizon: tuple[int, float] = (self.n_step, self.discount)
+        """The n-step and discount that values are learned with now."""
         self._eval_envs: dict[str, EnvBase] = {}
         # One env is built here, before any training, so that a wrong task or a broken renderer is known at once.
         env_of_task = self.eval_env(task)
         require_contract(env_of_task, task, self.observation)
-        refuse_long_returns(self, self.environment, getattr(env_of_task, "episode_steps", None))
+        self.episode_steps: float | None = getattr(env_of_task, "episode_steps", None)
+        refuse_long_return("data.n_step", self.n_step, self.environment, self.episode_steps)
         self.obs_shape: tuple[int, ...] = tuple(env_of_task.observation_spec[self.observation].shape)
         self.action_dim: int = env_of_task.action_spec.shape[-1]
         continuous = env_of_task.action_spec.dtype.is_floating_point
@@ -148,6 +151,7 @@ class RLDataModule(pl.LightningDataModule, Environments):
         check_fits(self.replay_size_bytes * ranks_here, kept, folder, self.priority_bytes)
         self.replay_folder = folder / f"rank{rank}"
         self.replay = self._make_replay(self.replay_folder, derive_seed(self.seed, f"replay/rank{rank}"))
+        self.horizon = self.n_step, self.discount
         self._policy: Policy = lambda observations: learner.act(observations, explore=True)
         self._collect(self.task, self._env_seed(rank))
         refuse_not_exact(self.task, self.collector.not_exact if self.exact_resume else "")
@@ -195,6 +199,11 @@ class RLDataModule(pl.LightningDataModule, Environments):
             reward_clip=self.reward_clip,
             priorities=self.priorities(lambda: self._learner.env_steps),
         )
+
+    def set_horizon(self, n_step: int, discount: float) -> None:
+        """Let batches have another n-step and discount than ``n_step`` and ``discount``, until the next fit."""
+        self.horizon = n_step, discount
+        self.replay.set_horizon(n_step, discount)
 
     def _records_needed(self) -> int:
         """Transitions of this rank that ``max_frames`` can fill: a short run does not need the whole capacity."""

@@ -200,19 +200,20 @@ def refuse_misfit(options: DataOptions, environment: EnvironmentOptions) -> None
     refuse_large_batch(options.batch_size, environment.least_observation_bytes, "data.batch_size")
 
 
-def refuse_long_returns(options: DataOptions, environment: EnvironmentOptions, episode_steps: float | None) -> None:
+def refuse_long_return(option: str, n_step: int, environment: EnvironmentOptions, episode_steps: float | None) -> None:
     """Raise UserError for n-step returns that no episode is long enough for.
 
     Args:
-        options: Of the run.
+        option: What n is called.
+        n_step: Steps of the return.
         environment: Of the run.
         episode_steps: Env steps of its longest episodes; None where environments do not say how long theirs are.
     """
-    if episode_steps is not None and options.n_step > episode_steps:
+    if episode_steps is not None and n_step > episode_steps:
         raise UserError(
-            f"data.n_step={options.n_step} does not fit in an episode of {environment.task}, which has "
+            f"{option}={n_step} does not fit in an episode of {environment.task}, which has "
             f"{episode_steps:.0f} env steps (action_repeat={environment.action_repeat}), so no update would ever "
-            "happen: lower --data.n_step"
+            f"happen: lower {'--' * option.startswith('data.')}{option}"
         )
 
 

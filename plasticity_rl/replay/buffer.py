@@ -150,6 +150,13 @@ class FrameReplay(NoDumps, ReplayBuffer):
             generator=torch.Generator().manual_seed(seed),
         )
 
+    def set_horizon(self, n_step: int, discount: float) -> None:
+        """Make batches of another n and discount from now on; linear in the records where priorities decide."""
+        assert self._ahead is None, "the batch that was begun would have the horizon before"
+        if n_step != self._windows.n_step:
+            self._windows.set_n_step(n_step)
+        self.transform[0].discount = discount
+
     @property
     def written(self) -> Tensor:
         """int64 [num_lanes], records written per lane since the run began, overwritten ones included."""

@@ -144,7 +144,16 @@ class PrioritizedWindows(WindowSampler):
         """
         super().load_state_dict(state_dict)
         self.max_priority = state_dict.get("max_priority", 1.0)
-        storage, saved = self._followed, state_dict.get("weights")
+        self._give_weights(state_dict.get("weights"))
+
+    def set_n_step(self, n_step: int) -> None:
+        """Draw windows of another length from now on, those that it completes with the largest priority. Linear."""
+        super().set_n_step(n_step)
+        self._give_weights(torch.from_numpy(self.tree.leaves))
+
+    def _give_weights(self, saved: Tensor | None) -> None:
+        """Give every complete window its weight of ``saved``, or where it has none the largest; all others none."""
+        storage = self._followed
         anchors = self.complete_anchors(storage)
         slots = storage.slot(anchors.lanes, anchors.numbers)
         weights = torch.zeros(storage.layout.slots)

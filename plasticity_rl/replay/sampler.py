@@ -68,6 +68,10 @@ class WindowSampler(NoDumps, Sampler):
         self.by_age: AgeWeights | None = None
         """Weights by which :meth:`sample` draws; None: uniformly. Other draws are always uniform."""
 
+    def set_n_step(self, n_step: int) -> None:
+        """Draw windows of another length from now on."""
+        self.n_step, self._ahead, self._known = n_step, torch.arange(n_step), None
+
     def sample(self, storage: FrameStorage, batch_size: int) -> tuple[FrameWindows, dict[str, Any]]:
         """Draw ``batch_size`` windows with the buffer's generator."""
         self.require_windows(storage, batch_size)

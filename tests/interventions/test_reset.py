@@ -10,7 +10,7 @@ from run_state import differences, run_state
 from tiny_agent import TinyAgent
 from torch import nn
 
-from callbacks import ContinualTasks, Reset
+from callbacks import ContinualTasks, Reset, ShrinkAndPerturb
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.run.video import EvalVideo
@@ -368,3 +368,47 @@ def test_without_the_option_its_random_numbers_are_those_that_they_were():
 def test_it_needs_a_schedule_or_the_switches():
     with pytest.raises(UserError, match="no schedule given"):
         Reset(modules=["critic"])
+
+
+# ---- on the clock of updates -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("replay_ratio", [0.5, 1.0])
+@pytest.mark.parametrize("cls", [Reset, ShrinkAndPerturb])
+def test_a_period_in_updates_scales_with_the_replay_ratio(cls, replay_ratio, tmp_path):
+    reset = cls(modules=["critic"], every_n_updates=15)
+    moments: list[int] = []
+    act = reset.act
+    reset.act = lambda agent: (moments.append(agent.num_updates), act(agent))[1]
+    agent = fit_tiny(tmp_path, callbacks=[reset], agent_options={"replay_ratio": replay_ratio})
+    # Due in the last env step before the evaluation at frame 100 (update 15 at ratio 0.5) it waits for the next.
+    expected = range(15, agent.num_updates, 15)
+    assert len(moments) == len(expected) == {0.5: 2, 1.0: 5}[replay_ratio]
+    assert all(0 <= moment - due <= 2 for moment, due in zip(moments, expected, strict=True))
+
+
+def test_no_reset_after_the_last_update_of_the_period(tmp_path):
+    reset, moments = Reset(modules=["critic"], every_n_updates=10, until_update=25), []
+    act = reset.act
+    reset.act = lambda agent: (moments.append(agent.num_updates), act(agent))[1]
+    agent = fit_tiny(tmp_path, callbacks=[reset], agent_options={"replay_ratio": 1.0})
+    assert agent.num_updates > 50
+    assert moments == [10, 20]
+
+
+@pytest.mark.parametrize("cls", [Reset, ShrinkAndPerturb])
+def test_schedules_that_contradict_are_refused(cls):
+    with pytest.raises(UserError, match=f"{cls.__name__}.every_n_updates=5 and every_n_frames=9, .* on two clocks"):
+        cls(every_n_updates=5, every_n_frames=9)
+    with pytest.raises(UserError, match=f"{cls.__name__}.until_update=5 ends a period in updates"):
+        cls(every_n_frames=9, until_update=5)
+    with pytest.raises(UserError, match=f"{cls.__name__}.every_n_updates: the period is 0"):
+        cls(every_n_updates=0)
+    with pytest.raises(UserError, match=f"{cls.__name__}.every_n_frames / at_frames: no schedule"):
+        cls()
+
+
+@pytest.mark.parametrize("cls", [Reset, ShrinkAndPerturb])
+def test_checkpoints_from_before_there_was_a_period_in_updates_still_fit(cls):
+    assert "update" not in cls(every_n_frames=9).state_key
+    assert "every_n_updates" in cls(every_n_updates=9).state_key

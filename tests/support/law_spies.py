@@ -101,7 +101,7 @@ def assert_touched_what_was_declared(spy: ActLate) -> None:
     for changed in spy.acts:
         assert changed.pop("parameters") <= spy.mutation.parameters
         assert changed.pop("slots") <= spy.mutation.optimizer_slots
-        assert changed.pop("attributes") <= spy.mutation.attributes
+        assert changed.pop("attributes") <= spy.mutation.attributes | ({"replay"} if spy.mutation.replay else set())
         assert changed.pop("trainable") <= spy.mutation.trainable
         assert changed.pop("buffers") <= spy.mutation.buffers
         changed.pop("hooks", None)  # a measurement may hook one update; that none is left is asserted elsewhere

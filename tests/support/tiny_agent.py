@@ -23,6 +23,7 @@ class TinyAgent(RLModule):
     optimizer_names = ("value_learner", "policy_learner")
     loss_optimizers = MappingProxyType({"td": ("value_learner",), "dpg": ("policy_learner",)})
     value_module, policy_module = "value", "policy"
+    takes_histogram = True
 
     def __init__(
         self,
@@ -54,9 +55,9 @@ class TinyAgent(RLModule):
         if self.augment:
             pixels, next_pixels = (random_shift(x, 1, self.rng.get_own("augment")) for x in (pixels, next_pixels))
         features = self.encode(pixels)
-        error = self._values(features, batch["action"]) - self._target(batch, next_pixels)
+        own = self._td_loss(features, batch["action"], self._target(batch, next_pixels))
         seen = {"pixels": pixels, "next_pixels": next_pixels, "features": features}
-        td = error.square().mean() + sum(self.loss_terms("td", batch, **seen).values())
+        td = own + sum(self.loss_terms("td", batch, **seen).values())
         self.minimize(td, "value_learner")
         features = features.detach()
         dpg = -self._values(features, self.policy(features)).mean()
@@ -68,19 +69,25 @@ class TinyAgent(RLModule):
         return TensorDict({"loss/td": td.detach(), "loss/dpg": dpg.detach()}, batch_size=[])
 
     def _values(self, features: Tensor, action: Tensor) -> Tensor:
-        return self.value(torch.cat([features, action], -1))
+        return self.values_of(self.value(torch.cat([features, action], -1)))
+
+    def _td_loss(self, features: Tensor, action: Tensor, target: Tensor) -> Tensor:
+        if self.histogram is not None:
+            return self.histogram.critic_loss([self.value(torch.cat([features, action], -1))], target)
+        return (self._values(features, action) - target).square().mean()
 
     @torch.no_grad()
     def _target(self, batch: TensorDictBase, next_pixels: Tensor) -> Tensor:
         features = self.encode(next_pixels)
-        return batch["reward"] + batch["discount"] * self.old_value(torch.cat([features, self.policy(features)], -1))
+        old = self.values_of(self.old_value(torch.cat([features, self.policy(features)], -1)))
+        return batch["reward"] + batch["discount"] * old
 
     def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
         features = self.encode(batch["pixels"])
         if loss == "dpg":
             features = features.detach()
             return -self._values(features, self.policy(features)).mean()
-        return (self._values(features, batch["action"]) - self.td_targets(batch, generator)).square().mean()
+        return self._td_loss(features, batch["action"], self.td_targets(batch, generator))
 
     def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
         return self._target(batch, batch["next", "pixels"])
@@ -98,7 +105,7 @@ class TinyAgent(RLModule):
 
     def forward_all(self, batch: TensorDictBase) -> dict[str, Tensor]:
         features = self.encode(batch["pixels"])
-        value = self.value(torch.cat([features, batch["action"]], -1))
+        value = self._values(features, batch["action"])
         return {"torso": features, "policy": self.policy(features), "value": value}
 
     def target_of(self, name: str) -> nn.Module | None:

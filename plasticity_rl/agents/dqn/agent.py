@@ -16,10 +16,12 @@ from plasticity_rl.agents.augmented import AugmentsImages
 from plasticity_rl.agents.dqn import losses
 from plasticity_rl.agents.dqn.networks import MLP, ActionValues, ImageEncoder, MLPEncoder, init_weights
 from plasticity_rl.agents.dqn.options import encoder_for, refuse_large, refuse_options
+from plasticity_rl.agents.histogram import ValueHistogram
 from plasticity_rl.agents.updates import copy_weights, detached, follow, reward_and_discount
 from plasticity_rl.augment.chain import AugmentationChain
 from plasticity_rl.augment.transforms import IntensityJitter, RandomShift, refuse_large_shift
 from plasticity_rl.errors import UserError
+from plasticity_rl.losses import expectation
 from plasticity_rl.nn.noisy import NoisyLinear, noise_in
 from plasticity_rl.nn.units import Reader
 from plasticity_rl.rng import derive_seed
@@ -80,6 +82,7 @@ class DQN(AugmentsImages):
     loss_optimizers = MappingProxyType({"critic": ("encoder", "critic")})
     policy_module = None
     sets_priorities = True
+    takes_histogram = True
     support: Tensor
 
     def __init__(
@@ -196,7 +199,24 @@ class DQN(AugmentsImages):
 
     def _values(self, outputs: Tensor) -> Tensor:
         """Return values ``(batch, num_actions)`` of what the critic puts out."""
-        return outputs.squeeze(-1) if self.num_atoms == 1 else losses.expectation(outputs, self.support)
+        return self.values_of(outputs).squeeze(-1) if self.num_atoms == 1 else expectation(outputs, self.support)
+
+    def classify_values(self, histogram: ValueHistogram) -> None:
+        """Read the critic's outputs as logits over bins; see :meth:`ModuleAccess.classify_values`.
+
+        Raises:
+            UserError: When they are distributions already, or have a loss of the user's choice.
+        """
+        if self.num_atoms > 1:
+            raise UserError(
+                f"model.num_atoms={self.num_atoms}: the values are distributions (C51) already; leave HLGaussCritic "
+                "out, or set model.num_atoms=1"
+            )
+        if self.loss != "huber":
+            raise UserError(f"model.loss={self.loss}: HLGaussCritic has its cross entropy; leave model.loss out")
+        super().classify_values(histogram)
+        for critic in (self.critic, self.critic_target):
+            critic.num_atoms = histogram.bins
 
     # ---- learning ----------------------------------------------------------------------------------------------------
 
@@ -240,6 +260,7 @@ class DQN(AugmentsImages):
             "loss/critic": total,
             "q/taken": values.mean(),
             "q/target": targets.mean(),
+            **self.value_metrics(targets),
             "q/reward": batch["reward"].mean(),
             **{f"{tag}/loss": term for tag, term in terms.items()},
         }
@@ -263,6 +284,8 @@ class DQN(AugmentsImages):
             return losses.values_of(self.critic(features), batch["action"])
 
     def _losses(self, taken: Tensor, target: Tensor) -> Tensor:
+        if self.histogram is not None:
+            return self.histogram.cross_entropies(taken, target)
         if self.num_atoms == 1:
             return losses.value_losses(taken, target, self.loss)
         return losses.categorical_losses(taken, target)
@@ -286,7 +309,7 @@ class DQN(AugmentsImages):
 
     def _mean_taken(self, taken: Tensor) -> Tensor:
         """Return the values ``(B, 1)`` of what :meth:`_taken` gave: themselves, or the means of their logits."""
-        return taken if self.num_atoms == 1 else losses.expectation(taken, self.support).unsqueeze(1)
+        return self.values_of(taken) if self.num_atoms == 1 else expectation(taken, self.support).unsqueeze(1)
 
     def _mean_target(self, target: Tensor) -> Tensor:
         """Return the values ``(B, 1)`` of what :meth:`_target` gave: themselves, or the means of the distributions."""

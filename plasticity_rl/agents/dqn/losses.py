@@ -85,11 +85,6 @@ def categorical_losses(logits: Tensor, target: Tensor) -> Tensor:
     return -(target * logits.log_softmax(-1)).sum(-1)
 
 
-def expectation(logits: Tensor, support: Tensor) -> Tensor:
-    """Return the mean of every distribution: logits ``(..., atoms)`` to ``(...)``."""
-    return (logits.softmax(-1) * support).sum(-1)
-
-
 def mean_weighted(losses: Tensor, weight: Tensor | None) -> Tensor:
     """Return the mean of losses ``(batch,)``, each times its importance weight ``(batch, 1)`` if there are any."""
     return losses.mean() if weight is None else (losses * weight.view(-1)).mean()

@@ -70,6 +70,7 @@ class DrQV2(AugmentsImages):
     optimizer_names: tuple[str, ...] = ("encoder", "actor", "critic")
     loss_optimizers = MappingProxyType({"critic": ("encoder", "critic"), "actor": ("actor",)})
     value_heads = ("critic.Q1", "critic.Q2")
+    takes_histogram = True
     precisions = ("32-true", "bf16-mixed")
 
     def __init__(
@@ -166,10 +167,10 @@ class DrQV2(AugmentsImages):
         features = run(self.encoder, observation)
         target = self._target(batch, next_observation, noise, run)
 
-        q1, q2 = run(self.critic, features, batch["action"])
+        outputs = run(self.critic, features, batch["action"])
         seen = {key: observation, f"next_{key}": next_observation, "features": features}
         critic_terms = self.loss_terms("critic", batch, **seen)
-        critic_loss = self.with_terms("critic", losses.critic_loss(q1, q2, target), critic_terms)
+        critic_loss = self.with_terms("critic", self._critic_loss(outputs, target), critic_terms)
         self.minimize(critic_loss, *self.loss_optimizers["critic"])
 
         features = features.detach()
@@ -178,12 +179,14 @@ class DrQV2(AugmentsImages):
         self.minimize(actor_loss, *self.loss_optimizers["actor"])
 
         follow([self.critic_target], [self.critic], self.critic_target_tau)
+        q1, q2 = (self.values_of(head.detach()) for head in outputs)
         metrics = {
             "loss/critic": critic_loss,
             "loss/actor": actor_loss,
             "q/q1": q1.mean(),
             "q/q2": q2.mean(),
             "q/target": target.mean(),
+            **self.value_metrics(target),
             "q/reward": batch["reward"].mean(),
             **{f"{tag}/loss": term for tag, term in (critic_terms | actor_terms).items()},
         }
@@ -199,19 +202,25 @@ class DrQV2(AugmentsImages):
         reward, discount = reward_and_discount(batch)
         features = run(self.encoder, next_observation)
         action = self._noisy(run(self.actor, features), generator)
-        return losses.td_target(reward, discount, *run(self.critic_target, features, action))
+        q1, q2 = map(self.values_of, run(self.critic_target, features, action))
+        return losses.td_target(reward, discount, q1, q2)
+
+    def _critic_loss(self, outputs: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
+        """Return the loss of what both heads put out: values, or logits."""
+        if self.histogram is not None:
+            return self.histogram.critic_loss(outputs, target)
+        return losses.critic_loss(*outputs, target)
 
     def _actor_loss(self, features: Tensor, generator: torch.Generator, run: Run = plain) -> Tensor:
         action = self._noisy(run(self.actor, features), generator)
-        return losses.actor_loss(*run(self.critic, features, action))
+        return losses.actor_loss(*map(self.values_of, run(self.critic, features, action)))
 
     def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
         """Return the ``critic`` or ``actor`` loss of :meth:`update` on ``batch``, not augmented and without terms."""
         features = self.encoder(batch[self.observation_key])
         if loss == "actor":
             return self._actor_loss(features.detach(), generator)
-        q1, q2 = self.critic(features, batch["action"])
-        return losses.critic_loss(q1, q2, self.td_targets(batch, generator))
+        return self._critic_loss(self.critic(features, batch["action"]), self.td_targets(batch, generator))
 
     def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
         """Return the clipped double-Q targets ``(B, 1)`` of :meth:`update` on ``batch``, not augmented."""
@@ -244,7 +253,7 @@ class DrQV2(AugmentsImages):
             ``(B, 2)``; from states no ``encoder``.
         """
         features = self.encoder(batch[self.observation_key])
-        values = self.critic(features, batch["action"])
+        values = tuple(map(self.values_of, self.critic(features, batch["action"])))
         outputs = {"encoder": features, "actor": self.actor(features), "critic": torch.cat(values, -1)}
         return {name: outputs[name] for name in self.module_names}
 

@@ -161,7 +161,7 @@ class Critic(nn.Module):
         self.apply(init_weights)
 
     def forward(self, features: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both values, each ``(batch, 1)``, of ``action`` ``(batch, action_dim)``."""
+        """Return both values, each ``(batch, 1)``, of ``action`` ``(batch, action_dim)``; or logits of bins."""
         h = torch.cat([widen(self.trunk(features)), action], dim=-1)
         return in_full_precision(self.Q1, h), in_full_precision(self.Q2, h)
 

@@ -66,6 +66,7 @@ class SAC(RLModule):
     optimizer_names = ("actor", "critic", "temperature")
     loss_optimizers = MappingProxyType({"critic": ("critic",), "actor": ("actor",)})
     value_heads = ("critic.Q1", "critic.Q2")
+    takes_histogram = True
 
     def __init__(
         self,
@@ -131,7 +132,7 @@ class SAC(RLModule):
         sac = self._sac_loss(self.rng.get_own("update_noise", state.device))
 
         critic_terms = self.loss_terms("critic", batch, **seen)
-        td_loss, _ = sac.qvalue_v2_loss(inputs)
+        td_loss = sac.critic_loss(inputs)
         (q1, q2), target = sac.values, sac.target
         critic_loss = self.with_terms("critic", td_loss, critic_terms)
         self.minimize(critic_loss, *self.loss_optimizers["critic"])
@@ -151,6 +152,7 @@ class SAC(RLModule):
             "q/q1": q1.mean(),
             "q/q2": q2.mean(),
             "q/target": target.mean(),
+            **self.value_metrics(target),
             "q/reward": batch["reward"].mean(),
             "policy/entropy": -found["log_prob"].mean(),
             "policy/temperature": self.temperature.log_alpha.exp(),
@@ -161,8 +163,7 @@ class SAC(RLModule):
     def loss_on(self, loss: str, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
         """Return the ``critic`` or ``actor`` loss of :meth:`update` on ``batch``, without terms."""
         sac = self._sac_loss(generator)
-        value, _ = sac.actor_loss(batch) if loss == "actor" else sac.qvalue_v2_loss(_with_columns(batch))
-        return value
+        return sac.actor_loss(batch)[0] if loss == "actor" else sac.critic_loss(_with_columns(batch))
 
     def td_targets(self, batch: TensorDictBase, generator: torch.Generator) -> Tensor:
         """Return the soft clipped double-Q targets ``(B, 1)`` of :meth:`update` on ``batch``."""
@@ -186,6 +187,7 @@ class SAC(RLModule):
                 target_entropy=self.target_entropy,
                 observation_key=self.observation_key,
                 generator=generator,
+                histogram=self.histogram,
             )
             self._loss = (loss,)
         (loss,) = self._loss
@@ -221,7 +223,7 @@ class SAC(RLModule):
         """
         state = batch["state"]
         mean, _ = self.actor(state)
-        values = self.critic(state, batch["action"])
+        values = tuple(map(self.values_of, self.critic(state, batch["action"])))
         temperature = self.temperature.log_alpha.exp().expand(len(state), 1)
         return {"actor": torch.tanh(mean), "critic": torch.cat(values, -1), "temperature": temperature}
 
@@ -264,7 +266,7 @@ class TwinCritic(nn.Module):
         self.apply(init_weights)
 
     def forward(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both values, each ``(batch, 1)``, of ``action`` ``(batch, action_dim)``."""
+        """Return both values, each ``(batch, 1)``, of ``action`` ``(batch, action_dim)``; or logits of bins."""
         h = torch.cat([state, action], dim=-1)
         return self.Q1(h), self.Q2(h)
 

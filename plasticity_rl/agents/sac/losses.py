@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from torchrl.objectives import SACLoss
 from torchrl.objectives.value import TD0Estimator
 
+from plasticity_rl.agents.histogram import ValueHistogram
+
 
 class SquashedGaussian:
     """``tanh(u)`` with ``u ~ N(mean, exp(log_std)^2)``, independent dimensions (Haarnoja et al. 2018, appendix C).
@@ -92,6 +94,7 @@ class ModularSACLoss(SACLoss):
         target_entropy: Entropy in nats that the temperature is tuned to.
         observation_key: Key of observations in batches.
         generator: Source of all noise.
+        histogram: What the critics' outputs are logits of, then learned by cross entropy; None: they are values.
 
     Attributes:
         values: Both values of the last evaluation, ``(2, batch, 1)``, detached.
@@ -110,9 +113,10 @@ class ModularSACLoss(SACLoss):
         target_entropy: float,
         observation_key: str,
         generator: torch.Generator,
+        histogram: ValueHistogram | None = None,
     ) -> None:
         self.__dict__.update(actor=actor, critic=critic, critic_target=critic_target)  # called, not registered
-        self.__dict__.update(observation_key=observation_key, generator=generator)
+        self.__dict__.update(observation_key=observation_key, generator=generator, histogram=histogram)
         super().__init__(
             _Policy(self, temperature),
             _Values(observation_key),
@@ -123,6 +127,16 @@ class ModularSACLoss(SACLoss):
         )
         self.log_alpha = temperature.log_alpha
         self.make_value_estimator(_FoldedReturn(gamma=1.0, value_network=None))
+
+    def critic_loss(self, batch: TensorDictBase) -> Tensor:
+        """Return the loss of both critics: TorchRL's squares, or with a histogram the cross entropy of their logits."""
+        if self.histogram is None:
+            loss, _ = self.qvalue_v2_loss(batch)
+            return loss
+        target = self.td_target(batch)
+        logits = self.critic(batch[self.observation_key], batch["action"])
+        self.values = torch.stack([self.histogram.values(head.detach()) for head in logits])
+        return self.histogram.critic_loss(logits, target)
 
     def td_target(self, batch: TensorDictBase) -> Tensor:
         """Return the target of both critics, ``(batch, 1)``, detached."""
@@ -144,6 +158,7 @@ class ModularSACLoss(SACLoss):
 
     def _evaluate(self, tensordict: TensorDictBase, params: object) -> TensorDict:
         critic = self.critic_target if params is self._TARGET else self.critic
-        values = torch.stack(critic(tensordict[self.observation_key], tensordict["action"]))
+        outputs = critic(tensordict[self.observation_key], tensordict["action"])
+        values = torch.stack(outputs if self.histogram is None else [self.histogram.values(head) for head in outputs])
         self.values = values.detach()
         return TensorDict({"state_action_value": values}, batch_size=[2, *tensordict.batch_size])

@@ -12,6 +12,7 @@ from torchrl.modules import DistributionalQValueActor, QValueActor
 from torchrl.objectives import DistributionalDQNLoss, DQNLoss
 
 from plasticity_rl.agents.dqn import losses
+from plasticity_rl.losses import expectation
 
 
 def test_td_target_takes_the_value_of_the_action_chosen():
@@ -138,7 +139,7 @@ def test_the_distributional_loss_is_that_of_torchrl():
     torchrl = loss(for_torchrl(batch, 3))["loss"]
 
     discount = 0.9 * (~batch["done"]).float()
-    best = losses.expectation(net(batch["next"]).transpose(-1, -2), support).argmax(1, keepdim=True)
+    best = expectation(net(batch["next"]).transpose(-1, -2), support).argmax(1, keepdim=True)
     probabilities = losses.values_of(slow(batch["next"]).transpose(-1, -2), best).softmax(-1)
     target = losses.project(probabilities, batch["reward"], discount, support).detach()
     taken = losses.values_of(net(batch["state"]).transpose(-1, -2), batch["action"])
