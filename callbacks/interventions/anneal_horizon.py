@@ -48,6 +48,7 @@ class AnnealHorizon(Intervention):
         UserError: When a number is out of range, or ``data.overlap`` is on: that draws batches before the update.
     """
 
+    cuda_graph = "stays"
     reads = frozenset()
     writes = frozenset({"experience"})
     family = "experience"

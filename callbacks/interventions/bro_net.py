@@ -49,6 +49,7 @@ class BroNet(ResidualHeads):
         UserError: When a number is out of range, or a module has no head.
     """
 
+    cuda_graph = "stays"
     published_sizes: ClassVar[Mapping[str, tuple[int, int]]] = {"actions": (1, 256), "values": (2, 512)}
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor", "critic"], "hidden_dim": 8}
 

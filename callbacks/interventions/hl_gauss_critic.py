@@ -54,6 +54,7 @@ class HLGaussCritic(Architecture):
             (``model.num_atoms`` of DQN), or have a loss of their own choice (``model.loss``).
     """
 
+    cuda_graph = "inside"
     reads = frozenset()
     writes = frozenset({"architecture", "loss"})
     example_arguments: ClassVar[Mapping[str, Any]] = {"v_min": -10.0, "v_max": 10.0, "bins": 21}

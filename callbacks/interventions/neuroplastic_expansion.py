@@ -75,6 +75,7 @@ class NeuroplasticExpansion(ScheduledMasks):
         UserError: When an argument is out of range, or the agent has no losses to look at.
     """
 
+    cuda_graph = "stays"
     reads = frozenset({"weights", "gradients", "units"})
     writes = frozenset({"mask", "jump", "optimizer"})
     mask_kind = MovingMask

@@ -56,6 +56,7 @@ class SimBaBlocks(NormalizedHeads):
         UserError: When a number is out of range, a module has no head, or images are to be normalised.
     """
 
+    cuda_graph = "stays"
     published_sizes: ClassVar[Mapping[str, tuple[int, int]]] = {"actions": (1, 128), "values": (2, 512)}
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor", "critic"], "hidden_dim": 8}
 

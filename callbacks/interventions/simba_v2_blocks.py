@@ -72,6 +72,7 @@ class SimBaV2Blocks(NormalizedHeads):
             images are to be normalised.
     """
 
+    cuda_graph = "eager"
     writes = frozenset({"architecture", "projection"})
     published_sizes: ClassVar[Mapping[str, tuple[int, int]]] = {"actions": (1, 128), "values": (2, 512)}
     incompatible_with: ClassVar[Mapping[str, str]] = {

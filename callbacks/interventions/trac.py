@@ -45,6 +45,7 @@ class TRAC(OptimizerChoice):
         UserError: When an argument is out of range, modules overlap, or another callback chooses their optimizer.
     """
 
+    cuda_graph = "eager"
     reads = frozenset()
     kind = ScaledFromReference
     example_arguments: ClassVar[Mapping[str, Any]] = {

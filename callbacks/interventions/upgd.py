@@ -48,6 +48,7 @@ class UPGD(OptimizerChoice):
         UserError: When an argument is out of range, modules overlap, or another callback chooses their optimizer.
     """
 
+    cuda_graph = "eager"
     reads = frozenset()
     kind = UtilityGatedDescent
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["critic"]}
