@@ -14,8 +14,9 @@ scaling     cost against batch size, image size, size of the replay, number of e
 env_scaling env steps per second against worker processes, exact and fast drawing
 probes      what the default probes cost (options after --; see benchmarks/measurements/probes.py)
 parity      the same updates on the CPU and on a device
-gpu         parity, learner, end_to_end and env_scaling within --seconds, for a machine with a GPU; where that has no
-            network, python -m benchmarks.offline makes a folder to take along
+graphs      captured updates (model.cuda_graph) against ordinary ones: equal bits, updates per second
+gpu         parity, graphs, learner, end_to_end and env_scaling within --seconds, for a machine with a GPU; where that
+            has no network, python -m benchmarks.offline makes a folder to take along
 
 Contestants are processes that are stopped while it is another one's turn. Shown is the median over the repeats, and the
 ratio to the first row of each round. Without --reference: our own numbers only.
@@ -46,6 +47,7 @@ NAMES = (
     "env_scaling",
     "probes",
     "parity",
+    "graphs",
     "gpu",
 )
 

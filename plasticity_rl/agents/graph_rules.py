@@ -18,7 +18,7 @@ from plasticity_rl.nn.compiled import plain
 
 STAYS, RECAPTURES, INSIDE, WATCHES, EAGER = "stays", "recaptures", "inside", "watches", "eager"
 GRAPH_RULES = {
-    STAYS: "acts between updates, on values in place: graphs stay as they are",
+    STAYS: "acts before training, or between updates on values in place: graphs stay as they are",
     RECAPTURES: "also changes what an update consists of (layers that take part or learn, flags): captured again then",
     INSIDE: "adds to every update by tensors alone: captured with it",
     WATCHES: "looks into some updates: those are done without a graph",
