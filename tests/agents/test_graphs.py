@@ -265,6 +265,7 @@ def test_what_declares_nothing_is_taken_to_be_in_every_update():
     assert rule_of(BelowReset(modules=["actor"], every_n_frames=10)) == "eager"
     assert rule_of(Undeclared()) == rule_of(HearsBatches()) == "eager"
     assert rule_of(HearsEvaluations()) == rule_of(pl.callbacks.Timer()) == rule_of(LastCheckpoint()) == "stays"
+    assert rule_of(pl.callbacks.LambdaCallback(on_train_batch_end=lambda *_: None)) == "eager"
     assert always_eager([HearsBackwards(), HearsEvaluations(), Undeclared()]) == ["HearsBackwards", "Undeclared"]
     with pytest.raises(UserError, match="^Misspelt.cuda_graph='stay' must be one of .*'stays'"):
         rule_of(Misspelt())
