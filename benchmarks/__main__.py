@@ -15,8 +15,9 @@ env_scaling env steps per second against worker processes, exact and fast drawin
 probes      what the default probes cost (options after --; see benchmarks/measurements/probes.py)
 callbacks   what each intervention adds to an update, and what one of its events costs (--only NAME ...)
 parity      the same updates on the CPU and on a device
-gpu         parity, learner, end_to_end and env_scaling within --seconds, for a machine with a GPU; where that has no
-            network, python -m benchmarks.offline makes a folder to take along
+graphs      captured updates (model.cuda_graph) against ordinary ones: equal bits, updates per second
+gpu         parity, graphs, learner, end_to_end and env_scaling within --seconds, for a machine with a GPU; where that
+            has no network, python -m benchmarks.offline makes a folder to take along
 
 Contestants are processes that are stopped while it is another one's turn. Shown is the median over the repeats, and the
 ratio to the first row of each round. Without --reference: our own numbers only.
@@ -48,6 +49,7 @@ NAMES = (
     "probes",
     "callbacks",
     "parity",
+    "graphs",
     "gpu",
 )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import callbacks
 from plasticity_rl import Intervention, scalars
+from plasticity_rl.agents.graph_rules import GRAPH_RULES, STAYS
 from plasticity_rl.callback.declarations import FAMILIES
 from plasticity_rl.callback.documented import documented_tags, sections, tag_pattern
 from plasticity_rl.cli import catalogue
@@ -24,6 +25,7 @@ PAGES = (
     "docs/catalogue/studies.md",
     "docs/catalogue/tags.md",
     "docs/differences.md",
+    "docs/performance.md",
     "docs/reference/callbacks.md",
 )
 TABLE = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
@@ -112,6 +114,17 @@ def loop_tags() -> list[tuple[str, str]]:
     return [(entry.partition(": ")[0], entry.partition(": ")[2]) for entry in entries]
 
 
+def table_of_captured_updates() -> str:
+    """Return what callbacks declare about captured updates."""
+    classes = [*interventions(), *probes()]
+    rows = []
+    for rule, text in GRAPH_RULES.items():
+        found = [c for c in classes if c.cuda_graph == rule]
+        some = [_code(c.__name__) for c in found if rule != STAYS]
+        rows.append((_code(rule), text, ", ".join(some) or f"all others: {len(found)} of {len(classes)}"))
+    return table(("`cuda_graph`", "what it does", "callbacks"), rows)
+
+
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     """Return a table in Markdown."""
     lines = [head, ("---",) * len(head), *rows]
@@ -137,6 +150,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "interventions": table_of_interventions,
     "probes": table_of_probes,
     "differences": list_of_differences,
+    "captured updates": table_of_captured_updates,
 }
 
 

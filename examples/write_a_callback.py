@@ -19,7 +19,7 @@ from plasticity_rl import DrQV2, Mutation, Probe, RLDataModule, RLModule, Schedu
 class LargestWeight(Probe):
     """Measure the largest absolute weight of every module. A probe only watches."""
 
-    cuda_graph = "stays"
+    cuda_graph = "stays"  # acts between updates, in place
 
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return scalars by tag; they are logged at the current env frame."""
@@ -33,6 +33,7 @@ class Shrink(ScheduledIntervention):
     """Multiply the critic's weights by a factor at given frames. An intervention says what it touches."""
 
     family = "soft_reset"
+    cuda_graph = "stays"
 
     def __init__(self, *, factor: float, at_frames: list[int]) -> None:
         super().__init__(at_frames=at_frames)

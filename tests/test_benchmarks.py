@@ -340,6 +340,16 @@ def test_updates_on_the_cpu_are_those_on_the_cpu(bench):
     assert "3 updates on cpu" in out
 
 
+def test_captured_updates_on_the_cpu_are_the_plain_ones(bench):
+    kept, out = bench("graphs", "--device", "cpu", "--repeats", "1")
+    found = kept["graphs"]
+    assert {(row["replayed"], row["plain"], row["generators"]) for row in found["equal"]} == {(0.0, 0.0, True)}
+    assert [row["captured"] for row in found["equal"][:5]] == [1, 1, 2, 2, 3]
+    assert [row["updates"] for row in found["rates"]] == ["plain", "static tensors", "replayed"] * 2
+    assert all(row["per second"] > 0 for row in found["rates"])
+    assert "graphs: updates per second, cpu" in out
+
+
 def test_gpu_gives_every_stage_its_limit(bench, monkeypatch):
     """A stage that ends, one that takes too long, and one for which no time is left."""
     gpu = importlib.import_module("benchmarks.measurements.gpu")

@@ -32,14 +32,21 @@ def random_batch(batch_size: int, obs_shape: tuple[int, ...], action_dim: int) -
     return batch.pin_memory() if torch.cuda.is_available() else batch  # as both replays hand them on
 
 
+def update(agent: Any) -> Callable[..., Any]:
+    """Return what the loop of an agent calls for an update; older versions have no other than ``update``."""
+    return getattr(agent, "learn", agent.update)
+
+
 class TimedUpdates(pl.Callback):
-    """Times ``agent.update`` before training begins, in the context in which the Trainer runs a training step.
+    """Times the updates of the loop before training begins, in the context in which the Trainer runs a training step.
 
     With several ranks all do the updates that rank 0 is asked for, each on its share of the batch.
 
     Args:
-        warm_up: Updates before the first measurement.
+        warm_up: Updates before the first measurement; a graph is captured at the fifth.
     """
+
+    cuda_graph = "stays"
 
     def __init__(self, warm_up: int = 2) -> None:
         self.warm_up = warm_up
@@ -53,13 +60,13 @@ class TimedUpdates(pl.Callback):
             for _ in range(n):
                 batch = batches[batch_size].to(agent.device)
                 with trainer.precision_plugin.train_step_context():
-                    agent.update(batch)
+                    update(agent)(batch)
 
         def together(**request: int) -> None:
             work(**{"batch_size": share, **trainer.strategy.broadcast(request)})
 
         share = agent.data.batch_size // trainer.world_size
-        work(self.warm_up, share)
+        work(max(self.warm_up, 6 if getattr(agent, "cuda_graph", False) else 0), share)
         while trainer.global_rank:  # until rank 0 ends
             together()
         serve(together, device=str(agent.device), precision=str(trainer.precision))
@@ -119,6 +126,8 @@ class TimedTraining(pl.Callback):
         breakdown: Whether the parts of a step are timed as well (two clock readings each).
     """
 
+    cuda_graph = "stays"
+
     def __init__(self, warm_up: int = 2, breakdown: bool = False) -> None:
         self.warm_up, self.breakdown = warm_up, breakdown
         self._gate: Gate | None = None
@@ -132,7 +141,8 @@ class TimedTraining(pl.Callback):
             data.collector.step = time_it("collector", data.collector.step)
             data.replay.write = time_it("replay write", data.replay.write)
             data.replay.sample = time_it("replay sample", data.replay.sample)
-            agent.update = time_it("update", agent.update)
+            name = update(agent).__name__
+            setattr(agent, name, time_it("update", getattr(agent, name)))
             agent.dispatch = time_it("dispatch", agent.dispatch)
             agent.log_progress = time_it("logging", agent.log_progress)
             agent.training_step = time_it("training_step", agent.training_step)

@@ -29,6 +29,7 @@ SHARE_AT_HIGH = 5 / 9
 """Share of the env steps that Adaptive RR (0.5, then 2) does at 2, where its mean is 4/3."""
 LOW, HIGH = "--model.replay_ratio=0.5", "--model.replay_ratio=2"
 BFLOAT16 = "--trainer.precision=bf16-mixed"
+GRAPH = "--model.cuda_graph=true"
 SECONDS_TO_END = 10.0
 """How long a stage that is told to end may take for it."""
 
@@ -50,10 +51,17 @@ class Stage:
         return [self.name, *shared, *reference, *(self.full if options.size == "full" else self.tiny)]
 
 
-RATIOS = tuple(f"--ours={own}" for own in (LOW, HIGH, f"{HIGH} {BFLOAT16}"))
+RATIOS = tuple(f"--ours={own}" for own in (LOW, HIGH, f"{HIGH} {BFLOAT16}", f"{HIGH} {BFLOAT16} {GRAPH}"))
 STAGES = (
     Stage("parity", 60),
-    Stage("learner", 140, ("--repeats", "3", "--units", "200"), ("--repeats", "1"), with_reference=True),
+    Stage("graphs", 60, ("--repeats", "3"), ("--repeats", "1")),
+    Stage(
+        "learner",
+        140,
+        ("--repeats", "3", "--units", "200", *(f"--ours={own}" for own in (GRAPH, f"{GRAPH} {BFLOAT16}"))),
+        ("--repeats", "1"),
+        with_reference=True,
+    ),
     Stage(
         "end_to_end",
         200,

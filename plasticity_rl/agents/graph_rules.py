@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -18,7 +19,7 @@ from plasticity_rl.nn.compiled import plain
 
 STAYS, RECAPTURES, INSIDE, WATCHES, EAGER = "stays", "recaptures", "inside", "watches", "eager"
 GRAPH_RULES = {
-    STAYS: "acts between updates, on values in place: graphs stay as they are",
+    STAYS: "acts before training, or between updates on values in place: graphs stay as they are",
     RECAPTURES: "also changes what an update consists of (layers that take part or learn, flags): captured again then",
     INSIDE: "adds to every update by tensors alone: captured with it",
     WATCHES: "looks into some updates: those are done without a graph",
@@ -50,7 +51,8 @@ def rule_of(callback: pl.Callback) -> str:
         return str(declared)
     if isinstance(callback, RLCallback):
         return EAGER
-    own = HOOKS if type(callback).__module__.startswith(KNOWN) else TRAINING_HOOKS
+    known = type(callback).__module__.startswith(KNOWN) and not isinstance(callback, LambdaCallback)
+    own = HOOKS if known else TRAINING_HOOKS
     return EAGER if overrides(callback, pl.Callback, own) else STAYS
 
 

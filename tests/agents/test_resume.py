@@ -75,6 +75,7 @@ OF_ALL = {  # option -> what it is now, and how it is seen to be in effect
         15 + 100,
     ),  # of 30 env steps, and of 50
     "model.critic_target_tau": (0.25, taken, 0.25),
+    "model.cuda_graph": (True, lambda agent: agent.static_updates is not None, True),
     "data.n_step": (2, lambda agent: agent.data.replay._windows.n_step, 2),
     "data.discount": (0.5, largest_discount, 0.25),
     "data.batch_size": (4, lambda agent: len(agent.data.replay.sample()), 4),

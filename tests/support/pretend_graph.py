@@ -90,6 +90,7 @@ class _Tape(TorchDispatchMode):
         self._before = []
 
     @torch.no_grad()
+    @torch.autocast("cpu", enabled=False)  # casts were recorded
     def replay(self) -> None:
         for func, args, kwargs, outputs in self._operators:
             again = [x for x in tree_leaves(func(*args, **kwargs)) if isinstance(x, Tensor)]
