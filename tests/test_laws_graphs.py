@@ -57,7 +57,7 @@ def test_an_intervention_keeps_what_it_declares(cls, kinds, tmp_path, monkeypatc
         case "recaptures":
             assert captures == 2
         case _:
-            assert captures == 1
+            assert captures in (1, 2)  # a generator that is first asked for at an event is in the key
             assert counts["eager"] == 0
     assert counts["replayed"] > 0 or rule_of(made[-1]) == EAGER
 
