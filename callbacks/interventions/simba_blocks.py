@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from plasticity_rl.callback.normalized_heads import NormalizedHeads
-from plasticity_rl.callback.residual_heads import linear_like, norm_like
+from plasticity_rl.callback.normalized_states import NormalizedStates
+from plasticity_rl.callback.residual_heads import ResidualHeads, linear_like, norm_like
 from plasticity_rl.nn.residual import Residual
 from plasticity_rl.nn.starts import mark_start
 
@@ -16,7 +16,7 @@ EXPANSION = 4
 """Width of a block's hidden layer, in widths of the stream."""
 
 
-class SimBaBlocks(NormalizedHeads):
+class SimBaBlocks(NormalizedStates, ResidualHeads):
     """Build the heads of actor and critic as SimBa's: a linear residual stream that every block reads normalised.
 
     A head becomes Linear, then ``num_blocks`` times ``x + Linear(ReLU(Linear(LayerNorm(x))))`` with a hidden layer of

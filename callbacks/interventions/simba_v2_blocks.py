@@ -16,7 +16,8 @@ from torch.nn.utils import skip_init
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.jumps import Jump, watched
 from plasticity_rl.callback import Mutation
-from plasticity_rl.callback.normalized_heads import NormalizedHeads
+from plasticity_rl.callback.normalized_states import NormalizedStates
+from plasticity_rl.callback.residual_heads import ResidualHeads
 from plasticity_rl.errors import UserError, within
 from plasticity_rl.nn.hypersphere import SMALLEST_NORM, Nudge, OnSphere, Scale, Shift, SphericalResidual
 from plasticity_rl.nn.layers import weight_layers
@@ -27,7 +28,7 @@ EXPANSION = 4
 """Width of a block's hidden layer, in widths of the stream."""
 
 
-class SimBaV2Blocks(NormalizedHeads):
+class SimBaV2Blocks(NormalizedStates, ResidualHeads):
     """Build the heads of actor and critic as SimBaV2's: features and rows of weights are unit vectors.
 
     A head puts the constant ``shift`` behind its input and normalises that; then Linear, Scale and the norm; then

@@ -70,7 +70,7 @@ def test_without_a_gpu_the_same_function_runs_on_static_tensors(make, tmp_path, 
     assert "model.cuda_graph: there is no GPU here, so updates run on static tensors" in capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("ignore:trainer.precision=bf16-mixed:UserWarning")  # a CPU that emulates it
+@pytest.mark.filterwarnings("ignore:trainer.precision=bf16-mixed. this CPU has no instructions")
 def test_in_bfloat16_too(tmp_path, monkeypatch):
     agent, found = beside_plain(tmp_path, monkeypatch, trainer_options={"precision": "bf16-mixed"}, max_frames=120)
     assert found == []

@@ -29,6 +29,7 @@ class CountsBackwards(pl.Callback):
         self.steps += 1
 
 
+@pytest.mark.filterwarnings("ignore:trainer.precision=bf16-mixed. this CPU has no instructions")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_both_ways_end_with_the_same_bits(precision, tmp_path):
     listener, options = CountsBackwards(), {"precision": precision}

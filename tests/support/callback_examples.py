@@ -15,6 +15,8 @@ from plasticity_rl import Intervention, Probe, RLModule
 from plasticity_rl.callback import RLCallback
 
 EXPORTED: list[type[RLCallback]] = [getattr(callbacks, name) for name in sorted(callbacks.__all__)]
+EXPORTED.sort(key=lambda cls: getattr(cls, "stage", "") == "heads")
+"""By name, those last that build whole heads: beside them nothing else is done to a head."""
 PROBES = [cls for cls in EXPORTED if issubclass(cls, Probe)]
 INTERVENTIONS = [cls for cls in EXPORTED if issubclass(cls, Intervention)]
 

@@ -1,8 +1,9 @@
-"""Residual heads behind observations that are normalised by running statistics."""
+"""What architectures share that read observations normalised by running statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -11,9 +12,8 @@ from torch import nn
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import Mutation
-from plasticity_rl.callback.architecture import with_twin
+from plasticity_rl.callback.architecture import Architecture, with_twin
 from plasticity_rl.callback.heads import heads_of
-from plasticity_rl.callback.residual_heads import ResidualHeads
 from plasticity_rl.distributed.ranks import over_ranks
 from plasticity_rl.errors import UserError
 from plasticity_rl.nn.residual import RunningNorm
@@ -23,30 +23,23 @@ NORMALISER = "observations"
 """Name of the normalisation among the layers behind it."""
 
 
-class NormalizedHeads(ResidualHeads):
+class NormalizedStates(Architecture):
     """Puts a :class:`RunningNorm` in front of what reads states first, and feeds it what the run observes.
 
-    Args:
-        modules: Modules by dotted name; None for those that put out actions and values.
-        num_blocks: Blocks of every head; None: as published.
-        hidden_dim: Width of the stream; None: as published.
-        normalize_observations: Whether states are normalised; None: where the run observes states.
+    Stands before the base that builds heads: ``class Mine(NormalizedStates, ResidualHeads)``.
 
-    Raises:
-        UserError: When a number is out of range.
+    Args:
+        normalize_observations: Whether states are normalised; None: where the run observes states.
+        heads: Arguments of the base that builds heads, ``modules`` among them.
     """
 
-    def __init__(
-        self,
-        *,
-        modules: Sequence[str] | None,
-        num_blocks: int | None,
-        hidden_dim: int | None,
-        normalize_observations: bool | None,
-    ) -> None:
-        super().__init__(modules=modules, num_blocks=num_blocks, hidden_dim=hidden_dim)
+    def __init__(self, *, normalize_observations: bool | None, **heads: Any) -> None:
+        super().__init__(**heads)
         self.normalize_observations = normalize_observations
         self._normalisers: list[RunningNorm] = []
+
+    def _heads(self, agent: RLModule, modules: Sequence[str]) -> list[str]:
+        return heads_of(agent, modules, f"{type(self).__name__}.modules")
 
     def readers(self, agent: RLModule) -> dict[str, int]:
         """Return what the normalisation is put in front of, by dotted name, and the size of the state.
@@ -60,12 +53,12 @@ class NormalizedHeads(ResidualHeads):
                 f"{type(self).__name__}.normalize_observations=true, but this run observes the "
                 f"{agent.observation_key}: only states are normalised; leave it out, or use --data.observation state"
             )
-        built, tops = self.heads(agent), agent.heads()
+        built, tops = self._heads(agent, self.modules), agent.heads()
         found = {}
         for path, size in sizes.items():
             top = path.partition(".")[0]
             encodes = top not in tops
-            is_head = not encodes and path in heads_of(agent, [top], f"{type(self).__name__}.modules")
+            is_head = not encodes and path in self._heads(agent, [top])
             if path in built if is_head else encodes or any(head.startswith(f"{top}.") for head in built):
                 found[path] = size
         return found
