@@ -77,7 +77,7 @@ def test_all_that_do_not_take_part_by_python_together(kind, kinds, tmp_path, mon
     )
     assert found == []
     rules = {rule_of(one) for one in callbacks()}
-    assert {STAYS, RECAPTURES, WATCHES} <= rules
+    assert {STAYS, WATCHES} <= rules
     assert agent.static_updates.counts["eager"] > 0
 
 
