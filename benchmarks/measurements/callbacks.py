@@ -49,13 +49,20 @@ def interventions() -> list[str]:
 
 
 def settings(name: str) -> list[dict[str, Any]]:
-    """Return the callbacks of the file of an intervention, those that act late as they are once they have acted."""
+    """Return the callbacks of the file of an intervention, those that act late as they are once they have acted.
+
+    Of several files it is the first that has nothing else.
+    """
+    found = []
     for path in sorted((ROOT / "configs" / "interventions").glob("*.yaml")):
         entries = yaml.safe_load(path.read_text())["trainer"]["callbacks+"]
-        if entries[0]["class_path"] == f"callbacks.{name}":
-            late = HAS_ACTED.get(name, {})
-            return [{**entry, "init_args": {**entry.get("init_args", {}), **late}} for entry in entries]
-    raise ValueError(f"{name}: no file in configs/interventions has it as its first callback")
+        own = [entry for entry in entries if entry["class_path"] == f"callbacks.{name}"]
+        found += [(len(entries) - len(own), own)] if own else []
+    if not found:
+        raise ValueError(f"{name}: no file in configs/interventions has it")
+    _, entries = min(found, key=lambda one: one[0])
+    late = HAS_ACTED.get(name, {})
+    return [{**entry, "init_args": {**entry.get("init_args", {}), **late}} for entry in entries]
 
 
 def period(name: str) -> tuple[str, float] | None:
