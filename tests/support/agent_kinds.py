@@ -130,7 +130,7 @@ KINDS = {
         {
             **_NOT_ON_DQN,
             **_NOT_ON_NOISY_LAYERS,
-            "HLGaussCritic": "^model.num_atoms=11: the values are distributions",
+            "HLGaussCritic": "^num_atoms=11: the values are distributions",
             "SampleWeightDecay": "^SampleWeightDecay: .*draws batches by priority",
         },
     ),
