@@ -122,7 +122,7 @@ class Attached:
     def __init__(self, agent, n_step: int, discount: float) -> None:
         self.logged: dict[str, float] = {}
         agent.log_scalars = lambda scalars: self.logged.update({tag: float(v) for tag, v in scalars.items()})
-        self.data = types.SimpleNamespace(n_step=n_step, discount=discount)
+        self.data = types.SimpleNamespace(horizon=(n_step, discount))
         self.agent = agent
 
     def evaluate(self, episodes, monkeypatch) -> dict[str, float]:
