@@ -7,20 +7,13 @@ import torch
 from bare import BareAgent
 from built import drqv2
 from helpers import fit_tiny
+from weight_writers import WEIGHT_WRITERS
 
 from callbacks import (
-    DASH,
-    ContinualBackprop,
     GradualPruning,
-    HareAndTortoise,
     PlasticityInjection,
     RandomPruning,
-    ReDo,
-    ReGraMa,
-    Reset,
-    ShrinkAndPerturb,
     SpectralNorm,
-    WeightDecay,
 )
 from plasticity_rl import UserError
 from plasticity_rl.nn.weight_transforms import GrowingMask, masks_of, weight_in_use
@@ -129,23 +122,11 @@ def test_moments_of_pruned_weights_are_cleared_and_no_others():
     assert (weight[mask] != 0).all()
 
 
-OTHERS = {
-    "Reset": lambda: Reset(modules=["actor", "critic"], at_frames=[24]),
-    "ShrinkAndPerturb": lambda: ShrinkAndPerturb(modules=["encoder", "critic"], at_frames=[24]),
-    "DASH": lambda: DASH(modules=["encoder", "critic"], at_frames=[24], batch_size=8),
-    "ReDo": lambda: ReDo(tau=0.5, every_n_updates=6, batch_size=8),
-    "ReGraMa": lambda: ReGraMa(tau=0.5, every_n_updates=6, batch_size=8),
-    "ContinualBackprop": lambda: ContinualBackprop(replacement_rate=0.1, maturity_threshold=2),
-    "HareAndTortoise": lambda: HareAndTortoise(every_n_updates=6),
-    "WeightDecay": lambda: WeightDecay(coefficient=0.1),
-}
-
-
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", WEIGHT_WRITERS)
 @pytest.mark.parametrize("order", [1, -1])
 def test_what_is_pruned_stays_pruned_beside_what_writes_weights(name, order):
     pruning = GradualPruning(sparsity=0.6, start_frame=0, end_frame=40, every_n_updates=3)
-    agent = BareAgent(*[pruning, OTHERS[name]()][::order])
+    agent = BareAgent(*[pruning, WEIGHT_WRITERS[name]()][::order])
     kept = []
     for seed in range(14):
         agent.step(seed)

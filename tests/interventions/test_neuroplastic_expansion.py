@@ -10,22 +10,15 @@ from bare import BareAgent
 from built import drqv2, some_batch
 from helpers import fit_tiny
 from run_state import DieAt, Killed, differences, run_state
+from weight_writers import WEIGHT_WRITERS
 
 from callbacks import (
-    DASH,
-    ContinualBackprop,
     DeepFourierFeatures,
     FrozenEncoder,
     GradualPruning,
-    HareAndTortoise,
     NeuroplasticExpansion,
     PlasticityInjection,
     RandomPruning,
-    ReDo,
-    ReGraMa,
-    Reset,
-    ShrinkAndPerturb,
-    WeightDecay,
 )
 from plasticity_rl import UserError
 from plasticity_rl.nn.weight_transforms import MovingMask, masks_of, weight_in_use
@@ -269,23 +262,12 @@ def test_moments_of_what_is_not_in_use_are_zero_and_no_others_are_touched():
 
 # ---- beside others ---------------------------------------------------------------------------------------------------
 
-OTHERS = {
-    "Reset": lambda: Reset(modules=["actor", "critic"], at_frames=[24]),
-    "ShrinkAndPerturb": lambda: ShrinkAndPerturb(modules=["encoder", "critic"], at_frames=[24]),
-    "DASH": lambda: DASH(modules=["encoder", "critic"], at_frames=[24], batch_size=8),
-    "ReDo": lambda: ReDo(tau=0.5, every_n_updates=6, batch_size=8),
-    "ReGraMa": lambda: ReGraMa(tau=0.5, every_n_updates=6, batch_size=8),
-    "ContinualBackprop": lambda: ContinualBackprop(replacement_rate=0.1, maturity_threshold=2),
-    "HareAndTortoise": lambda: HareAndTortoise(every_n_updates=6),
-    "WeightDecay": lambda: WeightDecay(coefficient=0.1),
-}
 
-
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", WEIGHT_WRITERS)
 @pytest.mark.parametrize("order", [1, -1])
 def test_what_is_not_in_use_stays_zero_beside_what_writes_weights(name, order):
     growing = NeuroplasticExpansion(initial_sparsity=0.8, final_sparsity=0.4, tau=0.5, **{**FAST, "every_n_updates": 3})
-    agent = BareAgent(*[growing, OTHERS[name]()][::order])
+    agent = BareAgent(*[growing, WEIGHT_WRITERS[name]()][::order])
     for seed in range(14):
         agent.step(seed)
         for path, layer in masked_layers(agent).items():
