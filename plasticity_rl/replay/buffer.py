@@ -145,7 +145,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
             sampler=self._windows,
             writer=LaneWriter(num_lanes),
             transform=FoldNStep(discount, reward_clip),
-            collate_fn=_identity,
+            collate_fn=torch.nn.Identity(),
             batch_size=batch_size,
             generator=torch.Generator().manual_seed(seed),
         )
@@ -396,7 +396,3 @@ class FrameReplay(NoDumps, ReplayBuffer):
     def _append(self, columns: dict[str, Tensor], lanes: Tensor, *, terminal: bool) -> None:
         flags = {"lane": lanes, "terminal": torch.full(lanes.shape, terminal)}
         self._windows.extend(self.writer.extend({**columns, **flags}))  # ``ReplayBuffer.extend`` wants a TensorDict
-
-
-def _identity(batch: TensorDictBase) -> TensorDictBase:
-    return batch
