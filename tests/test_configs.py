@@ -36,6 +36,10 @@ def same(printed: object, written: object) -> bool:
     return printed == written or str(printed) == str(written) or float(str(printed)) == float(str(written))
 
 
+def without_callbacks(config: dict) -> dict:
+    return {key: value for key, value in config["trainer"].items() if key != "callbacks"}
+
+
 @pytest.mark.parametrize("path", [*BASES, *OTHERS], ids=stem)
 def test_a_base_config_sets_what_it_says(path):
     printed = leaves(printed_config("--config", path))
@@ -44,10 +48,15 @@ def test_a_base_config_sets_what_it_says(path):
             assert same(printed[key], value), key
 
 
+@pytest.fixture(scope="module")
+def drqv2() -> dict:
+    return printed_config("--config", CONFIGS / "drqv2.yaml")
+
+
 @pytest.mark.parametrize("path", TASKS, ids=stem)
-def test_a_task_config_goes_on_top_of_the_published_agent(path):
+def test_a_task_config_goes_on_top_of_the_published_agent(path, drqv2):
     """It changes what it names and nothing else, and its task exists."""
-    base = leaves(printed_config("--config", CONFIGS / "drqv2.yaml"))
+    base = leaves(drqv2)
     config = leaves(printed_config("--config", CONFIGS / "drqv2.yaml", "--config", path))
     written = leaves(yaml.safe_load(path.read_text()))
     assert all(same(config[key], value) for key, value in written.items())
@@ -56,28 +65,26 @@ def test_a_task_config_goes_on_top_of_the_published_agent(path):
     assert path.stem in task_names()
 
 
-@pytest.mark.parametrize("base", BASES, ids=stem)
-@pytest.mark.parametrize("path", FRAGMENTS, ids=stem)
-def test_a_fragment_appends_its_callbacks(path, base):
-    """The rest of the config stays as it was."""
-    before = printed_config("--config", base)
-    after = printed_config("--config", base, "--config", path)
-    own = [entry["class_path"] for entry in yaml.safe_load(path.read_text())["trainer"]["callbacks+"]]
-    assert own
-    assert callback_names(after) == [*callback_names(before), *own]
-    for config in (before, after):
-        config["trainer"].pop("callbacks", None)
-    assert after == before
+@pytest.fixture(scope="module")
+def quickstart() -> dict:
+    return printed_config("--config", CONFIGS / "quickstart.yaml")
 
 
 @pytest.mark.parametrize("path", FRAGMENTS, ids=stem)
-def test_the_arguments_of_a_fragment_are_accepted(path):
-    """Parsing checks names and types only; the constructor checks values."""
-    config = printed_config("--config", path)
-    for entry in config["trainer"]["callbacks"]:
+def test_a_fragment_appends_its_callbacks(path, quickstart):
+    """The rest of the config stays as it was, and the constructors accept the arguments.
+
+    Parsing checks names and types only; constructors check values.
+    """
+    config = printed_config("--config", CONFIGS / "quickstart.yaml", "--config", path)
+    written = [entry["class_path"] for entry in yaml.safe_load(path.read_text())["trainer"]["callbacks+"]]
+    assert written
+    assert callback_names(config) == [*callback_names(quickstart), *written]
+    for entry in config["trainer"]["callbacks"][-len(written) :]:
         package, name = entry["class_path"].split(".")
         assert package == "callbacks"
         getattr(callbacks, name)(**entry["init_args"])
+    assert {**config, "trainer": without_callbacks(config)} == {**quickstart, "trainer": without_callbacks(quickstart)}
 
 
 @pytest.mark.parametrize("base", BASES, ids=stem)
