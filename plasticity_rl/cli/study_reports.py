@@ -43,6 +43,31 @@ def keep_runs(study: Study, path: Path, tags: Sequence[str]) -> None:
     print(f"Kept: {len(names)} of {len(study.runs())} runs, {len(content):,} bytes in {path}")
 
 
+def take_runs(study: Study, path: Path, *, write: bool) -> set[str]:
+    """Put the runs in a file that ``study keep`` made where they have no folder yet, and print how many.
+
+    Args:
+        study: The study.
+        path: The file.
+        write: Do it; otherwise only say which runs these are.
+
+    Returns:
+        Their names.
+
+    Raises:
+        UserError: When the file is not of this study or cannot be read, or a folder cannot be written.
+    """
+    from plasticity_rl.study.kept import opened
+    from plasticity_rl.study.take import take, to_take
+
+    with opened(path, study) as kept:
+        provenance = kept.with_what_was_known(provenance_of(kept.study, StudyConfigs(imports=False)))
+        names = {run.name for run in to_take(study, kept, provenance)}
+        for line in take(study, kept, provenance) if write else []:
+            print(line)
+    return names
+
+
 def report_on(study: Study, out: Path | None, source: Path | None = None) -> None:
     """Print the report, and write it into ``out`` if that is given.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from plasticity_rl.cli.commands.arguments import OneLineArguments, share, whole_number
 from plasticity_rl.cli.own_files import in_study
 from plasticity_rl.cli.study_configs import StudyConfigs
-from plasticity_rl.cli.study_reports import keep_runs, report_on
+from plasticity_rl.cli.study_reports import keep_runs, report_on, take_runs
 from plasticity_rl.errors import RunFailure, UserError
 from plasticity_rl.files import own_files
 from plasticity_rl.files.places import expanded
@@ -25,6 +25,7 @@ from plasticity_rl.study.progress import LiveTable
 from plasticity_rl.study.runner import Launch, Runner
 from plasticity_rl.study.spec import Study, command, count_states, go_on, read_study, state_of
 from plasticity_rl.study.stale import Provenance, provenance_of
+from plasticity_rl.study.take import refuse_without_checkpoint
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,6 +46,15 @@ def parser() -> argparse.ArgumentParser:
         "--rerun-stale",
         action="store_true",
         help="move runs aside that were made with other options than the study has now, and run them anew",
+    )
+    run.add_argument(
+        "--from",
+        type=Path,
+        dest="sources",
+        action="append",
+        default=[],
+        metavar="FILE.tar.xz",
+        help="take finished runs from a file that study keep made, where they have no folder yet; may be repeated",
     )
     run.add_argument("--dry-run", action="store_true", help="print the command of every run, and run nothing")
     cluster = run.add_argument_group("on a Ray cluster, which needs the extra [cluster]")
@@ -108,7 +118,7 @@ def run(args: Sequence[str]) -> None:
         return
     find_own_files(study, options.study)
     if options.dry_run:
-        dry_run(study, rerun_stale=options.rerun_stale)
+        dry_run(study, options)
     elif options.ray_address is not None:
         with at_work(study.folder):
             run_on_ray(study, options)
@@ -125,15 +135,17 @@ def find_own_files(study: Study, path: Path) -> None:
     os.environ.update(own_files.as_variable(in_study(files_of(path), [*texts, *study.tasks])))
 
 
-def dry_run(study: Study, *, rerun_stale: bool) -> None:
+def dry_run(study: Study, options: argparse.Namespace) -> None:
     """Print the command of every run that would be run."""
+    rerun_stale = options.rerun_stale
+    taken = set().union(*(take_runs(study, expanded(source, "--from"), write=False) for source in options.sources))
     provenance = provenance_of(study, StudyConfigs(imports=True))
     for line in [] if rerun_stale else provenance.stale_lines():
         print(line, file=sys.stderr)
     own = "".join(f"{name}={shlex.quote(value)} " for name, value in own_files.as_variable([]).items())
     for one in study.runs():
         state = state_of(one, study.max_frames, provenance.stale)
-        if state in ("stopped", "new") or (state == "stale" and rerun_stale):
+        if one.name not in taken and (state in ("stopped", "new") or (state == "stale" and rerun_stale)):
             print(own + command(one, resume=state == "stopped"))
 
 
@@ -158,12 +170,15 @@ def run_on_ray(study: Study, options: argparse.Namespace) -> None:
 def run_all(study: Study, options: argparse.Namespace, num_workers: int, launch: Launch | None = None) -> None:
     """Run everything that is not finished, so many at a time; what is stale only if that was asked for."""
     path, runs = options.study, study.runs()
+    for source in options.sources:
+        take_runs(study, expanded(source, "--from"), write=True)
     provenance = provenance_of(study, StudyConfigs(imports=True))
     if options.rerun_stale:
         for source, target in move_aside([one for one in runs if one.name in provenance.stale]):
             print(f"moved aside: {source} to {target}")
         provenance = Provenance(unchecked=provenance.unchecked)
     stale = provenance.stale
+    refuse_without_checkpoint([one for one in runs if one.name not in stale], study.max_frames)
     counts = count_states(runs, study.max_frames, stale)
     write_resolved(path, study.name, study.folder)
     print(

@@ -1,0 +1,84 @@
+"""Kept runs put back where ``study run`` looks for them: a study that goes on elsewhere, with what is finished already.
+
+What comes back is what a report reads. No checkpoint is in it, so a run that was taken is finished and cannot be made
+longer.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from plasticity_rl.errors import UserError
+from plasticity_rl.study.kept import Kept
+from plasticity_rl.study.spec import Study, StudyRun, finished_frames, state_of
+from plasticity_rl.study.stale import Provenance, named
+
+
+def to_take(study: Study, kept: Kept, provenance: Provenance) -> list[StudyRun]:
+    """Return the runs of a study that a file has, finished and with today's options, and that have no folder yet.
+
+    Args:
+        study: The study.
+        kept: Runs of it from a file.
+        provenance: Which of those are stale as the study is now.
+    """
+    return [run for run in _usable(study, kept, provenance) if not run.folder.exists()]
+
+
+def take(study: Study, kept: Kept, provenance: Provenance) -> list[str]:
+    """Copy the folders of the runs :func:`to_take` to where the study has them; return lines for the user.
+
+    Raises:
+        UserError: When a folder cannot be written.
+    """
+    there = {run.name: run for run in kept.study.runs()}
+    usable, taken = _usable(study, kept, provenance), to_take(study, kept, provenance)
+    for run in taken:
+        _copy(there[run.name].folder, run.folder)
+    return list(_said(study, kept, provenance, usable, taken))
+
+
+def _usable(study: Study, kept: Kept, provenance: Provenance) -> list[StudyRun]:
+    there = {run.name: run for run in kept.study.runs()}
+    states = {name: state_of(run, study.max_frames, provenance.stale) for name, run in there.items()}
+    return [run for run in study.runs() if states[run.name] == "finished"]
+
+
+def _said(
+    study: Study, kept: Kept, provenance: Provenance, usable: Sequence[StudyRun], taken: Sequence[StudyRun]
+) -> Iterator[str]:
+    yield f"Taken from {kept.file}: {len(taken)} of {len(study.runs())} runs"
+    if left := len(usable) - len(taken):
+        yield f"note: {left} more have a folder in {study.folder}, which is left as it is"
+    in_file = [run for run in kept.study.runs() if finished_frames(run.folder) is not None]
+    if stale := [f"{run.name} ({provenance.stale[run.name]})" for run in in_file if run.name in provenance.stale]:
+        yield f"note: not taken, of other options than the study has now: {named(stale)}"
+    names = {run.name for run in usable} | set(provenance.stale)
+    if short := [run.name for run in in_file if run.name not in names]:
+        yield f"note: not taken, shorter than the {study.max_frames:,} frames of the study: {named(short)}"
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder as a whole: one that is there is complete."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".taken_") as draft:
+            copied = shutil.copytree(source, Path(draft, target.name))
+            copied.rename(target)
+    except OSError as error:
+        raise UserError(
+            f"--from: {target} cannot be written ({error.strerror}): move it away, or free space"
+        ) from error
+
+
+def refuse_without_checkpoint(runs: Sequence[StudyRun], max_frames: int) -> None:
+    """Raise UserError for runs that ended before ``max_frames`` and have no checkpoint to go on from."""
+    ended = [run.name for run in runs if state_of(run, max_frames) == "new" and finished_frames(run.folder) is not None]
+    if ended:
+        raise UserError(
+            f"max_frames is {max_frames:,} now, and runs that ended before have no checkpoint to go on from (--from "
+            f"brings none): {named(ended)}; move their folders away to run them anew, or set max_frames back"
+        )
