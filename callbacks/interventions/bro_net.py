@@ -34,10 +34,11 @@ class BroNet(ResidualHeads):
 
     Mutates: before training, the heads of ``modules`` and of their target, whose weights are drawn anew.
     Logs: nothing of its own.
-    Reference: Nauman et al. 2024 (arXiv 2405.16158), section 3; sizes and initial weights from the published code: one
+    Reference: Nauman et al. 2024 (arXiv 2405.16158); layers, sizes and initial weights from the published code: one
         block of width 256 for the policy, two of width 512 for values.
     Differences from the original: those above. Trunks of DrQ-v2 stay in front of the heads. Policies keep their own
-        output (the bounds of SAC's log standard deviation). With noisy layers all linear layers of a head are noisy.
+        output (the bounds of SAC's log standard deviation, whose weights start times sqrt(2) as all others do; there
+        without that factor). With noisy layers all linear layers of a head are noisy.
 
     Args:
         modules: Modules by dotted name: ``actor``, ``critic``, or a head such as ``critic.Q1``; None for those that put

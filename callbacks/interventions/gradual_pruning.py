@@ -31,11 +31,11 @@ class GradualPruning(ScheduledMasks):
     Logs: at events ``intervention/gradual_pruning`` (1), ``intervention/gradual_pruning/sparsity/<module>`` (share of
         the module's weights that this has pruned, in [0, 1)) and a line of text.
     Reference: Obando-Ceron et al. 2024 (arXiv 2402.12479), by the schedule of Zhu & Gupta 2017 (arXiv 1710.01878),
-        Eq. 1: sparsity 0.95, from 20 % to 80 % of training. Period 1000 and Erdős-Rényi densities are those of the
-        library that they used (JaxPruner); their networks are ResNets three times as wide, on Atari.
+        Eq. 1 of both: sparsity 0.95, from 20 % to 80 % of training. Period 1000 and Erdős-Rényi densities are those of
+        the library that they used (JaxPruner); their networks are ResNets, mostly three times as wide, on Atari.
     Differences from the original: the ramp follows env frames, the mask is renewed every so many updates. They prune
-        value-based agents and SAC; which modules of another agent, the source does not say: by default all networks.
-        Optimizer moments of pruned weights are cleared at once, where there they fade.
+        value-based agents, SAC and PPO; which modules of another agent, the source does not say: by default all
+        networks. Optimizer moments of pruned weights are cleared and stay zero, where there they go on, without effect.
 
     Args:
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;

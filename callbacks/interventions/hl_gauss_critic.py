@@ -38,9 +38,11 @@ class HLGaussCritic(Architecture):
     Reference: Farebrother et al. 2024 (arXiv 2403.03950), section 3.1 and Appendix A, HL-Gauss (Imani & White 2018,
         arXiv 1806.04613); ``sigma_ratio`` 0.75 is theirs.
     Differences from the original: on twin critics each head has its own cross entropy, and the target is made of the
-        smaller mean; they use it in DQN and agents without an actor. Dueling streams are added bin by bin, as C51's.
-        Priorities of a replay are absolute TD errors of the means, since the cross entropy of a learned transition is
-        the entropy of its target and not 0. The number of bins is a choice of this project.
+        smaller mean; they use it where there is one value (DQN, CQL, IMPALA). Targets outside of the range count as its
+        ends; their listing takes them as they are, and is 0/0 far outside. Dueling streams are added bin by bin, as
+        C51's. Priorities of a replay are absolute TD errors of the means, since the cross entropy of a learned
+        transition is the entropy of its target and not 0. The number of bins is a choice of this project (theirs: 51
+        from -10 to 10 on Atari).
 
     Args:
         v_min: Left edge of the first bin, in units of the return.

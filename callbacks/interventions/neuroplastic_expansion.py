@@ -49,9 +49,10 @@ class NeuroplasticExpansion(ScheduledMasks):
         have periods of 100 and of 10 000 updates.
     Differences from the original: read in the code, not in the paper. Its experience review (a batch of the oldest 30 %
         of the replay, half of the time, while few of the critic's units are active) is left out: it is about sampling
-        and not about weights. The rate is such that the final sparsity is reached at ``end_frame``; there it is a share
-        of the room to grow, and growth ends where the final sparsity is reached, after a few events by its defaults.
-        The gradient is that of a batch of the replay of its own, without augmentation and without the terms of
+        and not about weights. The rate is annealed, such that the final sparsity is reached at ``end_frame``; there
+        0.008 of the room that a layer had at first joins at every event, for its TD3 does not hand on the option of a
+        cosine, and growth ends where the final sparsity is reached, after about 190 events by its defaults. The
+        gradient is that of a batch of the replay of its own, without augmentation and without the terms of
         regularizers, not that of the training batch, whose step is skipped there. Its scores of units never match a
         layer's name, so that it prunes by magnitude: ``prune: magnitude``; ``dormant`` is what the paper is about. What
         was just pruned does not join at once. It exchanges weights by magnitude after growth has ended, for which there

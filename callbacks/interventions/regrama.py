@@ -41,10 +41,13 @@ class ReGraMa(RecyclesUnits, UpdateIntervention):
         text.
     Reference: Liu et al. 2025 (arXiv 2505.24061), GraMa and ReGraMa: tau 0.01 and a period of 1000 updates with
         BRO-net, tau 0 with variants of SAC; they reset the parameters of norms too.
-    Differences from the original: the gradient is taken on a batch of the replay of its own, without augmentation and
-        without the terms of regularizers; its size is this project's. Moments of biases are cleared, and the target
-        network is edited, as by ReDo here. A layer that no gradient reaches, whose score is 0/0, is left alone. Their
-        code could not be read.
+    Differences from the original: in the authors' code for SAC (critics only; read in a fork) a unit's score is the
+        mean absolute gradient of the weights that it reads, averaged over the update's batch before the absolute value
+        is taken. There only incoming weights and biases are drawn anew, and a norm's gain and bias set back by scores
+        of their own; outgoing weights, moments and the target stay as they are. Here the gradient is that on a batch of
+        the replay of its own, without augmentation and without the terms of regularizers, of a size of this project,
+        and recycling is that of ``ReDo`` here, in the target network too. A layer that no gradient reaches, whose score
+        is 0/0, is left alone; there all of its units are drawn anew.
 
     Args:
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;

@@ -35,14 +35,15 @@ class SharpnessAware(Intervention):
         ``rho: 0`` nothing at all.
     Logs: nothing of its own; the loss that the agent logs is that at the moved weights.
     Reference: Foret et al. 2021 (arXiv 2010.01412), Eq. 2; on agents Lee et al. 2023 (arXiv 2306.10711), PLASTIC: by
-        their code rho 0.1 for the encoder of DrQ and Rainbow on Atari, 0.01 for that of DrQ on DeepMind Control (0.002
-        on Cheetah Run), not adaptive, with Adam. PLASTIC has layer norm, CReLU and resets beside it: ``LayerNorm``,
-        ``CReLU`` and ``Reset`` with ``last_layers: 1``.
+        their code rho 0.1 for the encoder of DrQ on Atari, 0.01 for that of DrQ on DeepMind Control (0.002 on Cheetah
+        Run), not adaptive, with Adam. PLASTIC has layer norm, CReLU and resets of all that is behind the encoder beside
+        it: ``LayerNorm``, ``CReLU`` and ``Reset``.
     Differences from the original: g is that on the batch as sampled, without augmentation and without the terms of
-        regularizers, which the second gradient has; its noise is drawn anew. What is trained beside the modules gets
-        its gradient at the moved ones too, where PLASTIC's Atari code adds the first. The actor of DrQ-v2 takes over
-        the features of that pass, those of the moved encoder. Updates that another callback makes by itself
-        (``HeavyPriming``) are ordinary ones.
+        regularizers, which the second gradient has; its noise is drawn anew. What is trained beside the modules stays
+        where it is, and gets its gradient at the moved ones too. PLASTIC's code moves all that the loss trains, so that
+        rho is the length of the whole way and the encoder's part is shorter; the rest then steps by the first gradient
+        (DeepMind Control) or by the sum of both (Atari). The actor of DrQ-v2 takes over the features of that pass,
+        those of the moved encoder. Updates that another callback makes by itself (``HeavyPriming``) are ordinary ones.
 
     Args:
         modules: Modules by dotted name that one loss trains together; None for the encoder that is trained, else for

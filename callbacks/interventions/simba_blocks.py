@@ -37,8 +37,8 @@ class SimBaBlocks(NormalizedStates, ResidualHeads):
         adds a normalisation in front of what reads them. During training nothing but its statistics, buffers, in the
         online and the target network alike, after every env step. They are no weights: a reset keeps them.
     Logs: nothing of its own.
-    Reference: Lee et al. 2024 (arXiv 2410.09754), section 4; sizes and initial weights from the published code: one
-        block of width 128 for the policy, two of width 512 for values.
+    Reference: Lee et al. 2024 (arXiv 2410.09754); layers, sizes and initial weights from the published code: one block
+        of width 128 for the policy, two of width 512 for values.
     Differences from the original: the architecture alone, without its AdamW (weight decay 0.01), learning rates, and
         choice of one or two critics. Statistics change after an observation was acted on, instead of right before.
         Trunks of DrQ-v2 stay in front of the heads, and images are not normalised. Policies keep their own output

@@ -38,7 +38,9 @@ class GradientDormancy(ActivationProbe):
     Logs: ``gradient_dormancy/<module>/tau_<tau>`` and, with ``per_layer``,
         ``gradient_dormancy/<module>/<layer>/tau_<tau>``, in [0, 1]. While gradients are not finite nothing is logged.
     Reference: Liu et al. 2025 (arXiv 2505.24061), GraMa; their thresholds are 0 and 0.01.
-    Differences from the original: on a batch without augmentation, and without the terms of regularizers.
+    Differences from the original: on a batch without augmentation, and without the terms of regularizers. In the
+        authors' code for SAC the gradient is that of the weights that a unit reads, averaged over the batch before its
+        absolute value is taken.
 
     Args:
         every_n_updates: Period in gradient updates.

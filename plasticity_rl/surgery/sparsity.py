@@ -71,7 +71,8 @@ def cosine_growth(progress: float) -> float:
         progress: Part of the time that is behind, in [0, 1].
 
     Source:
-        The rate is that of Liu et al. 2025 (arXiv 2410.07994), as in Evci et al. 2020 (arXiv 1911.11134), Eq. 1.
+        The rate is that of the update schedule of Evci et al. 2020 (arXiv 1911.11134), and an option of the code of Liu
+        et al. 2025 (arXiv 2410.07994).
     """
     return progress + math.sin(math.pi * progress) / math.pi
 
