@@ -33,7 +33,8 @@ class SampleWeightDecay(Intervention):
         floor: Weight of older transitions, in (0, 1].
 
     Raises:
-        UserError: When a number is out of range, or the replay is prioritized: that decides what is drawn too.
+        UserError: When a number is out of range, or the replay is prioritized, or draws on a device: that decides what
+            is drawn too.
     """
 
     reads = frozenset()
@@ -53,11 +54,16 @@ class SampleWeightDecay(Intervention):
         return frozenset({"weigh samples by age"})
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a prioritized replay before training."""
+        """Refuse a replay that draws in another way before training."""
         super().setup(trainer, pl_module, stage)
-        if as_agent(pl_module).data.prioritized:
+        data = as_agent(pl_module).data
+        if data.prioritized:
             raise UserError(
                 "SampleWeightDecay: data.prioritized=true draws batches by priority already; use one of the two"
+            )
+        if data.draw_on_device:
+            raise UserError(
+                "SampleWeightDecay: data.draw_on_device=true draws transitions of any age alike; use one of the two"
             )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

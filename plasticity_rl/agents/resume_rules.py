@@ -79,6 +79,7 @@ RULES: Mapping[str, Rule] = {
     "data.overlap": Rule("applied", "at the next env step"),
     "data.env_workers": Rule("own", "it is where environments are stepped, and changes no number"),
     "data.storage": Rule("applied", "the records are the same on disk, in memory and on a device"),
+    "data.draw_on_device": Rule("applied", "at the next batch, which the numbers of another generator decide"),
     "data.env": Rule("applied", "it makes the environments from here on"),
     "data.replay_dir": Rule("applied", "the files of the replay are looked for there"),
     "data.max_frames": Rule("applied", "it is where the run ends"),

@@ -197,7 +197,8 @@ class _Session(RLCallback):
         path: Path,
         checkpoints: CheckpointReader,
     ) -> None:
-        data.storage = "memmap"  # reads the run's files in place; they would be changed by a write alone
+        # Reads the run's files in place; they would be changed by a write alone.
+        data.storage, data.draw_on_device = "memmap", False
         self._let_replay_be_missing(data)
         trainer = pl.Trainer(
             **TRAINER_DEFAULTS,

@@ -28,6 +28,7 @@ from plasticity_rl.errors import RunFailure, UserError, describe_error, refuse_u
 from plasticity_rl.files.places import expanded
 from plasticity_rl.replay.buffer import FrameReplay, check_fits, replay_bytes
 from plasticity_rl.replay.files import holds_replay
+from plasticity_rl.replay.layout import Storage, storage_on
 from plasticity_rl.replay.sum_tree import tree_bytes
 from plasticity_rl.rng import derive_seed
 
@@ -147,10 +148,10 @@ class RLDataModule(pl.LightningDataModule, Environments):
         folder = Path(own or Path(run_dir) / "replay")
         ranks_here = self.trainer.num_devices  # type: ignore[union-attr]
         device = self.trainer.strategy.root_device  # type: ignore[union-attr]
-        kept = "ram" if self.storage == "device" and device.type == "cpu" else self.storage
+        kept = storage_on(self.storage, device)
         check_fits(self.replay_size_bytes * ranks_here, kept, folder, self.priority_bytes)
         self.replay_folder = folder / f"rank{rank}"
-        self.replay = self._make_replay(self.replay_folder, derive_seed(self.seed, f"replay/rank{rank}"))
+        self.replay = self._make_replay(kept, derive_seed(self.seed, f"replay/rank{rank}"))
         self.horizon = self.n_step, self.discount
         self._policy: Policy = lambda observations: learner.act(observations, explore=True)
         self._collect(self.task, self._env_seed(rank))
@@ -179,7 +180,7 @@ class RLDataModule(pl.LightningDataModule, Environments):
         self.collector.close()
         self._collect(task, seed)
 
-    def _make_replay(self, folder: Path, seed: int) -> FrameReplay:
+    def _make_replay(self, storage: Storage, seed: int) -> FrameReplay:
         return FrameReplay(
             obs_shape=self.obs_shape,
             action_dim=self.action_dim,
@@ -189,9 +190,10 @@ class RLDataModule(pl.LightningDataModule, Environments):
             discount=self.discount,
             batch_size=self.batch_size // self.world_size,
             num_lanes=self.num_envs,
-            storage=self.storage,
+            storage=storage,
             device=self.trainer.strategy.root_device,  # type: ignore[union-attr]
-            folder=folder,
+            draw_on_device=self.draw_on_device,
+            folder=self.replay_folder,
             slack=self._slack(),
             seed=seed,
             observation=self.observation,

@@ -55,6 +55,9 @@ class DataOptions:
         capacity: Transitions the replay keeps.
         storage: ``ram``; ``memmap`` for files in the run folder; ``device`` for the memory of the GPU that trains,
             where batches are then put together (21 GB for a million transitions of 84 pixels).
+        draw_on_device: With ``storage=device``, also draw the transitions of a batch there, so that a batch costs one
+            launch and waits for nothing. As likely as without, but others: from another generator. On a CPU nothing is
+            gained.
         max_frames: Env frames at which training stops.
         eval_every_n_frames: Env frames between evaluations; a multiple of a tick, ``action_repeat * num_envs * ranks *
             env_steps_per_tick``.
@@ -87,6 +90,7 @@ class DataOptions:
     batch_size: int = 256
     capacity: int = 1_000_000
     storage: Literal["ram", "memmap", "device"] = "ram"
+    draw_on_device: bool = False
     max_frames: int = 3_100_000
     eval_every_n_frames: int = 10_000
     num_eval_episodes: int = 10
@@ -115,6 +119,7 @@ class DataOptions:
             within("data.reward_clip", self.reward_clip, "(0, inf)", "; leave it out for no clipping")
         self._check_priorities()
         one_of("data.storage", self.storage, STORAGES)
+        self._check_drawing()
         if self.replay_dir is not None and not str(self.replay_dir).strip():
             raise UserError(
                 "data.replay_dir='' names no folder; give one, or leave it out for replay/ in the run folder"
@@ -161,6 +166,18 @@ class DataOptions:
             raise UserError(
                 "data.overlap=true begins the next batch before the update that sets its priorities, so it cannot be "
                 "had with data.prioritized=true: leave out one of them"
+            )
+
+    def _check_drawing(self) -> None:
+        if self.draw_on_device and self.storage != "device":
+            raise UserError(
+                f"data.draw_on_device=true draws batches where the replay lies, and data.storage={self.storage} is not "
+                "on the device that trains: add --data.storage device, or leave it out"
+            )
+        if self.draw_on_device and self.prioritized:
+            raise UserError(
+                "data.draw_on_device=true draws all transitions alike, so it cannot be had with data.prioritized=true: "
+                "leave out one of them"
             )
 
     def priorities(self, env_steps: Callable[[], int]) -> Priorities | None:

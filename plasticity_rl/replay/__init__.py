@@ -1,5 +1,5 @@
 """The replay buffer: each frame stored once, n-step transitions built when they are sampled, files that last.
 
-May import machine and what is below; nothing of envs.
+May import nn, machine and what is below; nothing of envs.
 Start at ``buffer.py``.
 """

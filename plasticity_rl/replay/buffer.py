@@ -13,7 +13,7 @@ The parts are TorchRL's own extension points:
   cursor);
 * sampler: :class:`~plasticity_rl.replay.sampler.WindowSampler` (``SliceSampler`` cannot draw windows clamped at the
   reset frame, and ``Sequence`` units mask incomplete windows instead of redrawing them), or
-  :class:`~plasticity_rl.replay.prioritized.PrioritizedWindows`;
+  :class:`~plasticity_rl.replay.prioritized.PrioritizedWindows`, or :class:`~plasticity_rl.replay.rings.RingSampler`;
 * transform: :class:`~plasticity_rl.replay.folding.FoldNStep` (``MultiStepTransform`` freezes n and the discount into
   the data when writing).
 """
@@ -31,16 +31,20 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.data import ReplayBuffer
 
-from plasticity_rl.errors import UserError, at_least, one_of, within
+from plasticity_rl.errors import UserError, within
 from plasticity_rl.machine.capacity import check_fits
 from plasticity_rl.replay.ages import AgeWeights
+from plasticity_rl.replay.copies import CopiesToGPU
 from plasticity_rl.replay.files import RecordFiles
 from plasticity_rl.replay.folding import FoldNStep
-from plasticity_rl.replay.layout import OBSERVATION_DTYPES, STORAGES, RecordLayout, refuse_sizes, replay_bytes
+from plasticity_rl.replay.layout import RecordLayout, Storage, refuse_counts, refuse_sizes, refuse_words, replay_bytes
 from plasticity_rl.replay.prioritized import Priorities, PrioritizedWindows
+from plasticity_rl.replay.recorded import RecordedBatches
+from plasticity_rl.replay.rings import RingSampler
 from plasticity_rl.replay.sampler import NoDumps, WindowSampler
 from plasticity_rl.replay.storage import FrameStorage
 from plasticity_rl.replay.writer import LaneWriter
+from plasticity_rl.rng import derive_seed
 
 __all__ = ["FoldNStep", "FrameReplay", "LaneWriter", "WindowSampler", "check_fits", "replay_bytes"]
 
@@ -82,7 +86,9 @@ class FrameReplay(NoDumps, ReplayBuffer):
         reward_clip: See :class:`FoldNStep`. May differ when resuming.
         priorities: How batches are drawn by priority, with what :class:`PrioritizedWindows` adds to them; None:
             uniformly. A replay that was uniform can be resumed with priorities and the other way round.
-        device: Of storage ``device``; the CPU means memory.
+        device: Of storage ``device``.
+        draw_on_device: Whether ``sample()`` draws windows where the records lie, memory or a device (``rings.py``); not
+            with ``memmap`` or priorities.
 
     Raises:
         UserError: If an argument is out of range.
@@ -99,7 +105,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
         discount: float = 0.99,
         batch_size: int = 256,
         num_lanes: int = 1,
-        storage: Literal["ram", "memmap", "device"] = "ram",
+        storage: Storage = "ram",
         folder: str | os.PathLike[str] | None = None,
         slack: int = 0,
         seed: int = 0,
@@ -108,17 +114,13 @@ class FrameReplay(NoDumps, ReplayBuffer):
         reward_clip: float | None = None,
         priorities: Priorities | None = None,
         device: torch.device | None = None,
+        draw_on_device: bool = False,
     ) -> None:
         counts = {"action_dim": action_dim, "frame_stack": frame_stack, "n_step": n_step, "batch_size": batch_size}
-        for name, value in (counts | {"num_lanes": num_lanes}).items():
-            at_least(name, value, 1)
-        at_least("slack", slack, 0)
-        at_least("num_actions", num_actions, 0)
+        refuse_counts(counts | {"num_lanes": num_lanes}, {"slack": slack, "num_actions": num_actions})
         within("discount", discount, "[0, 1]")
-        one_of("observation", observation, OBSERVATION_DTYPES)
-        one_of("data.storage", storage, STORAGES)
-        if storage == "memmap" and folder is None:
-            raise UserError("--data.storage memmap needs a folder for its files.")
+        refuse_words(observation, storage, folder)
+        assert not draw_on_device or (priorities is None and storage != "memmap"), "see the argument"
         refuse_sizes(obs_shape, observation, frame_stack, n_step, num_lanes, capacity)
         frame_shape = (obs_shape[0] // frame_stack, *obs_shape[1:])
         lane_length = -(-capacity // num_lanes)
@@ -130,21 +132,24 @@ class FrameReplay(NoDumps, ReplayBuffer):
             None if folder is None else RecordFiles(folder, layout),
             in_ram=storage != "memmap",
             buffered_batch=batch_size,
-            kept_on=device if storage == "device" and device is not None and device.type != "cpu" else None,
+            kept_on=device if storage == "device" else None,
         )
-        self._windows = (
-            WindowSampler(frame_stack, n_step)
-            if priorities is None
-            else PrioritizedWindows(frame_stack, n_step, self._records, priorities)
-        )
+        self._fold = FoldNStep(discount, reward_clip)
+        self._windows = WindowSampler(frame_stack, n_step)
+        self._recorded: RecordedBatches | None = None
+        if priorities is not None:
+            self._windows = PrioritizedWindows(frame_stack, n_step, self._records, priorities)
+        elif draw_on_device:
+            self._windows = rings = RingSampler(frame_stack, n_step, self._records, derive_seed(seed, "device"))
+            self._recorded = RecordedBatches(rings, self._records, self._fold)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch")
         self._ahead: Future[TensorDictBase] | None = None
-        self._enqueued: torch.cuda.Event | None = None  # all that a GPU had been given when a batch was last begun
+        self._copies = CopiesToGPU()
         super().__init__(
             storage=self._records,
             sampler=self._windows,
             writer=LaneWriter(num_lanes),
-            transform=FoldNStep(discount, reward_clip),
+            transform=self._fold,
             collate_fn=torch.nn.Identity(),
             batch_size=batch_size,
             generator=torch.Generator().manual_seed(seed),
@@ -155,7 +160,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
         assert self._ahead is None, "the batch that was begun would have the horizon before"
         if n_step != self._windows.n_step:
             self._windows.set_n_step(n_step)
-        self.transform[0].discount = discount
+        self._fold.discount = discount
 
     @property
     def written(self) -> Tensor:
@@ -247,9 +252,12 @@ class FrameReplay(NoDumps, ReplayBuffer):
     def sample_ahead(self) -> None:
         """Begin in a thread what the next ``sample()`` returns; nothing must be written before it.
 
-        The numbers are those of a ``sample()`` without it.
+        The numbers are those of a ``sample()`` without it. With ``draw_on_device`` it does nothing: what a GPU has been
+        given goes on beside Python anyway.
         """
         assert self._ahead is None, "a batch was begun already"
+        if self._recorded is not None:
+            return
         self._let_copies_end()
         self._ahead = self._thread.submit(self._next_batch)
 
@@ -264,12 +272,14 @@ class FrameReplay(NoDumps, ReplayBuffer):
 
     def _next_batch(self) -> TensorDictBase:
         """Do what ``ReplayBuffer.sample()`` does, without its locks and options."""
+        if self._recorded is not None:
+            return self._recorded()
         windows, _ = self._windows.sample(self._records, self._records.buffered_batch)
         return self.transform(self._records.get(windows))
 
     def weigh_by_age(self, weights: AgeWeights | None) -> None:
-        """Let ``sample()`` draw by the age of the first transition; None: uniformly. Not by priority as well."""
-        assert weights is None or not isinstance(self._windows, PrioritizedWindows), "batches are drawn by priority"
+        """Let ``sample()`` draw by the age of the first transition, where nothing else decides; None: uniformly."""
+        assert weights is None or type(self._windows) is WindowSampler, "batches are drawn in another way"
         self._windows.by_age = weights
 
     def update_priorities(self, batch: TensorDictBase, losses: Tensor) -> None:
@@ -314,9 +324,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
         Raises:
             UserError: If some of them are not there, or hold no complete n-step window.
         """
-        lanes = len(self._lanes)
-        shares = [num_transitions // lanes + (lane < num_transitions % lanes) for lane in range(lanes)]
-        ends = torch.tensor([self._records.end_of_first(lane, share) for lane, share in enumerate(shares)])
+        ends = self._records.ends_of_first(num_transitions)
         if not len(self._windows.complete_anchors(self._records, ends)[0]):
             raise UserError(f"the first {num_transitions} transitions hold no {self._windows.n_step}-step window")
         return ends
@@ -335,16 +343,9 @@ class FrameReplay(NoDumps, ReplayBuffer):
         return self.transform(self._records.read(windows, reuse=reuse))
 
     def _let_copies_end(self) -> None:
-        """Wait until a GPU has read the buffers that are written next: those of the batch before the last.
-
-        Copying a batch to a GPU returns before the copy is done, and many updates can be waiting in front of it. The
-        batch before the last was copied before the last was begun. A replay on the GPU needs not wait: what reads a
-        buffer there is given before what writes it.
-        """
-        if torch.cuda.is_initialized() and self._records.kept_on is None:
-            if self._enqueued is not None:
-                self._enqueued.synchronize()
-            self._enqueued = torch.cuda.current_stream().record_event()
+        # A replay on the GPU needs not wait: what reads a buffer there is given before what writes it.
+        if self._records.kept_on is None:
+            self._copies.let_end()
 
     def flush(self) -> int:
         """Bring all records to the disk: those written since the last flush, never the whole replay.

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, at_least, one_of
 from plasticity_rl.machine.capacity import show_bytes
 
 OBSERVATION_DTYPES = {"pixels": torch.uint8, "state": torch.float32}
 """What observations are stored as, by key: their key in batches is the name of their column."""
-STORAGES = ("ram", "memmap", "device")
+Storage = Literal["ram", "memmap", "device"]
+STORAGES = get_args(Storage)
 """Where records can lie while a run goes on."""
 _ADDED_LATER = {"num_actions": 0}
 """What the description of a layout did not say at first, and what it was then."""
@@ -137,6 +140,11 @@ class RecordLayout:
             )
 
 
+def storage_on(storage: Storage, device: torch.device) -> Storage:
+    """Return where the records of a run on ``device`` lie: that of a CPU is memory."""
+    return "ram" if storage == "device" and device.type == "cpu" else storage
+
+
 def replay_bytes(
     obs_shape: tuple[int, ...],
     frame_stack: int,
@@ -164,6 +172,21 @@ def replay_bytes(
     """
     frame, lane_length = (obs_shape[0] // frame_stack, *obs_shape[1:]), -(-capacity // num_lanes)
     return RecordLayout(frame, action_dim, num_lanes, lane_length, slack, observation, num_actions).size_bytes()
+
+
+def refuse_counts(from_1: Mapping[str, int], from_0: Mapping[str, int]) -> None:
+    """Raise UserError for arguments, by their names, that are not whole numbers from 1, or from 0, on."""
+    for least, counts in ((1, from_1), (0, from_0)):
+        for name, value in counts.items():
+            at_least(name, value, least)
+
+
+def refuse_words(observation: str, storage: str, folder: str | os.PathLike[str] | None) -> None:
+    """Raise UserError for a kind of observation or storage that there is not, and for files without a folder."""
+    one_of("observation", observation, OBSERVATION_DTYPES)
+    one_of("data.storage", storage, STORAGES)
+    if storage == "memmap" and folder is None:
+        raise UserError("--data.storage memmap needs a folder for its files.")
 
 
 def refuse_sizes(

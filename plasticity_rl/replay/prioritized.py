@@ -77,7 +77,7 @@ class PrioritizedWindows(WindowSampler):
 
     def sample(self, storage: FrameStorage, batch_size: int) -> tuple[FrameWindows, dict[str, Any]]:
         """Draw ``batch_size`` windows by priority with the buffer's generator, with what comes with them."""
-        self.require_windows(storage, batch_size)
+        self.require_windows(storage)
         slots = self.tree.draw(torch.rand(batch_size, dtype=torch.float64, generator=self._rng).numpy())
         slots = slots[torch.randperm(batch_size, generator=self._rng).numpy()]  # a part of a batch is a sample too
         weights = self.tree[slots]

@@ -74,7 +74,7 @@ class WindowSampler(NoDumps, Sampler):
 
     def sample(self, storage: FrameStorage, batch_size: int) -> tuple[FrameWindows, dict[str, Any]]:
         """Draw ``batch_size`` windows with the buffer's generator."""
-        self.require_windows(storage, batch_size)
+        self.require_windows(storage)
         anchors = self._draw_anchors(storage, batch_size, self._rng, storage.written, self.by_age)
         return self._windows(storage, anchors), {}
 
@@ -98,7 +98,7 @@ class WindowSampler(NoDumps, Sampler):
             RuntimeError: If there is no complete window yet.
         """
         if ends is None:
-            self.require_windows(storage, batch_size)
+            self.require_windows(storage)
             ends = storage.written
         return self._windows(storage, self._draw_anchors(storage, batch_size, generator, ends))
 
@@ -117,9 +117,9 @@ class WindowSampler(NoDumps, Sampler):
         for chosen in torch.randperm(len(anchors.lanes), generator=generator)[:most].split(part):
             yield self._windows(storage, anchors.at(chosen))
 
-    def require_windows(self, storage: FrameStorage, batch_size: int) -> None:
+    def require_windows(self, storage: FrameStorage) -> None:
         """Raise RuntimeError if there is no complete window yet."""
-        if not self.can_sample(storage, batch_size):
+        if not self.can_sample(storage, 1):
             raise RuntimeError(
                 f"The replay has no complete {self.n_step}-step window yet ({len(storage)} records): collect at least "
                 f"{self.n_step + 1} steps of an episode before sampling (see FrameReplay.has_window)."
@@ -137,12 +137,14 @@ class WindowSampler(NoDumps, Sampler):
                 self._known = (int(lanes[-1]), int(numbers[-1] - step.clamp(max=self.frame_stack - 1)))
         return self._known is not None
 
-    def complete_anchors(self, storage: FrameStorage, ends: Tensor | None = None) -> Anchors:
-        """Return every complete anchor, of the records before ``ends``; linear."""
+    def complete_anchors(
+        self, storage: FrameStorage, ends: Tensor | None = None, first: Tensor | None = None
+    ) -> Anchors:
+        """Return every complete anchor, of the records before ``ends``, from the live records ``first`` on; linear."""
         if not len(storage):
             return Anchors(*(torch.empty(0, dtype=torch.int64) for _ in range(3)))
         ends = storage.written if ends is None else ends
-        ranges = zip(storage.oldest.tolist(), ends.tolist(), strict=True)
+        ranges = zip((storage.oldest if first is None else first).tolist(), ends.tolist(), strict=True)
         numbers = [torch.arange(oldest, written) for oldest, written in ranges]
         lanes = torch.arange(len(numbers)).repeat_interleave(torch.tensor([len(part) for part in numbers]))
         joined = torch.cat(numbers)
@@ -222,12 +224,25 @@ class WindowSampler(NoDumps, Sampler):
         return lengths
 
     def _windows(self, storage: FrameStorage, anchors: Anchors) -> FrameWindows:
-        lanes, numbers, lengths = (part[:, None] for part in anchors)
-        reset = numbers - storage.step[storage.slot(lanes, numbers)]  # stacks repeat the reset frame, as the env does
-        frames = torch.maximum(numbers + self._past, reset)
-        next_frames = torch.maximum(numbers + lengths + self._past, reset)
-        steps = numbers + torch.minimum(self._ahead, lengths - 1)  # the last again counts nothing: its discount is 0
-        return FrameWindows(storage.slot(lanes, frames), storage.slot(lanes, next_frames), storage.slot(lanes, steps))
+        resets = anchors.numbers - storage.step[storage.slot(anchors.lanes, anchors.numbers)]
+        return window_slots(storage, anchors, resets, self._past, self._ahead)
+
+
+def window_slots(storage: FrameStorage, anchors: Anchors, resets: Tensor, past: Tensor, ahead: Tensor) -> FrameWindows:
+    """Return the slots of the records of windows, all tensors on one device.
+
+    Args:
+        storage: Where the records are.
+        anchors: K windows.
+        resets: int64 [K], numbers of the first records of their episodes.
+        past: int64 [N], the frames of a stack, counted from its last.
+        ahead: int64 [n], the transitions, counted from the first.
+    """
+    lanes, numbers, lengths, reset = (part[:, None] for part in (*anchors, resets))
+    frames = torch.maximum(numbers + past, reset)  # stacks repeat the reset frame, as the env does
+    next_frames = torch.maximum(numbers + lengths + past, reset)
+    steps = numbers + torch.minimum(ahead, lengths - 1)  # the last again counts nothing: its discount is 0
+    return FrameWindows(storage.slot(lanes, frames), storage.slot(lanes, next_frames), storage.slot(lanes, steps))
 
 
 def _choose(

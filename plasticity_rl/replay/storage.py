@@ -106,12 +106,20 @@ class FrameStorage(Storage):
         live = self._spans(self.oldest, self.written)
         return len(self) - sum(int(self._columns["terminal"][span].count_nonzero()) for span in live)
 
-    def end_of_first(self, lane: int, num_transitions: int) -> int:
-        """Return the number after the record that follows a lane's first so many transitions.
+    def ends_of_first(self, num_transitions: int) -> Tensor:
+        """Return int64 [num_lanes], the numbers after the records that follow the first so many transitions.
+
+        Args:
+            num_transitions: Over all lanes, which take turns.
 
         Raises:
-            UserError: If the lane has not that many, or has dropped its first.
+            UserError: If a lane has not that many, or has dropped its first.
         """
+        lanes = self.layout.num_lanes
+        shares = [num_transitions // lanes + (lane < num_transitions % lanes) for lane in range(lanes)]
+        return torch.tensor([self._end_of_first(lane, share) for lane, share in enumerate(shares)])
+
+    def _end_of_first(self, lane: int, num_transitions: int) -> int:
         if int(self.oldest[lane]):
             raise UserError(
                 f"the first {num_transitions} transitions of environment {lane} are no longer in the replay: raise "
@@ -196,9 +204,14 @@ class FrameStorage(Storage):
         """
         if not self.in_ram:
             self._require_files().mapped.require_untouched()
+        rows = windows.frames.numel()
+        buffers = self.take_buffers(rows) if reuse else self._new_buffers(rows, pin=False)
+        return self.gather(self._on_device(windows), buffers)
+
+    def gather(self, windows: FrameWindows, buffers: tuple[Tensor, Tensor]) -> TensorDict:
+        """Return the batch of :meth:`read`, of windows whose slots are where the records are, in these buffers."""
         batch, n_step = windows.steps.shape
-        out, next_out = self._take_buffers(windows) if reuse else self._new_buffers(windows, pin=False)
-        windows = self._on_device(windows)
+        out, next_out = buffers
         steps = windows.steps.reshape(-1)
         columns, key = self._columns, self.layout.observation
         discounts = columns["discount"] if self._discounts is None else self._discounts
@@ -342,7 +355,7 @@ class FrameStorage(Storage):
 
     def _on_device(self, windows: FrameWindows) -> FrameWindows:
         """Return windows whose slots are where the records are: in one copy, as each waits for the device."""
-        if self.kept_on is None:
+        if self.kept_on is None or windows.steps.device.type == self.kept_on.type:
             return windows
         parts = (windows.frames, windows.next_frames, windows.steps)
         joined = torch.cat([part.reshape(-1) for part in parts]).to(self.kept_on)
@@ -357,17 +370,17 @@ class FrameStorage(Storage):
         torch.index_select(frames, 0, slots.reshape(-1), out=out)
         return out.view(len(slots), slots.shape[1] * channels, *rest)
 
-    def _take_buffers(self, windows: FrameWindows) -> tuple[Tensor, Tensor]:
+    def take_buffers(self, rows: int) -> tuple[Tensor, Tensor]:
+        """Return the two buffers, of as many frames, that the second next call returns again."""
         if not self._buffers:
             # Two pairs, so that a batch survives one further sample(); FrameReplay waits for copies to a GPU.
             pin = self.kept_on is None and torch.cuda.is_available()
-            self._buffers = [self._new_buffers(windows, pin=pin) for _ in range(2)]
+            self._buffers = [self._new_buffers(rows, pin=pin) for _ in range(2)]
         self._buffers.reverse()
         return self._buffers[0]
 
-    def _new_buffers(self, windows: FrameWindows, *, pin: bool) -> tuple[Tensor, Tensor]:
-        rows, row_size = windows.frames.numel(), math.prod(self.layout.frame_shape)
-        make = functools.partial(torch.empty, rows, row_size, dtype=self.layout.dtype)
+    def _new_buffers(self, rows: int, *, pin: bool) -> tuple[Tensor, Tensor]:
+        make = functools.partial(torch.empty, rows, math.prod(self.layout.frame_shape), dtype=self.layout.dtype)
         new = [make(pin_memory=pin) if self.kept_on is None else make(device=self.kept_on) for _ in range(2)]
         return new[0], new[1]
 

@@ -126,6 +126,8 @@ OF_A_MACHINE = {  # another machine, or process, than this one: the checkpoint i
 
 OF_PRIORITIES = {"data.prioritized", "data.priority_beta"}
 """Of agents that set priorities: tests/agents/test_priorities.py."""
+OF_RINGS = {"data.draw_on_device"}
+"""Of one kind of storage: tests/replay/test_rings.py."""
 
 
 @pytest.fixture(scope="module", params=["drqv2", "sac", "dqn"])
@@ -172,7 +174,7 @@ def test_what_is_applied_is_said_and_in_effect(trained, tmp_path, capsys) -> Non
     if name == "dqn":
         del rows["model.critic_target_tau"]
     applied = {option for option, rule in RULES.items() if rule.verdict == "applied" and "." in option} | {"detect_nan"}
-    assert applied == {*OF_ALL, *OF_SAC, *OF_DRQV2, *OF_DQN, *AT_ONCE, *OF_A_MACHINE, *OF_PRIORITIES}
+    assert applied == {*OF_ALL, *OF_SAC, *OF_DRQV2, *OF_DQN, *AT_ONCE, *OF_A_MACHINE, *OF_PRIORITIES, *OF_RINGS}
     agent = go_on(name, run, {option: value for option, (value, *_) in rows.items()}, callbacks=[Played()])
     assert {option: see(agent) for option, (_, see, _) in rows.items()} == {o: e for o, (_, _, e) in rows.items()}
     assert said(agent) - {"WeightNorm"} >= {option.replace("data.max_frames", "max_frames") for option in rows}

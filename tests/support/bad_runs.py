@@ -27,6 +27,26 @@ COMBINATIONS = {
     "replay smaller than a batch": fit(
         "--data.capacity=7", says=r"data\.capacity=7 keeps fewer transitions than .*data\.batch_size=8\): raise"
     ),
+    "drawing on a device from memory": fit(
+        "--data.draw_on_device=true",
+        says=r"data\.draw_on_device=true .*data\.storage=ram is not on the device .*add --data\.storage device",
+    ),
+    "drawing on a device from files": fit(
+        "--data.draw_on_device=true", "--data.storage=memmap", says=r"data\.draw_on_device=true .*data\.storage=memmap"
+    ),
+    "drawing on a device by priority": fit(
+        "--data.draw_on_device=true",
+        "--data.storage=device",
+        "--data.prioritized=true",
+        says=r"data\.draw_on_device=true .*cannot be had with data\.prioritized=true: leave out one",
+    ),
+    "drawing on a device by age": callback(
+        "SampleWeightDecay",
+        "",
+        r"SampleWeightDecay: data\.draw_on_device=true draws transitions of any age alike; use one",
+        "--data.draw_on_device=true",
+        "--data.storage=device",
+    ),
     "a run for development only": fit("--trainer.fast_dev_run=true", says=r"fast_dev_run=True .* --max_frames"),
     "clipping by a negative": fit("--trainer.gradient_clip_val=-1", says=r"gradient_clip_val=-1.* leave it out"),
     **{
