@@ -7,20 +7,27 @@ numbers of its arms and a figure. The part stands between two comments and is re
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from plasticity_rl.cli.study_reports import make_report_of
 from plasticity_rl.errors import UserError
 from plasticity_rl.files.packing import ENDING
+from plasticity_rl.results.runs import Curve
+from plasticity_rl.results.statistics import mean_of
 from plasticity_rl.study.claims import WORDS
+from plasticity_rl.study.endpoints import Endpoint
 from plasticity_rl.study.kept import opened
 from plasticity_rl.study.origins import origins_of
-from plasticity_rl.study.report import Report
+from plasticity_rl.study.report import Report, Section
 from plasticity_rl.study.rows import Rows, rows_of, seeds_in_words
 from plasticity_rl.study.spec import read_study
+from plasticity_rl.study.statistics import estimate
 from plasticity_rl.study.words import verdict_in_words, warnings
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +104,31 @@ def _section(name: str, file: Path, report: Report) -> Iterator[str]:
     yield f"\n![Curves of {name}]({figure_of(name)})\n"
     for section in report.sections:
         yield f"\n{section.title}, 95 % intervals in brackets:\n\n{table(rows_of(section))}"
+        if len(section.tasks) == 1:
+            yield f"\nOver the run, means in its first and in its last eighth:\n\n{table(course(report, section))}"
+
+
+def course(report: Report, section: Section) -> Rows:
+    """Return what the curves of a task's arms were at first and at last: a row for each arm, a column for each tag."""
+    eighth = report.study.max_frames / 8
+    spans = [(-1.0, eighth), (7 * eighth, math.inf)]
+    rows: Rows = [["arm", *report.tags]]
+    for arm in report.arms:
+        own = [score for score in report.scores if score.arm == arm and score.run.task in section.tasks]
+        cells = []
+        for tag in report.tags:
+            curves = [curve for score in own if (curve := score.curve(tag)) is not None]
+            means = [[mean for curve in curves if (mean := _mean(curve, *span)) is not None] for span in spans]
+            digits = Endpoint(tag, "final").digits
+            cells.append(" to ".join(f"{estimate(mean_of, [np.array(v)]):.{digits}f}" if v else "-" for v in means))
+        rows.append([arm, *cells])
+    return rows
+
+
+def _mean(curve: Curve, after: float, until: float) -> float | None:
+    """Return the mean of the points of a curve in a span of frames, or None where there are none."""
+    inside = (curve.frames > after) & (curve.frames <= until)
+    return float(curve.values[inside].mean()) if inside.any() else None
 
 
 def figure_of(name: str) -> str:

@@ -29,7 +29,7 @@ POINTS = 50
 """Thresholds of a profile."""
 RETURN_COLUMNS = ("IQM", "median", "mean", "superhuman games", "optimality gap", "area under curve", "P(better)")
 DIFFERENCE = "difference"
-LETTERS_OF_A_TITLE = 36
+LETTERS_OF_A_TITLE = 30
 """Of a panel, in one line."""
 BAND: dict[str, Any] = {"alpha": 0.18, "linewidth": 0}
 

@@ -11,7 +11,9 @@ import pytest
 from cli_runs import REPOSITORY, call
 from made_studies import ends, flat, study_of
 
+from plasticity_rl.cli.study_reports import make_report_of
 from plasticity_rl.packaged import study_names
+from plasticity_rl.study.spec import read_study
 
 spec = importlib.util.spec_from_file_location("evidence", REPOSITORY / "docs" / "evidence.py")
 assert spec is not None
@@ -29,7 +31,8 @@ def test_the_page_says_what_a_kept_file_says(file: Path, monkeypatch):
     """Rebuilt from the file: its rows of the table, and its section."""
     monkeypatch.chdir(REPOSITORY)
     rows, section = evidence.evidence_of(file)
-    assert evidence.table([evidence.HEAD, *rows]).partition("---|\n")[2] in PART, "make evidence"
+    assert rows
+    assert evidence.table([evidence.HEAD, *rows]).partition("--- |\n")[2] in PART, "make evidence"
     assert section in PART, "make evidence"
 
 
@@ -92,8 +95,25 @@ def test_the_part_of_a_study(root, monkeypatch):
         "![Curves of mini/made](evidence/mini/made.svg)",
         "| arm | seeds | IQM |",
         "| new | 8 | 145.0 [",
+        "| arm | eval/return | fau/critic |",
+        "| plain | 100.0 [none] to 100.0 [none] | 0.250 [none] to 0.250 [none] |",
     ):
         assert words in section, words
+
+
+def test_the_course_of_a_run_is_its_first_and_its_last_eighth(tmp_path, monkeypatch):
+    """Of 100 frames the points up to 12.5 and behind 87.5; three seeds, whose mean is 2 higher at the end."""
+    monkeypatch.chdir(tmp_path)
+    curves = {0: 1.0, 12: 3.0, 13: 50.0, 87: 50.0, 88: 4.0}
+
+    def of(run):
+        return {"eval/return": {frame: value + run.seed for frame, value in curves.items()} | {100: 4.0 + run.seed}}
+
+    study = read_study(study_of(tmp_path, of, arms=("plain",), seeds=3))
+    report = make_report_of(study)
+    (head, row) = evidence.course(report, report.sections[0])
+    assert head == ["arm", "eval/return"]
+    assert row == ["plain", "4.0 [1.5, 6.5] to 6.0 [3.5, 8.5]"]  # t of 2 degrees times 1 / sqrt(3): 2.48
 
 
 def test_the_page_is_made_anew_between_the_comments_only(root, monkeypatch):
