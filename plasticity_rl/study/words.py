@@ -105,8 +105,16 @@ def warnings(report: Report) -> list[str]:
     few = few_seeds(report.fewest_seeds)
     lines = [few] if few else []
     if report.missing:
-        lines.append(f"Not finished, left out: {', '.join(run.name for run in report.missing)}.")
+        lines.append(f"Not finished, left out: {', '.join(_missing(report))}.")
     return lines + report.notes
+
+
+def _missing(report: Report) -> list[str]:
+    """Return the names of missing runs; seeds of which there is none at all are said once."""
+    begun = {score.run.seed for score in report.scores}
+    gone = [str(seed) for seed in report.study.seeds if seed not in begun]
+    of_seeds = [f"all runs of seed{'s' * (len(gone) > 1)} {', '.join(gone)}"] if gone else []
+    return of_seeds + [run.name for run in report.missing if run.seed in begun]
 
 
 def facts(report: Report) -> list[tuple[str, str]]:

@@ -372,7 +372,7 @@ def test_what_has_changed_in_the_study_is_named(evidence, tmp_path):
         "arm = new is gone; primary was not given, is {tag: eval/return, of: final}.**" in result.out
     )
     assert "2 finished runs of 100 env frames" in result.out
-    names = "walk/third/seed1, walk/third/seed2, walk/plain/seed3, walk/third/seed3"
+    names = "all runs of seed 3, walk/third/seed1, walk/third/seed2"
     assert f"Not finished, left out: {names}." in result.out
 
 
