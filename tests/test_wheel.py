@@ -153,6 +153,7 @@ def test_a_callback_of_ones_own_beside_the_run(plasticity_rl, empty):
     assert "mine acts" in plasticity_rl("fit", *files, "--trainer.callbacks+=mine.Mine")
 
 
+@pytest.mark.slow  # CI does the same with what pip installs: .ci/wheel
 def test_fit_study_and_plot(plasticity_rl, empty):
     """With packaged configs, by name, by path and as the base of a study of one's own."""
     files = ["--config", "mini_state", "--config", "configs/interventions/weight_decay.yaml"]
