@@ -90,10 +90,13 @@ def test_a_fragment_appends_its_callbacks(path, quickstart):
 @pytest.mark.parametrize("base", BASES, ids=stem)
 def test_all_fragments_compose_in_one_command(base):
     options = [option for path in FRAGMENTS for option in ("--config", path)]
-    expected = callback_names(printed_config("--config", base))
+    before = printed_config("--config", base)
+    expected = callback_names(before)
     for path in FRAGMENTS:
         expected += [entry["class_path"] for entry in yaml.safe_load(path.read_text())["trainer"]["callbacks+"]]
-    assert callback_names(printed_config("--config", base, *options)) == expected
+    after = printed_config("--config", base, *options)
+    assert callback_names(after) == expected
+    assert {**after, "trainer": without_callbacks(after)} == {**before, "trainer": without_callbacks(before)}
 
 
 @pytest.mark.parametrize("name", callbacks.__all__)

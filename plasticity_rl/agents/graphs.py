@@ -29,11 +29,9 @@ from torch.cuda import is_current_stream_capturing
 from plasticity_rl.agents.graph_keys import Key, difference, key_of, spec_of
 from plasticity_rl.agents.graph_rules import always_eager, inside
 from plasticity_rl.errors import UserError
-from plasticity_rl.nn.graphed import Recorder, recorder_for
+from plasticity_rl.nn.graphed import WARM_UP, Recorder, recorder_for
 from plasticity_rl.nn.hooks import is_hooked
 
-WARM_UP = 3
-"""Ordinary updates with a new key before it is captured."""
 KEPT = 8
 """Graphs that are kept, those that were used last."""
 UNSETTLED = 200

@@ -58,14 +58,22 @@ def take_runs(study: Study, path: Path, *, write: bool) -> set[str]:
         UserError: When the file is not of this study or cannot be read, or a folder cannot be written.
     """
     from plasticity_rl.study.kept import opened
-    from plasticity_rl.study.take import take, to_take
+    from plasticity_rl.study.take import take, usable_runs
 
     with opened(path, study) as kept:
-        provenance = kept.with_what_was_known(provenance_of(kept.study, StudyConfigs(imports=False)))
-        names = {run.name for run in to_take(study, kept, provenance)}
-        for line in take(study, kept, provenance) if write else []:
+        provenance = _provenance(study, kept)
+        usable = usable_runs(study, kept, provenance)
+        free = [run for run in usable if not run.folder.exists()]
+        for line in take(study, kept, provenance, usable, free) if write else []:
             print(line)
-    return names
+    return {run.name for run in free}
+
+
+def _provenance(study: Study, kept: Kept | None) -> Provenance:
+    """Return what is known of the options of a study's runs: those in their folders, or those that were kept."""
+    if kept is None:
+        return provenance_of(study, StudyConfigs(imports=False))
+    return kept.with_what_was_known(provenance_of(kept.study, StudyConfigs(imports=False)))
 
 
 def report_on(study: Study, out: Path | None, source: Path | None = None) -> None:
@@ -97,9 +105,8 @@ def make_report_of(study: Study, kept: Kept | None = None) -> Report:
     from plasticity_rl.study.report import make_report
     from plasticity_rl.study.scores import read_scores
 
+    provenance = _provenance(study, kept)
     study = study if kept is None else kept.study
-    provenance = provenance_of(study, StudyConfigs(imports=False))
-    provenance = provenance if kept is None else kept.with_what_was_known(provenance)
     scores, missing = read_scores(study, provenance.stale)
     if not scores:
         raise UserError(_why_nothing(study, provenance, kept))

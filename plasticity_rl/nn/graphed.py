@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import torch
 
+WARM_UP = 3
+"""Times that work is done without a recording first, as a capture wants it: what is made once is there then."""
 Work = Callable[[], Any]
 """Reads and writes tensors that stay where they are, and returns some."""
 

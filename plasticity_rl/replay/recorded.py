@@ -8,13 +8,10 @@ from collections.abc import Callable
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from plasticity_rl.nn.graphed import recorder_for
+from plasticity_rl.nn.graphed import WARM_UP, recorder_for
 from plasticity_rl.replay.folding import FoldNStep
 from plasticity_rl.replay.rings import RingSampler
 from plasticity_rl.replay.storage import FrameStorage
-
-WARM_UP = 3
-"""Batches that are made without a recording first, as a capture wants it."""
 
 
 class RecordedBatches:

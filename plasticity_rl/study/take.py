@@ -17,34 +17,37 @@ from plasticity_rl.study.spec import Study, StudyRun, finished_frames, state_of
 from plasticity_rl.study.stale import Provenance, named
 
 
-def to_take(study: Study, kept: Kept, provenance: Provenance) -> list[StudyRun]:
-    """Return the runs of a study that a file has, finished and with today's options, and that have no folder yet.
+def usable_runs(study: Study, kept: Kept, provenance: Provenance) -> list[StudyRun]:
+    """Return the runs of a study that a file has, finished and with today's options.
 
     Args:
         study: The study.
         kept: Runs of it from a file.
         provenance: Which of those are stale as the study is now.
     """
-    return [run for run in _usable(study, kept, provenance) if not run.folder.exists()]
+    there = {run.name: state_of(run, study.max_frames, provenance.stale) for run in kept.study.runs()}
+    return [run for run in study.runs() if there[run.name] == "finished"]
 
 
-def take(study: Study, kept: Kept, provenance: Provenance) -> list[str]:
-    """Copy the folders of the runs :func:`to_take` to where the study has them; return lines for the user.
+def take(
+    study: Study, kept: Kept, provenance: Provenance, usable: Sequence[StudyRun], free: Sequence[StudyRun]
+) -> list[str]:
+    """Copy the folders of runs to where the study has them; return lines for the user.
+
+    Args:
+        study: The study.
+        kept: Runs of it from a file.
+        provenance: Which of those are stale as the study is now.
+        usable: As :func:`usable_runs` returns them.
+        free: Those that have no folder yet: they are taken.
 
     Raises:
         UserError: When a folder cannot be written.
     """
     there = {run.name: run for run in kept.study.runs()}
-    usable, taken = _usable(study, kept, provenance), to_take(study, kept, provenance)
-    for run in taken:
+    for run in free:
         _copy(there[run.name].folder, run.folder)
-    return list(_said(study, kept, provenance, usable, taken))
-
-
-def _usable(study: Study, kept: Kept, provenance: Provenance) -> list[StudyRun]:
-    there = {run.name: run for run in kept.study.runs()}
-    states = {name: state_of(run, study.max_frames, provenance.stale) for name, run in there.items()}
-    return [run for run in study.runs() if states[run.name] == "finished"]
+    return list(_said(study, kept, provenance, usable, free))
 
 
 def _said(

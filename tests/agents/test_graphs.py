@@ -22,9 +22,8 @@ from benchmarks.contestants.inside import random_batch
 from plasticity_rl import UserError
 from plasticity_rl.agents import graphs
 from plasticity_rl.agents.graph_rules import always_eager, refuse_uncapturable, rule_of
-from plasticity_rl.agents.graphs import WARM_UP
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.nn.graphed import EagerRecorder, GraphRecorder
+from plasticity_rl.nn.graphed import WARM_UP, EagerRecorder, GraphRecorder
 from plasticity_rl.run.checkpoints import LastCheckpoint
 
 AGENTS = {

@@ -28,11 +28,10 @@ from pretend_graph import PretendGraphs
 from run_state import DieAt, Killed, differences, run_state
 from tensordict import TensorDict
 
-from plasticity_rl.nn.graphed import EagerRecorder
+from plasticity_rl.nn.graphed import WARM_UP, EagerRecorder
 from plasticity_rl.replay import recorded
 from plasticity_rl.replay.ages import AgeWeights
 from plasticity_rl.replay.buffer import FrameReplay
-from plasticity_rl.replay.recorded import WARM_UP
 from plasticity_rl.replay.sampler import Anchors
 
 ON_DEVICE: dict[str, Any] = {"storage": "device", "draw_on_device": True}

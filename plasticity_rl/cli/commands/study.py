@@ -38,29 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "of list studies). Levels of factors are merged by name, other entries are replaced, null takes one out.",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    run = actions.add_parser("run", help="run what is not finished", prog="plasticity-rl study run")
-    run.add_argument("study", type=Path, metavar="STUDY.yaml", help="a file, or one of list studies")
-    run.add_argument("--workers", type=whole_number(1), help="runs at a time (default: 1; on a cluster, what it holds)")
-    run.add_argument(
-        "--rerun_stale",
-        "--rerun-stale",
-        action="store_true",
-        help="move runs aside that were made with other options than the study has now, and run them anew",
-    )
-    run.add_argument(
-        "--from",
-        type=Path,
-        dest="sources",
-        action="append",
-        default=[],
-        metavar="FILE.tar.xz",
-        help="take finished runs from a file that study keep made, where they have no folder yet; may be repeated",
-    )
-    run.add_argument("--dry-run", action="store_true", help="print the command of every run, and run nothing")
-    cluster = run.add_argument_group("on a Ray cluster, which needs the extra [cluster]")
-    cluster.add_argument("--ray-address", metavar="ADDRESS", help="e.g. auto, or local for one on this machine")
-    cluster.add_argument("--cpus-per-run", type=share(1), metavar="N", help="CPUs that a run holds (default: 1)")
-    cluster.add_argument("--gpus-per-run", type=share(0), metavar="N", help="0.25: four runs on a GPU (default: 0)")
+    _add_run(actions)
     status = actions.add_parser("status", help="print which runs are finished", prog="plasticity-rl study status")
     status.add_argument("study", type=Path, metavar="STUDY.yaml")
     report = actions.add_parser("report", help="write what came out", prog="plasticity-rl study report")
@@ -95,6 +73,32 @@ def parser() -> argparse.ArgumentParser:
         help="further curves for plot, e.g. 'train/*'; * is any text (default: those of the report)",
     )
     return parser
+
+
+def _add_run(actions: argparse._SubParsersAction[OneLineArguments]) -> None:
+    run = actions.add_parser("run", help="run what is not finished", prog="plasticity-rl study run")
+    run.add_argument("study", type=Path, metavar="STUDY.yaml", help="a file, or one of list studies")
+    run.add_argument("--workers", type=whole_number(1), help="runs at a time (default: 1; on a cluster, what it holds)")
+    run.add_argument(
+        "--rerun_stale",
+        "--rerun-stale",
+        action="store_true",
+        help="move runs aside that were made with other options than the study has now, and run them anew",
+    )
+    run.add_argument(
+        "--from",
+        type=Path,
+        dest="sources",
+        action="append",
+        default=[],
+        metavar="FILE.tar.xz",
+        help="take finished runs from a file that study keep made, where they have no folder yet; may be repeated",
+    )
+    run.add_argument("--dry-run", action="store_true", help="print the command of every run, and run nothing")
+    cluster = run.add_argument_group("on a Ray cluster, which needs the extra [cluster]")
+    cluster.add_argument("--ray-address", metavar="ADDRESS", help="e.g. auto, or local for one on this machine")
+    cluster.add_argument("--cpus-per-run", type=share(1), metavar="N", help="CPUs that a run holds (default: 1)")
+    cluster.add_argument("--gpus-per-run", type=share(0), metavar="N", help="0.25: four runs on a GPU (default: 0)")
 
 
 def run(args: Sequence[str]) -> None:
