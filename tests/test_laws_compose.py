@@ -76,7 +76,6 @@ def forward(tmp_path_factory) -> tuple[Any, ...]:
         return run_in_order(tmp_path_factory.mktemp("forward"), examples(), Log(patch))
 
 
-@pytest.mark.xdist_group("forward")
 def test_law_7_all_of_them_compose_in_either_order(forward, tmp_path, monkeypatch):
     backward = run_in_order(tmp_path, examples()[::-1], Log(monkeypatch))
     assert differences(forward, backward) == []
@@ -162,6 +161,5 @@ def test_law_7_an_incompatible_pair_is_refused_by_name_before_training(order, tm
 # ---------------------------------------------------------------------------------------- law 8: same seed, same run
 
 
-@pytest.mark.xdist_group("forward")
 def test_law_8_same_seed_same_run(forward, tmp_path, monkeypatch):
     assert differences(forward, run_in_order(tmp_path, examples(), Log(monkeypatch))) == []

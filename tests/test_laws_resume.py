@@ -105,7 +105,6 @@ def everything_on(tmp_path_factory) -> tuple[Any, list, list]:
         return straight_run(tmp_path_factory.mktemp("everything"), everything(60), log, **STOPS, **SPARING)
 
 
-@pytest.mark.xdist_group("everything on")
 @pytest.mark.parametrize("storage", ["ram", "memmap"])
 def test_law_5_resume_is_exact_with_everything_on(storage, everything_on, tmp_path, monkeypatch):
     """Events are due at frame 60, where the first session's checkpoint lies, and periodic ones every 50 frames."""

@@ -34,7 +34,6 @@ from plasticity_rl.cli.early import read
 from plasticity_rl.packaged import with_found_configs
 from plasticity_rl.study.spec import read_study
 
-pytestmark = pytest.mark.xdist_group("pages")  # its runs are made once
 FILES = [REPOSITORY / "README.md", REPOSITORY / "callbacks/README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 PAGES = {file.relative_to(REPOSITORY).as_posix(): file.read_text() for file in FILES}
 IGNORED = ("pip", "tensorboard", "git", "cd", "export", "sudo", "apt-get")

@@ -18,7 +18,6 @@ import pytest
 import resume_run
 import torch
 
-pytestmark = pytest.mark.xdist_group("resume")  # the run that was never stopped is made once
 TESTS = Path(__file__).parent
 
 

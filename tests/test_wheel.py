@@ -18,7 +18,6 @@ from cli_runs import REPOSITORY
 
 pytest.importorskip("hatchling", reason="builds the wheel without network; of the extra dev")
 pytest.importorskip("hatch_fancy_pypi_readme", reason="builds the wheel without network; of the extra dev")
-pytestmark = pytest.mark.xdist_group("wheel")  # it is built and installed once
 TINY = [
     *("--max_frames=480", "--data.eval_every_n_frames=240", "--data.num_eval_episodes=1", "--data.capacity=500"),
     *("--data.batch_size=16", "--model.hidden_dim=64", "--model.num_seed_frames=240", "--trainer.accelerator=cpu"),

@@ -26,7 +26,6 @@ from plasticity_rl.measures import measure_module
 
 measure_checkpoint = functools.partial(offline.measure_checkpoint, trusts=True)  # the environment is the tests' own
 
-pytestmark = pytest.mark.xdist_group("offline")  # its runs are made once
 PROBES = {name: cls for name in callbacks.__all__ if issubclass(cls := getattr(callbacks, name), Probe)}
 
 

@@ -27,7 +27,7 @@ from plasticity_rl.rng import derive_seed
 
 TESTS = Path(__file__).parents[1]
 # Processes of torch take long to start on a busy machine; what most tests look at is one job of two of them.
-pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("ranks")]
+pytestmark = pytest.mark.timeout(900)
 OF_A_RANK = {"replay", "generators", "checkpoint", "callbacks", "metrics"}
 """Parts of a run's state in which ranks differ: their own environments, batches and random numbers."""
 

@@ -15,8 +15,6 @@ from mkdocs.exceptions import Abort
 
 import callbacks
 
-pytestmark = pytest.mark.xdist_group("site")  # it is built once
-
 
 def built(folder: Path, **changes: object) -> Path:
     config = load_config(str(REPOSITORY / "mkdocs.yml"), site_dir=str(folder), strict=True, **changes)

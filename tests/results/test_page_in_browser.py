@@ -27,7 +27,6 @@ from plasticity_rl.study.report import make_report
 from plasticity_rl.study.scores import read_scores
 from plasticity_rl.study.spec import StudyRun, read_study
 
-pytestmark = pytest.mark.xdist_group("browser")  # it is started once
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script><!--"
 BLUE, ORANGE = (0, 114, 178), (213, 94, 0)
 NUMBER_OF = """([panel, colour]) => {

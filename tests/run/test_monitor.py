@@ -29,7 +29,6 @@ from plasticity_rl.run.histograms import Histograms
 from plasticity_rl.run.progress import FrameProgressBar
 from plasticity_rl.run.trainer import run_logger
 
-pytestmark = pytest.mark.xdist_group("monitor")  # its runs are made once
 PROBES = [cls for name in callbacks.__all__ if issubclass(cls := getattr(callbacks, name), Probe)]
 START, END, EXPERIMENT = metadata.SESSION_START_INFO_TAG, metadata.SESSION_END_INFO_TAG, metadata.EXPERIMENT_TAG
 

@@ -22,7 +22,6 @@ from plasticity_rl.run import progress
 from plasticity_rl.run.progress import FrameProgressBar
 from plasticity_rl.run.video import enlarge, film_speed
 
-pytestmark = pytest.mark.xdist_group("monitoring")  # its runs are made once
 MAX_FRAMES = 400
 REPEAT = 4
 EPISODE_STEPS = 20

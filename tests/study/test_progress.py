@@ -11,7 +11,6 @@ import subprocess
 import sys
 import termios
 
-import pytest
 from tiny_studies import tiny_env_can_be_imported, tiny_study
 
 from plasticity_rl.study.progress import LiveTable, latest, reason
@@ -19,7 +18,6 @@ from plasticity_rl.study.progress import LiveTable, latest, reason
 __all__ = ["tiny_env_can_be_imported"]  # a fixture, used by every test here
 
 BAR = "walker_run:  29%|██▉       | 2.31k/8.00k [00:20<00:49, 114frame/s, updates=155, return=147]"
-pytestmark = pytest.mark.xdist_group("study")
 
 
 class Terminal(io.StringIO):

@@ -16,7 +16,6 @@ from tiny_studies import tiny_study
 
 from plasticity_rl.study.spec import finished_frames, read_study, state_of
 
-pytestmark = pytest.mark.xdist_group("study")
 FACTORS = {"lr": {"refused": ["model.lr=-1"], "usual": ["model.lr=0.001"]}}
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra [cluster] is not installed")
 

@@ -16,7 +16,6 @@ from tiny_studies import tiny_env_can_be_imported, tiny_study
 from plasticity_rl.study import runner
 from plasticity_rl.study.spec import finished_frames, read_study, state_of
 
-pytestmark = pytest.mark.xdist_group("study")
 __all__ = ["tiny_env_can_be_imported"]  # a fixture, used by every test here
 
 

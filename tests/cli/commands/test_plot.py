@@ -25,7 +25,6 @@ from plasticity_rl.results.panels import COLOURS, DASHES, FAINT, INK, Chart, loo
 from plasticity_rl.results.plots import draw
 from plasticity_rl.results.runs import read_run
 
-pytestmark = pytest.mark.xdist_group("plot")  # its runs are made once
 RESET = entry("callbacks.Reset", modules=["critic"])
 
 
