@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 PART = re.compile(r"(<!-- table: evidence -->\n).*?(<!-- end of table -->)", re.DOTALL)
 CLIP = re.compile(r"\bp[0-9a-f]{10}\b")
+PLACES, COORDINATE = re.compile(r' (?:d|x|y)="[^"]*"'), re.compile(r"-?\d+\.\d{3,}")
 HEAD = ["study", "claim", "comparison", "seeds", "difference [95 % interval]", "p", "p (Holm)", "verdict"]
 HEAD += ["seeds to decide"]
 NONE_YET = "No runs are kept yet.\n"
@@ -143,16 +144,18 @@ def draw(report: Report, path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write(figures(report)["curves"][0], path, "svg")
-    path.write_text(numbered(path.read_text(encoding="utf-8")), encoding="utf-8")
+    path.write_text(tidied(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def numbered(svg: str) -> str:
-    """Return a drawing with its clip paths numbered, so that the same curves give the same file.
+def tidied(svg: str) -> str:
+    """Return a drawing of half the size, and the same of the same curves.
 
-    Matplotlib calls them by a hash of where a panel lies, which differs in the last bit from process to process.
+    Matplotlib calls clip paths by a hash of where a panel lies, which differs in the last bit from process to process:
+    they are numbered. It writes millionths of a point: hundredths are kept.
     """
     names: dict[str, str] = {}
-    return CLIP.sub(lambda match: names.setdefault(match[0], f"clip{len(names)}"), svg)
+    svg = CLIP.sub(lambda match: names.setdefault(match[0], f"clip{len(names)}"), svg)
+    return PLACES.sub(lambda place: COORDINATE.sub(lambda number: f"{float(number[0]):.2f}", place[0]), svg)
 
 
 def table(rows: Rows) -> str:
