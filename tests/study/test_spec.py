@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cli_runs import REPOSITORY, call, printed_config
+from helpers import TINY_DISCRETE, tiny_agent, tiny_data, tiny_dqn, tiny_sac
 
 import callbacks
 from plasticity_rl import UserError
@@ -328,6 +329,25 @@ def test_a_study_decides_by_what_its_report_computes(path):
         assert tag in tags, tag
     for text in re.findall(r"interaction of (\w+) and (\w+)", criteria):
         assert all(level in levels for level, levels in zip(text, study.factors.values(), strict=True)), text
+
+
+@functools.cache
+def networks_with_features() -> dict[str, list[str]]:
+    """Every value head by itself: ``critic.Q1``, not ``critic``."""
+    states, pixels, discrete = tiny_data(observation="state"), tiny_data(), tiny_data(**TINY_DISCRETE)
+    agents = {"sac": tiny_sac(states), "drqv2": tiny_agent(pixels), "dqn": tiny_dqn(discrete)}
+    return {kind: agent.feature_networks() for kind, agent in agents.items()}
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_curve_of_a_rank_is_one_that_a_run_has(path):
+    """Else the report of a finished study has a note instead of a column."""
+    study = read_study(path)
+    games = re.search("atari|minatar", study.base[0])
+    kind = "dqn" if games else "sac" if "state" in study.base[0] else "drqv2"
+    for tag in {study.primary.tag, *(one.tag for one in study.secondary), *study.measures}:
+        if tag.startswith("rank/"):
+            assert tag.split("/")[2] in networks_with_features()[kind], tag
 
 
 @pytest.mark.parametrize("path", MINI, ids=lambda path: path.stem)
