@@ -10,9 +10,10 @@ import pytest
 import yaml
 from cli_runs import REPOSITORY, call, printed_config
 from helpers import TINY_DISCRETE, tiny_agent, tiny_data, tiny_dqn, tiny_sac
+from newer_methods import callbacks_of
 
 import callbacks
-from plasticity_rl import UserError
+from plasticity_rl import Intervention, UserError
 from plasticity_rl.cli.catalogue import first_sentence, leading_comment
 from plasticity_rl.cli.commands.study import what_it_cannot_say
 from plasticity_rl.envs import task_names
@@ -348,6 +349,20 @@ def test_a_curve_of_a_rank_is_one_that_a_run_has(path):
     for tag in {study.primary.tag, *(one.tag for one in study.secondary), *study.measures}:
         if tag.startswith("rank/"):
             assert tag.split("/")[2] in networks_with_features()[kind], tag
+
+
+def test_every_intervention_is_compared_or_said_to_be_left_out():
+    """Of those from states; the small study has the same arms, with as many seeds as a verdict needs."""
+    path = FOLDER / "interventions.yaml"
+    study, small = read_study(path), read_study(FOLDER / "mini" / "interventions.yaml")
+    (levels,) = study.factors.values()
+    there = {name for items in levels.values() for name in callbacks_of(items)}
+    left_out = set(re.findall(r"\b[A-Z]\w+\b", leading_comment(path).partition("Left out:")[2]))
+    everything = {name for name in callbacks.__all__ if issubclass(getattr(callbacks, name), Intervention)}
+    assert there | left_out >= everything
+    assert not there & left_out
+    assert list(small.factors["method"]) == list(levels)
+    assert what_it_cannot_say(small) == []
 
 
 @pytest.mark.parametrize("path", MINI, ids=lambda path: path.stem)
