@@ -12,7 +12,7 @@ from made_studies import Curves, ends, flat, report_of, study_of, tables
 
 from plasticity_rl.results.arms import aggregate
 from plasticity_rl.results.runs import Curve
-from plasticity_rl.study.spec import StudyRun
+from plasticity_rl.study.study_run import StudyRun
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from plasticity_rl.cli.foreign_options import without_foreign
 from plasticity_rl.errors import UserError, describe_error
 from plasticity_rl.packaged import with_found_configs
-from plasticity_rl.study.spec import StudyRun
 from plasticity_rl.study.stale import OURS
+from plasticity_rl.study.study_run import StudyRun
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser

@@ -58,12 +58,12 @@ def take_runs(study: Study, path: Path, *, write: bool) -> set[str]:
         UserError: When the file is not of this study or cannot be read, or a folder cannot be written.
     """
     from plasticity_rl.study.kept import opened
-    from plasticity_rl.study.take import take, usable_runs
+    from plasticity_rl.study.take import take, usable_runs, without_donors
 
     with opened(path, study) as kept:
         provenance = _provenance(study, kept)
         usable = usable_runs(study, kept, provenance)
-        free = [run for run in usable if not run.folder.exists()]
+        free = [run for run in without_donors(study, usable) if not run.folder.exists()]
         for line in take(study, kept, provenance, usable, free) if write else []:
             print(line)
     return {run.name for run in free}

@@ -6,6 +6,7 @@ killed, or was copied from another machine.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 
 from plasticity_rl.errors import UserError
-from plasticity_rl.files.places import expanded
+from plasticity_rl.files.places import configs_in, expanded
 from plasticity_rl.files.strict_yaml import load
 from plasticity_rl.former_names import todays_name
 from plasticity_rl.results.events import Logged, event_files, read_events
@@ -94,10 +95,13 @@ class Run:
         """Seed of the run."""
         return int(self.config["seed_everything"])
 
-    @property
+    @cached_property
     def max_frames(self) -> int | None:
-        """Env frames at which it ends, the last step may pass them; None where the config does not say."""
-        return self.config.get("max_frames")
+        """Env frames at which its last start ends, the last step may pass them; None where no config says."""
+        for file in reversed(configs_in(self.folder)):
+            with contextlib.suppress(OSError, yaml.YAMLError, RecursionError, ValueError):
+                return load(file.read_text(encoding="utf-8")).get("max_frames")
+        return None
 
     @property
     def interventions(self) -> list[tuple[str, dict[str, Any]]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plasticity_rl.errors import UserError
-from plasticity_rl.study.spec import StudyRun
+from plasticity_rl.study.study_run import StudyRun
 
 
 def move_aside(runs: Sequence[StudyRun]) -> list[tuple[Path, Path]]:

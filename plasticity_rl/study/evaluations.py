@@ -10,7 +10,8 @@ import yaml
 from plasticity_rl.files.strict_yaml import load
 from plasticity_rl.packaged import find_config
 from plasticity_rl.study.endpoints import Endpoint
-from plasticity_rl.study.spec import Study, StudyRun
+from plasticity_rl.study.spec import Study
+from plasticity_rl.study.study_run import StudyRun
 
 PERIOD = "data.eval_every_n_frames"
 

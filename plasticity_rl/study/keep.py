@@ -28,8 +28,9 @@ from plasticity_rl.study.extends import RESOLVED, resolved_text
 from plasticity_rl.study.human_scores import RETURN_TAG
 from plasticity_rl.study.origins import NOTED, starts_of
 from plasticity_rl.study.scores import is_fau
-from plasticity_rl.study.spec import Study, StudyRun, state_of
+from plasticity_rl.study.spec import Study, state_of
 from plasticity_rl.study.stale import Provenance
+from plasticity_rl.study.study_run import StudyRun
 
 MANIFEST = "kept.yaml"
 FORMAT = 1

@@ -12,9 +12,10 @@ from plasticity_rl.study.endpoints import AREA, RETURN, Endpoint
 from plasticity_rl.study.human_scores import PERCENT, superhuman_of
 from plasticity_rl.study.notes import notes_of
 from plasticity_rl.study.scores import Score, curve_tags, endpoints_of, is_fau, table_of, tags_of, values_of
-from plasticity_rl.study.spec import Study, StudyRun, state_of
+from plasticity_rl.study.spec import Study, state_of
 from plasticity_rl.study.stale import Provenance
 from plasticity_rl.study.statistics import Estimate, estimate, median_of, missed, probability_of_improvement
+from plasticity_rl.study.study_run import StudyRun
 
 
 @dataclass(frozen=True)

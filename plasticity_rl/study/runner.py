@@ -16,7 +16,8 @@ from plasticity_rl.distributed.variables import without_ranks
 from plasticity_rl.machine.cores import CHOOSE
 from plasticity_rl.machine.health import available_cores
 from plasticity_rl.study.progress import reason
-from plasticity_rl.study.spec import StudyRun, needed_by, state_of
+from plasticity_rl.study.spec import state_of
+from plasticity_rl.study.study_run import StudyRun, needed_by
 
 SECONDS_TO_STOP = 600
 """How long a run that was asked to stop may take to save: an update and an evaluation episode, on a slow machine."""

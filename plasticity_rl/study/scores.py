@@ -12,7 +12,8 @@ from plasticity_rl.results.runs import Curve, Event, not_finite, read_run
 from plasticity_rl.results.statistics import Floats
 from plasticity_rl.study.endpoints import AREA, RETURN, Endpoint
 from plasticity_rl.study.human_scores import normalise_curves
-from plasticity_rl.study.spec import Study, StudyRun, state_of
+from plasticity_rl.study.spec import Study, state_of
+from plasticity_rl.study.study_run import StudyRun
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shlex
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from plasticity_rl.study.claims import Claim
 from plasticity_rl.study.endpoints import AREA, FINAL_RETURN, RETURN_AFTER_TRAINING, Endpoint, read_endpoint
 from plasticity_rl.study.extends import REQUIRED, WORDS, load_all
 from plasticity_rl.study.human_scores import game_of
+from plasticity_rl.study.study_run import RUN_FOLDER, StudyRun, moved_to
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """What the names of studies, factors and levels consist of: they are names of folders."""
@@ -35,35 +35,6 @@ the study, ``{folder}/{task}/failed/seed{seed}``, which then comes first."""
 NOT_KEPT = "not kept"
 """State of a run of which a file of kept runs (``kept.py``) knows nothing, beside those of :func:`state_of`."""
 SET_BY_THE_STUDY = ("seed_everything", "max_frames", "data.task", "trainer.default_root_dir", "ckpt_path")
-
-
-@dataclass(frozen=True)
-class StudyRun:
-    """One run of a study.
-
-    Attributes:
-        levels: Level by factor.
-        task: Name of the task.
-        seed: Seed of everything; arms share seeds, and with them initial weights and evaluation episodes.
-        folder: Its run folder; that of another study for a run that both have.
-        arguments: What follows ``plasticity-rl fit``, without ``--ckpt_path``.
-    """
-
-    levels: Mapping[str, str]
-    task: str
-    seed: int
-    folder: Path
-    arguments: tuple[str, ...]
-
-    @property
-    def arm(self) -> str:
-        """Levels in one word."""
-        return "+".join(self.levels.values())
-
-    @property
-    def name(self) -> str:
-        """Task, levels and seed, as in the path of a folder."""
-        return f"{self.task}/{self.arm}/seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -138,32 +109,35 @@ class Study:
     def runs(self) -> list[StudyRun]:
         """Return all runs; seeds are the outermost loop, so that a study that is cut short has whole seeds."""
         arms = itertools.product(*(levels.items() for levels in self.factors.values()))
-        return [
+        runs = [
             self._run(dict(zip(self.factors, arm, strict=True)), task, seed)
             for seed, task, arm in itertools.product(self.seeds, self.tasks, list(arms))
         ]
+        return self._where_shared(runs)
+
+    def _where_shared(self, runs: list[StudyRun]) -> list[StudyRun]:
+        """Give runs that another study has its folders, and name these in what starts from them."""
+        while moved := {
+            str(run.folder): folder
+            for run in runs
+            if (folder := self.shared.get(run.arguments[:-1], run.folder)) != run.folder
+        }:
+            runs = [moved_to(moved, run) for run in runs]
+        return runs
 
     def _run(self, arm: Mapping[str, tuple[str, tuple[str, ...]]], task: str, seed: int) -> StudyRun:
         levels = {factor: level for factor, (level, _) in arm.items()}
-        folder = self.folder / task.replace(":", "-") / "+".join(levels.values()) / f"seed{seed}"
+        of_task = task.replace(":", "-")
+        folder = self.folder / of_task / "+".join(levels.values()) / f"seed{seed}"
         added = [item for _, items in arm.values() for item in items]
         own = [f"data.task={task}", f"seed_everything={seed}", f"max_frames={self.max_frames}"]
-        words = {TASK: task, SEED: str(seed), FOLDER: str(self.folder)}
-        items = [*(_filled(item, words) for item in (*self.base, *added)), *own]
+        words = {SEED: str(seed), FOLDER: str(self.folder)}
+        items = [
+            *(_filled(item, {**words, TASK: of_task if FOLDER in item else task}) for item in (*self.base, *added)),
+            *own,
+        ]
         arguments = tuple(itertools.chain(*map(_as_arguments, items)))
-        folder = self.shared.get(arguments, folder)
-        return StudyRun(levels, task, seed, folder, (*arguments, f"--trainer.default_root_dir={folder}"))
-
-
-def needed_by(run: StudyRun, runs: Iterable[StudyRun]) -> list[StudyRun]:
-    """Return those of ``runs`` that must be finished before ``run`` starts: it names their folder in an argument."""
-    values = {argument.partition("=")[2] for argument in run.arguments}
-    return [other for other in runs if other.folder != run.folder and str(other.folder) in values]
-
-
-def command(run: StudyRun, *, resume: bool = False) -> str:
-    """Return the line that a shell would run."""
-    return shlex.join(["plasticity-rl", "fit", *run.arguments, *(["--ckpt_path", "last"] if resume else [])])
+        return StudyRun(levels, task, seed, folder, (*arguments, f"{RUN_FOLDER}={folder}"))
 
 
 def _filled(item: str, words: Mapping[str, str]) -> str:

@@ -18,7 +18,8 @@ from plasticity_rl.errors import UserError
 from plasticity_rl.files.places import configs_in
 from plasticity_rl.files.strict_yaml import load
 from plasticity_rl.former_names import todays_name
-from plasticity_rl.study.spec import FOLDER, Study, StudyRun, needed_by
+from plasticity_rl.study.spec import FOLDER, Study
+from plasticity_rl.study.study_run import StudyRun, needed_by
 
 _SHOWN = "what is shown while it runs"
 _WRITTEN = "where or how densely it is written down"

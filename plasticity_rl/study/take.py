@@ -13,8 +13,9 @@ from pathlib import Path
 
 from plasticity_rl.errors import UserError
 from plasticity_rl.study.kept import Kept
-from plasticity_rl.study.spec import Study, StudyRun, finished_frames, state_of
+from plasticity_rl.study.spec import Study, finished_frames, state_of
 from plasticity_rl.study.stale import Provenance, named
+from plasticity_rl.study.study_run import StudyRun, needed_by
 
 
 def usable_runs(study: Study, kept: Kept, provenance: Provenance) -> list[StudyRun]:
@@ -29,6 +30,19 @@ def usable_runs(study: Study, kept: Kept, provenance: Provenance) -> list[StudyR
     return [run for run in study.runs() if there[run.name] == "finished"]
 
 
+def without_donors(study: Study, usable: Sequence[StudyRun]) -> list[StudyRun]:
+    """Leave out the runs that others, which are still to be trained, start from: checkpoints are not kept."""
+    finished = [run.name for run in study.runs() if state_of(run, study.max_frames) == "finished"]
+    left = list(usable)
+    while True:
+        names = [*finished, *(run.name for run in left)]
+        waiting = [run for run in study.runs() if run.name not in names]
+        donors = [donor.name for run in waiting for donor in needed_by(run, left)]
+        if not donors:
+            return left
+        left = [run for run in left if run.name not in donors]
+
+
 def take(
     study: Study, kept: Kept, provenance: Provenance, usable: Sequence[StudyRun], free: Sequence[StudyRun]
 ) -> list[str]:
@@ -39,7 +53,7 @@ def take(
         kept: Runs of it from a file.
         provenance: Which of those are stale as the study is now.
         usable: As :func:`usable_runs` returns them.
-        free: Those that have no folder yet: they are taken.
+        free: Those that are taken: they have no folder yet, and no run starts from them.
 
     Raises:
         UserError: When a folder cannot be written.
@@ -54,8 +68,11 @@ def _said(
     study: Study, kept: Kept, provenance: Provenance, usable: Sequence[StudyRun], taken: Sequence[StudyRun]
 ) -> Iterator[str]:
     yield f"Taken from {kept.file}: {len(taken)} of {len(study.runs())} runs"
-    if left := len(usable) - len(taken):
-        yield f"note: {left} more have a folder in {study.folder}, which is left as it is"
+    others = [run for run in usable if run not in taken]
+    if there := [run for run in others if run.folder.exists()]:
+        yield f"note: {len(there)} more have a folder in {study.folder}, which is left as it is"
+    if donors := [run.name for run in others if run not in there]:
+        yield f"note: not taken, for others are still to start from them and no checkpoint is kept: {named(donors)}"
     in_file = [run for run in kept.study.runs() if finished_frames(run.folder) is not None]
     if stale := [f"{run.name} ({provenance.stale[run.name]})" for run in in_file if run.name in provenance.stale]:
         yield f"note: not taken, of other options than the study has now: {named(stale)}"

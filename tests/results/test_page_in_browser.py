@@ -25,7 +25,8 @@ from plasticity_rl.study.figures import draw_curves
 from plasticity_rl.study.page import page_of as report_page_of
 from plasticity_rl.study.report import make_report
 from plasticity_rl.study.scores import read_scores
-from plasticity_rl.study.spec import StudyRun, read_study
+from plasticity_rl.study.spec import read_study
+from plasticity_rl.study.study_run import StudyRun
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script><!--"
 BLUE, ORANGE = (0, 114, 178), (213, 94, 0)

@@ -10,7 +10,8 @@ from made_studies import Curves, ends, flat, report_of, study_of, tables
 from plasticity_rl import UserError
 from plasticity_rl.study.endpoints import FINAL_RETURN, RETURN_AFTER_TRAINING, Endpoint, read_endpoint
 from plasticity_rl.study.scores import score_of
-from plasticity_rl.study.spec import StudyRun, read_study
+from plasticity_rl.study.spec import read_study
+from plasticity_rl.study.study_run import StudyRun
 
 GAMES = ("atari:freeway", "atari:boxing", "atari:pong")
 HNS = {  # arm -> game -> human-normalised score of the first seed, percent; each next seed has 1 more

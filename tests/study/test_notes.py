@@ -9,7 +9,8 @@ import pytest
 import yaml
 from made_studies import Curves, flat, report_of, study_of, tables
 
-from plasticity_rl.study.spec import StudyRun, read_study
+from plasticity_rl.study.spec import read_study
+from plasticity_rl.study.study_run import StudyRun
 
 
 @pytest.fixture(autouse=True)

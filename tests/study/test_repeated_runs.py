@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from cli_runs import call
 from made_studies import ends, flat, report_of, study_of, tables
 from run_folders import write_events
 
 from plasticity_rl import UserError
 from plasticity_rl.results.runs import Curve
-from plasticity_rl.study.endpoints import RETURN_AFTER_TRAINING, Endpoint, read_endpoint
+from plasticity_rl.study.endpoints import AREA, RETURN_AFTER_TRAINING, Endpoint, read_endpoint
 from plasticity_rl.study.human_scores import normalise_curves
-from plasticity_rl.study.scores import Score, score_of
-from plasticity_rl.study.spec import StudyRun, read_study
+from plasticity_rl.study.kept import opened
+from plasticity_rl.study.scores import Score, read_scores, score_of
+from plasticity_rl.study.spec import read_study
+from plasticity_rl.study.study_run import StudyRun
 
 FREEWAY, BOXING = "atari:freeway", "atari:boxing"  # 0 to 29.6 and 0.1 to 12.1 of random and human
 AFTER = {"tag": "final/return"}
@@ -118,8 +121,10 @@ def test_any_other_share_of_it_is_the_same_number(of):
 
 
 def config_of_longer_run(path: Path) -> None:
+    """As a run has it that went on: what it began with stays, and the longer length is that of a later start."""
     file = read_study(path).runs()[0].folder / "config.yaml"
-    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "max_frames": 200}))
+    longer = yaml.safe_dump({**yaml.safe_load(file.read_text()), "max_frames": 200})
+    (file.parent / "config_resumed_20260101-000000.yaml").write_text(longer)
     (file.parent / "finished.yaml").write_text("env_frames: 200\n")
 
 
@@ -133,6 +138,20 @@ def test_of_a_longer_run_the_evaluation_at_the_end_of_the_study_counts(tmp_path)
     assert score.is_longer
     assert score.values[RETURN_AFTER_TRAINING] == pytest.approx(50.0)
     assert score.problems == ()
+
+
+def test_a_study_that_was_made_longer_and_short_again_reads_all_runs_to_its_own_end(tmp_path):
+    """The return is the frame: 50 on average up to frame 100, 100 up to frame 200; the same from the kept file."""
+    ramp = {frame: float(frame) for frame in range(0, 201, 10)}
+    short = {frame: value for frame, value in ramp.items() if frame <= 100}
+    path = study_of(tmp_path, lambda run: {"eval/return": ramp if run.seed == 1 else short}, arms=("plain",))
+    config_of_longer_run(path)
+    scores, _ = read_scores(read_study(path))
+    assert {score.values[AREA] for score in scores} == {50.0}
+    assert call("study", "keep", path, "--out", tmp_path / "kept.tar.xz").code == 0
+    study = read_study(path)
+    with opened(tmp_path / "kept.tar.xz", study) as kept:
+        assert {score.values[AREA] for score in read_scores(kept.study)[0]} == {50.0}
 
 
 def test_a_longer_run_that_never_ended_there_has_none_and_that_is_said(tmp_path):

@@ -14,7 +14,8 @@ from run_folders import entry, write_run
 from plasticity_rl.study.endpoints import AREA, FINAL_RETURN, Endpoint
 from plasticity_rl.study.figures import curve_of
 from plasticity_rl.study.scores import read_scores, score_of, table_of
-from plasticity_rl.study.spec import StudyRun, read_study
+from plasticity_rl.study.spec import read_study
+from plasticity_rl.study.study_run import StudyRun
 
 FINAL = {("with", "none"): 500.0, ("with", "often"): 510.0, ("without", "none"): 100.0, ("without", "often"): 300.0}
 RESET = entry("callbacks.Reset", modules=["critic"], at_frames=[50])

@@ -20,7 +20,8 @@ from plasticity_rl.envs import task_names
 from plasticity_rl.study.endpoints import Endpoint
 from plasticity_rl.study.evaluations import fewest_evaluations
 from plasticity_rl.study.extends import load
-from plasticity_rl.study.spec import count_states, needed_by, read_study, state_of
+from plasticity_rl.study.spec import count_states, read_study, state_of
+from plasticity_rl.study.study_run import needed_by
 
 SMALL = {
     "base": ["base.yaml", "tasks/{task}.yaml", "model.lr=0.001"],
@@ -260,6 +261,41 @@ def test_a_run_that_reads_another_one_names_its_folder(here):
     assert "--trainer.callbacks.path=runs/small/walk/failed/seed1" in fresh.arguments
     assert needed_by(fresh, runs) == [failed]
     assert needed_by(failed, runs) == []
+
+
+HEIRS = {
+    "agent": {
+        "heir": ["init_weights={folder}/{task}/base/seed{seed}/checkpoints/last.ckpt"],
+        "base": [],
+        "second": ["trainer.callbacks.path={folder}/{task}/heir/seed{seed}"],
+    }
+}
+
+
+def test_a_run_that_reads_a_file_of_another_one_waits_for_it_whatever_the_task_is_called(here):
+    """The folder of a task has no colon; seed 1 is not seed 11."""
+    runs = read_study(
+        written(here, base=["base.yaml"], factors=HEIRS, tasks=["minatar:breakout"], seeds=[1, 11])
+    ).runs()
+    heir, base, second = runs[:3]
+    assert "--data.task=minatar:breakout" in heir.arguments
+    assert f"--init_weights={base.folder}/checkpoints/last.ckpt" in heir.arguments
+    assert [needed_by(run, runs) for run in (heir, base, second)] == [[base], [], [heir]]
+
+
+def test_what_starts_from_a_shared_run_looks_for_it_where_it_is(here):
+    """And is shared itself where the other study has it; one that it does not have lies in this study."""
+    first = read_study(written(here, factors=HEIRS).rename(here / "first.yaml"))
+    third = {"third": ["model.lr=1", *HEIRS["agent"]["heir"]]}
+    factors = {"agent": {**HEIRS["agent"], **third}}
+    runs = {run.name: run for run in read_study(written(here, shares=["first.yaml"], factors=factors)).runs()}
+    for run in first.runs():
+        assert (runs[run.name].folder, runs[run.name].arguments) == (run.folder, run.arguments)
+    heir, base = runs["walk/third/seed1"], runs["walk/base/seed1"]
+    assert heir.folder == Path("runs/small/walk/third/seed1")
+    assert heir.arguments[-1] == f"--trainer.default_root_dir={heir.folder}"
+    assert needed_by(heir, runs.values()) == [base]
+    assert base.folder == Path("runs/first/walk/base/seed1")
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from cli_runs import call
 from made_studies import flat, study_of
 from tiny_studies import tiny_env_can_be_imported, tiny_study  # noqa: F401
 
+from plasticity_rl.cli.study_reports import take_runs
 from plasticity_rl.study.spec import read_study
 
 
@@ -92,6 +93,26 @@ def test_what_the_study_would_not_make_now_is_not_taken(evidence):
     longer = study.read_text().replace("max_frames: 100", "max_frames: 200")
     study.write_text(longer)
     assert len(call("study", "run", study, "--from", file, "--dry-run").out.splitlines()) == 4
+
+
+def test_a_run_that_others_are_still_to_start_from_is_not_taken(tmp_path):
+    """It has no checkpoint any more. Once they are finished, or in the file too, it is."""
+    path = "init_weights={folder}/{task}/base/seed{seed}/checkpoints/last.ckpt"
+    study = study_of(tmp_path, lambda run: {"eval/return": flat(1.0)}, arms=("base", "other"), seeds=1)
+    content = yaml.safe_load(study.read_text())
+    (factor,) = content["factors"]
+    file = kept(study, tmp_path / "kept.tar.xz")
+    read_study(study).folder.rename(tmp_path / "gone")
+    content["factors"][factor]["heir"] = [path]
+    study.write_text(yaml.safe_dump(content, sort_keys=False))
+    printed = call("study", "run", study, "--from", file, "--dry-run")
+    assert [Path(line.rpartition("=")[2]).parent.name for line in printed.out.splitlines()] == ["base", "heir"]
+    taken = take_runs(read_study(study), file, write=True)
+    assert {name.split("/")[1] for name in taken} == {"other"}
+    heir = next(run for run in read_study(study).runs() if run.arm == "heir")
+    heir.folder.mkdir(parents=True)
+    (heir.folder / "finished.yaml").write_text("env_frames: 1000000\n")
+    assert {name.split("/")[1] for name in take_runs(read_study(study), file, write=True)} == {"base"}
 
 
 def test_it_is_said_why_a_run_is_not_taken(evidence, monkeypatch):

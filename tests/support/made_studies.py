@@ -11,7 +11,8 @@ import yaml
 from cli_runs import call
 from run_folders import write_run
 
-from plasticity_rl.study.spec import StudyRun, read_study
+from plasticity_rl.study.spec import read_study
+from plasticity_rl.study.study_run import StudyRun
 
 Curves = Mapping[str, Mapping[int, float]]
 

@@ -23,8 +23,9 @@ from plasticity_rl.study.extends import files_of, write_resolved
 from plasticity_rl.study.lock import at_work
 from plasticity_rl.study.progress import LiveTable
 from plasticity_rl.study.runner import Launch, Runner
-from plasticity_rl.study.spec import Study, command, count_states, go_on, read_study, state_of
-from plasticity_rl.study.stale import Provenance, provenance_of
+from plasticity_rl.study.spec import Study, count_states, go_on, read_study, state_of
+from plasticity_rl.study.stale import provenance_of
+from plasticity_rl.study.study_run import command
 from plasticity_rl.study.take import refuse_without_checkpoint
 
 
@@ -174,13 +175,14 @@ def run_on_ray(study: Study, options: argparse.Namespace) -> None:
 def run_all(study: Study, options: argparse.Namespace, num_workers: int, launch: Launch | None = None) -> None:
     """Run everything that is not finished, so many at a time; what is stale only if that was asked for."""
     path, runs = options.study, study.runs()
+    configs = StudyConfigs(imports=True)
+    if options.rerun_stale:
+        before = provenance_of(study, configs).stale
+        for old, new in move_aside([one for one in runs if one.name in before]):
+            print(f"moved aside: {old} to {new}")
     for source in options.sources:
         take_runs(study, expanded(source, "--from"), write=True)
-    provenance = provenance_of(study, StudyConfigs(imports=True))
-    if options.rerun_stale:
-        for source, target in move_aside([one for one in runs if one.name in provenance.stale]):
-            print(f"moved aside: {source} to {target}")
-        provenance = Provenance(unchecked=provenance.unchecked)
+    provenance = provenance_of(study, configs)
     stale = provenance.stale
     refuse_without_checkpoint([one for one in runs if one.name not in stale], study.max_frames)
     counts = count_states(runs, study.max_frames, stale)
