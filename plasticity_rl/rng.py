@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,16 @@ class NamedGenerators:
     def get_own(self, name: str, device: torch.device | str = "cpu") -> torch.Generator:
         """Return a generator of this rank's own, as augmentation and the losses' noise need; rank 0's is ``name``."""
         return self.get(f"{name}/rank{self.rank}" if self.rank else name, device)
+
+    @contextlib.contextmanager
+    def other_family(self, name: str) -> Iterator[None]:
+        """Draw other numbers for a while, derived from ``name``, also for whoever asks this object later."""
+        own = self.seed, self._generators, self._pending
+        self.seed, self._generators, self._pending = derive_seed(self.seed, name), {}, {}
+        try:
+            yield
+        finally:
+            self.seed, self._generators, self._pending = own
 
     def generators(self) -> list[torch.Generator]:
         """Return all that were used so far."""

@@ -12,6 +12,7 @@ from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Intervention, Mutation
 from plasticity_rl.data.options import refuse_long_return
 from plasticity_rl.errors import UserError, at_least, within
+from plasticity_rl.replay.layout import refuse_small_capacity
 from plasticity_rl.schedules import geometric
 
 
@@ -95,6 +96,8 @@ class AnnealHorizon(Intervention):
         if self.first_n_step is not None:
             at_least("AnnealHorizon.first_n_step", self.first_n_step, data.n_step, ", data.n_step, to which it anneals")
             refuse_long_return("AnnealHorizon.first_n_step", self.first_n_step, data.environment, data.episode_steps)
+            sizes = (data.capacity, data.num_envs, data.stacked_frames, self.first_n_step)
+            refuse_small_capacity(*sizes, " of AnnealHorizon.first_n_step", data.world_size)
         if self.first_discount is not None:
             within("data.discount", data.discount, "[0, 1)", ": AnnealHorizon interpolates log(1 - discount)")
 

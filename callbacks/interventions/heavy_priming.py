@@ -13,7 +13,6 @@ from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import callbacks_of, fill_replay
 from plasticity_rl.callback import Intervention, Mutation
 from plasticity_rl.errors import UserError, at_least, at_most
-from plasticity_rl.rng import NamedGenerators, derive_seed
 
 
 class HeavyPriming(Intervention):
@@ -93,13 +92,12 @@ class HeavyPriming(Intervention):
         # The updates of the priming dispatch this hook again.
         if self.done or self._priming or not self._all_there(agent):
             return
-        generators, self._priming = agent.rng, True
-        seed = derive_seed(generators.seed, f"intervention/{self.state_key}")
-        agent.rng = NamedGenerators(seed, generators.rank)
+        self._priming = True
         try:
-            self._prime(agent)
+            with agent.rng.other_family(f"intervention/{self.state_key}"):
+                self._prime(agent)
         finally:
-            agent.rng, self._priming = generators, False
+            self._priming = False
         self.done = True
         augmented = {None: "", True: ", augmented", False: ", not augmented"}[self.augment]
         text = f"{self.num_updates} updates on the first {self.num_transitions} transitions{augmented}"
@@ -121,6 +119,7 @@ class HeavyPriming(Intervention):
                 raise SIGTERMException
             agent.dispatch("on_update_start")
             batch = replay.sample_first(ends, agent.rng.get_own("priming_batches")).to(agent.device)
+            agent.dispatch("on_batch", batch)
             metrics = self._update(agent, batch)
             agent.num_updates += 1
             agent.end_update(batch, metrics)

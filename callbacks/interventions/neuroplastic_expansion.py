@@ -20,7 +20,7 @@ from plasticity_rl.distributed.ranks import over_ranks
 from plasticity_rl.errors import UserError, at_least, one_of, within
 from plasticity_rl.nn.hooks import evaluation_mode
 from plasticity_rl.nn.layers import weight_layers
-from plasticity_rl.nn.weight_transforms import MovingMask, add_transform
+from plasticity_rl.nn.weight_transforms import MovingMask, add_transform, prune_again
 from plasticity_rl.surgery import cosine_growth, exchanged_mask, largest_mask
 
 PRUNED = ("dormant", "magnitude")
@@ -178,6 +178,8 @@ class NeuroplasticExpansion(ScheduledMasks):
         """Look at all layers first, then exchange and add weights up to how many are to be in use now."""
         self._reached = self.due(agent)
         paths = self.paths(agent)
+        for layer in (layer for path in paths for layer in with_twin(agent, path)):
+            prune_again(layer)  # an optimizer with noise moves what is not in use too, and what joins begins at zero
         gradients, silent = self._gradients(agent, paths), self._dormant_rows(agent)
         weights = {path: agent.module(path).get_parameter("weight") for path in paths}
         first = self.sparsities(weights, self.initial_sparsity)

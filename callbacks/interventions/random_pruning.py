@@ -41,7 +41,7 @@ class RandomPruning(Architecture):
     reads = frozenset()
     writes = frozenset({"mask"})
     cuda_graph = "stays"
-    stage = "weights"
+    stage = "masks"
     example_arguments: ClassVar[Mapping[str, Any]] = {"modules": ["actor", "critic"], "sparsity": 0.5}
 
     def __init__(

@@ -16,8 +16,9 @@ FAMILIES = (
 """Families of interventions in the order in which they act when several are due at the same update."""
 
 
-BUILD_STAGES = ("modules", "heads", "widths", "activations", "norms", "weights")
-"""Stages in which interventions of family architecture build: a norm is as wide as the layer has become."""
+BUILD_STAGES = ("modules", "heads", "widths", "activations", "norms", "masks", "weights")
+"""Stages in which interventions of family architecture build: a norm is as wide as the layer has become, and a mask
+that moves keeps within one that is fixed."""
 
 READS = {
     "units": "activity of the hidden units of modules",

@@ -197,9 +197,25 @@ def refuse_sizes(
     if len(obs_shape) != len(wanted) or obs_shape[0] % frame_stack:
         shape = ", ".join([f"{wanted[0]} x {frame_stack} stacked frames", *wanted[1:]])
         raise UserError(f"obs_shape of {observation} must be ({shape}), got {tuple(obs_shape)}.")
-    least = num_lanes * (frame_stack + n_step)
+    refuse_small_capacity(capacity, num_lanes, frame_stack, n_step)
+
+
+def refuse_small_capacity(
+    capacity: int, num_lanes: int, frame_stack: int, n_step: int, what: str = "", ranks: int = 1
+) -> None:
+    """Raise UserError for a replay in which no window of so many steps is ever complete, so that nothing is learned.
+
+    Args:
+        capacity: Transitions of all ranks.
+        num_lanes: Environments of a rank.
+        frame_stack: Stacked frames.
+        n_step: Steps of the return.
+        what: Whose steps these are, in words; nothing for those of ``data.n_step``.
+        ranks: Number of processes that share the capacity.
+    """
+    least = num_lanes * ranks * (frame_stack + n_step)
     if capacity < least:
         raise UserError(
-            f"data.capacity={capacity} must be at least {least}: {num_lanes} environments x "
-            f"({frame_stack} stacked frames + {n_step} steps)"
+            f"data.capacity={capacity} must be at least {least}: {num_lanes * ranks} environments x "
+            f"({frame_stack} stacked frames + {n_step} steps{what})"
         )

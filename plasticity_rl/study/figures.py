@@ -132,8 +132,9 @@ def draw_profiles(report: Report) -> Figure:
 
 def _profiles(axis: Axes, report: Report, section: Section) -> None:
     arms = table_of(report.scores, section.tasks, report.study.final_return)
-    highest = max((value.max() for scores in arms.values() for value in scores), default=1.0)
-    thresholds = np.linspace(0.0, max(highest, 1e-9), POINTS)
+    ends = [end for scores in arms.values() for value in scores for end in (value.min(), value.max())]
+    lowest, highest = min([0.0, *ends]), max([0.0, *ends])
+    thresholds = np.linspace(lowest, highest if highest > lowest else 1.0, POINTS)
     for index, arm in enumerate(report.arms):
         if arm in arms:
             value, low, high = _ends(performance_profile(arms[arm], thresholds))

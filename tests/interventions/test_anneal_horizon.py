@@ -118,6 +118,7 @@ def test_returns_of_evaluations_are_discounted_as_the_values_are(tmp_path):
     [
         ({"first_n_step": 2}, {}, "first_n_step=2 must be a whole number >= 3, data.n_step"),
         ({"first_n_step": 21}, {}, "first_n_step=21 does not fit in an episode of tiny"),
+        ({}, {"capacity": 25, "num_envs": 2}, r"capacity=25 must be at least 26: 2 .* 10 steps of AnnealHorizon.first"),
         ({}, {"discount": 1.0}, r"discount=1.0 must be in \[0, 1\): AnnealHorizon"),
         ({}, {"overlap": True}, "AnnealHorizon: .*overlap=true begins a batch before"),
     ],

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from real_runs import fit_real
 from run_state import fingerprint
 
-from callbacks import FractionActiveUnits, HeavyPriming, Reset, ToggleAugmentation
+from callbacks import UPGD, FractionActiveUnits, HeavyPriming, Reset, ToggleAugmentation
 from plasticity_rl import UserError
 from plasticity_rl.callback import RLCallback
 
@@ -22,6 +22,7 @@ class Diary(RLCallback):
         self.rewards: list[list[float]] = [[], []]
         self.updates: list[dict] = []
         self.started: list[dict] = []
+        self.batches: list[str] = []
 
     def on_env_step(self, agent, step) -> None:
         for lane, (action, reward) in enumerate(zip(step["action"], step["next", "reward"], strict=True)):
@@ -31,7 +32,12 @@ class Diary(RLCallback):
     def on_update_start(self, agent) -> None:
         self.started.append({"rng": fingerprint(agent.rng.state_dict()), "flag": agent.augment})
 
+    def on_batch(self, agent, batch) -> None:
+        self.batches.append(fingerprint(batch.to_dict()))
+
     def on_update_end(self, agent, batch, metrics) -> None:
+        assert fingerprint(batch.to_dict()) == self.batches[-1]
+        assert len(self.batches) == len(self.started) == len(self.updates) + 1
         numbers = [
             self._number(agent, float(a), float(r)) for a, r in zip(batch["action"], batch["reward"], strict=True)
         ]
@@ -73,6 +79,15 @@ def test_exactly_these_updates_on_exactly_these_transitions(num_transitions: int
     assert rest[0]["anchors"] == plain.updates[0]["anchors"]
     assert [update["frame"] for update in rest] == [update["frame"] for update in plain.updates]
     assert diary.started[60]["rng"] == plain.started[0]["rng"]
+
+
+def test_the_noise_of_an_optimizer_comes_from_the_numbers_of_the_priming(tmp_path):
+    """The optimizer asks the generators that it was made with."""
+    diary, plain = Diary(), Diary()
+    fit_tiny(tmp_path / "a", callbacks=[UPGD(), HeavyPriming(num_transitions=16, num_updates=5), diary])
+    fit_tiny(tmp_path / "b", callbacks=[UPGD(), plain])
+    assert diary.started[5]["rng"] == plain.started[0]["rng"]
+    assert diary.started[4]["rng"] != diary.started[3]["rng"]
 
 
 def test_several_environments_give_equal_shares(tmp_path):

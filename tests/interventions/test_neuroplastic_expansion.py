@@ -13,6 +13,7 @@ from run_state import DieAt, Killed, differences, run_state
 from weight_writers import WEIGHT_WRITERS
 
 from callbacks import (
+    UPGD,
     DeepFourierFeatures,
     FrozenEncoder,
     GradualPruning,
@@ -291,6 +292,32 @@ def test_what_random_pruning_holds_back_does_not_join():
         assert torch.equal(mask(layer) & fixed, mask(layer))
         assert torch.equal(mask(layer), fixed), "all that may be in use is"
         assert not layer.weight[~fixed].any()
+
+
+def test_it_begins_with_its_own_number_within_what_random_pruning_leaves():
+    """The largest of those, not those of the largest that are left by chance."""
+    growing = NeuroplasticExpansion(modules=["critic"], initial_sparsity=0.8, distribution="uniform")
+    agent = BareAgent(growing, RandomPruning(modules=["critic"], sparsity=0.5, distribution="uniform"))
+    assert len(masked_layers(agent)) > 4
+    for layer in masked_layers(agent).values():
+        assert int(mask(layer).sum()) == layer.weight.numel() - round(0.8 * layer.weight.numel())
+        assert int((weight_in_use(layer) != 0).sum()) == int(mask(layer).sum())
+
+
+def test_what_joins_starts_at_zero_beside_an_optimizer_with_noise():
+    growing = NeuroplasticExpansion(prune_ratio=0.0, initial_sparsity=0.6, **{**FAST, "every_n_updates": 10**6})
+    agent = BareAgent(growing, UPGD(adaptive=False, sigma=0.1))
+    for seed in range(3):
+        agent.step(seed)
+    before = masks(agent)
+    assert any(layer.weight[~before[name]].any() for name, layer in masked_layers(agent).items()), "noise moved them"
+    agent.env_frames = 24
+    growing.act(agent)
+    joined = {name: mask(layer) & ~before[name] for name, layer in masked_layers(agent).items()}
+    assert any(new.any() for new in joined.values())
+    for name, layer in masked_layers(agent).items():
+        assert not layer.weight[joined[name]].any(), name
+        assert not layer.weight[~mask(layer)].any(), name
 
 
 def test_a_frozen_copy_an_injection_and_a_second_mask_are_refused(tmp_path):
