@@ -57,8 +57,8 @@ docs: $(VENV)/.installed-dev ## build the documentation site into site/ (site/in
 tables: $(VENV)/.installed-dev ## write the tables of the pages in docs/ from docstrings and the comments of YAML files
 	$(BIN)/python docs/tables.py
 
-evidence: $(VENV)/.installed-dev ## write the generated part of docs/results.md from the kept runs in docs/evidence
-	$(BIN)/python docs/evidence.py
+evidence: $(VENV)/.installed-dev ## write what docs/results.md and docs/choosing.md say of the kept runs in docs/evidence
+	$(BIN)/python docs/evidence.py && $(BIN)/python docs/newer_methods.py
 
 tutorial: $(VENV)/.installed-dev ## run docs/tutorial.md (about 10 minutes) and write its pictures and outputs
 	$(BIN)/python docs/tutorial.py $(ARGS)

@@ -51,7 +51,7 @@ def probes() -> list[type]:
 
 def table_of_callbacks() -> str:
     """Return all callbacks: what each does, its paper, its YAML."""
-    rows = [(_link(c), _does(c), _papers(c), _code(_fragment(c))) for c in (*interventions(), *probes())]
+    rows = [(link(c.__name__, "../"), _does(c), _papers(c), _code(_fragment(c))) for c in (*interventions(), *probes())]
     return table(("callback", "what it does", "paper", "YAML"), rows)
 
 
@@ -158,9 +158,9 @@ def _named(head: str, found: Mapping[str, str]) -> str:
     return table((head, "what it is"), [(_code(name), text) for name, text in found.items()])
 
 
-def _link(callback: type) -> str:
-    """Return the name of a callback, as a link to its docstring."""
-    return f"[{_code(callback.__name__)}](../reference/callbacks.md#{callback.__module__}.{callback.__name__})"
+def link(name: str, up: str = "") -> str:
+    """Return the name of a callback, as a link to its docstring; ``up`` leads from the page to the folder of pages."""
+    return f"[{_code(name)}]({up}reference/callbacks.md#{getattr(callbacks, name).__module__}.{name})"
 
 
 def _exported() -> list[type]:

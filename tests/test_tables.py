@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 
 import pytest
+import tables
 from cli_runs import REPOSITORY
 
 import callbacks
 from plasticity_rl.callback.documented import documented_tags, sections, tag_pattern
-
-spec = importlib.util.spec_from_file_location("tables", REPOSITORY / "docs" / "tables.py")
-assert spec is not None
-assert spec.loader is not None
-tables = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tables)
 
 
 @pytest.mark.parametrize("name", tables.PAGES)

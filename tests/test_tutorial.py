@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
-from cli_runs import REPOSITORY, call, printed_config
+import tutorial
+from cli_runs import call, printed_config
 
 from plasticity_rl.cli.commands import plot, probe
 
-spec = importlib.util.spec_from_file_location("tutorial", REPOSITORY / "docs" / "tutorial.py")
-assert spec is not None
-assert spec.loader is not None
-tutorial = sys.modules["tutorial"] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
-spec.loader.exec_module(tutorial)
 PAGE = tutorial.PAGE.read_text()
 STEPS = tutorial.steps(PAGE)
 COMMANDS = [step.body for step in STEPS if step.file is None]

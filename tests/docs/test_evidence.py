@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 from pathlib import Path
 
+import evidence
 import pytest
 from cli_runs import REPOSITORY, call
 from made_studies import ends, flat, study_of
@@ -14,12 +14,6 @@ from made_studies import ends, flat, study_of
 from plasticity_rl.cli.study_reports import make_report_of
 from plasticity_rl.packaged import study_names
 from plasticity_rl.study.spec import read_study
-
-spec = importlib.util.spec_from_file_location("evidence", REPOSITORY / "docs" / "evidence.py")
-assert spec is not None
-assert spec.loader is not None
-evidence = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(evidence)
 
 TEXT = evidence.PAGE.read_text()
 KEPT = evidence.kept_files()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
-from cli_runs import REPOSITORY
+import tables
 
 import callbacks
 from plasticity_rl.callback.documented import documented_tags, tag_pattern
@@ -16,13 +14,8 @@ NO_SCALARS = {"eval/video", "custom_scalars__config__", "weights/<module>/<param
 
 @pytest.fixture(scope="module")
 def documented() -> set[str]:
-    spec = importlib.util.spec_from_file_location("tables", REPOSITORY / "docs" / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    docs_tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(docs_tables)
     tags = {tag for name in callbacks.__all__ for tag in documented_tags(getattr(callbacks, name))}
-    of_loop = {tag for tags, _ in docs_tables.loop_tags() for tag in docs_tables.LOOP_TAG.findall(tags)}
+    of_loop = {tag for tags, _ in tables.loop_tags() for tag in tables.LOOP_TAG.findall(tags)}
     return (tags | of_loop) - NO_SCALARS
 
 
