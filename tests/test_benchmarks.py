@@ -24,6 +24,7 @@ from cli_runs import REPOSITORY
 
 import callbacks
 from plasticity_rl import DrQV2, Intervention
+from plasticity_rl.machine import cores
 
 PRELOADED = ["benchmarks.contestants.inside", "plasticity_rl.cli.app", "callbacks"]
 
@@ -397,8 +398,27 @@ def test_callbacks(bench):
     found = kept["callbacks"]
     assert not found["failed"]
     events = {row["name"]: (row["period_updates"], row["event_ms"] is not None) for row in found["rows"]}
-    assert events == {"ReDo": (1000, True), "PlasticityInjection": (None, False)}
+    again = "no intervention, again"
+    assert events == {again: (None, False), "ReDo": (1000, True), "PlasticityInjection": (None, False)}
     assert all(turn["num_updates"] == 2 for turns in found["answers"].values() for turn in turns)
+
+
+def test_what_is_given_to_contestants_are_all_variables_that_choose_threads(monkeypatch):
+    """Those of a run that chose by itself: one with the same variables chooses the same, also for large updates."""
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", cores.CHOOSE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cores, "available_cores", lambda: 2)
+    cores.start_with_one()
+    given = importlib.import_module("benchmarks.harness.contest").settings_of(os.environ)
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    for name in given:
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    cores.start_with_one()
+    cores.use_more_for_large_updates(lambda: 24e9)
+    assert chosen == [2]
 
 
 def test_callbacks_measures_every_intervention():

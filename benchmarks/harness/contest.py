@@ -20,11 +20,17 @@ from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Any, NamedTuple
 
+from plasticity_rl.machine.cores import CHOOSE
+
 ROOT = Path(__file__).resolve().parents[2]
 SOCKET = "BENCHMARK_SOCKET"
 """Environment variable with the path of the socket on which the parent waits for a contestant."""
-SETTINGS = ("OMP_", "MKL_", "KMP_", "GOMP_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "MUJOCO_", "RL_LOGGING")
-"""Beginnings of the environment variables that change speed. Contestants start without any that are set here."""
+SETTINGS = ("OMP_", "MKL_", "KMP_", "GOMP_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "MUJOCO_", "RL_LOGGING", CHOOSE)
+"""Beginnings of the environment variables that change speed. Contestants start without any that are set here.
+
+``CHOOSE`` too: one thread that was not the user's choice becomes several where updates are large, so a contestant that
+got the first variable without the second would compute with fewer threads than the one whose settings it was given.
+"""
 SECONDS_TO_START = 3600.0
 
 

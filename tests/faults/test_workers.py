@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -74,8 +75,12 @@ def test_tasks_change_in_workers_as_in_one_process(tmp_path):
 
 
 def workers_of(pid: int) -> list[Path]:
-    children = [Path("/proc", one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [child for child in children if "plasticity_rl.envs.worker" in (child / "cmdline").read_text()]
+    found = []
+    for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a command that the run had called is over
+            if "plasticity_rl.envs.worker" in Path(f"/proc/{one}/cmdline").read_text():
+                found.append(Path("/proc", one))
+    return found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
