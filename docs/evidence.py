@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 PART = re.compile(r"(<!-- table: evidence -->\n).*?(<!-- end of table -->)", re.DOTALL)
 CLIP = re.compile(r"\bp[0-9a-f]{10}\b")
-PLACES, COORDINATE = re.compile(r' (?:d|x|y)="[^"]*"'), re.compile(r"-?\d+\.\d{3,}")
+PLACES, COORDINATE = re.compile(r' (?:d|x|y)="[^"]*"'), re.compile(r"-?\d+\.\d{2,}")
 HEAD = ["study", "claim", "comparison", "seeds", "difference [95 % interval]", "p", "p (Holm)", "verdict"]
 HEAD += ["seeds to decide"]
 NONE_YET = "No runs are kept yet.\n"
@@ -148,14 +148,15 @@ def draw(report: Report, path: Path) -> None:
 
 
 def tidied(svg: str) -> str:
-    """Return a drawing of half the size, and the same of the same curves.
+    """Return a drawing that is smaller, and the same file of the same curves.
 
     Matplotlib calls clip paths by a hash of where a panel lies, which differs in the last bit from process to process:
-    they are numbered. It writes millionths of a point: hundredths are kept.
+    they are numbered. It writes millionths of a point, of which tenths are kept, and blanks at the ends of lines.
     """
     names: dict[str, str] = {}
     svg = CLIP.sub(lambda match: names.setdefault(match[0], f"clip{len(names)}"), svg)
-    return PLACES.sub(lambda place: COORDINATE.sub(lambda number: f"{float(number[0]):.2f}", place[0]), svg)
+    svg = PLACES.sub(lambda place: COORDINATE.sub(lambda number: f"{float(number[0]):.1f}", place[0]), svg)
+    return svg.replace(" \n", "\n")
 
 
 def table(rows: Rows) -> str:

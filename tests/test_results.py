@@ -17,7 +17,7 @@ def test_there_are_pictures():
     pictures = [Path(name) for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", TEXT)]
     assert pictures
     for picture in pictures:
-        assert (DOCS / picture).stat().st_size < 400_000
+        assert (DOCS / picture).stat().st_size < 300_000
 
 
 def test_every_study_that_is_named_exists():

@@ -80,7 +80,7 @@ def test_the_part_of_a_study(root, monkeypatch):
     assert clips
     assert all(re.fullmatch(r"clip\d+", clip) for clip in clips)
     assert set(re.findall(r"url\(#(.*?)\)", drawn)) == set(clips)
-    assert not re.search(r' [dxy]="[^"]*\.\d{3}', drawn)  # hundredths of a point, but for scales of letters
+    assert not re.search(r' [dxy]="[^"]*\.\d{2}', drawn)  # tenths of a point, but for scales of letters
     assert re.search(r"scale\(0\.\d{3}", drawn)
     for words in (
         "### mini/made\n\n- Claim: New is better.\n",
