@@ -25,7 +25,8 @@ class DormantUnits(ActivationProbe):
     a module's share weighs every unit alike. The overlap ``|A & B| / min(|A|, |B|)`` compares a module's dormant set
     with that of the measurement before, and with the historical set: every unit that was dormant at any measurement
     before. It is 1 for identical sets, 0 for disjoint ones and when one of the two is empty; the first measurement has
-    none.
+    none. The historical set only grows, so the overlap with it nears 1 in time even where no unit stays dormant: the
+    one with the measurement before says whether they do.
 
     Mutates: nothing.
     Logs: ``dormant/<module>/tau_<tau>``, ``dormant/<module>/<layer>/tau_<tau>``, ``dormant_overlap/<module>/tau_<tau>``

@@ -15,6 +15,8 @@ from plasticity_rl.results.statistics import FEW_SEEDS, Floats, interval, iqm, i
 
 NOT_PART_OF_AN_ARM = ("data.seed", "data.replay_dir", "data.storage", "data.max_frames", "model.seed")
 """Options in which the runs of one arm may differ: seeds, where the replay lies, how long the run is."""
+OF_THE_TRAINER = {"precision": "32-true", "gradient_clip_val": None, "gradient_clip_algorithm": None}
+"""Options of the trainer that change what is learned, and what each is where a run's config is silent."""
 
 
 @dataclass
@@ -77,6 +79,10 @@ def _settings(run: Run) -> dict[str, Any]:
     """Everything an arm is defined by, flat: options by dotted key, interventions with their arguments."""
     options = {group: run.config.get(group) or {} for group in ("data", "model")}
     flat = {key: value for key, value in flatten(options, ".").items() if key not in NOT_PART_OF_AN_ARM}
+    trainer = run.config.get("trainer") or {}
+    flat |= {f"trainer.{key}": trainer.get(key) or silent for key, silent in OF_THE_TRAINER.items()}
+    # Each seed may begin with weights of its own: that it does is part of an arm, which weights are not.
+    flat["began_with_other_weights"] = run.config.get("init_weights") is not None
     interventions = sorted(repr(entry) for entry in run.interventions)
     return {"agent": run.config.get("agent") or "drqv2", **flat, "interventions": interventions}
 

@@ -9,6 +9,7 @@ from plasticity_rl.errors import suggestion
 from plasticity_rl.results.statistics import FEW_SEEDS
 from plasticity_rl.study.comparisons import Comparison
 from plasticity_rl.study.endpoints import AREA, FEW_POINTS, Endpoint
+from plasticity_rl.study.origins import code_of
 from plasticity_rl.study.scores import Score, tags_of, values_of
 from plasticity_rl.study.spec import Study
 
@@ -28,6 +29,7 @@ def notes_of(study: Study, scores: Sequence[Score], families: Families) -> list[
         *_few_points(study, scores),
         *_missing_runs(study, scores),
         *_without_pairs(study, scores, families),
+        *_other_code(study, scores),
         *([f"Longer than the study, read up to frame {study.max_frames:,}: {longer}."] if longer else []),
         *_missing_curves(study, scores),
         *(f"Left out of its rows: {problem}." for score in scores for problem in score.problems),
@@ -93,6 +95,22 @@ def _without_pairs(study: Study, scores: Sequence[Score], families: Families) ->
         for name, arms in _interactions(study):
             if name not in compared and compared.issuperset(arms):
                 yield f"The {name} has no seed that all four arms have in {endpoint.name}: it is not computed."
+
+
+def _other_code(study: Study, scores: Sequence[Score]) -> Iterator[str]:
+    """Name arms that are compared with runs of a baseline which other code trained, as when runs were taken over."""
+    code = {(score.run.task, score.run.seed, score.arm): code_of(score.run.folder) for score in scores}
+    runs: dict[str, int] = {}
+    for (task, seed, arm), own in code.items():
+        theirs = code.get((task, seed, study.base_arm))
+        if own and theirs and own != theirs:
+            runs[arm] = runs.get(arm, 0) + 1
+    if runs:
+        listed = ", ".join(f"{arm} ({number} run{'s' * (number > 1)})" for arm, number in runs.items())
+        yield (
+            f"Trained by another revision or other packages than the run of {study.base_arm} with the same seed: "
+            f"{listed}. What changed there is a part of their differences."
+        )
 
 
 def _interactions(study: Study) -> Iterator[tuple[str, list[str]]]:

@@ -39,6 +39,11 @@ def origins_of(folders: Sequence[Path]) -> list[tuple[str, str]]:
     ]
 
 
+def code_of(folder: Path) -> frozenset[str]:
+    """Return the revisions and packages that a run was trained with, one text for each; empty where that is unknown."""
+    return frozenset(f"{_revision(start)}, {_software(start)}" for start in starts_of(folder)) - {f"{UNKNOWN}, "}
+
+
 def starts_of(folder: Path) -> list[Mapping[str, Any]]:
     """Return what a run noted at each of its starts; nothing where that cannot be read."""
     try:

@@ -53,6 +53,24 @@ def test_over_several_tasks_every_task_has_its_number(tmp_path):
     assert "n=" not in plain["IQM"]
 
 
+# ---- where runs come from --------------------------------------------------------------------------------------------
+
+
+def test_pairs_that_were_trained_by_different_code_are_named(tmp_path):
+    """Two of three; where a run does not say what trained it nothing is said."""
+    path = study_of(tmp_path, lambda run: {"eval/return": flat(10.0 * run.seed**2)}, seeds=4)
+    newer = {("new", 1), ("new", 2), ("plain", 3), ("new", 3)}
+    for run in read_study(path).runs():
+        revision = ("b" if (run.arm, run.seed) in newer else "a") * 40
+        if run.seed < 4 or run.arm == "plain":
+            (run.folder / "starts.yaml").write_text(yaml.safe_dump([{"git_revision": revision}]))
+    text = report_of(path, tmp_path / "out")
+    assert "than the run of plain with the same seed: new (2 runs)." in text
+    for run in read_study(path).runs():
+        (run.folder / "starts.yaml").write_text(yaml.safe_dump([{"git_revision": "c" * 40}]))
+    assert "with the same seed:" not in report_of(path, tmp_path / "again")
+
+
 # ---- how many points an endpoint averages ----------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from plasticity_rl import Intervention, UserError
 from plasticity_rl.cli.catalogue import first_sentence, leading_comment
 from plasticity_rl.cli.commands.study import what_it_cannot_say
 from plasticity_rl.envs import task_names
+from plasticity_rl.run.callback_checks import late_events
 from plasticity_rl.study.endpoints import Endpoint
 from plasticity_rl.study.evaluations import fewest_evaluations
 from plasticity_rl.study.extends import load
@@ -322,8 +323,14 @@ def test_every_arm_of_the_studies_is_a_run_that_fit_accepts(path, monkeypatch):
     assert len({repr(config) for config in configs.values()}) == len(arms), "no two arms are equal"
     assert {config["max_frames"] for config in configs.values()} == {study.max_frames}
     for config in configs.values():
-        for entry in config["trainer"]["callbacks"]:
+        built = [
             getattr(callbacks, entry["class_path"].removeprefix("callbacks."))(**entry["init_args"])
+            for entry in config["trainer"]["callbacks"]
+        ]
+        assert late_events(built, study.max_frames, config["data"]["action_repeat"]) == []
+        for one in built:
+            if isinstance(one, callbacks.HLGaussCritic) and ":" not in study.tasks[0]:  # rewards up to 1 a frame there
+                assert one.v_max >= 0.99 * config["data"]["action_repeat"] / (1 - config["data"]["discount"])
     assert set(study.tasks) <= set(task_names())
     assert len(study.seeds) >= (3 if path.parent.name == "mini" else 5)
 

@@ -21,7 +21,14 @@ def entry(name: str, **arguments: Any) -> dict[str, Any]:
 
 
 def write_config(
-    folder: Path, *, task: str = "tiny", seed: int = 1, callbacks: Sequence[dict] = (), **model: Any
+    folder: Path,
+    *,
+    task: str = "tiny",
+    seed: int = 1,
+    callbacks: Sequence[dict] = (),
+    trainer: Mapping[str, Any] = {},
+    init_weights: str | None = None,
+    **model: Any,
 ) -> Path:
     """Write a ``config.yaml`` with what tells runs apart."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -29,7 +36,8 @@ def write_config(
         "seed_everything": seed,
         "data": {"task": task, "batch_size": 8, "seed": seed},
         "model": {"replay_ratio": 0.5, "seed": seed, **model},
-        "trainer": {"callbacks": list(callbacks) or None, "default_root_dir": str(folder)},
+        "trainer": {"callbacks": list(callbacks) or None, "default_root_dir": str(folder), **trainer},
+        **({"init_weights": init_weights} if init_weights else {}),
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
