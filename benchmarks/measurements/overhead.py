@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from benchmarks.contestants import reference
 from benchmarks.contestants.ours import QUICK, blank, fit_command
 from benchmarks.contestants.reference import revision
 from benchmarks.harness.child import command
-from benchmarks.harness.contest import ROOT, Contestants, Lane, interleave
+from benchmarks.harness.contest import ROOT, Contestant, Contestants, Lane, interleave
 from benchmarks.harness.options import Options
 from benchmarks.harness.report import median_ratio, print_rates, print_table, rate_rows, rates
 
@@ -44,37 +44,8 @@ def run(options: Options) -> dict[str, Any]:
 
 def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
     with Contestants() as group:
-        settings: dict[str, str] = {}
-        started, threads = {}, options.threads
-        for name, extra, root in _fits(options):
-            quick = options.size == "tiny"
-            frames = FRAMES["quick" if quick else size]
-            length = [f"--data.eval_every_n_frames={frames}", f"--max_frames={frames}", *(QUICK if quick else [])]
-            arguments = [*blank(root), *length, f"--model.replay_ratio={REPLAY_RATIO}", *extra]
-            arguments += [f"--trainer.accelerator={options.accelerator}"]
-            fit = fit_command("TimedTraining", size, options.new_folder(), *arguments, root=root)
-            # All have the settings of the first: an older commit may choose others for itself.
-            if contestant := group.start(name, fit, settings, root):
-                started[name] = contestant
-                settings = settings or contestant.ready["settings"]
-                threads = contestant.ready["torch_threads"] if name == FIT else threads
-        shared = {"replay_ratio": REPLAY_RATIO, "threads": threads}
-        bare = {"size": DIMENSIONS[size], **shared, "device": reference.choose_device(options.device)}
-        commands = {
-            BARE: command("contestants.bare_loop:training", **bare, own_update=False),
-            BARE_LOOP: command("contestants.bare_loop:training", **bare, own_update=True),
-        }
-        if size == "tiny":
-            image_size = DIMENSIONS[size]["image_size"]
-            for name in (LIBRARIES, STOCK):
-                commands[name] = command(
-                    "contestants.libraries_alone:training", image_size=image_size, **shared, stock=name == STOCK
-                )
-        for name, other in commands.items():
-            if contestant := group.start(name, other, settings):  # the same threads and memory settings as fit
-                started[name] = contestant
-        fits = [name for name, *_ in _fits(options)]
-        names = (BARE, BARE_LOOP, *fits, LIBRARIES, STOCK)
+        started = _start(options, size, group)
+        names = (BARE, BARE_LOOP, *(name for name, *_ in _fits(options)), LIBRARIES, STOCK)
         lanes = [Lane(name, started[name], {"n": n}) for name in names if name in started]
         ready = {lane.name: lane.contestant.ready for lane in lanes}
         answers = interleave(lanes, options.repeats)
@@ -82,16 +53,63 @@ def _measure(options: Options, size: str, n: int) -> dict[str, Any]:
     for turns in answers.values():
         for turn in turns:
             turn["env_steps"], turn["units"] = turn["units"], turn["num_updates"]
+    return {**_report(options, size, answers), "answers": answers, "contestants": ready, "failed": failed}
+
+
+def _start(options: Options, size: str, group: Contestants) -> dict[str, Contestant]:
+    """Start every row, and return those that did start by name.
+
+    All have the settings of the first of ours, and as many threads: an older commit may choose others for itself.
+    """
+    started: dict[str, Contestant] = {}
+    settings: dict[str, str] = {}
+    threads = options.threads
+    for name, extra, root in _fits(options):
+        fit = fit_command(
+            "TimedTraining", size, options.new_folder(), *_options_of_fit(options, size, root), *extra, root=root
+        )
+        if contestant := group.start(name, fit, settings, root):
+            started[name] = contestant
+            settings = settings or contestant.ready["settings"]
+            threads = contestant.ready["torch_threads"] if name == FIT else threads
+    shared = {"replay_ratio": REPLAY_RATIO, "threads": threads}
+    bare = {"size": DIMENSIONS[size], **shared, "device": reference.choose_device(options.device)}
+    commands = {
+        BARE: command("contestants.bare_loop:training", **bare, own_update=False),
+        BARE_LOOP: command("contestants.bare_loop:training", **bare, own_update=True),
+    }
+    if size == "tiny":
+        alone = {"image_size": DIMENSIONS[size]["image_size"], **shared}
+        for name in (LIBRARIES, STOCK):
+            commands[name] = command("contestants.libraries_alone:training", **alone, stock=name == STOCK)
+    for name, other in commands.items():
+        if contestant := group.start(name, other, settings):
+            started[name] = contestant
+    return started
+
+
+def _options_of_fit(options: Options, size: str, root: Path) -> list[str]:
+    """Return the options that all rows of ``plasticity-rl fit`` have."""
+    quick = options.size == "tiny"
+    frames = FRAMES["quick" if quick else size]
+    length = [f"--data.eval_every_n_frames={frames}", f"--max_frames={frames}", *(QUICK if quick else [])]
+    fixed = [f"--model.replay_ratio={REPLAY_RATIO}", f"--trainer.accelerator={options.accelerator}"]
+    return [*blank(root), *length, *fixed]
+
+
+def _report(options: Options, size: str, answers: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    """Print what was measured, and return what is made of it."""
     rows = rate_rows(answers, BARE, better="lower", scale=1e3)
     title = f"overhead: ms per update with {1 / REPLAY_RATIO:.0f} env steps each, {size} size"
     print_rates(title, "ms/update", rows, BARE)
-    found = {"rows": rows, "answers": answers, "contestants": ready, "failed": failed}
+    found: dict[str, Any] = {"rows": rows}
     if FIT in answers and BARE in answers:
         found |= _tax(answers[FIT], answers[BARE])
         found["tax_share"] = 1 / median_ratio(rates(answers[FIT]), rates(answers[BARE]))[0] - 1
         print(f"\nthe framework costs {found['tax_ms']:.3f} ms per update, {found['tax_share']:.1%} (medians)")
         print(f"of processor time, which is steadier on a busy machine: {found['tax_cpu_ms']:.3f} ms")
-    found["taxes"] = _taxes(answers, [name for name in fits if name != PARTS]) if BARE in answers else {}
+    fits = [name for name, *_ in _fits(options) if name != PARTS]
+    found["taxes"] = _taxes(answers, fits) if BARE in answers else {}
     for name, key, what in (
         (LIBRARIES, "libraries_ms", "an empty Lightning loop and TorchRL's env.step alone"),
         (STOCK, "stock_ms", "with TorchRL's collector and replay, Lightning's backward and steps, no network"),
@@ -114,7 +132,7 @@ def _fits(options: Options) -> list[tuple[str, list[str], Path]]:
     return [*((name, extra, ROOT) for name, extra in ours.items()), *others]
 
 
-def _taxes(answers: dict[str, Any], names: Sequence[str]) -> dict[str, dict[str, float]]:
+def _taxes(answers: Mapping[str, Sequence[dict[str, Any]]], names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Print and return what each row costs beside plain torch, and its share of what the default costs elsewhere."""
     taxes = {name: _tax(answers[name], answers[BARE]) for name in names if name in answers}
     base = next((name for name in reversed(names) if name in taxes and name not in (FIT, *WITH_OPTIONS)), FIT)
