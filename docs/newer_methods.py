@@ -1,7 +1,7 @@
 """Write the table of newer methods on ``docs/choosing.md``: ``make evidence``.
 
-A row for each arm of ``configs/studies/mini/newer_methods.yaml``: its callbacks, the tests of their formulas, and what
-came out in the runs that are kept in ``docs/evidence``. Nothing is trained.
+A row for each arm of ``configs/studies/mini/newer_methods.yaml``: its callbacks, the tests of their formulas, what they
+add to an update at full size, and what came out in the runs that are kept in ``docs/evidence``. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
+from costs import cost_of
 from tables import link, table
 
 import callbacks
@@ -49,7 +50,7 @@ def tests_of(name: str) -> list[str]:
 def head_of(report: Report) -> tuple[str, ...]:
     """Return the head of the table."""
     differences = (f"{endpoint.name}, minus `{report.baseline}`" for endpoint in report.families)
-    return ("arm", "callbacks", "tests of the formula", "seeds", *differences, "p", "verdict")
+    return ("arm", "callbacks", "tests of the formula", "adds to an update", "seeds", *differences, "p", "verdict")
 
 
 def rows_of(report: Report) -> Iterator[tuple[str, ...]]:
@@ -62,6 +63,7 @@ def rows_of(report: Report) -> Iterator[tuple[str, ...]]:
             f"`{one.name}`",
             " + ".join(map(link, names)),
             ", ".join(f"`{file}`" for name in names for file in tests_of(name)),
+            " and ".join(map(cost_of, names)),
             " + ".join(map(str, one.pairs)),
             *(f"{report.families[endpoint][index].difference:+.{endpoint.digits}f}" for endpoint in endpoints),
             f"{one.p:.2g}",

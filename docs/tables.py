@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import costs
+
 import callbacks
 from plasticity_rl import Intervention, scalars
 from plasticity_rl.agents.graph_rules import GRAPH_RULES, STAYS
@@ -24,6 +26,7 @@ PAGES = (
     "docs/catalogue/configs.md",
     "docs/catalogue/studies.md",
     "docs/catalogue/tags.md",
+    "docs/choosing.md",
     "docs/differences.md",
     "docs/performance.md",
     "docs/reference/callbacks.md",
@@ -125,6 +128,13 @@ def table_of_captured_updates() -> str:
     return table(("`cuda_graph`", "what it does", "callbacks"), rows)
 
 
+def table_of_costs() -> str:
+    """Return what every callback adds to an update, as it was measured, and what was measured how."""
+    found = costs.measured()
+    rows = [(link(cost.name), *cost.row()) for cost in costs.costs(found)]
+    return f"{costs.caption(found)}\n\n{table(costs.HEAD, rows)}\n{costs.left_out(found)}\n"
+
+
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     """Return a table in Markdown."""
     lines = [head, ("---",) * len(head), *rows]
@@ -151,6 +161,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "probes": table_of_probes,
     "differences": list_of_differences,
     "captured updates": table_of_captured_updates,
+    "costs": table_of_costs,
 }
 
 

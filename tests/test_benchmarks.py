@@ -400,7 +400,9 @@ def test_callbacks(bench):
     events = {row["name"]: (row["period_updates"], row["event_ms"] is not None) for row in found["rows"]}
     again = "no intervention, again"
     assert events == {again: (None, False), "ReDo": (1000, True), "PlasticityInjection": (None, False)}
-    assert all(turn["num_updates"] == 2 for turns in found["answers"].values() for turn in turns)
+    rounds = len(found["rows"][0]["ms_by_round"])
+    assert rounds
+    assert all(row["num_updates"] == 2 * rounds for row in found["rows"])
 
 
 def test_what_is_given_to_contestants_are_all_variables_that_choose_threads(monkeypatch):
@@ -419,6 +421,17 @@ def test_what_is_given_to_contestants_are_all_variables_that_choose_threads(monk
     cores.start_with_one()
     cores.use_more_for_large_updates(lambda: 24e9)
     assert chosen == [2]
+
+
+def test_the_error_is_what_runs_seem_to_add_that_add_nothing():
+    measured = importlib.import_module("benchmarks.measurements.callbacks")
+    rows = [
+        {"name": measured.AGAIN, "percent": 3.0},
+        {"name": "ReDo", "percent": -1.0},
+        {"name": "CURL", "percent": 90.0},
+    ]
+    assert measured.error_of(rows) == pytest.approx(1.96 * 5**0.5)
+    assert set(measured.EQUAL) <= {name for name in measured.interventions() if measured.period(name)}
 
 
 def test_callbacks_measures_every_intervention():

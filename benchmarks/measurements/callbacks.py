@@ -1,11 +1,13 @@
 """What each intervention adds to an update: processor time of ``plasticity-rl fit`` with it and without, in turns.
 
 Every intervention is there as its file in ``configs/interventions/`` has it. One that acts from time to time is there
-twice: between its events, and with an event at every update.
+twice: between its events, and with an event at every update. A few runs are there at a time, each group with a run
+without intervention of its own. Some do nothing between their events: what these seem to add is the error of the rest.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,14 +16,14 @@ from typing import Any
 import yaml
 
 import callbacks
-from benchmarks.contestants.ours import QUICK, blank, fit_command
+from benchmarks.contestants.ours import blank, fit_command
 from benchmarks.harness.contest import ROOT, Contestants, Lane, interleave
 from benchmarks.harness.options import Options
 from benchmarks.harness.report import print_table
 from plasticity_rl import Intervention
 
 PLAIN, AGAIN = "no intervention", "no intervention, again"
-"""The run that all others are compared with, and an equal one: what it adds is the error of a measurement."""
+"""The run that the others of its group are compared with, and one that is equal to it."""
 ENV_STEPS_PER_UPDATE, FRAMES_PER_ENV_STEP = 2, 2
 FRAMES_PER_UPDATE = FRAMES_PER_ENV_STEP * ENV_STEPS_PER_UPDATE
 LEFT_OUT = {
@@ -33,12 +35,25 @@ LEFT_OUT = {
     "FrozenEncoder": "needs weights; RandomFrozenEncoder computes the same",
 }
 """Interventions without a cost per update, and why."""
+EQUAL = (
+    "DASH",
+    "DormantRatioPerturbation",
+    "OptimizerReset",
+    "PruneDormant",
+    "ReDo",
+    "ReGraMa",
+    "Reset",
+    "ShrinkAndPerturb",
+)
+"""Interventions that do nothing between their events."""
 HAS_ACTED: dict[str, dict[str, Any]] = {
     "PlasticityInjection": {"at_frames": [0]},
     "ToggleAugmentation": {"at_frame": 0},
     "GradualPruning": {"start_frame": 0, "end_frame": 0},
 }
 """Arguments with which an intervention that acts late has acted before the first measured update."""
+SEED_FRAMES = {"full": 1024, "tiny": 40}
+"""So few that a run is soon at its first update, and enough for a batch."""
 AT_ONCE = 4
 """Runs that are there at the same time, beside the one without intervention; at full size a run takes 1.5 GB."""
 
@@ -85,33 +100,44 @@ def with_events(name: str) -> list[dict[str, Any]]:
 def run(options: Options) -> dict[str, Any]:
     """Measure and print; return what is kept."""
     names = options.only or interventions()
-    lanes = [(AGAIN, []), *((name, settings(name)) for name in names)]
-    lanes += [(f"{name}, events", with_events(name)) for name in names if period(name)]
-    turn = {"n": ENV_STEPS_PER_UPDATE * (options.units or (3 if options.size == "full" else 20))}
+    updates = options.units or (3 if options.size == "full" else 20)
+    lanes = [(AGAIN, [], updates), *((name, settings(name), updates) for name in names)]
+    lanes += [(f"{name}, events", with_events(name), 1) for name in names if period(name)]
     answers: dict[str, list[Mapping[str, Any]]] = {}
     plain: dict[str, list[Mapping[str, Any]]] = {}
     failed: dict[str, str] = {}
-    with Contestants() as first:
-        base = first.start(PLAIN, _command(options, []))
-        if base is None:
-            raise SystemExit("error: nothing to measure: the run without intervention did not start (see above)")
-        shared = base.ready["settings"]
-        for few in (lanes[start : start + AT_ONCE] for start in range(0, len(lanes), AT_ONCE)):
-            with Contestants() as group:
-                started = {name: group.start(name, _command(options, what), shared) for name, what in few}
-                there = [Lane(name, one, turn) for name, one in started.items() if one]
-                found = interleave([Lane(PLAIN, base, turn), *there], options.repeats)
-                failed |= group.failed
-            for lane in there:
-                plain[lane.name], answers[lane.name] = found[PLAIN], found[lane.name]
+    medians_ms, shared = [], {}
+    for few in (lanes[start : start + AT_ONCE] for start in range(0, len(lanes), AT_ONCE)):
+        with Contestants() as group:
+            base = group.start(PLAIN, _command(options, []), shared)
+            if base is None:
+                raise SystemExit("error: nothing to measure: the run without intervention did not start (see above)")
+            shared = shared or base.ready["settings"]
+            there = [Lane(PLAIN, base, {"n": ENV_STEPS_PER_UPDATE * updates})]
+            for name, what, count in few:
+                if one := group.start(name, _command(options, what), shared):
+                    there.append(Lane(name, one, {"n": ENV_STEPS_PER_UPDATE * count}))
+            found = interleave(there, options.repeats)
+            failed |= group.failed
+        medians_ms.append(statistics.median(_ms_per_update(found[PLAIN])))
+        answers |= {name: turns for name, turns in found.items() if name != PLAIN}
+        plain |= dict.fromkeys(found, found[PLAIN])
+    plain_ms = statistics.median(medians_ms)
     rows = list(_rows([AGAIN, *names], plain, answers))
-    plain_ms = statistics.median(1e3 * ms for turns in plain.values() for ms in _per_update(turns))
+    error = error_of(rows)
     print_table(
-        f"callbacks: processor time per update, {options.size} size; {plain_ms:.1f} ms without",
+        f"callbacks: processor time per update, {options.size} size; {plain_ms:.1f} ms without (+- {error:.1f} %)",
         ("intervention", "added, ms", "added, %", "an event, ms", "period, updates"),
         [(row["name"], *(_shown(row[key]) for key in ("ms", "percent", "event_ms", "period_updates"))) for row in rows],
     )
-    return {"rows": rows, "plain_ms": plain_ms, "left_out": LEFT_OUT, "answers": answers, "failed": failed}
+    what = {"size": options.size, "plain_ms": plain_ms, "plain_medians_ms": medians_ms, "error_percent": error}
+    return {**what, "rows": rows, "left_out": LEFT_OUT, "failed": failed}
+
+
+def error_of(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Return what 95 of 100 equal runs seem to add at most, in percent, as those rows say that should add nothing."""
+    equal = [row["percent"] for row in rows if row["name"] in (AGAIN, *EQUAL)]
+    return 1.96 * math.sqrt(statistics.fmean(percent**2 for percent in equal)) if equal else math.nan
 
 
 def _command(options: Options, entries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -119,19 +145,13 @@ def _command(options: Options, entries: Sequence[Mapping[str, Any]]) -> list[str
     folder = options.new_folder()
     file = Path(f"{folder}.yaml")
     file.write_text(yaml.safe_dump({"trainer": {"callbacks+": list(entries)}}))
-    quick = QUICK if options.size == "tiny" else []
+    quick = ["--data.task=blank_50", f"--model.num_seed_frames={SEED_FRAMES[options.size]}"]
     fixed = [f"--model.replay_ratio={1 / ENV_STEPS_PER_UPDATE}", f"--trainer.accelerator={options.accelerator}"]
     return fit_command("TimedTraining", options.size, folder, *blank(), *quick, *fixed, "--config", str(file))
 
 
-def _per_update(turns: Sequence[Mapping[str, Any]]) -> list[float]:
-    return [turn["cpu_seconds"] / turn["num_updates"] for turn in turns]
-
-
-def _added_ms(plain: Sequence[Mapping[str, Any]], turns: Sequence[Mapping[str, Any]]) -> float:
-    """Return the median of the differences of the rounds, in milliseconds per update."""
-    pairs = zip(_per_update(turns), _per_update(plain), strict=True)
-    return 1e3 * statistics.median(one - other for one, other in pairs)
+def _ms_per_update(turns: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [1e3 * turn["cpu_seconds"] / turn["num_updates"] for turn in turns]
 
 
 def _rows(
@@ -139,21 +159,25 @@ def _rows(
     plain: Mapping[str, Sequence[Mapping[str, Any]]],
     answers: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each intervention that was measured."""
+    """Yield a row for each intervention that was measured; differences are medians of those of the rounds."""
+
+    def added_ms(lane: str) -> list[float]:
+        pairs = zip(_ms_per_update(answers[lane]), _ms_per_update(plain[lane]), strict=True)
+        return [one - other for one, other in pairs]
+
     for name in names:
         if name not in answers:
             continue
-        before = 1e3 * statistics.median(_per_update(plain[name]))
-        ms, events = _added_ms(plain[name], answers[name]), f"{name}, events"
-        event = _added_ms(plain[events], answers[events]) if events in answers else None
-        every = period(name) if event is not None else None
-        period_updates = every[1] if every else None
+        by_round, events = added_ms(name), f"{name}, events"
+        ms, every = statistics.median(by_round), period(name) if events in answers else None
         yield {
             "name": name,
+            "num_updates": sum(turn["num_updates"] for turn in answers[name]),
             "ms": ms,
-            "percent": 100 * ms / before,
-            "event_ms": event,
-            "period_updates": period_updates,
+            "ms_by_round": [round(one, 3) for one in by_round],
+            "percent": 100 * ms / statistics.median(_ms_per_update(plain[name])),
+            "event_ms": statistics.median(added_ms(events)) - ms if every else None,
+            "period_updates": every[1] if every else None,
         }
 
 

@@ -38,11 +38,11 @@ def test_a_row_for_each_arm_with_its_callbacks_and_tests(report):
     for score in report.scores:
         scores[score.arm][score.run.seed] = score.values[report.study.primary]
     for arm, row in rows.items():
-        assert int(row[3]) >= 5
+        assert int(row[4]) >= 5
         files = re.findall(r"`(tests/\S+)`", row[2])
         assert len(files) == len(newer_methods.callbacks_of(levels[arm]))
         difference = np.mean([value - scores["none"][seed] for seed, value in scores[arm].items()])
-        assert float(row[4].split()[0]) == pytest.approx(difference, abs=0.05)
+        assert float(row[5].split()[0]) == pytest.approx(difference, abs=0.05)
 
 
 def test_callbacks_of_files_and_options():
