@@ -393,6 +393,32 @@ def test_a_folder_for_a_machine_without_network_leaves_out_what_is_there(tmp_pat
         assert file.read("dm_control-1.dist-info/RECORD") == b"dm_control/suite/walker.py,,\n"
 
 
+class Told:
+    """Answers, until it is told to end while it works on an answer."""
+
+    def __init__(self, answers: int) -> None:
+        self.left = answers
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        if not self.left:
+            raise SystemExit(143)
+        self.left -= 1
+        return {"left": self.left}
+
+
+def test_what_whole_rounds_have_measured_is_kept_when_the_time_is_up():
+    contest = importlib.import_module("benchmarks.harness.contest")
+
+    def lanes(answers: int) -> list[Any]:
+        return [contest.Lane("one", Told(9), {}), contest.Lane("two", Told(answers), {})]
+
+    answers = contest.interleave(lanes(2), 5, stoppable=True)
+    assert {name: len(turns) for name, turns in answers.items()} == {"one": 2, "two": 2}
+    for answers_of_two, stoppable in ((0, True), (2, False)):
+        with pytest.raises(SystemExit):
+            contest.interleave(lanes(answers_of_two), 5, stoppable=stoppable)
+
+
 def test_callbacks(bench):
     kept, _ = bench("callbacks", "--units", "2", "--only", "ReDo", "PlasticityInjection")
     found = kept["callbacks"]

@@ -37,6 +37,11 @@ def update(agent: Any) -> Callable[..., Any]:
     return getattr(agent, "learn", agent.update)
 
 
+def graphs_of(agent: Any) -> dict[str, Any]:
+    """Return how many updates were captured, replayed and made otherwise so far, with ``model.cuda_graph``."""
+    return {"graphs": dict(agent.static_updates.counts)} if getattr(agent, "cuda_graph", False) else {}
+
+
 class TimedUpdates(pl.Callback):
     """Times the updates of the loop before training begins, in the context in which the Trainer runs a training step.
 
@@ -54,16 +59,17 @@ class TimedUpdates(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, agent: Any) -> None:
         batches: dict[int, TensorDict] = {}
 
-        def work(n: int, batch_size: int) -> None:
+        def work(n: int, batch_size: int) -> dict[str, Any]:
             if batch_size not in batches:
                 batches[batch_size] = random_batch(batch_size, agent.data.obs_shape, agent.action_dim)
             for _ in range(n):
                 batch = batches[batch_size].to(agent.device)
                 with trainer.precision_plugin.train_step_context():
                     update(agent)(batch)
+            return graphs_of(agent)
 
-        def together(**request: int) -> None:
-            work(**{"batch_size": share, **trainer.strategy.broadcast(request)})
+        def together(**request: int) -> dict[str, Any]:
+            return work(**{"batch_size": share, **trainer.strategy.broadcast(request)})
 
         share = agent.data.batch_size // trainer.world_size
         work(max(self.warm_up, 6 if getattr(agent, "cuda_graph", False) else 0), share)
@@ -161,7 +167,8 @@ class TimedTraining(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, agent: Any, *args: Any) -> None:
         if self._gate is not None:
             steps, self._env_steps = agent.env_steps - self._env_steps, agent.env_steps
-            self._gate.tick(steps, num_updates=agent.num_updates - self._updates, **self._found())
+            found = {**self._found(), **graphs_of(agent)}
+            self._gate.tick(steps, num_updates=agent.num_updates - self._updates, **found)
         elif agent.num_updates >= self.warm_up:
             self._gate = Gate()
             self._clear(agent)

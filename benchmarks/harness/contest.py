@@ -178,11 +178,21 @@ class Lane(NamedTuple):
     request: dict[str, Any]
 
 
-def interleave(lanes: Sequence[Lane], repeats: int) -> dict[str, list[dict[str, Any]]]:
-    """Ask every lane in turn, ``repeats`` times round, and return the answers by name of the lane."""
-    answers: dict[str, list[dict[str, Any]]] = {lane.name: [] for lane in lanes}
-    for repeat in range(repeats):
-        for lane in lanes:
-            answers[lane.name].append(lane.contestant.ask(**lane.request))
-        print(f"round {repeat + 1} of {repeats} done", file=sys.stderr, flush=True)
-    return answers
+def interleave(lanes: Sequence[Lane], repeats: int, *, stoppable: bool = False) -> dict[str, list[dict[str, Any]]]:
+    """Ask every lane in turn, ``repeats`` times round, and return the answers by name of the lane.
+
+    Args:
+        lanes: Who is asked what.
+        repeats: Rounds.
+        stoppable: Return what whole rounds have measured when this process is told to end (SIGTERM) in a later one.
+    """
+    rounds: list[dict[str, dict[str, Any]]] = []
+    try:
+        while len(rounds) < repeats:
+            rounds.append({lane.name: lane.contestant.ask(**lane.request) for lane in lanes})
+            print(f"round {len(rounds)} of {repeats} done", file=sys.stderr, flush=True)
+    except SystemExit:
+        if not rounds or not stoppable:
+            raise
+        print(f"told to end: {len(rounds)} of {repeats} rounds count", file=sys.stderr, flush=True)
+    return {lane.name: [one[lane.name] for one in rounds] for lane in lanes}

@@ -39,7 +39,7 @@ def measured(lanes: Sequence[Lane], repeats: int, group: Contestants, *, scale: 
     """Measure, and return rows (ratios to the first lane), answers, what the contestants said, and what failed."""
     if not lanes:
         raise SystemExit("error: nothing to measure: no contestant started (see above)")
-    answers = interleave(lanes, repeats)
+    answers = interleave(lanes, repeats, stoppable=True)
     return {
         "rows": rate_rows(answers, lanes[0].name, scale=scale),
         "answers": answers,

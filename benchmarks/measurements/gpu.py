@@ -51,14 +51,23 @@ class Stage:
         return [self.name, *shared, *reference, *(self.full if options.size == "full" else self.tiny)]
 
 
-RATIOS = tuple(f"--ours={own}" for own in (LOW, HIGH, f"{HIGH} {BFLOAT16}", f"{HIGH} {BFLOAT16} {GRAPH}"))
+ON_DEVICE = "--data.storage=device --data.draw_on_device=true"
+CHOOSES_KERNELS = "--trainer.benchmark=true"
+"""As the published agent has it: cuDNN tries its kernels and keeps the fastest."""
+RATIOS = tuple(
+    f"--ours={own}"
+    for own in (LOW, HIGH, f"{HIGH} {BFLOAT16}", f"{HIGH} {BFLOAT16} {GRAPH}", f"{HIGH} {BFLOAT16} {GRAPH} {ON_DEVICE}")
+)
+UPDATES = tuple(
+    f"--ours={own}" for own in (GRAPH, f"{GRAPH} {BFLOAT16}", CHOOSES_KERNELS, f"{GRAPH} {BFLOAT16} {CHOOSES_KERNELS}")
+)
 STAGES = (
     Stage("parity", 60),
     Stage("graphs", 60, ("--repeats", "3"), ("--repeats", "1")),
     Stage(
         "learner",
         140,
-        ("--repeats", "3", "--units", "200", *(f"--ours={own}" for own in (GRAPH, f"{GRAPH} {BFLOAT16}"))),
+        ("--repeats", "3", "--units", "200", "--without", "compiled", *UPDATES),
         ("--repeats", "1"),
         with_reference=True,
     ),

@@ -50,7 +50,9 @@ def updates(device: str, way: str, size: str) -> dict[str, Any]:
     with _tf32(way == WAYS[1]):
         losses = []
         for _ in range(UPDATES):
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=way == WAYS[2]):
+            # As Lightning does: a cast that is kept would be of the weights before the critic's step.
+            kept = {"enabled": way == WAYS[2], "cache_enabled": False}
+            with torch.autocast(torch.device(device).type, torch.bfloat16, **kept):
                 losses.append(float(agent.update(batch)["loss/critic"]))
     return {"losses": losses, "start": start, "weights": _flat(agent)}
 

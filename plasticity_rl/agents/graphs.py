@@ -131,7 +131,8 @@ class StaticUpdates:
         try:
             _, graph.replay = self.recorder.record(self._core, self.agent.rng.generators())
         except RuntimeError as error:  # CUDA says so of whatever waits for the GPU
-            reason = str(error).strip().splitlines()[0][:200]
+            # The end of a capture fails too, and says only that something before it did.
+            reason = str(error.__context__ or error).strip().splitlines()[0][:200]
             raise UserError(
                 f"model.cuda_graph=true: an update of {type(self.agent).__name__} cannot be captured as it is now "
                 f"({reason}): use --model.cuda_graph false, or leave out the callback or option that waits for the GPU"

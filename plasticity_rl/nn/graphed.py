@@ -6,6 +6,7 @@ and ``torch.cuda.make_graphed_callables`` graphs forward and backward passes, wi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -70,7 +71,7 @@ class GraphRecorder:
         graph = torch.cuda.CUDAGraph()
         for generator in generators:
             if generator.device.type == "cuda":  # those of torch itself are registered anyway
-                graph.register_generator_state(generator)
+                register(graph, generator)
         # Others may copy batches and allocate meanwhile: threads of the replay and of environments.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             result = work()
@@ -80,6 +81,17 @@ class GraphRecorder:
             return result
 
         return result, replay
+
+
+def register(graph: Any, generator: torch.Generator) -> None:
+    """Let a graph move a generator at every replay, where torch does not see to that by itself.
+
+    torch 2.14 does, says that the call is deprecated, and will take it away.
+    """
+    if hasattr(graph, "register_generator_state"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            graph.register_generator_state(generator)
 
 
 class EagerRecorder:

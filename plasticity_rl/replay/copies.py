@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
 class CopiesToGPU:
@@ -21,3 +22,10 @@ class CopiesToGPU:
             if self._enqueued is not None:
                 self._enqueued.synchronize()
             self._enqueued = torch.cuda.current_stream().record_event()
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Return values of the memory on a device, in a copy that does not wait for what was launched before."""
+    if device.type == "cuda" and values.device.type == "cpu" and torch.cuda.is_available():
+        values = values.pin_memory()  # out of ordinary memory a copy may wait
+    return values.to(device, non_blocking=True)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from plasticity_rl.replay.copies import sent
 from plasticity_rl.replay.sampler import Anchors, WindowSampler, window_slots
 from plasticity_rl.replay.storage import FrameStorage, FrameWindows
 
@@ -95,11 +96,11 @@ class WindowRings:
             places = lanes * self._size + ((self._tail - counts)[lanes] + order) % self._size
             self._needs.view(-1)[places] = numbers - steps.clamp(max=self.frame_stack - 1)
             self._newest.scatter_reduce_(0, lanes, numbers, "amax")
-            there = self._send(torch.stack([places, numbers, numbers - steps, lengths]))
+            there = sent(torch.stack([places, numbers, numbers - steps, lengths]), self.device)
             self._entries.index_copy_(0, there[0], there[1:].t())
         held = self._tail - self._head
         ends = held.cumsum(0)
-        self._bounds.copy_(self._send(torch.stack([ends, self._head - (ends - held)])))
+        self._bounds.copy_(sent(torch.stack([ends, self._head - (ends - held)]), self.device))
         self.total = int(ends[-1])
 
     def draw(self, batch_size: int, generator: torch.Generator) -> FrameWindows:
@@ -118,12 +119,6 @@ class WindowRings:
         places = lanes * self._size + (draws + shift.index_select(0, lanes)) % self._size
         numbers, resets, lengths = self._entries.index_select(0, places).unbind(1)
         return window_slots(self._storage, Anchors(lanes, numbers, lengths), resets, self._past, self._ahead)
-
-    def _send(self, values: Tensor) -> Tensor:
-        """Return values on the device, in a copy that does not wait for what was launched before."""
-        if self.device.type == "cuda" and torch.cuda.is_available():
-            values = values.pin_memory()  # out of ordinary memory a copy may wait
-        return values.to(self.device, non_blocking=True)
 
 
 class RingSampler(WindowSampler):

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchrl.data.replay_buffers.storages import Storage
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.replay.copies import sent
 from plasticity_rl.replay.files import RecordFiles
 from plasticity_rl.replay.layout import RecordLayout
 
@@ -176,11 +177,13 @@ class FrameStorage(Storage):
 
     def set(self, cursor: Any, data: TensorDictBase | Mapping[str, Tensor], *, set_cursor: bool = True) -> None:
         """Store records ``data`` ([M]) in the slots ``cursor`` (int64 [M], from :meth:`reserve`)."""
-        for name, column in self._columns.items():
-            column.index_copy_(0, cursor.to(column.device), data[name].to(column.device, column.dtype))
+        columns = dict(self._columns)
         if self._discounts is not None:
-            there = self._discounts.device
-            self._discounts.index_copy_(0, cursor.to(there), data["discount"].to(there, torch.float32))
+            columns["discount, on the device"] = self._discounts
+        slots = {device: sent(cursor, device) for device in {column.device for column in columns.values()}}
+        for name, column in columns.items():
+            values = data[name.partition(",")[0]].to(column.dtype)
+            column.index_copy_(0, slots[column.device], sent(values, column.device))
 
     def get(self, index: Any) -> TensorDict:
         """Return windows, for :class:`FrameWindows`, or the raw records in these slots, for any other index."""
@@ -354,11 +357,11 @@ class FrameStorage(Storage):
                 yield slice(base, base + count - head)
 
     def _on_device(self, windows: FrameWindows) -> FrameWindows:
-        """Return windows whose slots are where the records are: in one copy, as each waits for the device."""
+        """Return windows whose slots are where the records are, in one copy."""
         if self.kept_on is None or windows.steps.device.type == self.kept_on.type:
             return windows
         parts = (windows.frames, windows.next_frames, windows.steps)
-        joined = torch.cat([part.reshape(-1) for part in parts]).to(self.kept_on)
+        joined = sent(torch.cat([part.reshape(-1) for part in parts]), self.kept_on)
         there = joined.split([part.numel() for part in parts])
         frames, next_frames, steps = (t.view(part.shape) for t, part in zip(there, parts, strict=True))
         return FrameWindows(frames, next_frames, steps, windows.extras)

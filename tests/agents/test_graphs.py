@@ -307,6 +307,18 @@ def test_what_waits_for_the_gpu_ends_the_run_with_a_line_that_says_how_to_go_on(
         fit_captured(tmp_path, monkeypatch, callbacks=[Waits()], max_frames=80)
 
 
+def test_what_made_a_capture_fail_is_said_and_not_that_its_end_failed_too(tmp_path, monkeypatch):
+    def record(self, work, generators):
+        try:
+            raise RuntimeError("operation not permitted: item()")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(PretendGraphs, "record", record)
+    with pytest.raises(UserError, match=r"cannot be captured as it is now \(operation not permitted: item\(\)\)"):
+        fit_captured(tmp_path, monkeypatch, max_frames=80)
+
+
 def test_a_key_that_never_settles_is_warned_of(tmp_path, monkeypatch):
     monkeypatch.setattr(graphs, "UNSETTLED", 10)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from pretend_graph import PretendGraphs
 
-from plasticity_rl.nn.graphed import EagerRecorder, GraphRecorder, recorder_for
+from plasticity_rl.nn.graphed import EagerRecorder, GraphRecorder, recorder_for, register
 
 
 def drawing(device: str):
@@ -81,3 +83,20 @@ def test_graphs_of_a_gpu():
     assert isinstance(recorder, GraphRecorder)
     check(recorder, "cuda")
     check(recorder, "cuda")  # a second graph, in the same memory
+
+
+def test_a_generator_is_registered_where_torch_still_wants_it():
+    """Newer versions warn, and a warning of ours would be an error here; later ones have no such method."""
+
+    class Deprecated:
+        def register_generator_state(self, generator: torch.Generator) -> None:
+            warnings.warn("is now a no-op", DeprecationWarning, stacklevel=2)
+            registered.append(generator)
+
+    registered: list[torch.Generator] = []
+    generator = torch.Generator()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        register(Deprecated(), generator)
+        register(object(), generator)
+    assert registered == [generator]
