@@ -14,7 +14,7 @@ from torch.nn.utils import skip_init
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Regularizer
-from plasticity_rl.callback.shadow import Twin, network_tensors
+from plasticity_rl.callback.shadow import Twin, network_tensors, running_statistics
 from plasticity_rl.callback.unit_activity import TrainingActivations
 from plasticity_rl.errors import UserError, at_least, at_most, within
 from plasticity_rl.losses import feature_regression
@@ -36,7 +36,8 @@ class InFeR(Regularizer):
     The heads read the penultimate features of a module: the output of its last hidden activation that learns,
     flattened; after an injection of plasticity that of the added head. The targets come from the initial network (of an
     added head from its own first weights) with the initial heads, on the same augmented observations. So the features
-    must go on spanning what random features spanned at the start.
+    must go on spanning what random features spanned at the start. Where states are normalised by running statistics
+    (``SimBaBlocks``), both networks read them by those of the moment: only weights are initial.
 
     Mutates: before training, adds the heads to the agent's extra modules, trained by the optimizer of the module; adds
         a term to the loss named ``loss``. The initial network and heads are kept in this callback's state, and stay
@@ -154,7 +155,8 @@ class InFeR(Regularizer):
             device = next(self._heads(agent).parameters()).device
             self._initial = {name: value.to(device) for name, value in self._initial.items()}
             self._initial_heads = {key: value.to(device) for key, value in self._initial_heads.items()}
-            self._twin = Twin(agent, self._initial)
+            # The statistics are the agent's own tensors, which move: initial weights read what the live ones read.
+            self._twin = Twin(agent, {**self._initial, **running_statistics(agent)})
 
     def on_update_start(self, agent: RLModule) -> None:
         """Watch the features that the loss computes anyway."""

@@ -43,7 +43,7 @@ class SharpnessAware(Intervention):
         where it is, and gets its gradient at the moved ones too. PLASTIC's code moves all that the loss trains, so that
         rho is the length of the whole way and the encoder's part is shorter; the rest then steps by the first gradient
         (DeepMind Control) or by the sum of both (Atari). The actor of DrQ-v2 takes over the features of that pass,
-        those of the moved encoder. Updates that another callback makes by itself (``HeavyPriming``) are ordinary ones.
+        those of the moved encoder. Updates that another callback makes by itself (``HeavyPriming``) are such steps too.
 
     Args:
         modules: Modules by dotted name that one loss trains together; None for the encoder that is trained, else for

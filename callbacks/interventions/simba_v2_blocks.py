@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
-from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from plasticity_rl.agents.base import RLModule, as_agent
-from plasticity_rl.agents.jumps import Jump, watched
+from plasticity_rl.agents.jumps import Jump
 from plasticity_rl.callback import Mutation
+from plasticity_rl.callback.architecture import with_twin
 from plasticity_rl.callback.normalized_states import NormalizedStates
 from plasticity_rl.callback.residual_heads import ResidualHeads
 from plasticity_rl.errors import UserError, within
@@ -23,6 +23,7 @@ from plasticity_rl.nn.hypersphere import SMALLEST_NORM, Nudge, OnSphere, Scale, 
 from plasticity_rl.nn.layers import weight_layers
 from plasticity_rl.nn.starts import mark_start
 from plasticity_rl.nn.units import Reader
+from plasticity_rl.nn.weight_transforms import masks_of
 
 EXPANSION = 4
 """Width of a block's hidden layer, in widths of the stream."""
@@ -44,13 +45,15 @@ class SimBaV2Blocks(NormalizedStates, ResidualHeads):
     Units: as in ``SimBaBlocks`` the hidden layer of a block has units, the stream has none. What recycles a unit zeroes
     what reads it, and the rows that lost a weight are scaled up to norm 1 again, so an output may change a little.
 
-    What multiplies all that a unit reads by one factor (``DASH``) does nothing to these layers: that is undone.
+    What multiplies all that a unit reads by one factor (``DASH``) does nothing to the weights of these layers, nor to
+    those of their target: that is undone.
 
-    Mutates: before training, the heads of ``modules`` and of their target, whose weights are drawn anew; with states,
-        adds a normalisation in front of what reads them, whose statistics change after every env step. Then, in every
-        step of an optimizer, the weights of their linear layers. When another intervention let them jump, they are
-        projected right before the update that follows, which is a jump as well: copies that other callbacks keep are
-        scaled by the same factors. The target is a moving average and no projection of it, as in the original.
+    Mutates: before training, the heads of ``modules`` and of their target, whose weights are drawn anew, and projected
+        where others hold some of them back (``RandomPruning``); with states, adds a normalisation in front of what
+        reads them, whose statistics change after every env step. Then, in every step of an optimizer, the weights of
+        their linear layers. When another intervention let weights of a head or of its target jump, these are projected
+        right before the update that follows, which is a jump as well: copies that other callbacks keep are scaled by
+        the same factors. Between jumps the target is a moving average and no projection of it, as in the original.
     Logs: nothing of its own.
     Reference: Lee et al. 2025 (arXiv 2502.15280), section 4; sizes, scales and order from the published code.
     Differences from the original: the architecture alone. There critics put out distributions over returns in [-5, 5],
@@ -74,6 +77,7 @@ class SimBaV2Blocks(NormalizedStates, ResidualHeads):
     """
 
     cuda_graph = "eager"
+    acts_last = True
     writes = frozenset({"architecture", "projection"})
     published_sizes: ClassVar[Mapping[str, tuple[int, int]]] = {"actions": (1, 128), "values": (2, 512)}
     incompatible_with: ClassVar[Mapping[str, str]] = {
@@ -100,7 +104,7 @@ class SimBaV2Blocks(NormalizedStates, ResidualHeads):
         self.shift = shift
         self._weights: dict[str, Tensor] = {}
         self._handles: list[Any] = []
-        self._jumped = False
+        self._jumped: set[str] = set()  # names of weights
 
     @property
     def name(self) -> str:
@@ -109,14 +113,23 @@ class SimBaV2Blocks(NormalizedStates, ResidualHeads):
 
     def claims(self, agent: RLModule) -> frozenset[str]:
         """Return what it builds, what it normalises, and the layers whose scale it sets."""
-        weights = weight_layers({head: agent.module(head) for head in self.heads(agent)})
-        return super().claims(agent) | {f"normalise the weight of {path}" for path in weights}
+        return super().claims(agent) | {f"normalise the weight of {path}" for path in self._layers(agent)}
+
+    def _layers(self, agent: RLModule) -> dict[str, nn.Module]:
+        return weight_layers({head: agent.module(head) for head in self.heads(agent)})
 
     def build(self, agent: RLModule) -> None:
         """Put the new heads in the places of the old ones, and the normalisation in front."""
         for top in (name for name in agent.module_names if name not in agent.heads()):
             self._refuse_units(agent, top, agent.output_readers(top))
         super().build(agent)
+
+    def after_build(self, agent: RLModule) -> None:
+        """Project rows of which others have taken weights, before anyone keeps a copy of the first ones."""
+        for path, layer in self._layers(agent).items():
+            if any(not mask.mask.all() for mask in masks_of(layer)):
+                for network in with_twin(agent, path):
+                    project(network.get_parameter("weight"))
 
     def _refuse_units(self, agent: RLModule, encoder: str, readers: Sequence[Reader]) -> None:
         read = {id(reader.layer) for reader in readers}
@@ -158,19 +171,19 @@ class SimBaV2Blocks(NormalizedStates, ResidualHeads):
         return [*embedding, *blocks, *output]
 
     def mutates(self, agent: RLModule) -> Mutation:
-        """The weights of the linear layers that learn, and the statistics."""
-        return Mutation(parameters=frozenset(self._learning(agent)), buffers=super().mutates(agent).buffers)
+        """The weights of the linear layers that learn, and of their target, and the statistics."""
+        return Mutation(parameters=frozenset(self._projected(agent)), buffers=super().mutates(agent).buffers)
 
-    def _learning(self, agent: RLModule) -> dict[str, Tensor]:
-        layers = weight_layers({head: agent.module(head) for head in self.heads(agent)})
-        weights = {f"{path}.weight": layer.get_parameter("weight") for path, layer in layers.items()}
-        return {name: weight for name, weight in weights.items() if weight.requires_grad}
+    def _projected(self, agent: RLModule) -> dict[str, Tensor]:
+        learn = [path for path, layer in self._layers(agent).items() if layer.get_parameter("weight").requires_grad]
+        ids = {id(layer.get_parameter("weight")) for path in learn for layer in with_twin(agent, path)}
+        return {name: weight for name, weight in agent.named_parameters() if id(weight) in ids}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let every optimizer that steps on some of the weights project these."""
         super().on_fit_start(trainer, pl_module)
         agent = as_agent(pl_module)
-        self._weights = self._learning(agent)
+        self._weights = self._projected(agent)
         self._remove_hooks()
         for name in agent.optimizer_names:
             wrapped = agent.optimizer_by_name(name)
@@ -193,30 +206,29 @@ class SimBaV2Blocks(NormalizedStates, ResidualHeads):
 
     def moves_weights(self, agent: RLModule) -> bool:
         """Return whether weights jumped since they were projected; a projection after a step belongs to the step."""
-        return self._jumped
+        return bool(self._jumped)
 
     def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:
-        """Note that there is more to project than a step of an optimizer."""
-        touched = bool(jump.elements.keys() & self._weights.keys())
-        self._jumped = self._jumped or (touched and jump.by != self.state_key)
+        """Note what there is to project beside a step of an optimizer."""
+        if jump.by != self.state_key:
+            self._jumped |= jump.elements.keys() & self._weights.keys()
 
-    def on_batch(self, agent: RLModule, batch: TensorDictBase) -> None:
-        """Project what interventions made of the weights, before anything is computed with them."""
+    def on_update_start(self, agent: RLModule) -> None:
+        """Project what interventions made of the weights, before anyone measures them or computes with them."""
         if not self._jumped:
             return
-        with watched(agent, self):
-            factors = {name: project(weight) for name, weight in self._weights.items()}
-            if agent.watch is not None:
-                agent.watch.repeat(functools.partial(_scale_copy, factors), list(factors))
-        self._jumped = False
+        factors = {name: project(self._weights[name]) for name in sorted(self._jumped)}
+        if agent.watch is not None:
+            agent.watch.repeat(functools.partial(_scale_copy, factors), list(factors))
+        self._jumped = set()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return whether weights jumped since they were projected."""
-        return {"jumped": self._jumped}
+        """Return the names of the weights that jumped since they were projected."""
+        return {"jumped": sorted(self._jumped)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-        self._jumped = state_dict["jumped"]
+        self._jumped = set(state_dict["jumped"] or ())  # False in checkpoints of before, where nothing was left over
 
 
 @torch.no_grad()

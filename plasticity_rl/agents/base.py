@@ -231,6 +231,8 @@ class RLModule(Reports):
                 raise UserError(f"{shaping} would build over the initial weights; give init_weights the callbacks too")
             for callback in builders:
                 callback.build(self)
+            for callback in builders:
+                callback.after_build(self)
             self._built, self._own_optimizers = keys, None
 
     def setup(self, stage: str) -> None:

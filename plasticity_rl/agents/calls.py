@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from plasticity_rl.agents.hooks import RLCallback
+from plasticity_rl.agents.hooks import LAST, RLCallback
 from plasticity_rl.agents.jumps import SURGERY_HOOKS, TellsOfJumps, listens, watched
 
 
@@ -38,7 +38,9 @@ class Call(NamedTuple):
 
 
 def calls_of(agent: TellsOfJumps, callbacks: Iterable[RLCallback], hook: str) -> list[Call]:
-    """Return the calls of a hook in the order of ``callbacks``."""
+    """Return the calls of a hook in the order of ``callbacks``, but for those that act last among the interventions."""
+    if hook == "on_update_start":
+        callbacks = sorted(callbacks, key=lambda one: (one.order[0] == LAST, one.acts_last))
     return [
         Call(one, asks(one, hook), hook in SURGERY_HOOKS and agent.others_listen(one))
         for one in callbacks

@@ -74,6 +74,11 @@ class RLCallback(pl.Callback):
     """Whether it changes something about learning, and may so conflict with another that does."""
     is_described: ClassVar[bool] = False
     """Whether it is part of what a run is about, so that checkpoints list it (interventions and probes)."""
+    acts_last: ClassVar[bool] = False
+    """Whether its ``on_update_start`` follows those of all others that intervene, and comes before what only watches.
+
+    For what puts right what they did to weights (a projection): it is no part of the update that is measured.
+    """
     fills_replay: bool = False
     """Whether it puts transitions into the replay before the seed phase, which then may be shorter than a batch."""
 
@@ -178,6 +183,12 @@ class RLCallback(pl.Callback):
 
         Every parameter that the run will ever have must exist afterwards. Random numbers must come from generators of
         one's own.
+        """
+
+    def after_build(self, agent: Agent) -> None:
+        """Put right what others that build made of one's own part; called on all that build, once all have.
+
+        Nobody has looked at the first weights before that; weights of a checkpoint are loaded over them afterwards.
         """
 
     @property

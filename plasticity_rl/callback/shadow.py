@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.nn.hooks import hooked
+from plasticity_rl.nn.residual import RunningNorm
 
 
 def network_tensors(agent: RLModule) -> dict[str, Tensor]:
@@ -21,6 +22,17 @@ def network_tensors(agent: RLModule) -> dict[str, Tensor]:
         for source in (agent.module(top).named_parameters(), agent.module(top).named_buffers())
         for name, value in source
     }
+
+
+def running_statistics(agent: RLModule) -> dict[str, Tensor]:
+    """Return those of :func:`network_tensors` by which observations are normalised: they are no weights."""
+    norms = {
+        f"{top}.{name}": layer
+        for top in agent.module_names
+        for name, layer in agent.module(top).named_modules()
+        if isinstance(layer, RunningNorm)
+    }
+    return {f"{path}.{name}": value for path, layer in norms.items() for name, value in layer.named_buffers()}
 
 
 class Twin:

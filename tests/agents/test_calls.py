@@ -59,6 +59,41 @@ def test_who_is_called():
     assert agent.latest["own/updates"] == 4.0
 
 
+class PutsRight(Marks):
+    """By family and name it would come first."""
+
+    family = "experience"
+    acts_last = True
+
+
+def test_what_puts_weights_right_comes_after_all_interventions_and_before_what_only_watches():
+    given = [Counts(), EveryUpdate(every_n_updates=1), PutsRight(at_frames=[0]), Marks(at_frames=[0])]
+    agent = BareAgent(*given)
+    called = [type(call.callback).__name__ for call in calls_of(agent, agent._callbacks, "on_update_start")]
+    assert called == ["Marks", "PutsRight", "Counts", "EveryUpdate"]
+    agent.step()
+    assert list(agent.last_events) == ["marks", "puts_right"]
+
+
+def test_all_have_built_before_one_puts_its_part_right():
+    told: list[str] = []
+
+    class BuildsAndLooks(RLCallback):
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def build(self, agent) -> None:
+            told.append(f"build {self.number}")
+
+        def after_build(self, agent) -> None:
+            told.append(f"after {self.number}")
+
+    agent = BareAgent(BuildsAndLooks(1), BuildsAndLooks(2), Counts())
+    assert told == ["build 1", "build 2", "after 1", "after 2"]
+    agent.build(agent._callbacks)
+    assert len(told) == 4, "once per agent"
+
+
 def test_a_hook_set_on_an_instance_is_called():
     heard: list[int] = []
     probe, quiet = Counts(), RLCallback()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import TINY_TRAINER, fit_tiny, tiny_data
-from run_state import fingerprint
+from helpers import TINY_TRAINER, fit_tiny, tiny_data, tiny_sac
+from run_state import DieAt, Killed, differences, fingerprint, run_state
 from tiny_agent import TinyAgent
 from torch import Tensor
 
-from callbacks import InFeR, Reset
+from callbacks import InFeR, Reset, SimBaBlocks, SimBaV2Blocks
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.losses import feature_regression
@@ -125,6 +127,73 @@ def test_targets_never_move(tmp_path):
     assert not any(id(value) in held or value.requires_grad for value in frozen)
     pointers = {p.data_ptr() for p in agent.parameters()}
     assert not any(value.data_ptr() in pointers for value in frozen)
+
+
+class LookAtStates(RLCallback):
+    """Recomputes the term of one update with a whole critic that it keeps, whose statistics it sets to the live ones.
+
+    Args:
+        regularizer: Of ``critic.Q1`` alone.
+        number: Which update, from 1.
+    """
+
+    def __init__(self, regularizer: InFeR, number: int) -> None:
+        self.regularizer, self.number = regularizer, number
+        self.penalty = regularizer.penalty
+        regularizer.penalty = self.note
+        self.seen = self.expected = self.of_raw_states = 0.0
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        self.first = copy.deepcopy(pl_module.critic.Q1)
+        self.last = list(pl_module.activation_layers("critic.Q1"))[-1]
+        head = pl_module.extras["infer_critic_Q1"].head("critic.Q1")
+        self.weight, self.bias = head.weight.detach().clone(), head.bias.detach().clone()
+
+    @torch.no_grad()
+    def _hidden(self, head, batch) -> Tensor:
+        kept: list[Tensor] = []
+        handle = head.get_submodule(self.last).register_forward_hook(lambda *args: kept.append(args[-1]))
+        head(torch.cat([batch["state"], batch["action"]], -1))
+        handle.remove()
+        return kept[0]
+
+    def note(self, agent, batch) -> Tensor:
+        penalty = self.penalty(agent, batch)
+        if agent.num_updates + 1 == self.number:
+            head = agent.extras["infer_critic_Q1"].head("critic.Q1")
+            now = self._hidden(agent.critic.Q1, batch) @ head.weight.detach().T + head.bias.detach()
+            found = []
+            for live in (False, True):
+                if live:
+                    for name, value in agent.critic.Q1.get_submodule("observations").named_buffers():
+                        self.first.get_submodule("observations").get_buffer(name).copy_(value)
+                target = self.regularizer.scale * (self._hidden(self.first, batch) @ self.weight.T + self.bias)
+                found.append(float((now - target).square().sum(-1).mean()))
+            self.of_raw_states, self.expected = found
+            self.seen = float(penalty.detach())
+        return penalty
+
+
+@pytest.mark.parametrize("blocks", [SimBaBlocks, SimBaV2Blocks])
+def test_states_are_normalised_for_the_initial_weights_as_they_are_now(blocks, tmp_path):
+    regularizer = InFeR(modules=["critic.Q1"], num_heads=3, scale=7.0, coefficient=0.01)
+    look = LookAtStates(regularizer, 9)
+    given = [blocks(hidden_dim=4), regularizer, look]
+    fit_tiny(tmp_path, callbacks=given, make_agent=tiny_sac, data_options={"observation": "state"}, max_frames=100)
+    assert look.seen == pytest.approx(look.expected, rel=1e-4)
+    assert look.of_raw_states != pytest.approx(look.expected, rel=1e-2), "statistics matter here"
+
+
+@pytest.mark.parametrize("blocks", [SimBaBlocks, SimBaV2Blocks])
+def test_a_killed_run_on_normalised_states_goes_on_exactly(blocks, tmp_path):
+    data = {"observation": "state", "eval_every_n_frames": 60}
+    run = {"make_agent": tiny_sac, "data_options": data, "max_frames": 150}
+    given = lambda: [blocks(hidden_dim=4), InFeR(coefficient=0.01)]  # noqa: E731
+    straight = fit_tiny(tmp_path / "straight", callbacks=given(), **run)
+    with pytest.raises(Killed):
+        fit_tiny(tmp_path / "resumed", callbacks=[*given(), DieAt(100)], **run)
+    resumed = fit_tiny(tmp_path / "resumed", callbacks=given(), ckpt_path="last", **run)
+    assert differences(run_state(straight), run_state(resumed)) == []
 
 
 def test_heads_are_trained_by_the_critics_optimizer(tmp_path):

@@ -7,19 +7,23 @@ import math
 import pytest
 import torch
 from bare import BareAgent, Jumps
-from built import assert_learns, assert_target_is_a_twin, changed, drqv2, shapes, some_batch
+from built import assert_learns, assert_target_is_a_twin, changed, drqv2, shapes
 from helpers import fit_tiny, tiny_agent, tiny_sac
 from run_state import DieAt, Killed, differences, run_state
 from slow_layers import slow_linear
 
 from callbacks import (
+    DASH,
     BroNet,
     CReLU,
+    DistanceFromInit,
     FractionActiveUnits,
     HareAndTortoise,
     LayerNorm,
+    NeuroplasticExpansion,
     NormalizeAndProject,
     PlasticityInjection,
+    RandomPruning,
     ReDo,
     Reset,
     ShrinkAndPerturb,
@@ -32,6 +36,7 @@ from plasticity_rl import DQN, SAC, UserError
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.nn.hypersphere import Scale
 from plasticity_rl.nn.starts import start_of
+from plasticity_rl.nn.weight_transforms import masks_of
 
 STATE = {"observation": "state"}
 
@@ -46,6 +51,10 @@ def assert_on_the_sphere(agent, *, target: bool = False) -> None:
         assert len(found) >= 5
         for name, weight in found.items():
             torch.testing.assert_close(weight.detach().norm(dim=1), torch.ones(len(weight)), msg=f"{top}.{name}")
+
+
+def rows_of_norm_one(weight: torch.Tensor) -> torch.Tensor:
+    return weight / weight.norm(dim=1, keepdim=True).clamp_min(1e-8)
 
 
 def unit(x: list[float]) -> list[float]:
@@ -182,25 +191,91 @@ def test_a_projection_after_a_jump_is_a_jump_that_scales_copies_alike():
         SimBaV2Blocks(modules=["critic"], hidden_dim=8),
         ShrinkAndPerturb(modules=["critic"], at_frames=[4], shrink=0.5),
     )
-    agent = BareAgent(heads, average, shrunk, told := Jumps(), lr=0.01)
-    agent.step()
     name = "critic.Q1.4.0.weight"
-    kept = average.copies()
-    before = [copy[name].clone() for copy in kept if name in copy]
-    assert before
+    between: dict[str, list[torch.Tensor]] = {}
+
+    class Between(RLCallback):
+        def on_weights_jumped(self, agent, jump) -> None:
+            weights = [agent.get_parameter(name), *(copy[name] for copy in average.copies())]
+            between[jump.by] = [weight.detach().clone() for weight in weights]
+
+    agent = BareAgent(heads, average, shrunk, told := Jumps(), Between(), lr=0.01)
+    agent.step()
     agent.env_frames += 4
     agent.dispatch("on_update_start")
-    halved = [copy[name].clone() for copy in average.copies() if name in copy]
-    norms = dict(agent.named_parameters())[name].detach().norm(dim=1, keepdim=True)
+    assert [jump.by for jump in told.seen] == [shrunk.state_key, heads.state_key]
+    halved, copied = between[shrunk.state_key]
+    norms = halved.norm(dim=1, keepdim=True)
     assert float(norms.max()) < 0.99
-    agent.dispatch("on_batch", some_batch(agent))
-    assert_rows = dict(agent.named_parameters())[name].detach().norm(dim=1)
-    torch.testing.assert_close(assert_rows, torch.ones_like(assert_rows))
-    after = [copy[name] for copy in average.copies() if name in copy]
-    for one, two in zip(halved, after, strict=True):
-        torch.testing.assert_close(two, one / norms)
-    assert told.seen[-1].by == heads.state_key
-    assert not heads.state_dict()["jumped"]
+    torch.testing.assert_close(agent.get_parameter(name).detach().norm(dim=1), torch.ones(len(norms)))
+    (after,) = (copy[name] for copy in average.copies())
+    torch.testing.assert_close(after, copied / norms)
+    assert heads.state_dict()["jumped"] == []
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_shrinks_rows_of_online_and_target_is_undone_in_both(order):
+    """DASH multiplies a row by one factor: divided by its norm, it is the row that it was, of norm 1."""
+    dash = DASH(modules=["critic"], num_batches=2, batch_size=8, at_frames=[8])
+    agent = BareAgent(*[SimBaV2Blocks(hidden_dim=8), dash][::order], lr=0.05)
+    for seed in range(2):
+        agent.step(seed)
+    nets = {"critic": agent.critic, "critic_target": agent.critic_target}
+    before = {top: {name: w.detach().clone() for name, w in spherical(net).items()} for top, net in nets.items()}
+    agent.env_frames += 4
+    agent.dispatch("on_update_start")
+    assert float(agent.latest["intervention/dash/factor/critic"]) < 0.9
+    assert_on_the_sphere(agent, target=True)
+    for top, net in nets.items():
+        for name, weight in spherical(net).items():
+            torch.testing.assert_close(weight.detach(), rows_of_norm_one(before[top][name]), msg=f"{top}.{name}")
+
+
+def test_of_the_target_only_what_jumped_is_projected():
+    """A fresh head has lost weights to its mask, in online and target network; the other head goes on as it was."""
+    pruning = RandomPruning(modules=["critic"], sparsity=0.2, distribution="uniform")
+    agent = BareAgent(SimBaV2Blocks(hidden_dim=8), pruning, Reset(modules=["critic.Q1"], at_frames=[8]), lr=0.05)
+    for seed in range(2):
+        agent.step(seed)
+    kept = {name: p.clone() for name, p in agent.critic_target.Q2.named_parameters()}
+    assert max(float((w.norm(dim=1) - 1).abs().max()) for w in spherical(agent.critic_target.Q2).values()) > 1e-5
+    agent.env_frames += 4
+    agent.dispatch("on_update_start")
+    for name, weight in spherical(agent.critic_target.Q1).items():
+        assert torch.equal(weight, spherical(agent.critic.Q1)[name])
+        torch.testing.assert_close(weight.norm(dim=1), torch.ones(len(weight)))
+    assert all(torch.equal(p, kept[name]) for name, p in agent.critic_target.Q2.named_parameters())
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    "pruning",
+    [
+        lambda: RandomPruning(modules=["actor", "critic"], sparsity=0.8),
+        lambda: NeuroplasticExpansion(modules=["actor", "critic"], initial_sparsity=0.8, end_frame=10**9),
+    ],
+    ids=["RandomPruning", "NeuroplasticExpansion"],
+)
+def test_rows_that_others_have_thinned_out_are_unit_vectors_from_the_start(pruning, order):
+    """They are the rows of the agent without masks, some of their elements gone and the rest divided by its norm."""
+    probe = DistanceFromInit(every_n_updates=1, modules=["actor", "critic"], per_layer=False)
+    agent = BareAgent(*[SimBaV2Blocks(hidden_dim=8), pruning(), probe][::order], lr=1e-30)
+    plain = BareAgent(SimBaV2Blocks(hidden_dim=8))
+    assert_target_is_a_twin(agent)
+    for top in ("actor", "critic", "critic_target"):
+        layers = dict(agent.get_submodule(top).named_modules())
+        for name, weight in spherical(plain.get_submodule(top)).items():
+            (mask,) = masks_of(layers[name])
+            left = weight.detach() * mask.mask
+            torch.testing.assert_close(layers[name].weight.detach(), rows_of_norm_one(left), msg=f"{top}.{name}")
+    agent.step()
+    assert agent.latest["distance_from_init/critic"] < 1e-5, "nothing is left to project at the first step"
+
+
+def test_masks_that_hold_nothing_back_change_no_first_weight():
+    agent = drqv2(SimBaV2Blocks(hidden_dim=8), RandomPruning(modules=["critic"], sparsity=0.0))
+    plain = drqv2(SimBaV2Blocks(hidden_dim=8))
+    assert not changed(agent, plain)
 
 
 def test_dead_units_are_recycled_in_blocks_alone_and_rows_stay_unit_vectors():
@@ -216,8 +291,8 @@ def test_dead_units_are_recycled_in_blocks_alone_and_rows_stay_unit_vectors():
     assert float(scale.weight[3].detach()) == pytest.approx(scale.start)
     assert not torch.equal(maker.weight[3], before["critic.Q1.5.0.weight"][3])
     assert not reader.weight[:, 3].any()
-    agent._callbacks[0]._jumped = True
-    agent.dispatch("on_batch", some_batch(agent))
+    agent._callbacks[0]._jumped |= agent._callbacks[0]._weights.keys()
+    agent._callbacks[0].on_update_start(agent)
     assert_on_the_sphere(agent)
     assert not reader.weight[:, 3].any()
     moved = {name for name, p in agent.named_parameters() if not torch.equal(p, before[name])}
@@ -244,6 +319,7 @@ def test_a_killed_run_goes_on_exactly(make, tmp_path):
             Reset(at_frames=[60, 120]),
             ShrinkAndPerturb(modules=["critic"], at_frames=[118]),
             ReDo(tau=0.5, every_n_updates=4, batch_size=8),
+            RandomPruning(modules=["actor"], sparsity=0.1),
         ]
 
     data = {**(STATE if make is tiny_sac else {}), "eval_every_n_frames": 60}
