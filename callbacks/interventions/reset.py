@@ -19,8 +19,9 @@ class Reset(ScheduledIntervention):
     """Give modules, or their last layers, fresh weights periodically or at listed frames; keep the replay.
 
     The default is the DrQ setting: actor and critic (trunks included) are reset, the convolutional encoder and its
-    optimizer state are kept. With ``last_layers: 1`` only the output layers are (both of a critic with two heads), with
-    2 the layers before them too, and so on back to the trunk; the norm behind a layer goes with it.
+    optimizer state are kept. With ``last_layers: 1`` only the output layers are (those of all value heads: both of a
+    critic with two, value and advantage of dueling streams), with 2 the layers before them too, and so on back to the
+    trunk, which follows the longest of the heads; the norm behind a layer goes with it.
 
     Mutates: all weights, biases and norm parameters of ``modules``, or of their last layers; the optimizer moments and
         step counts of these (to zero); their twins in the target network, which become copies of the fresh weights.
@@ -104,7 +105,8 @@ class Reset(ScheduledIntervention):
             if self.last_layers is None:
                 parts[name] = module
                 continue
-            steps = layers_from_output(module, name)
+            heads = [head for head in agent.value_heads if head.startswith(f"{name}.")]
+            steps = layers_from_output(module, name, heads)
             if self.last_layers > len(steps):
                 raise UserError(
                     f"Reset.last_layers={self.last_layers} is more than the {len(steps)} layers of {name!r}; "

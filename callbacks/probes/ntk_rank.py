@@ -10,6 +10,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.dqn.losses import values_taken
 from plasticity_rl.callback.charts import ONE, Layout
 from plasticity_rl.callback.gradient_probes import OutputProbe, per_sample_gradients, trained_parameters
 from plasticity_rl.callback.module_probes import or_nan
@@ -20,10 +21,11 @@ class NTKRank(OutputProbe):
     """Rank of the kernel ``K_ij = <df(x_i)/dtheta, df(x_j)/dtheta>`` of a module's output on a small batch.
 
     theta are the weights of ``modules``; f is the sum of the output's columns over the root of their number, so that
-    one gradient per input suffices. A kernel that falls to a multiple of the identity plus rank one, or to a low rank,
-    is the sign of a network that can fit one common direction only. On a batch of the replay without augmentation,
-    after the update's step. Transitions that are drawn twice make the kernel singular. All gradients are held at once:
-    ``batch_size`` times the size of the modules.
+    one gradient per input suffices. Of the values of discrete actions it is that of the stored action, as in the loss:
+    in a sum over all actions the advantages of dueling streams, whose mean is taken off, would cancel. A kernel that
+    falls to a multiple of the identity plus rank one, or to a low rank, is the sign of a network that can fit one
+    common direction only. On a batch of the replay without augmentation, after the update's step. Transitions that are
+    drawn twice make the kernel singular. All gradients are held at once: ``batch_size`` times the size of the modules.
 
     Mutates: nothing.
     Logs: ``ntk/<output>/<modules>/srank`` and ``ntk/<output>/<modules>/effective_rank``, in [1, batch_size] or 0 for a
@@ -31,7 +33,7 @@ class NTKRank(OutputProbe):
         while gradients are not finite or all modules are frozen. Modules are joined by ``+``.
     Reference: Lyle et al. 2024 (arXiv 2402.18762); Tang et al. 2025 (arXiv 2506.00592), rank of the kernel.
     Differences from the original: of the sum of the output's columns over the root of their number, instead of one
-        kernel per column.
+        kernel per column; of the values of discrete actions one kernel, of those of the stored actions.
 
     Args:
         every_n_updates: Period in gradient updates.
@@ -88,6 +90,8 @@ class NTKRank(OutputProbe):
 
         def value(one: TensorDictBase) -> Tensor:
             output = agent.forward_all(one)[self.output].flatten(1)
+            if self.output == agent.value_module:
+                output = values_taken(output, one["action"], agent.num_actions)
             return output.sum() / math.sqrt(output.shape[1])
 
         return gram_matrix(per_sample_gradients(agent, value, agent.probe_batch(self.batch_size), parameters))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule, as_agent
+from plasticity_rl.agents.dqn.losses import values_taken
 from plasticity_rl.callback import Probe
 from plasticity_rl.callback.charts import Layout
 from plasticity_rl.callback.gradient_probes import probe_generator, refuse_without
@@ -25,9 +27,11 @@ class TargetStatistics(Probe):
     """Magnitude and spread of the value targets, mean absolute TD error, and over-estimation of the return.
 
     Targets and TD errors are those of the value loss on a batch of the replay without augmentation, after the update's
-    step; the error is the mean over all value heads. Over-estimation is measured at every evaluation, not by the
-    period: the smallest value head at the first state and action of every episode, minus the discounted return that
-    the episode then gave, mean over the episodes.
+    step; the error is the mean over all value heads, of discrete actions that of the action stored. Over-estimation is
+    measured at every evaluation, not by the period: the smallest value head at the first state and action of every
+    episode, minus the discounted return that the episode then gave, of rewards clipped as they are learned
+    (``data.reward_clip``), mean over the episodes. With ``life_loss`` the values of a game end with a life, and its
+    return does not: the difference is then lower by what the lives after it gave.
 
     Soft values (SAC) count the policy's entropy beside the reward, and so does the return that they are compared with:
     at every n-th env step after the first (n of the n-step return, as the values do), the weighted entropy of the
@@ -36,8 +40,8 @@ class TargetStatistics(Probe):
     An episode that a time limit of T env steps cuts has no rewards after it, while the values look beyond: up to
     ``discount^T`` of the value is missing from the return (0.7 % for a discount of 0.99 and 500 env steps, 61 % for
     50). ``target/missing_tail`` is that part as the values themselves have it, ``discount^T`` times the smallest head
-    at the last state; 0 for an episode that terminated. What is left of the over-estimation without it is the error
-    against the return with a bootstrapped tail.
+    at the last state and the policy's action there; 0 for an episode that terminated. What is left of the
+    over-estimation without it is the error against the return with a bootstrapped tail.
 
     Mutates: nothing.
     Logs: ``target/magnitude``, ``target/spread``, ``target/td_error``, all >= 0, and at evaluations
@@ -96,7 +100,8 @@ class TargetStatistics(Probe):
     @torch.no_grad()
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Return size and spread of the targets, and the TD error."""
-        probed, values = agent.probe_batch(self.batch_size), agent.probe_outputs(self.batch_size)[self.module]
+        probed, outputs = agent.probe_batch(self.batch_size), agent.probe_outputs(self.batch_size)[self.module]
+        values = values_taken(outputs, probed["action"], agent.num_actions)
         with evaluation_mode(agent):
             targets = agent.td_targets(probed, probe_generator(agent, "noise"))
         return {
@@ -127,10 +132,12 @@ class TargetStatistics(Probe):
         )
 
     def _values(self, agent: RLModule, observations: Tensor) -> Tensor:
+        """Return the smallest head at an observation of every episode and the action of the evaluated policy there."""
         with evaluation_mode(agent):
-            action = agent.act(observations, explore=False)
+            action = _actions(agent, observations)
             batch = TensorDict({agent.observation_key: observations, "action": action}, batch_size=len(observations))
-            return agent.forward_all(batch)[self.module].min(dim=1).values
+            outputs = agent.forward_all(batch)[self.module]
+        return values_taken(outputs, action, agent.num_actions).min(dim=1).values
 
     def _bonuses(self, agent: RLModule, episode: Episode, generator: torch.Generator) -> list[float] | None:
         """Return what the values count beside the reward at the states 0 to T of an episode, or None for nothing.
@@ -152,6 +159,19 @@ class TargetStatistics(Probe):
         return [value if t and t % n_step == 0 else 0.0 for t, value in enumerate(found.tolist())]
 
 
+def _actions(agent: RLModule, observations: Tensor) -> Tensor:
+    """Return the actions of the evaluated policy, those of first observations as they were played."""
+    if not agent.num_actions:
+        return agent.act(observations, explore=False)
+    actions = []
+    for number in range(len(observations)):
+        agent.begin_evaluation_episode(number)  # a few discrete actions are random, and the episode's own
+        actions.append(agent.act(observations[number : number + 1], explore=False))
+    return torch.cat(actions)
+
+
 def _return(agent: RLModule, episode: Episode, bonuses: Sequence[float] | None) -> float:
     extra = [0.0] * episode.env_steps if bonuses is None else bonuses[: episode.env_steps]
-    return discounted_return([r + b for r, b in zip(episode.rewards, extra, strict=True)], agent.data.horizon[1])
+    clip = math.inf if agent.data.reward_clip is None else agent.data.reward_clip
+    learned = [min(max(reward, -clip), clip) for reward in episode.rewards]
+    return discounted_return([r + b for r, b in zip(learned, extra, strict=True)], agent.data.horizon[1])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Literal
 
 from torch import nn
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.nn.hooks import HiddenActivation
+from plasticity_rl.nn.hypersphere import Scale
 
 WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose ``weight`` has the shape ``(out, in, ...)``: everything behind the first axis is fan-in."""
@@ -113,8 +116,8 @@ def hidden_weight_layers(
 
 
 def parameters_outside_norms(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters of ``module`` by name, without the gains and biases of norm layers."""
-    return _own_parameters(module, lambda layer: not isinstance(layer, NORM_LAYERS))
+    """Return the parameters of ``module`` by name, without gains and biases of norms, scales and activations' own."""
+    return _own_parameters(module, lambda layer: not isinstance(layer, (*NORM_LAYERS, Scale, HiddenActivation)))
 
 
 def weights_and_biases(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -138,16 +141,19 @@ def _own_parameters(module: nn.Module, of: Callable[[nn.Module], bool]) -> dict[
     }
 
 
-def layers_from_output(module: nn.Module, name: str) -> list[dict[str, nn.Module]]:
+def layers_from_output(module: nn.Module, name: str, heads: Collection[str] = ()) -> list[dict[str, nn.Module]]:
     """Return the layers of ``module`` that hold parameters, in steps from its output back to its input.
 
-    One step is a linear or convolutional layer with the norms (and other layers with parameters) behind it. Parts of
-    the module follow one another in the order in which they were defined; neighbours whose layers have equal types and
-    shapes are heads side by side, such as the two Q-functions, and take each step together.
+    One step is a linear or convolutional layer with the norms (and other layers with parameters) behind it. Heads take
+    each step together, a shorter one as long as it has layers, and what is in front of them follows the longest. Other
+    parts of the module follow one another in the order in which they were defined; neighbours whose layers have equal
+    types and shapes count as heads as well.
 
     Args:
         module: Its layers are in ``nn.Sequential`` containers or stand alone.
         name: Its dotted name, put in front of the layers' names and into messages.
+        heads: Dotted names, which begin with ``name``, of the parts that put out what it does, side by side: whatever
+            their layers are, for only who built the module can tell a second head from a first part.
 
     Raises:
         UserError: When a part of it is built in a way that does not tell the order.
@@ -156,17 +162,23 @@ def layers_from_output(module: nn.Module, name: str) -> list[dict[str, nn.Module
     known = {id(p) for section in sections for layer in section.values() for p in layer.parameters()}
     if any(id(p) not in known for p in module.parameters()):
         raise UserError(f"cannot tell which layers of {name!r} are its last: it holds parameters outside of its layers")
+    by_head = [layers_from_output(module.get_submodule(head.removeprefix(f"{name}.")), head) for head in heads]
+    found = [_merged(steps) for steps in itertools.zip_longest(*by_head, fillvalue={})]
+    inside = {path for steps in by_head for step in steps for path in step}
     groups: list[list[dict[str, nn.Module]]] = []
     for section in sections:
-        if groups and _signature(groups[-1][-1]) == _signature(section):
-            groups[-1].append(section)
-        else:
-            groups.append([section])
-    found: list[dict[str, nn.Module]] = []
-    for heads in reversed(groups):
-        for together in reversed(list(zip(*map(_steps, heads), strict=True))):
-            found.append({path: layer for step in together for path, layer in step.items()})
+        rest = {path: layer for path, layer in section.items() if path not in inside}
+        if groups and _signature(groups[-1][-1]) == _signature(rest):
+            groups[-1].append(rest)
+        elif rest:
+            groups.append([rest])
+    for side_by_side in reversed(groups):
+        found += [_merged(steps) for steps in reversed(list(zip(*map(_steps, side_by_side), strict=True)))]
     return found
+
+
+def _merged(steps: Iterable[dict[str, nn.Module]]) -> dict[str, nn.Module]:
+    return {path: layer for step in steps for path, layer in step.items()}
 
 
 def _sections(module: nn.Module, name: str) -> Iterator[dict[str, nn.Module]]:

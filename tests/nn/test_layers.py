@@ -7,6 +7,8 @@ from torch import nn
 
 from plasticity_rl import UserError
 from plasticity_rl.agents.drqv2.networks import Actor, Critic, Encoder
+from plasticity_rl.nn.activations import Rational
+from plasticity_rl.nn.hypersphere import Scale
 from plasticity_rl.nn.layers import hidden_weight_layers, layers_from_output, parameters_outside_norms, weight_layers
 
 ENCODER, ACTOR, CRITIC = Encoder((9, 16, 16), 4), Actor(30, 2, 8, 16), Critic(30, 2, 8, 16)
@@ -70,6 +72,8 @@ def test_parameters_outside_norms():
     assert names["Q1.0.weight"] is CRITIC.Q1[0].weight
     assert list(parameters_outside_norms(CRITIC.Q1[0])) == ["weight", "bias"]
     assert parameters_outside_norms(CRITIC.trunk[1]) == {}
+    mixed = nn.Sequential(nn.Linear(2, 3), Scale(3, 1.0, 0.5), Rational(), nn.Linear(3, 1, bias=False))
+    assert list(parameters_outside_norms(mixed)) == ["0.weight", "0.bias", "3.weight"]
 
 
 def steps(module: nn.Module, name: str) -> list[list[str]]:
@@ -128,3 +132,29 @@ def test_parameters_outside_of_layers_are_refused():
 
 def test_a_module_without_parameters_has_no_steps():
     assert steps(nn.Sequential(nn.ReLU()), "m") == []
+
+
+class Streams(nn.Module):
+    """A trunk and two heads whose outputs differ in size, the second of which is shorter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Linear(3, 4)
+        self.advantage = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 6))
+        self.value = nn.Sequential(nn.Linear(4, 1))
+
+
+def test_heads_that_are_named_take_steps_together_whatever_their_shapes():
+    found = [list(step) for step in layers_from_output(Streams(), "m", ["m.advantage", "m.value"])]
+    assert found == [["m.advantage.3", "m.value.0"], ["m.advantage.0", "m.advantage.1"], ["m.trunk"]]
+
+
+def test_naming_heads_changes_nothing_where_shapes_tell():
+    named = [list(step) for step in layers_from_output(CRITIC, "critic", ["critic.Q1", "critic.Q2"])]
+    assert named == steps(CRITIC, "critic")
+
+
+def test_a_head_may_be_a_part_of_a_sequence():
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)))
+    expected = [["m.2.2"], ["m.2.0"], ["m.0"]]
+    assert [list(step) for step in layers_from_output(net, "m", ["m.2"])] == steps(net, "m") == expected

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from helpers import fit_tiny
+from tensordict import TensorDict
 
 from callbacks import GradientCovariance, HessianTop, NTKRank
+from plasticity_rl import DQN
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.rng import derive_seed
 
@@ -68,6 +70,47 @@ def test_kernel_of_the_last_layer(tmp_path):
     assert logged[f"{tag}/effective_rank"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-3)
     assert len(np.unique(watcher.reads, axis=0)) == len(values), "a transition drawn twice would leave no condition"
     assert logged[f"{tag}/condition_number"] == pytest.approx(values[0] / values[-1], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"dueling": True}, {"dueling": True, "num_atoms": 5, "v_min": -2.0, "v_max": 2.0}],
+    ids=["plain", "dueling", "distributional"],
+)
+def test_kernel_of_the_value_of_the_stored_action(options):
+    """By the last layer of the advantages, that value has the gradient e_a h^T; of dueling streams (e_a - 1/n) h^T.
+
+    Of n actions; of a distribution p over atoms z with mean f times p_k (z_k - f) for every atom k.
+    """
+    torch.manual_seed(0)
+    agent = DQN((5,), 3, hidden_dim=8, **options)
+    with torch.no_grad():
+        for parameter in agent.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    action = torch.tensor([[0], [1], [2], [0], [1], [2]])
+    batch = TensorDict({"state": torch.randn(SIZE, 5), "action": action}, [SIZE])
+    agent.probe_batch = lambda size: batch
+    probe = NTKRank(modules=["critic.advantage.2"], batch_size=SIZE)
+    probe.resolve(agent)
+    found = probe.measure(agent, batch, batch)
+
+    with torch.no_grad():
+        features = agent.encoder(batch["state"])
+        reads = torch.cat([agent.critic.advantage[:2](features), torch.ones(SIZE, 1)], 1).double().numpy()
+        outputs = agent.critic(features).double().numpy()
+    rows = []
+    for i, a in enumerate(action[:, 0].tolist()):
+        by_action, by_atom = np.eye(3)[a] - (1 / 3 if "dueling" in options else 0), np.ones(1)
+        if "num_atoms" in options:
+            p, z = np.exp(outputs[i, a]) / np.exp(outputs[i, a]).sum(), np.linspace(-2, 2, 5)
+            by_atom = p * (z - p @ z)
+        rows.append(np.einsum("a,k,h->akh", by_action, by_atom, reads[i]).ravel())
+    values = np.linalg.svd(np.array(rows), compute_uv=False) ** 2
+    shares = values / values.sum()
+    tag = "ntk/critic/critic.advantage.2"
+    assert found[f"{tag}/srank"] == 1 + (np.cumsum(shares) < 0.99).sum()
+    assert found[f"{tag}/effective_rank"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-3)
+    assert found[f"{tag}/condition_number"] == pytest.approx(values[0] / values[-1], rel=0.01)
 
 
 def test_hessian_of_the_last_layer(tmp_path):

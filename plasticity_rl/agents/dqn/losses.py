@@ -19,6 +19,23 @@ def values_of(values: Tensor, action: Tensor) -> Tensor:
     return values.gather(1, action[:, :, None].expand(-1, -1, values.shape[-1])).squeeze(1)
 
 
+def values_taken(outputs: Tensor, action: Tensor, num_actions: int) -> Tensor:
+    """Return the values of one action from what :meth:`RLModule.forward_all` gives of the module of the values.
+
+    Args:
+        outputs: ``(batch, n)``: the values of all discrete actions, those of several heads side by side; other sizes
+            are values already, and so are those of continuous actions.
+        action: ``(batch, 1)`` int64, or continuous.
+        num_actions: Number of discrete actions; 0: continuous ones.
+
+    Returns:
+        ``(batch, heads)``.
+    """
+    if not num_actions or outputs.shape[1] % num_actions:
+        return outputs
+    return values_of(outputs.unflatten(1, (-1, num_actions)).mT, action)
+
+
 def td_target(reward: Tensor, discount: Tensor, next_values: Tensor, best: Tensor) -> Tensor:
     """Return ``reward + discount * next_values[best]`` (van Hasselt et al. 2016, arXiv 1509.06461).
 

@@ -15,6 +15,16 @@ from plasticity_rl.agents.dqn import losses
 from plasticity_rl.losses import expectation
 
 
+def test_the_values_taken_are_those_of_the_action_in_every_head():
+    """Two heads of three actions; what is no multiple of three, and values of continuous actions, are as they were."""
+    outputs = torch.tensor([[1.0, 2.0, 3.0, 10.0, 20.0, 30.0], [4.0, 5.0, 6.0, 40.0, 50.0, 60.0]])
+    action = torch.tensor([[2], [0]])
+    assert losses.values_taken(outputs, action, 3).tolist() == [[3.0, 30.0], [4.0, 40.0]]
+    assert losses.values_taken(outputs[:, :3], action, 3).tolist() == [[3.0], [4.0]]
+    assert losses.values_taken(outputs[:, :1], action, 3).tolist() == [[1.0], [4.0]]
+    assert losses.values_taken(outputs[:, :2], torch.rand(2, 1), 0).tolist() == [[1.0, 2.0], [4.0, 5.0]]
+
+
 def test_td_target_takes_the_value_of_the_action_chosen():
     values = torch.tensor([[1.0, 5.0], [2.0, 3.0]])
     target = losses.td_target(
