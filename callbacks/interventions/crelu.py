@@ -17,7 +17,8 @@ class CReLU(Architecture):
     """Replace every hidden activation of the modules by ``[ReLU(x), ReLU(-x)]``.
 
     A layer then has two outputs per unit, one of which is active at any time: the fraction of active units is pinned
-    at 0.5 by construction, so watch something else beside it; interventions that act on it are refused.
+    at 0.5 by construction, so watch something else beside it; interventions that act on it are refused. Dormancy is
+    that of units, by the mean over both outputs, for probes as for interventions.
 
     Mutates: before training, the hidden activations of ``modules``, and the layers whose number of units or inputs
         changes with them, which are drawn anew as the agent initialises a layer of that shape; their target. For the

@@ -14,7 +14,8 @@ class DeepFourierFeatures(Architecture):
     """Replace every hidden activation of the modules by ``[sin(x), cos(x)]`` of half as many units.
 
     Half as many units, so that the next layer reads as many numbers as before. No unit can be dormant: sine and cosine
-    are never both near zero; interventions that act on dormant units are refused.
+    are never both near zero, and dormancy is that of units, by the mean over both outputs; interventions that act on
+    dormant units are refused.
 
     Mutates: before training, the hidden activations of ``modules`` and the layers that make their units, which are
         drawn anew with half the units; their target.

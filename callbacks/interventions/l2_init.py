@@ -8,21 +8,21 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 import torch
 from tensordict import TensorDictBase
-from torch import Tensor
+from torch import Tensor, nn
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.jumps import Jump
 from plasticity_rl.callback import Regularizer
 from plasticity_rl.losses import squared_distance
 from plasticity_rl.nn.layers import EVERYWHERE, LEARNS, NORM_LAYERS, Part
-from plasticity_rl.nn.weight_transforms import parameters_in_use
+from plasticity_rl.nn.weight_transforms import masks_of, parameters_in_use
 
 
 class L2Init(Regularizer):
     """Add ``coefficient * sum ||theta - theta_0||^2`` to a loss, theta_0 being the initial weights.
 
-    theta are weights as the layers compute with them: without pruned weights, divided by a spectral norm. Of an
-    injected head the added one counts.
+    theta are weights as the layers compute with them, divided by a spectral norm; while one is pruned it counts for
+    nothing, whatever it was at first. Of an injected head the added one counts.
 
     Mutates: nothing by itself; adds a term to the loss named ``loss``. A module that is reset takes its fresh weights
         as the new theta_0; any other jump of weights (a soft reset, a recycled unit) leaves it. With coefficient 0 no
@@ -60,11 +60,17 @@ class L2Init(Regularizer):
     def _weights(self, agent: RLModule, parts: Collection[Part] = LEARNS) -> dict[str, Tensor]:
         """Return weights as the layers compute with them, and biases, by dotted name."""
         return {
-            f"{name}.{path}.{key}".replace("..", "."): value
+            f"{path}.{key}": value
+            for path, layer in self._layers(agent, parts).items()
+            for key, value in parameters_in_use(layer).items()
+        }
+
+    def _layers(self, agent: RLModule, parts: Collection[Part] = LEARNS) -> dict[str, nn.Module]:
+        return {
+            f"{name}.{path}".rstrip("."): layer
             for name in self.modules
             for path, layer in agent.submodules(name, parts).items()
             if not isinstance(layer, NORM_LAYERS)
-            for key, value in parameters_in_use(layer).items()
         }
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -75,7 +81,12 @@ class L2Init(Regularizer):
     def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         """Return ``sum ||theta - theta_0||^2``."""
         weights = self._weights(agent)
-        return squared_distance(weights.values(), [self._initial[name] for name in weights])
+        origins = {name: self._initial[name] for name in weights}
+        for path, layer in self._layers(agent).items():
+            for mask in masks_of(layer):
+                # What was pruned since is held at zero: how far that is from its start, no learning can change.
+                origins[f"{path}.weight"] = mask(origins[f"{path}.weight"])
+        return squared_distance(weights.values(), origins.values())
 
     @torch.no_grad()
     def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:

@@ -21,6 +21,7 @@ from plasticity_rl.callback.recycling import RecyclesUnits
 from plasticity_rl.distributed.ranks import over_ranks
 from plasticity_rl.errors import at_least, within
 from plasticity_rl.measures import NotFiniteError, gradient_dormancy_scores
+from plasticity_rl.measures.dormancy import mean_of_units
 from plasticity_rl.nn.units import UnitLayer
 
 
@@ -28,11 +29,11 @@ class ReGraMa(RecyclesUnits, UpdateIntervention):
     """Give hidden units with hardly any gradient fresh incoming weights and silent outgoing ones.
 
     A unit's score is the mean absolute gradient of the loss that trains its module with respect to its output, over a
-    batch and over space, divided by the mean of its layer; it is recycled at ``tau`` or below. What is measured is how
-    much a unit can learn, not how much it says: one that puts out zero but would be listened to is kept, one that
-    nothing reads is not. The probe ``GradientDormancy`` logs the same scores. Recycling is that of ReDo: incoming
-    weights from the layer's initialisation, bias 0, outgoing weights 0 in every layer that reads the unit. Outputs are
-    never recycled.
+    batch, over space and over the two outputs of a CReLU, divided by the mean of its layer; it is recycled at ``tau``
+    or below. What is measured is how much a unit can learn, not how much it says: one that puts out zero but would be
+    listened to is kept, one that nothing reads is not. The probe ``GradientDormancy`` logs the share of units by the
+    same scores. Recycling is that of ReDo: incoming weights from the layer's initialisation, bias 0, outgoing weights 0
+    in every layer that reads the unit. Outputs are never recycled.
 
     Mutates: incoming weights, biases and outgoing weights of the recycled units, and their optimizer moments (to zero;
         step counts stay); in the target network the incoming weights become the online ones, the outgoing ones zero. A
@@ -111,8 +112,7 @@ class ReGraMa(RecyclesUnits, UpdateIntervention):
 
     def _inactive(self, agent: RLModule, layer: UnitLayer, gradient: Tensor) -> Tensor:
         """Return which units are recycled; none while gradients are not finite, or where none reaches the layer."""
-        mean = gradient.double().abs().transpose(0, 1).flatten(1).mean(1).view(layer.copies, -1).mean(0)
-        mean = over_ranks(agent, mean)
+        mean = over_ranks(agent, mean_of_units(gradient.double(), layer.activation))
         try:
             # Where no gradient reaches a layer at all, what reads it is to blame, and not one of its units.
             return (gradient_dormancy_scores(mean[None]) <= self.tau) & mean.any()

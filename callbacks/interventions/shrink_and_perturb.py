@@ -23,13 +23,15 @@ class ShrinkAndPerturb(ScheduledIntervention):
 
     Mutates: weights and biases of ``modules`` outside norm layers (psi of a zero-initialised bias is 0, so biases only
         shrink); their target network, with the same factors and the same psi; the optimizer moments and step counts of
-        the moved parameters (to zero) if ``reset_optimizer``. Norm layers and the rest stay as they are.
+        the moved parameters (to zero) if ``reset_optimizer``. Norm layers, scales (``SimBaV2Blocks``), coefficients of
+        activations (``RationalActivation``) and the rest stay as they are.
     Logs: ``intervention/shrink_and_perturb`` (1 at the frame of an event) and a line of text.
     Reference: Ash & Adams 2020 (arXiv 1910.08475); the convex form (``perturb = 1 - shrink``) as used in RL by D'Oro et
         al. 2023 (SR-SPR, shrink 0.8 for the encoder) and Schwarzer et al. 2023 (arXiv 2305.19452, 0.5); on the critic
         as in Ma et al. 2024 (arXiv 2310.07418), Appendix B.3, who state no factors.
     Differences from the original: Ash & Adams act once per round of a supervised task; here the schedule is in env
-        frames or updates. Norm layers are left out, since a gain below 1 is no initial value.
+        frames or updates. Norm layers are left out, since a gain below 1 is no initial value, and so are scales and
+        coefficients of activations, whatever the factors are.
 
     Args:
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
@@ -87,7 +89,7 @@ class ShrinkAndPerturb(ScheduledIntervention):
         return moved_parameters(agent, self.modules, parameters_outside_norms)
 
     def mutates(self, agent: RLModule) -> Mutation:
-        """Parameters and optimizer slots outside norm layers, and their twins in the target network."""
+        """Weights and biases outside norm layers, their optimizer slots, and their twins in the target network."""
         own, twins = online_and_target(agent, self._moved(agent))
         return Mutation(parameters=own | twins, optimizer_slots=own if self.reset_optimizer else frozenset())
 

@@ -16,17 +16,19 @@ from plasticity_rl.callback.charts import ONE, Layout, each
 from plasticity_rl.callback.module_probes import ActivationProbe, numbers_of_module
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import NotFiniteError, dormancy_scores, overlap_coefficient
+from plasticity_rl.measures.dormancy import mean_of_units
 
 
 class DormantUnits(ActivationProbe):
     """Share of hidden ReLU units whose mean activation is at most ``tau`` of their layer's mean.
 
-    On a batch of the replay without augmentation, after the update's step. A channel of a convolution is one unit, and
-    a module's share weighs every unit alike. The overlap ``|A & B| / min(|A|, |B|)`` compares a module's dormant set
-    with that of the measurement before, and with the historical set: every unit that was dormant at any measurement
-    before. It is 1 for identical sets, 0 for disjoint ones and when one of the two is empty; the first measurement has
-    none. The historical set only grows, so the overlap with it nears 1 in time even where no unit stays dormant: the
-    one with the measurement before says whether they do.
+    On a batch of the replay without augmentation, after the update's step. A channel of a convolution is one unit, with
+    ``CReLU`` or ``DeepFourierFeatures`` the mean over both outputs of a unit counts, as in ``ReDo``, and a module's
+    share weighs every unit alike. The overlap ``|A & B| / min(|A|, |B|)`` compares a module's dormant set with that of
+    the measurement before, and with the historical set: every unit that was dormant at any measurement before. It is 1
+    for identical sets, 0 for disjoint ones and when one of the two is empty; the first measurement has none. The
+    historical set only grows, so the overlap with it nears 1 in time even where no unit stays dormant: the one with the
+    measurement before says whether they do.
 
     Mutates: nothing.
     Logs: ``dormant/<module>/tau_<tau>``, ``dormant/<module>/<layer>/tau_<tau>``, ``dormant_overlap/<module>/tau_<tau>``
@@ -94,9 +96,10 @@ class DormantUnits(ActivationProbe):
         """Return shares and overlaps of every module."""
         scalars: dict[str, Any] = {}
         for name in self.modules:
-            activations = agent.probe_activations(name, self.batch_size)
+            activations, layers = agent.probe_activations(name, self.batch_size), agent.activation_layers(name)
+            means = {layer: mean_of_units(output.float(), layers[layer]) for layer, output in activations.items()}
             try:
-                scores = {layer: dormancy_scores(output).cpu() for layer, output in activations.items()}
+                scores = {layer: dormancy_scores(mean[None]).cpu() for layer, mean in means.items()}
             except NotFiniteError:
                 continue
             for tau in self.taus:
@@ -112,7 +115,8 @@ class DormantUnits(ActivationProbe):
         scalars |= {f"dormant/{name}/{layer}/tau_{tau}": mask.float().mean() for layer, mask in masks.items()}
         key, joined = f"{name}/tau_{tau}", parts[""]
         if key in self._previous and self._previous[key].shape != joined.shape:
-            # Of a checkpoint written when a module's number was made of other layers, as before an injection's parts.
+            # Of a checkpoint written when a module's number was made of other layers, as before an injection's parts,
+            # or of outputs instead of units.
             del self._previous[key], self._history[key]
         if key in self._previous:
             scalars[f"dormant_overlap/{key}"] = overlap_coefficient(joined, self._previous[key])

@@ -22,6 +22,7 @@ from plasticity_rl.callback.gradient_probes import (
 from plasticity_rl.callback.module_probes import ActivationProbe, numbers_of_module
 from plasticity_rl.errors import UserError
 from plasticity_rl.measures import NotFiniteError, gradient_dormancy_scores
+from plasticity_rl.measures.dormancy import mean_of_units
 from plasticity_rl.nn.layers import LEARNS
 
 
@@ -30,7 +31,8 @@ class GradientDormancy(ActivationProbe):
 
     The gradient is that of the loss which trains the module, without augmentation and without the terms of
     regularizers, with respect to the units' outputs, on a batch of the replay after the update's step. A channel of a
-    convolution is one unit, and a module's share weighs every unit alike; after an injection of plasticity it is that
+    convolution is one unit, with ``CReLU`` or ``DeepFourierFeatures`` the mean over both outputs of a unit counts, as
+    in ``ReGraMa``, and a module's share weighs every unit alike; after an injection of plasticity it is that
     of the added heads, which learn. A module that no loss trains is measured on the agent's first loss. A unit that
     puts out zero can still have a gradient at its output; it then is not dormant.
 
@@ -97,13 +99,17 @@ class GradientDormancy(ActivationProbe):
             layers = {(name, path): layer for name in names for path, layer in agent.activation_layers(name).items()}
             gradients = activation_gradients(agent, loss, layers, probed, probe_generator(agent, "noise"))
             for name in names:
-                own = {path: gradient for (module, path), gradient in gradients.items() if module == name}
-                scalars |= self._of_module(agent, name, own)
+                means = {
+                    path: mean_of_units(gradient.double(), layers[module, path])
+                    for (module, path), gradient in gradients.items()
+                    if module == name
+                }
+                scalars |= self._of_module(agent, name, means)
         return scalars
 
-    def _of_module(self, agent: RLModule, name: str, gradients: Mapping[str, Tensor]) -> dict[str, Any]:
+    def _of_module(self, agent: RLModule, name: str, means: Mapping[str, Tensor]) -> dict[str, Any]:
         try:
-            scores = {layer: gradient_dormancy_scores(gradient) for layer, gradient in gradients.items()}
+            scores = {layer: gradient_dormancy_scores(mean[None]) for layer, mean in means.items()}
         except NotFiniteError:
             return {}
         scalars: dict[str, Any] = {}

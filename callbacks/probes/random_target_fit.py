@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDictBase
-from torch import Tensor
+from torch import Tensor, nn
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.charts import ONE, Layout
@@ -20,6 +21,7 @@ from plasticity_rl.measures import loss_after_training, random_targets
 from plasticity_rl.measures.checks import refuse_not_finite
 from plasticity_rl.nn.hooks import evaluation_mode
 from plasticity_rl.nn.layers import LEARNS
+from plasticity_rl.nn.weight_transforms import SpectralNormalization
 from plasticity_rl.rng import derive_seed
 from plasticity_rl.surgery import reinitialize
 
@@ -126,16 +128,19 @@ class RandomTargetFit(OutputProbe):
         seed = derive_seed(agent.rng.seed, f"probe/random_target_fit/{agent.num_updates}")
         generator = torch.Generator().manual_seed(seed)
 
-        def forward(values: Mapping[str, Tensor]) -> Tensor:
-            return torch.func.functional_call(agent, dict(values), (batch,))[self.output].flatten(1)
+        def forward(estimates: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
+            held = {**estimates, **values}
+            return torch.func.functional_call(agent, held, (batch,))[self.output].flatten(1)
 
         totals = [0.0, 0.0]
         with evaluation_mode(agent):
             for _ in range(self.num_targets):
-                random = forward(self._fresh(agent, weights, generator))
-                starts: list[Mapping[str, Tensor]] = [weights, self._fresh(agent, weights, generator)]
-                for index, start in enumerate(starts):
-                    totals[index] += float(self._loss(forward, start, random)) / self.num_targets
+                random = forward(*self._fresh(agent, weights, generator))
+                starts: list[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]
+                starts = [({}, weights), self._fresh(agent, weights, generator)]
+                for index, (estimates, start) in enumerate(starts):
+                    loss = self._loss(functools.partial(forward, estimates), start, random)
+                    totals[index] += float(loss) / self.num_targets
         return totals[0], totals[1]
 
     def _loss(
@@ -153,11 +158,30 @@ class RandomTargetFit(OutputProbe):
             learning_rate=self.learning_rate,
         )
 
-    def _fresh(self, agent: RLModule, weights: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Return fresh values for ``weights``, by name, as at construction."""
+    def _fresh(
+        self, agent: RLModule, weights: Mapping[str, Tensor], generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return estimates of spectral norms for fresh weights, and fresh values for ``weights`` as at construction."""
         fresh: dict[str, Tensor] = {}
+        estimates: dict[str, Tensor] = {}
         for name in self.modules:
             module = copy.deepcopy(agent.module(name))
             reinitialize(module, agent.init_layer, generator, LEARNS)
             fresh |= {f"{name}.{key}": p.detach() for key, p in module.named_parameters()}
-        return {name: fresh[name] for name in weights}
+            estimates |= _restarted_estimates(module, name, weights.keys())
+        return estimates, {name: fresh[name] for name in weights}
+
+
+def _restarted_estimates(module: nn.Module, name: str, renewed: Collection[str]) -> dict[str, Tensor]:
+    """Let the estimates of spectral norms in a module catch up with weights that were renewed, and return them by name.
+
+    With those of the agent's own weights the norm of other ones would come out too small.
+    """
+    found: dict[str, Tensor] = {}
+    for path, layer in module.named_modules(prefix=name):
+        if f"{path}.weight" in renewed:
+            for place, transform in layer.named_modules(prefix=path):
+                if isinstance(transform, SpectralNormalization):
+                    transform.restart(layer.get_parameter("weight"))
+                    found[f"{place}.left"] = transform.left
+    return found

@@ -13,6 +13,7 @@ from plasticity_rl.callback.unit_interventions import UnitIntervention
 from plasticity_rl.distributed.ranks import over_ranks
 from plasticity_rl.errors import at_least, within
 from plasticity_rl.measures import NotFiniteError, dormant_mask
+from plasticity_rl.measures.dormancy import mean_of_units
 from plasticity_rl.nn.units import UnitLayer
 
 
@@ -62,8 +63,8 @@ def unit_activity(agent: RLModule, name: str, batch_size: int) -> list[tuple[Uni
     for layer in agent.units(name):
         if path_of[id(layer.activation)] not in outputs:
             continue  # a head that does not run yet
-        mean = outputs[path_of[id(layer.activation)]].abs().transpose(0, 1).flatten(1).mean(1)
-        activity.append((layer, over_ranks(agent, mean.view(layer.copies, -1).mean(0))))
+        mean = mean_of_units(outputs[path_of[id(layer.activation)]], layer.activation)
+        activity.append((layer, over_ranks(agent, mean)))
     return activity
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plasticity_rl.measures.checks import refuse_not_finite
 
@@ -46,6 +46,20 @@ def dormant_mask(activation: Tensor, tau: float) -> Tensor:
         Sokar et al. 2023 (arXiv 2302.12902), Definition 3.1.
     """
     return dormancy_scores(activation) <= tau
+
+
+def mean_of_units(output: Tensor, activation: nn.Module) -> Tensor:
+    """Return the mean absolute output ``(n,)`` of every unit of a layer: what probes measure and interventions act on.
+
+    The mean is over the batch, over space in convolutions, and over the outputs of a unit where it has several: one of
+    a CReLU may be zero on every input while the unit is at work.
+
+    Args:
+        output: Output of the activation, or a gradient with respect to it, ``(B, copies * n, ...)``.
+        activation: The layer.
+    """
+    copies = getattr(activation, "copies", 1)
+    return output.abs().transpose(0, 1).flatten(1).mean(1).view(copies, -1).mean(0)
 
 
 def overlap_coefficient(one: Tensor, other: Tensor) -> Tensor:

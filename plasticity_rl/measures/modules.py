@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from plasticity_rl.measures.activations import active_and_total, pooled_fraction
 from plasticity_rl.measures.checks import refuse_not_finite
-from plasticity_rl.measures.dormancy import dormant_mask, linearized_rate
+from plasticity_rl.measures.dormancy import dormant_mask, linearized_rate, mean_of_units
 from plasticity_rl.measures.spectra import (
     Spectrum,
     approximate_rank,
@@ -68,7 +68,8 @@ def measure_module(
     for output in layers.values():
         refuse_not_finite(output, "activations")
     counts = {name: active_and_total(output) for name, output in layers.items()}
-    masks = {name: dormant_mask(output, tau) for name, output in layers.items()}
+    layer = lambda name: module.get_submodule(name.partition("#")[0])  # noqa: E731
+    masks = {name: dormant_mask(mean_of_units(output, layer(name))[None], tau) for name, output in layers.items()}
     of = lambda parts: {name for name in layers if name.partition("#")[0] in submodules(module, parts=parts)}  # noqa: E731
     first, learning = of(FIRST), of(LEARNS)  # all of them, but where a head was injected
     features = spectrum([output for name, output in layers.items() if name in learning][-1])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from bare import BareAgent
 from helpers import fit_tiny
 from tensordict import TensorDict
 
-from callbacks import L2Init, Reset
+from callbacks import GradualPruning, L2Init, NeuroplasticExpansion, Reset
 from plasticity_rl import UserError
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.losses import squared_distance
+from plasticity_rl.nn.weight_transforms import masks_of
 
 
 def test_squared_distance_by_hand():
@@ -154,6 +156,34 @@ def test_after_a_reset_the_origin_is_the_fresh_weight(tmp_path):
     moved = {name for name, value in origin.items() if not torch.equal(value, start.initial[name])}
     assert moved == {"critic.Q1.0.weight", "critic.Q1.2.weight", "critic.Q1.4.weight"}
     assert look.checked >= 30
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("cls", "arguments"),
+    [
+        (GradualPruning, {"sparsity": 0.5, "start_frame": 0}),
+        (NeuroplasticExpansion, {"initial_sparsity": 0.6, "final_sparsity": 0.2, "prune": "magnitude"}),
+    ],
+)
+def test_what_is_pruned_after_the_start_counts_for_nothing(cls, arguments, order):
+    regularizer = L2Init(coefficient=2.0, modules=["critic"])
+    pruning = cls(modules=["critic"], end_frame=100, every_n_updates=10**9, **arguments)
+    agent = BareAgent(*[regularizer, pruning][::order])
+    agent.env_frames = 50
+    pruning.act(agent)
+    layer, origin = agent.critic.Q1[2], regularizer.state_dict()["initial"]["critic.Q1.2.weight"]
+    (mask,) = (one.mask for one in masks_of(layer))
+    assert bool(origin[~mask].any()), "something was pruned that was in use"
+    (term,) = agent.terms().values()
+    assert float(term.detach()) == 0.0, "nothing in use has moved"
+    with torch.no_grad():
+        layer.weight[~mask] = 7.0  # whatever else writes there
+        layer.weight[tuple(mask.nonzero()[0])] += 0.5
+    (term,) = agent.terms().values()
+    assert float(term.detach()) == pytest.approx(2.0 * 0.5**2)
+    (gradient,) = torch.autograd.grad(term, layer.weight)
+    assert gradient.abs().sum() == pytest.approx(2.0 * 2 * 0.5)
 
 
 def test_origin_is_a_copy_and_is_saved(tmp_path):

@@ -7,12 +7,15 @@ import math
 import lightning.pytorch as pl
 import pytest
 import torch
+from bare import BareAgent
 from helpers import TINY_TRAINER, fit_tiny, tiny_data
 from tiny_agent import TinyAgent
 from torch import nn
 
-from callbacks import L2Init, ShrinkAndPerturb
+from callbacks import L2Init, RationalActivation, ShrinkAndPerturb, SimBaV2Blocks
 from plasticity_rl import UserError, make_trainer
+from plasticity_rl.nn.activations import Rational
+from plasticity_rl.nn.hypersphere import Scale
 from plasticity_rl.run.video import EvalVideo
 
 
@@ -86,6 +89,33 @@ def test_the_target_moves_with_the_same_psi_and_not_to_a_copy(tmp_path):
         torch.testing.assert_close(psi(before[target], after[target], 0.7, 0.3), online, atol=1e-5, rtol=0)
         if name.endswith("weight"):
             assert not torch.equal(after[name], after[target]), "the lag of the target is kept"
+
+
+@pytest.mark.parametrize("perturb", [0.0, None])
+def test_scales_and_coefficients_of_activations_stay_as_norms_do(perturb):
+    """A scale or a coefficient that is half as large is no initial value."""
+    event = ShrinkAndPerturb(modules=["actor", "critic"], shrink=0.5, perturb=perturb, at_frames=[10**9])
+    heads, functions = SimBaV2Blocks(modules=["critic"], hidden_dim=8), RationalActivation(modules=["actor"])
+    agent = BareAgent(heads, functions, event, lr=0.05)
+    for seed in range(2):
+        agent.step(seed)
+    layers = {name: agent.get_submodule(name.rpartition(".")[0]) for name, _ in agent.named_parameters()}
+    kept = {name for name, layer in layers.items() if isinstance(layer, (Scale, Rational))}
+    assert {name.partition(".")[0] for name in kept} == {"actor", "critic", "critic_target"}
+    before = weights_of(agent)
+    event.act(agent)
+    after = weights_of(agent)
+    assert {name for name in before if torch.equal(before[name], after[name])} >= kept
+    moved = {n for n in before if n.startswith(("actor.", "critic")) and n not in kept and not is_norm(n)}
+    assert len(moved) > 20
+    if perturb == 0.0:
+        assert all(torch.equal(after[name], 0.5 * before[name]) for name in moved)
+    declared = event.mutates(agent)
+    assert declared.parameters == moved
+    assert not declared.optimizer_slots & kept
+    for name in kept - {name for name in kept if name.startswith("critic_target.")}:
+        parameter = agent.get_parameter(name)
+        assert float(agent.optimizer_of(parameter).state[parameter]["step"]) == 2
 
 
 @pytest.mark.parametrize("reset_optimizer", [True, False])

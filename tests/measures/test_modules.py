@@ -11,6 +11,7 @@ from run_state import fingerprint
 from torch import nn
 
 from plasticity_rl.measures import fraction_active_units, linearized_rate, measure_module, srank
+from plasticity_rl.nn.activations import CReLU
 
 
 def test_any_module_by_hand():
@@ -29,6 +30,16 @@ def test_any_module_by_hand():
     assert found["rank/stable_rank"] == pytest.approx(14 / (7 + 13**0.5), rel=1e-5)
     assert found["rank/srank"] == 2
     assert found["weight_norm"] == pytest.approx((3 + 3 * 4) ** 0.5)
+
+
+def test_the_two_outputs_of_a_crelu_are_one_unit():
+    """As the probe counts them: the first unit is positive on both inputs, the second is zero on both."""
+    network = nn.Sequential(nn.Linear(2, 2), CReLU(), nn.Linear(4, 1))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.diag(torch.tensor([1.0, 0.0])))
+        network[0].bias.zero_()
+    found = measure_module(network, torch.tensor([[1.0, 2.0], [3.0, -1.0]]), tau=0.0)
+    assert found["dormant/tau_0.0"] == found["dormant/1/tau_0.0"] == 0.5
 
 
 def test_any_module_is_left_as_it_was():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from bare import BareAgent
 from helpers import fit_tiny
 
-from callbacks import DormantUnits
+from callbacks import CReLU, DeepFourierFeatures, DormantUnits, ReDo
 from plasticity_rl.callback import RLCallback
 
 
@@ -128,3 +129,50 @@ def test_dormant_sets_of_other_units_in_an_older_checkpoint_are_forgotten(tmp_pa
     assert not any(tag.startswith("dormant_overlap") for tag in probe.measure(agent, batch, batch))
     again = probe.measure(agent, batch, batch)
     assert again["dormant_overlap_history/critic/tau_0.1"] in (0.0, 1.0), "of one set twice"
+
+
+def measured(agent: BareAgent, probe: DormantUnits) -> dict[str, float]:
+    batch = agent.probe_batch(8)
+    return {tag: float(value) for tag, value in probe.measure(agent, batch, batch).items()}
+
+
+def test_a_crelu_unit_that_is_positive_on_every_input_is_not_dormant():
+    """One of its two outputs is always zero. Units put out their biases: of |x| one is 0, one 0.1, ten are 1."""
+    probe = DormantUnits(modules=["critic"], taus=[0.0, 0.11, 0.12], batch_size=8)
+    agent = BareAgent(CReLU(modules=["critic"]), probe)
+    with torch.no_grad():
+        agent.critic.Q1[0].weight.zero_()
+        agent.critic.Q1[0].bias.copy_(torch.tensor([0.0, 0.1, *[1.0] * 5, *[-1.0] * 5]))
+    found = measured(agent, probe)
+    # The score of 0.1 is 0.1 / (10.1 / 12) = 0.1188.
+    shares = [found[f"dormant/critic/Q1.1/tau_{tau}"] for tau in probe.taus]
+    assert shares == pytest.approx([1 / 12, 1 / 12, 2 / 12])
+    assert probe.state_dict()["previous"]["critic/tau_0.0"].shape == (4 * 12,), "four layers of twelve units"
+
+
+def test_a_fourier_unit_whose_sine_is_always_zero_is_not_dormant():
+    probe = DormantUnits(modules=["critic"], taus=[0.0, 0.7], batch_size=8)
+    agent = BareAgent(DeepFourierFeatures(modules=["critic"]), probe)
+    with torch.no_grad():
+        agent.critic.Q1[0].weight.zero_()
+        agent.critic.Q1[0].bias.zero_()
+    found = measured(agent, probe)
+    assert [found[f"dormant/critic/{tag}"] for tag in ("Q1.1/tau_0.0", "tau_0.0", "Q1.1/tau_0.7")] == [0.0] * 3
+
+
+@pytest.mark.parametrize("architecture", [CReLU, DeepFourierFeatures])
+def test_units_are_those_that_interventions_find(architecture):
+    names, taus = ["encoder", "critic"], [0.0, 0.5, 0.8, 0.95]
+    probe = DormantUnits(modules=names, taus=taus, batch_size=8)
+    agent = BareAgent(architecture(modules=names), probe)
+    found, some = measured(agent, probe), 0
+    for tau in taus:
+        dormant = ReDo(modules=names, tau=tau, every_n_updates=1, batch_size=8).find_dormant(agent)
+        for name, layers in dormant.items():
+            joined = torch.cat([units for _, units in layers.values()])
+            assert torch.equal(probe.state_dict()["previous"][f"{name}/tau_{tau}"], joined)
+            some += 0 < int(joined.sum()) < len(joined)
+            for path, (_, units) in layers.items():
+                tag = f"dormant/{path.replace('.', '/', 1)}/tau_{tau}"
+                assert found[tag] == pytest.approx(float(units.float().mean()))
+    assert some, "a threshold must divide the units for this to be a test"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from bare import BareAgent
 from helpers import fit_tiny
 
-from callbacks import GradientDormancy
+from callbacks import CReLU, GradientDormancy, ReGraMa
 from plasticity_rl import losses
 from plasticity_rl.agents.drqv2.networks import noisy_action
 from plasticity_rl.callback import RLCallback
+from plasticity_rl.callback.gradient_probes import probe_generator
 from plasticity_rl.rng import derive_seed
 
 TAUS = (0.0, 0.5, 0.9)
@@ -102,3 +104,40 @@ def test_layers_can_be_left_out(tmp_path):
     latest = fit_tiny(tmp_path, callbacks=[probe], max_frames=44).latest
     found = {tag for tag in latest if tag.startswith("gradient_dormancy/")}
     assert found == {f"gradient_dormancy/{name}/tau_0.5" for name in ("encoder", "actor", "critic")}
+
+
+def test_a_crelu_unit_that_is_read_by_one_of_its_outputs_is_not_dormant():
+    """In front of an output the gradient is the TD error times the weight, so a unit's mean is that of two |w|."""
+    probe = GradientDormancy(modules=["critic"], taus=[0.0, 0.57, 0.58], batch_size=8)
+    agent = BareAgent(CReLU(modules=["critic"]), probe)
+    weights = torch.ones(24)
+    weights[[0, 3, 12 + 3]] = 0.0  # the positive part of unit 0, both parts of unit 3
+    with torch.no_grad():
+        agent.critic.Q1[4].weight.copy_(weights[None])
+    batch = agent.probe_batch(8)
+    found = probe.measure(agent, batch, batch)
+    # Means are 0.5, 0 and ten times 1, on average 10.5 / 12; the score of 0.5 is 0.571.
+    shares = [float(found[f"gradient_dormancy/critic/Q1.3/tau_{tau}"]) for tau in probe.taus]
+    assert shares == pytest.approx([1 / 12, 1 / 12, 2 / 12])
+
+
+def test_units_are_those_that_regrama_finds(monkeypatch):
+    """Under the same noise of the loss."""
+    names, taus = ["encoder", "actor", "critic"], [0.0, 0.5, 0.9]
+    monkeypatch.setattr(
+        "callbacks.interventions.regrama.probe_generator", lambda agent, _: probe_generator(agent, "noise")
+    )
+    probe = GradientDormancy(modules=names, taus=taus, batch_size=8)
+    agent = BareAgent(CReLU(modules=names), probe)
+    batch, some = agent.probe_batch(8), 0
+    found = probe.measure(agent, batch, batch)
+    for tau in taus:
+        inactive = ReGraMa(modules=names, tau=tau, batch_size=8).find_inactive(agent)
+        for name, layers in inactive.items():
+            joined = torch.cat([units for _, units in layers.values()]).float()
+            assert float(found[f"gradient_dormancy/{name}/tau_{tau}"]) == pytest.approx(float(joined.mean()))
+            some += 0 < int(joined.sum()) < len(joined)
+            for path, (_, units) in layers.items():
+                tag = f"gradient_dormancy/{path.replace('.', '/', 1)}/tau_{tau}"
+                assert float(found[tag]) == pytest.approx(float(units.float().mean()))
+    assert some, "a threshold must divide the units for this to be a test"

@@ -7,10 +7,11 @@ import math
 
 import pytest
 import torch
-from helpers import fit_tiny, tiny_agent, tiny_data, weights_hash
+from helpers import TINY_DISCRETE, fit_tiny, tiny_agent, tiny_data, tiny_dqn, weights_hash
+from run_state import fingerprint
 from tensordict import TensorDict
 
-from callbacks import RandomTargetFit
+from callbacks import RandomTargetFit, SpectralNorm
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.rng import derive_seed
 from plasticity_rl.surgery import reinitialize
@@ -18,29 +19,36 @@ from plasticity_rl.surgery import reinitialize
 TAG = "random_target_fit/critic"
 
 
-def outputs(encoder, critic, batch) -> torch.Tensor:
-    return torch.cat(critic(encoder(batch["pixels"]), batch["action"]), -1)
-
-
 class ByHand(RLCallback):
     """Trains copies of encoder and critic with backward passes and an optimizer of their own."""
 
+    def outputs(self, encoder, critic, batch) -> torch.Tensor:
+        return torch.cat(critic(encoder(batch["pixels"]), batch["action"]), -1)
+
+    def see(self, fresh: tuple[torch.nn.Module, ...]) -> None:
+        """Look at a fresh encoder and critic before they are used."""
+
     def on_update_end(self, agent, batch, metrics) -> None:
+        outputs = self.outputs
         batch = agent.probe_batch(8)
         seed = derive_seed(agent.rng.seed, f"probe/random_target_fit/{agent.num_updates}")
         generator = torch.Generator().manual_seed(seed)
 
+        def copied():
+            return copy.deepcopy(agent.encoder).eval(), copy.deepcopy(agent.critic).eval()
+
         def fresh():
-            pair = copy.deepcopy(agent.encoder), copy.deepcopy(agent.critic)
+            pair = copied()
             for module in pair:
                 reinitialize(module, agent.init_layer, generator)
+            self.see(pair)
             return pair
 
         before = weights_hash(agent)
         with torch.no_grad():
             random = outputs(*fresh(), batch)
         found = []
-        for pair in ((copy.deepcopy(agent.encoder), copy.deepcopy(agent.critic)), fresh()):
+        for pair in (copied(), fresh()):
             parameters = [p for module in pair for p in module.parameters()]
             optimizer = torch.optim.Adam(parameters, lr=0.01)
             sines = torch.sin(1e5 * random)
@@ -68,6 +76,55 @@ def test_logged_values_are_those_of_training_by_hand(tmp_path):
         float(latest[f"{tag}/loss"]) - float(latest[f"{tag}/fresh_loss"]), abs=1e-6
     )
     assert abs(loss - fresh) > 1e-4
+
+
+class NormedByHand(ByHand):
+    """The same for DQN, where the layers of fresh networks divide by spectral norms of their own weights."""
+
+    def __init__(self, probe: RandomTargetFit) -> None:
+        self.probe = probe
+        self.norms: list[tuple[float, float]] = []
+
+    def outputs(self, encoder, critic, batch) -> torch.Tensor:
+        return critic(encoder(batch["pixels"])).squeeze(-1)
+
+    @torch.no_grad()
+    def see(self, fresh) -> None:
+        for layer in [layer for module in fresh for layer in module.modules() if hasattr(layer, "transforms")]:
+            (transform,), weight = layer.transforms, layer.weight.flatten(1)
+            norm = lambda layer=layer: float(torch.linalg.matrix_norm(layer.effective_weight.flatten(1), 2))  # noqa: E731
+            of_the_agent = norm()
+            for _ in range(15):
+                right = weight.T @ transform.left
+                image = weight @ (right / right.norm())
+                transform.left.copy_(image / image.norm())
+            self.norms.append((of_the_agent, norm()))
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        super().on_update_end(agent, batch, metrics)
+        states = lambda: fingerprint([agent.state_dict(), agent.rng.state_dict(), torch.get_rng_state()])  # noqa: E731
+        before = states()
+        self.probe.measure(agent, batch, metrics)
+        assert states() == before
+
+
+def test_a_fresh_network_has_the_spectral_norms_of_its_own_weights(tmp_path):
+    """With the vectors of the agent's weights norms come out too small, and what a fresh network puts out too large."""
+    probe = RandomTargetFit(every_n_updates=1, num_steps=5, learning_rate=0.01, batch_size=8)
+    watcher = NormedByHand(probe)
+    latest = fit_tiny(
+        tmp_path,
+        callbacks=[SpectralNorm(modules=["encoder", "critic"]), probe, watcher],
+        max_frames=60,
+        make_agent=tiny_dqn,
+        data_options=TINY_DISCRETE,
+    ).latest
+    with_the_agents, with_their_own = torch.tensor(watcher.norms).mean(0)
+    assert with_the_agents > 1.15
+    assert with_their_own == pytest.approx(1.0, abs=0.02)
+    loss, fresh = watcher.expected
+    assert float(latest[f"{TAG}/encoder+critic/loss"]) == pytest.approx(loss, rel=0.02)
+    assert float(latest[f"{TAG}/encoder+critic/fresh_loss"]) == pytest.approx(fresh, rel=0.02)
 
 
 class Kill(RLCallback):
