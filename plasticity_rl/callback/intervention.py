@@ -3,7 +3,8 @@
 They are Lightning callbacks with the hooks of :mod:`plasticity_rl.agents.hooks`.
 
 Order never depends on the YAML: interventions act at the start of an update, sorted by family, then class name, then
-``state_key``; probes measure at its end. So "measure, then intervene" always holds.
+``state_key``, those that put right what others did (``acts_last``) behind all; probes measure at its end. So "measure,
+then intervene" always holds.
 """
 
 from __future__ import annotations
