@@ -1,0 +1,87 @@
+"""Write the table of claims on ``docs/results.md``, in the order of the source: ``make evidence``.
+
+What each study of ``configs/studies`` claims, and what the runs kept in ``docs/evidence`` say of it. Nothing is
+trained.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import evidence
+
+from plasticity_rl.cli.study_reports import make_report_of
+from plasticity_rl.study.kept import opened
+from plasticity_rl.study.spec import read_study
+from plasticity_rl.study.words import verdict_in_words
+
+PART = re.compile(r"(<!-- table: claims -->\n).*?(<!-- end of table -->)", re.DOTALL)
+HEAD = ["", "claim", "study", "kept runs", "verdict"]
+PARTS: dict[str, tuple[str, ...]] = {
+    "Data": (
+        "augmentation_x_reset",
+        "augmentation_against_interventions",
+        "frozen_encoder_x_augmentation",
+        "curl_x_augmentation",
+    ),
+    "Modules": ("fau_per_module", "plasticity_injection", "heavy_priming_pixels"),
+    "Training stages": ("augmentation_switch",),
+    "Replay ratio": ("replay_ratio", "adaptive_replay_ratio", "atari_adaptive_replay_ratio"),
+    "Related phenomena": (
+        "feature_ranks",
+        "dormant_units",
+        "wider_network",
+        "heavy_priming_state",
+        "failed_replay",
+        "optimizer_reset",
+        "continual_tasks",
+        "atari_cycle",
+        "atari_redo",
+        "atari_infer",
+    ),
+    "Methods side by side": ("newer_methods", "interventions"),
+    "This framework": ("bfloat16",),
+}
+"""Studies at full size by part, in the order of Ma et al. 2024 (arXiv 2310.07418); other papers follow."""
+SMALL_OF = {"atari_adaptive_replay_ratio": "atari_road_runner", "atari_cycle": "minatar_cycle"}
+"""Studies whose small one is called after its game."""
+NONE = "none: no runs are kept"
+
+
+def rows_of() -> Iterator[list[str]]:
+    """Yield a row for each study; the first of a part names it."""
+    kept = {evidence.name_of(file): file for file in evidence.kept_files()}
+    for part, names in PARTS.items():
+        for index, name in enumerate(names):
+            small = f"mini/{SMALL_OF.get(name, name)}"
+            runs, verdict = "", NONE
+            for one in (name, small):
+                if one in kept:
+                    runs, verdict = _found(one, kept[one])
+            claim = read_study(Path("configs", "studies", f"{name}.yaml")).claim.claim
+            yield [part if index == 0 else "", claim[:1].upper() + claim[1:], f"`{name}`", runs, verdict]
+
+
+def _found(name: str, file: Path) -> tuple[str, str]:
+    """Return a link to the section of kept runs with their number, and the verdict."""
+    study = read_study(Path("configs", "studies", f"{name}.yaml"))
+    with opened(file.relative_to(evidence.ROOT), study) as kept:
+        report = make_report_of(study, kept)
+    section = re.sub(r"[^\w-]", "", name.lower())
+    seeds = len({score.run.seed for score in report.scores})
+    return f"[{len(report.scores)} of `{name}`, {seeds} seeds](#{section})", verdict_in_words(report)
+
+
+def page(text: str) -> str:
+    """Return the page with its table of claims made anew."""
+    assert PART.search(text), "the comments of the generated part are gone"
+    made = evidence.table([HEAD, *rows_of()])
+    return PART.sub(lambda match: match[1] + made + match[2], text)
+
+
+if __name__ == "__main__":
+    os.chdir(evidence.ROOT)
+    evidence.PAGE.write_text(page(evidence.PAGE.read_text(encoding="utf-8")), encoding="utf-8")

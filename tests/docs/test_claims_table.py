@@ -1,0 +1,35 @@
+"""The table of claims on ``docs/results.md``: every study once, in the order of its source, with what is kept of it."""
+
+from __future__ import annotations
+
+import claims
+import evidence
+from cli_runs import REPOSITORY
+
+
+def test_every_study_at_full_size_has_its_place_once():
+    named = [name for names in claims.PARTS.values() for name in names]
+    files = sorted(path.stem for path in (REPOSITORY / "configs" / "studies").glob("*.yaml"))
+    assert sorted(named) == files
+    for name in named:
+        assert (REPOSITORY / "configs" / "studies" / "mini" / f"{claims.SMALL_OF.get(name, name)}.yaml").is_file()
+
+
+def test_the_page_says_of_every_claim_what_the_kept_runs_say(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    text = evidence.PAGE.read_text()
+    assert claims.page(text) == text, "make evidence"
+    rows = {row[2]: row for row in claims.rows_of()}
+    kept = {evidence.name_of(file).removeprefix("mini/") for file in evidence.kept_files()}
+    with_runs = {claims.SMALL_OF.get(name.strip("`"), name.strip("`")) for name, row in rows.items() if row[3]}
+    assert with_runs == kept
+    assert all((row[4] == claims.NONE) == (not row[3]) for row in rows.values())
+    for _, _, _, runs, _ in rows.values():
+        anchor = runs.partition("(#")[2].rstrip(")")
+        assert not anchor or f'#{anchor}"' in site_anchors(text)
+
+
+def site_anchors(text: str) -> str:
+    """Return the links that the site makes of headings: lower case, without what is no letter."""
+    headings = [line.lstrip("# ") for line in text.splitlines() if line.startswith("### ")]
+    return " ".join(f'#{heading.lower().replace("/", "").replace(" ", "-")}"' for heading in headings)
