@@ -1,4 +1,4 @@
-"""Write the table of claims on ``docs/results.md``, in the order of the source: ``make evidence``.
+"""Write the list of claims on ``docs/results.md``, in the order of the source: ``make evidence``.
 
 What each study of ``configs/studies`` claims, and what the runs kept in ``docs/evidence`` say of it. Nothing is
 trained.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import evidence
 
@@ -19,7 +20,6 @@ from plasticity_rl.study.spec import read_study
 from plasticity_rl.study.words import verdict_in_words
 
 PART = re.compile(r"(<!-- table: claims -->\n).*?(<!-- end of table -->)", re.DOTALL)
-HEAD = ["", "claim", "study", "kept runs", "verdict"]
 PARTS: dict[str, tuple[str, ...]] = {
     "Data": (
         "augmentation_x_reset",
@@ -48,21 +48,36 @@ PARTS: dict[str, tuple[str, ...]] = {
 """Studies at full size by part, in the order of Ma et al. 2024 (arXiv 2310.07418); other papers follow."""
 SMALL_OF = {"atari_adaptive_replay_ratio": "atari_road_runner", "atari_cycle": "minatar_cycle"}
 """Studies whose small one is called after its game."""
-NONE = "none: no runs are kept"
+NONE = "none, no runs are kept"
 
 
-def rows_of() -> Iterator[list[str]]:
-    """Yield a row for each study; the first of a part names it."""
+class Claimed(NamedTuple):
+    """What a study claims, and what the kept runs say: a link to these with their number, and the verdict."""
+
+    study: str
+    claim: str
+    runs: str
+    verdict: str
+
+    def line(self) -> str:
+        """Return an item of a list."""
+        runs = f"; {self.runs}" if self.runs else ""
+        return f"- `{self.study}`: {self.claim}\n    *Verdict*: {self.verdict.rstrip('.')}{runs}.\n"
+
+
+def claims() -> Iterator[tuple[str, list[Claimed]]]:
+    """Yield the parts, with what is claimed in each."""
     kept = {evidence.name_of(file): file for file in evidence.kept_files()}
     for part, names in PARTS.items():
-        for index, name in enumerate(names):
-            small = f"mini/{SMALL_OF.get(name, name)}"
+        found = []
+        for name in names:
             runs, verdict = "", NONE
-            for one in (name, small):
+            for one in (name, f"mini/{SMALL_OF.get(name, name)}"):
                 if one in kept:
                     runs, verdict = _found(one, kept[one])
             claim = read_study(Path("configs", "studies", f"{name}.yaml")).claim.claim
-            yield [part if index == 0 else "", claim[:1].upper() + claim[1:], f"`{name}`", runs, verdict]
+            found.append(Claimed(name, claim[:1].upper() + claim[1:], runs, verdict))
+        yield part, found
 
 
 def _found(name: str, file: Path) -> tuple[str, str]:
@@ -72,16 +87,16 @@ def _found(name: str, file: Path) -> tuple[str, str]:
         report = make_report_of(study, kept)
     section = re.sub(r"[^\w-]", "", name.lower())
     seeds = len({score.run.seed for score in report.scores})
-    return f"[{len(report.scores)} of `{name}`, {seeds} seeds](#{section})", verdict_in_words(report)
+    return f"[{len(report.scores)} runs of `{name}`, {seeds} seeds](#{section})", verdict_in_words(report)
 
 
-def page(text: str) -> str:
-    """Return the page with its table of claims made anew."""
+def page(text: str, found: Sequence[tuple[str, Sequence[Claimed]]]) -> str:
+    """Return a page with the list made anew, of what :func:`claims` says."""
     assert PART.search(text), "the comments of the generated part are gone"
-    made = evidence.table([HEAD, *rows_of()])
+    made = "\n".join(f"**{part}**\n\n{''.join(one.line() for one in own)}" for part, own in found)
     return PART.sub(lambda match: match[1] + made + match[2], text)
 
 
 if __name__ == "__main__":
     os.chdir(evidence.ROOT)
-    evidence.PAGE.write_text(page(evidence.PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    evidence.PAGE.write_text(page(evidence.PAGE.read_text(encoding="utf-8"), list(claims())), encoding="utf-8")

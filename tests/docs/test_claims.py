@@ -1,4 +1,4 @@
-"""The table of claims on ``docs/results.md``: every study once, in the order of its source, with what is kept of it."""
+"""The list of claims on ``docs/results.md``: every study once, in the order of its source, with what is kept of it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def test_every_study_at_full_size_has_its_place_once():
 def test_the_page_says_of_every_claim_what_the_kept_runs_say(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     text = evidence.PAGE.read_text()
-    assert claims.page(text) == text, "make evidence"
-    rows = {row[2]: row for row in claims.rows_of()}
+    parts = list(claims.claims())
+    assert claims.page(text, parts) == text, "make evidence"
+    found = [one for _, some in parts for one in some]
     kept = {evidence.name_of(file).removeprefix("mini/") for file in evidence.kept_files()}
-    with_runs = {claims.SMALL_OF.get(name.strip("`"), name.strip("`")) for name, row in rows.items() if row[3]}
-    assert with_runs == kept
-    assert all((row[4] == claims.NONE) == (not row[3]) for row in rows.values())
-    for _, _, _, runs, _ in rows.values():
-        anchor = runs.partition("(#")[2].rstrip(")")
+    assert {claims.SMALL_OF.get(one.study, one.study) for one in found if one.runs} == kept
+    assert all((one.verdict == claims.NONE) == (not one.runs) for one in found)
+    for one in found:
+        anchor = one.runs.partition("(#")[2].rstrip(")")
         assert not anchor or f'#{anchor}"' in site_anchors(text)
 
 
