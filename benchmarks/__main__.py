@@ -13,8 +13,8 @@ overhead    what Lightning, TorchRL and the default callbacks add to a plain loo
 scaling     cost against batch size, image size, size of the replay, number of environments
 env_scaling env steps per second against worker processes, exact and fast drawing
 probes      what the default probes cost (options after --; see benchmarks/measurements/probes.py)
-callbacks   what each intervention adds to an update, and what one of its events costs (--only NAME ...); its first row
-            is an equal run: differences that are no larger say nothing
+callbacks   what each intervention adds to an update, and what one of its events costs (--only NAME ...); the error is
+            what those seem to add that do nothing between their events
 parity      the same updates on the CPU and on a device
 graphs      captured updates (model.cuda_graph) against ordinary ones: equal bits, updates per second
 gpu         parity, graphs, learner, end_to_end and env_scaling within --seconds, for a machine with a GPU; where that
