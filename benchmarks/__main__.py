@@ -102,7 +102,13 @@ def main() -> None:
     for key, value in results["machine"].items():
         print(f"{key:12} {value}")
     # Contestants that stand still when this process is asked to end must be ended by it.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    told: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        told.append(number)
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         for name in dict.fromkeys(names):
             load, start = report.load_average(), time.monotonic()
@@ -111,6 +117,8 @@ def main() -> None:
             print(f"\nload average before: {load}; took {results[name]['minutes']} minutes")
             if kept:
                 report.keep(kept, results)
+            if told:  # in a round that was not the first: what was whole is kept, and nothing else begins
+                sys.exit(128 + told[0])
     finally:
         signal.signal(signal.SIGTERM, before)
         options.close()

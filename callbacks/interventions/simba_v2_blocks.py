@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
@@ -19,12 +18,14 @@ from plasticity_rl.callback.architecture import with_twin
 from plasticity_rl.callback.normalized_states import NormalizedStates
 from plasticity_rl.callback.residual_heads import ResidualHeads
 from plasticity_rl.errors import UserError, within
-from plasticity_rl.nn.hypersphere import SMALLEST_NORM, Nudge, OnSphere, Scale, Shift, SphericalResidual
+from plasticity_rl.nn.hypersphere import Nudge, OnSphere, Scale, Shift, SphericalResidual, project
 from plasticity_rl.nn.layers import weight_layers
 from plasticity_rl.nn.starts import mark_start
 from plasticity_rl.nn.units import Reader
 from plasticity_rl.nn.weight_transforms import masks_of
 
+ANY = "any"
+"""Stands for the name of every weight, in what is loaded."""
 EXPANSION = 4
 """Width of a block's hidden layer, in widths of the stream."""
 
@@ -184,6 +185,8 @@ class SimBaV2Blocks(NormalizedStates, ResidualHeads):
         super().on_fit_start(trainer, pl_module)
         agent = as_agent(pl_module)
         self._weights = self._projected(agent)
+        if ANY in self._jumped:
+            self._jumped = set(self._weights)
         self._remove_hooks()
         for name in agent.optimizer_names:
             wrapped = agent.optimizer_by_name(name)
@@ -191,8 +194,7 @@ class SimBaV2Blocks(NormalizedStates, ResidualHeads):
             stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
             own = [weight for weight in self._weights.values() if id(weight) in stepped]
             if own:
-                project = functools.partial(_project_after_step, own)
-                self._handles.append(optimizer.register_step_post_hook(project))
+                self._handles.append(optimizer.register_step_post_hook(functools.partial(_project_after_step, own)))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave no hook behind."""
@@ -228,19 +230,8 @@ class SimBaV2Blocks(NormalizedStates, ResidualHeads):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-        self._jumped = set(state_dict["jumped"] or ())  # False in checkpoints of before, where nothing was left over
-
-
-@torch.no_grad()
-def project(weight: Tensor) -> Tensor:
-    """Divide the rows of a weight ``(out, in)`` by their norms, in place; a row of zeros stays.
-
-    Returns:
-        Factors ``(out, 1)`` that it was multiplied by.
-    """
-    factor = weight.norm(dim=1, keepdim=True).clamp_min(SMALLEST_NORM).reciprocal()
-    weight.mul_(factor)
-    return factor
+        jumped = state_dict["jumped"]  # of checkpoints of before: whether any did
+        self._jumped = set(jumped) if isinstance(jumped, list) else {ANY} if jumped else set()
 
 
 def _project_after_step(weights: Sequence[Tensor], *_: Any) -> None:

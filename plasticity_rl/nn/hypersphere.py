@@ -107,3 +107,15 @@ class SphericalResidual(Residual):
             if name != "step":
                 output = layer(output)
         return unit_vectors(input + self.step(output - input))
+
+
+@torch.no_grad()
+def project(weight: Tensor) -> Tensor:
+    """Divide the rows of a weight ``(out, in)`` by their norms, in place; a row of zeros stays.
+
+    Returns:
+        Factors ``(out, 1)`` that it was multiplied by.
+    """
+    factor = weight.norm(dim=1, keepdim=True).clamp_min(SMALLEST_NORM).reciprocal()
+    weight.mul_(factor)
+    return factor

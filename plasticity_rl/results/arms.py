@@ -17,6 +17,8 @@ NOT_PART_OF_AN_ARM = ("data.seed", "data.replay_dir", "data.storage", "data.max_
 """Options in which the runs of one arm may differ: seeds, where the replay lies, how long the run is."""
 OF_THE_TRAINER = {"precision": "32-true", "gradient_clip_val": None, "gradient_clip_algorithm": None}
 """Options of the trainer that change what is learned, and what each is where a run's config is silent."""
+SAME = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+"""Short names of precisions, and what Lightning takes them for."""
 
 
 @dataclass
@@ -81,6 +83,7 @@ def _settings(run: Run) -> dict[str, Any]:
     flat = {key: value for key, value in flatten(options, ".").items() if key not in NOT_PART_OF_AN_ARM}
     trainer = run.config.get("trainer") or {}
     flat |= {f"trainer.{key}": trainer.get(key) or silent for key, silent in OF_THE_TRAINER.items()}
+    flat["trainer.precision"] = SAME.get(precision := str(flat["trainer.precision"]), precision)
     # Each seed may begin with weights of its own: that it does is part of an arm, which weights are not.
     flat["began_with_other_weights"] = run.config.get("init_weights") is not None
     interventions = sorted(repr(entry) for entry in run.interventions)

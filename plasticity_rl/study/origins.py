@@ -40,8 +40,9 @@ def origins_of(folders: Sequence[Path]) -> list[tuple[str, str]]:
 
 
 def code_of(folder: Path) -> frozenset[str]:
-    """Return the revisions and packages that a run was trained with, one text for each; empty where that is unknown."""
-    return frozenset(f"{_revision(start)}, {_software(start)}" for start in starts_of(folder)) - {f"{UNKNOWN}, "}
+    """Return the revisions and packages that a run was trained with, one text for each; of those that are known."""
+    known = ((_revision(start), start) for start in starts_of(folder))
+    return frozenset(f"{revision}, {_software(start)}" for revision, start in known if revision not in ("", UNKNOWN))
 
 
 def starts_of(folder: Path) -> list[Mapping[str, Any]]:

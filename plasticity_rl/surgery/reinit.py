@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from plasticity_rl.nn.hooks import HiddenActivation
-from plasticity_rl.nn.hypersphere import Scale
+from plasticity_rl.nn.hypersphere import Scale, project
 from plasticity_rl.nn.layers import EVERYWHERE, NORM_LAYERS, Part, submodules
 from plasticity_rl.nn.starts import draw_start, start_of
-from plasticity_rl.nn.weight_transforms import prune_again
+from plasticity_rl.nn.weight_transforms import masks_of, prune_again
 
 LayerInit = Callable[[nn.Module, "torch.Generator | None"], None]
 """Initialises one layer in place, drawing from the generator."""
@@ -25,8 +25,8 @@ def reinitialize(
 
     Layers of kinds that the agent does not initialise (an added norm, a rational activation) get the values of their
     own ``reset_parameters``, and layers that are marked by :mod:`plasticity_rl.nn.starts` start as those say. Pruned
-    weights stay zero. Drawing on the CPU makes the weights independent of the device, hence equal on every rank of a
-    mixed cluster.
+    weights stay zero, and rows on the unit sphere that lack some have norm 1 too. Drawing on the CPU makes the weights
+    independent of the device, hence equal on every rank of a mixed cluster.
 
     Args:
         module: Edited in place; its parameter tensors keep their identity.
@@ -39,6 +39,8 @@ def reinitialize(
         if own:
             _init_on_cpu(layer, own, init_layer, generator)
             prune_again(layer)
+            if start_of(layer) == "spherical" and any(not mask.mask.all() for mask in masks_of(layer)):
+                project(layer.get_parameter("weight"))  # rows that lost weights have norm 1 too, as at the start
 
 
 def _init_on_cpu(

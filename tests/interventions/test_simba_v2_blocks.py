@@ -37,6 +37,7 @@ from plasticity_rl.callback import RLCallback
 from plasticity_rl.nn.hypersphere import Scale
 from plasticity_rl.nn.starts import start_of
 from plasticity_rl.nn.weight_transforms import masks_of
+from plasticity_rl.surgery import reinitialize
 
 STATE = {"observation": "state"}
 
@@ -270,6 +271,19 @@ def test_rows_that_others_have_thinned_out_are_unit_vectors_from_the_start(pruni
             torch.testing.assert_close(layers[name].weight.detach(), rows_of_norm_one(left), msg=f"{top}.{name}")
     agent.step()
     assert agent.latest["distance_from_init/critic"] < 1e-5, "nothing is left to project at the first step"
+
+
+def test_what_is_drawn_anew_under_a_mask_has_rows_of_norm_one():
+    """So that who takes them as first weights (L2Init after a Reset, RandomTargetFit) takes those that are there."""
+    agent = BareAgent(SimBaV2Blocks(hidden_dim=8), RandomPruning(modules=["critic"], sparsity=0.8))
+    critic = agent.module("critic")
+    before = {name: weight.detach().clone() for name, weight in spherical(critic).items()}
+    reinitialize(critic, agent.init_layer, torch.Generator().manual_seed(0))
+    for name, weight in spherical(critic).items():
+        norms = weight.detach().norm(dim=1)
+        assert not torch.equal(weight, before[name])
+        assert torch.equal(weight == 0, before[name] == 0), "pruned weights stay zero"
+        torch.testing.assert_close(norms[norms > 0], torch.ones_like(norms[norms > 0]))
 
 
 def test_masks_that_hold_nothing_back_change_no_first_weight():

@@ -48,14 +48,15 @@ def test_runs_that_differ_in_the_seed_are_one_arm_whatever_watches_them(folders)
 def test_what_the_trainer_and_other_weights_change_is_another_arm(folders):
     """Not which weights: each seed may begin with its own. A config that is silent has the default."""
     folders.add(seed=1)
-    folders.add(seed=2, trainer={"precision": "32-true"})
+    folders.add(seed=2, trainer={"precision": 32})
     folders.add(seed=1, trainer={"precision": "bf16-mixed"})
+    folders.add(seed=2, trainer={"precision": "bf16"})
     folders.add(seed=1, init_weights="one.ckpt")
     folders.add(seed=2, init_weights="two.ckpt")
     other = "precision=32-true, began_with_other_weights"
     assert folders.labels() == {
         f"tiny: no intervention ({other}=false)": [1, 2],
-        "tiny: no intervention (precision=bf16-mixed, began_with_other_weights=false)": [1],
+        "tiny: no intervention (precision=bf16-mixed, began_with_other_weights=false)": [1, 2],
         f"tiny: no intervention ({other}=true)": [1, 2],
     }
 

@@ -67,7 +67,8 @@ def test_pairs_that_were_trained_by_different_code_are_named(tmp_path):
     text = report_of(path, tmp_path / "out")
     assert "than the run of plain with the same seed: new (2 runs)." in text
     for run in read_study(path).runs():
-        (run.folder / "starts.yaml").write_text(yaml.safe_dump([{"git_revision": "c" * 40}]))
+        start = {"git_revision": "unknown"} if run.arm == "new" else {"git_revision": "c" * 40}
+        (run.folder / "starts.yaml").write_text(yaml.safe_dump([{**start, "python": "3.11.7"}]))
     assert "with the same seed:" not in report_of(path, tmp_path / "again")
 
 
