@@ -1,4 +1,4 @@
-"""A process that ends with the one that started it, also when that is killed by SIGKILL. Light."""
+"""Processes that only the one that started them decides about. Light."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
+from collections.abc import Iterator
 
 PR_SET_PDEATHSIG = 1
 LEFT_TO_THE_PARENT = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -28,6 +29,24 @@ def belong_to(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it was gone before that
         os._exit(1)
+
+
+@contextlib.contextmanager
+def children_deaf() -> Iterator[None]:
+    """Let no process that is started inside hear what is sent to all of a run, for a program that is not ours (ffmpeg).
+
+    It inherits which signals its thread holds back. Those that arrive meanwhile go to other threads of this process,
+    or wait until the end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    deaf_to = {getattr(signal, name) for name in LEFT_TO_THE_PARENT}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, deaf_to)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _nothing(*_: object) -> None:

@@ -18,6 +18,7 @@ from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.data.evaluation import Episode
 from plasticity_rl.files.writing import drafted
+from plasticity_rl.machine.parents import children_deaf
 
 
 class EvalVideo(RLCallback):
@@ -76,7 +77,8 @@ def write_mp4(frames: np.ndarray, path: Path, frames_per_second: int) -> None:
     """Write ``(time, H, W, 3)`` uint8 frames as H.264."""
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = frames.shape[1:3]
-    with drafted(path) as draft:
+    # Ctrl-C is for the run, which ends with a checkpoint; ffmpeg, in the same group, would stop in the middle.
+    with drafted(path) as draft, children_deaf():
         writer = imageio_ffmpeg.write_frames(str(draft), (width, height), fps=frames_per_second, macro_block_size=2)
         writer.send(None)
         for frame in frames:
