@@ -55,8 +55,7 @@ NAMES = (
 )
 
 
-def main() -> None:
-    """Run what is asked for, one benchmark after the other."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -78,6 +77,12 @@ def main() -> None:
         "--against", action="append", default=[], type=Path, metavar="PATH", help="overhead: another worktree as a row"
     )
     parser.add_argument("--figure", type=Path, help="figure of scaling, svg or png")
+    return parser
+
+
+def main() -> None:
+    """Run what is asked for, one benchmark after the other."""
+    parser = _parser()
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     given = {**vars(parser.parse_args(sys.argv[1:end])), "probes": sys.argv[end + 1 :]}
     names, kept, cores = given.pop("names"), given.pop("json"), given.pop("cores")

@@ -14,8 +14,6 @@ from typing import NamedTuple
 
 import evidence
 
-from plasticity_rl.cli.study_reports import make_report_of
-from plasticity_rl.study.kept import opened
 from plasticity_rl.study.spec import read_study
 from plasticity_rl.study.words import verdict_in_words
 
@@ -82,9 +80,7 @@ def claims() -> Iterator[tuple[str, list[Claimed]]]:
 
 def _found(name: str, file: Path) -> tuple[str, str]:
     """Return a link to the section of kept runs with their number, and the verdict."""
-    study = read_study(Path("configs", "studies", f"{name}.yaml"))
-    with opened(file.relative_to(evidence.ROOT), study) as kept:
-        report = make_report_of(study, kept)
+    report = evidence.report_of(file)
     section = re.sub(r"[^\w-]", "", name.lower())
     seeds = len({score.run.seed for score in report.scores})
     return f"[{len(report.scores)} runs of `{name}`, {seeds} seeds](#{section})", verdict_in_words(report)

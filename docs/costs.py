@@ -5,6 +5,7 @@ Made at full size with ``python -m benchmarks callbacks probes --json docs/evide
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -55,8 +56,9 @@ class Cost(NamedTuple):
         return every, event, f"{self.period_updates:.0f}", self.in_words()
 
 
+@functools.cache
 def measured() -> dict[str, Any]:
-    """Return what is kept."""
+    """Return what is kept; read once."""
     return json.loads(KEPT.read_text(encoding="utf-8"))
 
 
@@ -94,11 +96,11 @@ def left_out(found: Mapping[str, Any]) -> str:
     return "Not in the table: " + "; ".join(f"`{name}` ({why})" for name, why in told.items()) + "."
 
 
-def cost_of(name: str) -> str:
-    """Return what a callback adds to an update on average, or why that is not known."""
+@functools.cache
+def costs_in_words() -> dict[str, str]:
+    """Return by callback what it adds to an update on average, or why that is not known."""
     found = measured()
-    known = {cost.name: cost.in_words() for cost in costs(found)}
-    return known.get(name) or found["callbacks"]["left_out"][name]
+    return found["callbacks"]["left_out"] | {cost.name: cost.in_words() for cost in costs(found)}
 
 
 def _percent(value: float, error: float) -> str:

@@ -50,6 +50,13 @@ def name_of(file: Path, root: Path = ROOT) -> str:
     return file.relative_to(root / "docs" / "evidence").as_posix().removesuffix(ENDING)
 
 
+def report_of(file: Path, root: Path = ROOT) -> Report:
+    """Return the report of a kept file; ``root`` is the current folder."""
+    study = read_study(Path("configs", "studies", f"{name_of(file, root)}.yaml"))
+    with opened(file.relative_to(root), study) as kept:
+        return make_report_of(study, kept)
+
+
 def evidence_of(file: Path, root: Path = ROOT, figure: Path | None = None) -> tuple[list[list[str]], str]:
     """Return what a kept file says: its rows of the table of verdicts, and its section.
 

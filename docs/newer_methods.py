@@ -11,19 +11,17 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import evidence
 import yaml
-from costs import cost_of
+from costs import costs_in_words
 from tables import link, table
 
 import callbacks
-from plasticity_rl.cli.study_reports import make_report_of
-from plasticity_rl.study.kept import opened
 from plasticity_rl.study.report import Report
-from plasticity_rl.study.spec import read_study
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "choosing.md"
-STUDY, KEPT = Path("configs/studies/mini/newer_methods.yaml"), Path("docs/evidence/mini/newer_methods.tar.xz")
+KEPT = ROOT / "docs" / "evidence" / "mini" / "newer_methods.tar.xz"
 PART = re.compile(r"(<!-- runs: newer methods -->\n).*?(<!-- end of runs -->)", re.DOTALL)
 ADDED = re.compile(r"trainer\.callbacks\+=callbacks\.(\w+)")
 
@@ -63,7 +61,7 @@ def rows_of(report: Report) -> Iterator[tuple[str, ...]]:
             f"`{one.name}`",
             " + ".join(map(link, names)),
             ", ".join(f"`{file}`" for name in names for file in tests_of(name)),
-            " and ".join(map(cost_of, names)),
+            " and ".join(costs_in_words()[name] for name in names),
             " + ".join(map(str, one.pairs)),
             *(f"{report.families[endpoint][index].difference:+.{endpoint.digits}f}" for endpoint in endpoints),
             f"{one.p:.2g}",
@@ -74,9 +72,7 @@ def rows_of(report: Report) -> Iterator[tuple[str, ...]]:
 def page(text: str) -> str:
     """Return the page with its table made anew."""
     assert PART.search(text), "the comments of the generated part are gone"
-    study = read_study(STUDY)
-    with opened(KEPT, study) as kept:
-        report = make_report_of(study, kept)
+    report = evidence.report_of(KEPT)
     return PART.sub(lambda match: match[1] + table(head_of(report), rows_of(report)) + match[2], text)
 
 

@@ -167,8 +167,7 @@ class TimedTraining(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, agent: Any, *args: Any) -> None:
         if self._gate is not None:
             steps, self._env_steps = agent.env_steps - self._env_steps, agent.env_steps
-            found = {**self._found(), **graphs_of(agent)}
-            self._gate.tick(steps, num_updates=agent.num_updates - self._updates, **found)
+            self._gate.tick(steps, num_updates=agent.num_updates - self._updates, **self._found(agent))
         elif agent.num_updates >= self.warm_up:
             self._gate = Gate()
             self._clear(agent)
@@ -176,8 +175,8 @@ class TimedTraining(pl.Callback):
         if self._gate is not None and self._gate.begins:
             self._clear(agent)
 
-    def _found(self) -> dict[str, Any]:
-        return {"parts": dict(self._parts)} if self.breakdown else {}
+    def _found(self, agent: Any) -> dict[str, Any]:
+        return {**({"parts": dict(self._parts)} if self.breakdown else {}), **graphs_of(agent)}
 
     def _clear(self, agent: Any) -> None:
         self._parts.clear()

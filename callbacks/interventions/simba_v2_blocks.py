@@ -22,7 +22,7 @@ from plasticity_rl.nn.hypersphere import Nudge, OnSphere, Scale, Shift, Spherica
 from plasticity_rl.nn.layers import weight_layers
 from plasticity_rl.nn.starts import mark_start
 from plasticity_rl.nn.units import Reader
-from plasticity_rl.nn.weight_transforms import masks_of
+from plasticity_rl.nn.weight_transforms import is_thinned_out
 
 ANY = "any"
 """Stands for the name of every weight, in what is loaded."""
@@ -128,7 +128,7 @@ class SimBaV2Blocks(NormalizedStates, ResidualHeads):
     def after_build(self, agent: RLModule) -> None:
         """Project rows of which others have taken weights, before anyone keeps a copy of the first ones."""
         for path, layer in self._layers(agent).items():
-            if any(not mask.mask.all() for mask in masks_of(layer)):
+            if is_thinned_out(layer):
                 for network in with_twin(agent, path):
                     project(network.get_parameter("weight"))
 

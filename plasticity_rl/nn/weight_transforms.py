@@ -85,6 +85,11 @@ def masks_of(layer: nn.Module) -> list[FixedMask]:
     return [transform for transform in transforms if isinstance(transform, FixedMask)]
 
 
+def is_thinned_out(layer: nn.Module) -> bool:
+    """Return whether some weights of a layer are pruned."""
+    return any(not transform.mask.all() for transform in masks_of(layer))
+
+
 @torch.no_grad()
 def prune_again(layer: nn.Module) -> None:
     """Set the pruned weights of a layer to zero, whatever was written there; of a layer without a mask nothing."""

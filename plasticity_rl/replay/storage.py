@@ -177,13 +177,12 @@ class FrameStorage(Storage):
 
     def set(self, cursor: Any, data: TensorDictBase | Mapping[str, Tensor], *, set_cursor: bool = True) -> None:
         """Store records ``data`` ([M]) in the slots ``cursor`` (int64 [M], from :meth:`reserve`)."""
-        columns = dict(self._columns)
+        columns = list(self._columns.items())
         if self._discounts is not None:
-            columns["discount, on the device"] = self._discounts
-        slots = {device: sent(cursor, device) for device in {column.device for column in columns.values()}}
-        for name, column in columns.items():
-            values = data[name.partition(",")[0]].to(column.dtype)
-            column.index_copy_(0, slots[column.device], sent(values, column.device))
+            columns.append(("discount", self._discounts))
+        slots = {device: sent(cursor, device) for device in {column.device for _, column in columns}}
+        for name, column in columns:
+            column.index_copy_(0, slots[column.device], sent(data[name].to(column.dtype), column.device))
 
     def get(self, index: Any) -> TensorDict:
         """Return windows, for :class:`FrameWindows`, or the raw records in these slots, for any other index."""

@@ -11,7 +11,7 @@ from plasticity_rl.nn.hooks import HiddenActivation
 from plasticity_rl.nn.hypersphere import Scale, project
 from plasticity_rl.nn.layers import EVERYWHERE, NORM_LAYERS, Part, submodules
 from plasticity_rl.nn.starts import draw_start, start_of
-from plasticity_rl.nn.weight_transforms import masks_of, prune_again
+from plasticity_rl.nn.weight_transforms import is_thinned_out, prune_again
 
 LayerInit = Callable[[nn.Module, "torch.Generator | None"], None]
 """Initialises one layer in place, drawing from the generator."""
@@ -39,7 +39,7 @@ def reinitialize(
         if own:
             _init_on_cpu(layer, own, init_layer, generator)
             prune_again(layer)
-            if start_of(layer) == "spherical" and any(not mask.mask.all() for mask in masks_of(layer)):
+            if start_of(layer) == "spherical" and is_thinned_out(layer):
                 project(layer.get_parameter("weight"))  # rows that lost weights have norm 1 too, as at the start
 
 

@@ -37,4 +37,4 @@ def test_a_probe_costs_nothing_between_its_measurements():
 
 
 def test_what_was_not_measured_says_why():
-    assert costs.cost_of("ContinualTasks") == "changes the task"
+    assert costs.costs_in_words()["ContinualTasks"] == "changes the task"

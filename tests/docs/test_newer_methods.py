@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import re
 
+import evidence
 import newer_methods
 import numpy as np
 import pytest
 from cli_runs import REPOSITORY
-
-from plasticity_rl.cli.study_reports import make_report_of
-from plasticity_rl.study.kept import opened
-from plasticity_rl.study.spec import read_study
 
 
 @pytest.fixture(scope="module")
 def report():
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(REPOSITORY)
-        study = read_study(newer_methods.STUDY)
-        with opened(newer_methods.KEPT, study) as kept:
-            return make_report_of(study, kept)
+        return evidence.report_of(newer_methods.KEPT)
 
 
 def test_the_page_has_what_is_kept(monkeypatch):

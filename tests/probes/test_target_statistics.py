@@ -109,6 +109,16 @@ def constant_sac(value: float, log_std: float, data) -> SAC:
     return agent
 
 
+def sac_of_value(value: float, data) -> SAC:
+    """SAC whose values are ``value`` everywhere, and count next to no entropy."""
+    agent = tiny_sac(data, init_temperature=1e-9)
+    with torch.no_grad():
+        for head in (agent.critic.Q1, agent.critic.Q2):
+            head[-1].weight.zero_()
+            head[-1].bias.fill_(value)
+    return agent
+
+
 def entropy_of_squashed(log_std: float) -> float:
     """Entropy of tanh(u), u ~ N(0, e^(2 log_std)), as a sum over a fine grid: H(u) + E log(1 - tanh(u)^2)."""
     sigma = math.exp(log_std)
@@ -168,11 +178,7 @@ def test_soft_values_that_are_right_are_not_over_estimated(n_step, monkeypatch):
 def test_the_missing_tail_is_stated_for_every_length_of_episode(monkeypatch):
     """Reward 1 for ever, discount 0.9: the value is 10. Cut after T steps, 10 * 0.9^T of it is not in the return."""
     data = tiny_data(observation="state")
-    agent = tiny_sac(data, init_temperature=1e-9)
-    with torch.no_grad():
-        for head in (agent.critic.Q1, agent.critic.Q2):
-            head[-1].weight.zero_()
-            head[-1].bias.fill_(10.0)
+    agent = sac_of_value(10.0, data)
     for lengths, terminated in (([2], False), ([50], False), ([2, 50], False), ([5], True)):
         given = [episode([1.0] * steps, terminated=terminated, size=data.obs_shape[0]) for steps in lengths]
         logged = Attached(agent, 1, 0.9).evaluate(given, monkeypatch)
@@ -343,11 +349,7 @@ def test_a_random_first_action_of_an_evaluation_is_the_one_that_counts(tmp_path)
 def test_returns_are_of_rewards_as_they_are_learned(monkeypatch):
     """Rewards 3, -5 and 0.5 clipped to 1 and discounted by 0.9: 1 - 0.9 + 0.81 * 0.5 = 0.505."""
     data = tiny_data(observation="state")
-    agent = tiny_sac(data, init_temperature=1e-9)
-    with torch.no_grad():
-        for head in (agent.critic.Q1, agent.critic.Q2):
-            head[-1].weight.zero_()
-            head[-1].bias.fill_(2.0)
+    agent = sac_of_value(2.0, data)
     ended = episode([3.0, -5.0, 0.5], terminated=True, size=data.obs_shape[0])
     for clip, expected in ((1.0, 2.0 - 0.505), (None, 2.0 - (3.0 - 4.5 + 0.405))):
         logged = Attached(agent, 1, 0.9, reward_clip=clip).evaluate([ended], monkeypatch)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from claims import SMALL_OF
 from cli_runs import REPOSITORY, call
 from tiny_studies import tiny_study
 
@@ -204,7 +205,7 @@ def test_the_help_says_it():
 # ---- the studies of the package --------------------------------------------------------------------------------------
 
 MINI = sorted((REPOSITORY / "configs" / "studies" / "mini").glob("[!_]*.yaml"))
-CALLED_AFTER_ITS_GAME = {"atari_road_runner": "atari_adaptive_replay_ratio", "minatar_cycle": "atari_cycle"}
+CALLED_AFTER_ITS_GAME = {small: study for study, small in SMALL_OF.items()}
 
 
 @pytest.mark.parametrize("path", MINI, ids=lambda path: path.stem)

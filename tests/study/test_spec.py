@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from claims import SMALL_OF
 from cli_runs import REPOSITORY, call, printed_config
 from helpers import TINY_DISCRETE, tiny_agent, tiny_data, tiny_dqn, tiny_sac
 from newer_methods import callbacks_of
@@ -308,9 +309,7 @@ def config_of(*arguments: str) -> dict:
 FOLDER = REPOSITORY / "configs" / "studies"
 PAPER, MINI = sorted(FOLDER.glob("*.yaml")), sorted((FOLDER / "mini").glob("[!_]*.yaml"))
 STUDIES = sorted(FOLDER.rglob("[!_]*.yaml"))
-MINI_OF = {"atari_adaptive_replay_ratio": "atari_road_runner", "atari_cycle": "minatar_cycle"}
-"""Studies whose mini one is called otherwise: after what it is run on."""
-PAPER_OF = {mini: paper for paper, mini in MINI_OF.items()}
+PAPER_OF = {mini: paper for paper, mini in SMALL_OF.items()}
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -354,7 +353,7 @@ def test_every_study_says_what_is_claimed_where_and_what_would_contradict_it(pat
     words = ["# Claim: ", "# Source: ", "# Confirmed if ", "# Contradicted if ", "plasticity-rl study run "]
     assert [word for word in words if word not in text] == []
     assert f"study run {path.relative_to(REPOSITORY)}" in text
-    assert (path.parent / "mini" / f"{MINI_OF.get(path.stem, path.stem)}.yaml").is_file()
+    assert (path.parent / "mini" / f"{SMALL_OF.get(path.stem, path.stem)}.yaml").is_file()
 
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)

@@ -11,7 +11,7 @@ from built import some_batch
 from tensordict import TensorDictBase
 from torch import nn
 
-from callbacks import FractionActiveUnits, InFeR
+from callbacks import FractionActiveUnits, InFeR, SharpnessAware, ShrinkAndPerturb, SimBaV2Blocks
 from plasticity_rl import DrQV2
 from plasticity_rl.agents.jumps import Jump
 from plasticity_rl.callback import RLCallback
@@ -133,3 +133,27 @@ def seen_beside(looking: Sequence[RLCallback], order: int) -> tuple[float, ...]:
     agent = BareAgent(*[*seen, *looking][::order])
     metrics = [agent.step(seed) for seed in range(3)]
     return agent.latest["fau/encoder"], agent.latest["fau/critic"], *map(float, metrics[-1].values())
+
+
+def around_a_projection(probe: RLCallback, tag: str, order: int) -> tuple[list[float], bool]:
+    """Return what a probe of every update logs while nothing learns, and whether weights moved all the same.
+
+    All that moves them is a perturbation, and what puts rows back to norm 1 behind it.
+
+    Args:
+        probe: The probe.
+        tag: What it logs.
+        order: Of the callbacks: 1 or -1.
+    """
+    others = [
+        SimBaV2Blocks(modules=["critic"], hidden_dim=8),
+        ShrinkAndPerturb(modules=["critic"], at_frames=[8], shrink=0.8),
+        SharpnessAware(rho=0.1),
+    ]
+    agent = BareAgent(*[probe, *others][::order], lr=1e-30)
+    weight = agent.critic.Q1.get_submodule("1").weight
+    before, logged = weight.detach().clone(), []
+    for seed in range(3):
+        agent.step(seed)
+        logged.append(float(agent.latest[tag]))
+    return logged, not torch.allclose(weight, before, atol=1e-3)
