@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import evidence
 
+from plasticity_rl.study.claims import WORDS
 from plasticity_rl.study.spec import read_study
 from plasticity_rl.study.words import verdict_in_words
 
@@ -73,8 +74,8 @@ def claims() -> Iterator[tuple[str, list[Claimed]]]:
             for one in (name, f"mini/{SMALL_OF.get(name, name)}"):
                 if one in kept:
                     runs, verdict = _found(one, kept[one])
-            claim = read_study(Path("configs", "studies", f"{name}.yaml")).claim.claim
-            found.append(Claimed(name, claim[:1].upper() + claim[1:], runs, verdict))
+            claim = dict(read_study(Path("configs", "studies", f"{name}.yaml")).claim.named)[WORDS["claim"]]
+            found.append(Claimed(name, claim, runs, verdict))
         yield part, found
 
 

@@ -1,6 +1,6 @@
 """What callbacks cost: the measurement that is kept in ``docs/evidence``, as a table for ``docs/choosing.md``.
 
-Made at full size with ``python -m benchmarks callbacks probes --json docs/evidence/costs.json``.
+Made at full size with the command below that table.
 """
 
 from __future__ import annotations

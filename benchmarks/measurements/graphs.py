@@ -80,7 +80,7 @@ def compared(device: torch.device, precision: str, size: str) -> Iterator[dict[s
         for agent, batch in agents.values():
             event(agent)
             for _ in range(UPDATES):
-                with _precision(device, precision):
+                with autocast(device, precision):
                     agent.learn(batch)
                 agent.env_steps += 2
         yield look(name)
@@ -95,7 +95,7 @@ def timed(device: torch.device, precision: str, size: str, n: int, repeats: int)
             _wait(device)
             start = time.perf_counter()
             for _ in range(n if repeat else UPDATES):
-                with _precision(device, precision):
+                with autocast(device, precision):
                     agent.learn(batch)
             _wait(device)
             if repeat:
@@ -148,8 +148,11 @@ def _deterministic() -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before
 
 
-def _precision(device: torch.device, precision: str) -> torch.autocast:
-    # As Lightning does: a cast that is kept would be of the weights of an earlier update.
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context of an update in a precision, as Lightning has it.
+
+    A cast that is kept would be of weights before a step: those of an earlier update, or the critic's in the actor's.
+    """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
 
 

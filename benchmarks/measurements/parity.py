@@ -16,6 +16,7 @@ from benchmarks.contestants import reference
 from benchmarks.contestants.inside import random_batch
 from benchmarks.harness.options import Options
 from benchmarks.harness.report import print_table
+from benchmarks.measurements.graphs import autocast
 from benchmarks.measurements.overhead import DIMENSIONS
 from plasticity_rl import DrQV2
 
@@ -50,9 +51,7 @@ def updates(device: str, way: str, size: str) -> dict[str, Any]:
     with _tf32(way == WAYS[1]):
         losses = []
         for _ in range(UPDATES):
-            # As Lightning does: a cast that is kept would be of the weights before the critic's step.
-            kept = {"enabled": way == WAYS[2], "cache_enabled": False}
-            with torch.autocast(torch.device(device).type, torch.bfloat16, **kept):
+            with autocast(torch.device(device), way):
                 losses.append(float(agent.update(batch)["loss/critic"]))
     return {"losses": losses, "start": start, "weights": _flat(agent)}
 
