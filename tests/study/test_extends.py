@@ -239,28 +239,28 @@ def test_a_mini_study_as_it_is_read():
     assert (study.name, study.folder) == ("mini_plasticity_injection", Path("runs/mini_plasticity_injection"))
     assert (study.base, study.max_frames, study.tasks, study.seeds) == (
         ("configs/mini.yaml",),
-        8000,
-        ("cheetah_run",),
-        (2, 3, 4),
+        40000,
+        ("cartpole_swingup",),
+        tuple(range(1, 11)),
     )
     injection = "trainer.callbacks+=callbacks.PlasticityInjection"
     assert study.factors == {
         "augmentation": {
             "always": (),
-            "from_4000": (
+            "from_10000": (
                 "model.augment=false",
                 "trainer.callbacks+=callbacks.ToggleAugmentation",
-                "trainer.callbacks.at_frame=4000",
+                "trainer.callbacks.at_frame=10000",
                 "trainer.callbacks.on=true",
             ),
         },
         "injection": {
             "none": (),
-            "actor": (injection, "trainer.callbacks.modules=[actor]", "trainer.callbacks.at_frames=[4000]"),
-            "critic": (injection, "trainer.callbacks.modules=[critic]", "trainer.callbacks.at_frames=[4000]"),
+            "actor": (injection, "trainer.callbacks.modules=[actor]", "trainer.callbacks.at_frames=[10000]"),
+            "critic": (injection, "trainer.callbacks.modules=[critic]", "trainer.callbacks.at_frames=[10000]"),
         },
     }
-    assert study.baseline == "from_4000+none"
+    assert study.baseline == "from_10000+none"
     assert study.primary == Endpoint("eval/return", "last_third")
     assert study.secondary == (Endpoint("eval/return", "final"), Endpoint("fau/critic", "final"))
     assert study.max_return == 1000
