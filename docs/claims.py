@@ -1,11 +1,13 @@
 """Write the list of claims on ``docs/results.md``, in the order of the source: ``make evidence``.
 
-What each study of ``configs/studies`` claims, and what the runs kept in ``docs/evidence`` say of it. Nothing is
-trained.
+What each study of ``configs/studies`` claims, and what the runs kept in ``docs/evidence`` say of it: confirmed,
+contradicted or undecided by the study's criterion, as somebody judged who read the report
+(``docs/evidence/judged.yaml``), and the verdicts that this rests on. Nothing is trained.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -13,10 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import evidence
+import yaml
 
 from plasticity_rl.study.claims import WORDS
 from plasticity_rl.study.spec import read_study
-from plasticity_rl.study.words import verdict_in_words
+from plasticity_rl.study.words import LEFT_TO_THE_READER, verdict_in_words
 
 PART = re.compile(r"(<!-- table: claims -->\n).*?(<!-- end of table -->)", re.DOTALL)
 PARTS: dict[str, tuple[str, ...]] = {
@@ -48,6 +51,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 SMALL_OF = {"atari_adaptive_replay_ratio": "atari_road_runner", "atari_cycle": "minatar_cycle"}
 """Studies whose small one is called after its game."""
 NONE = "none, no runs are kept"
+WORDS_OF_A_JUDGE = ("confirmed", "contradicted", "undecided")
 
 
 class Claimed(NamedTuple):
@@ -79,12 +83,29 @@ def claims() -> Iterator[tuple[str, list[Claimed]]]:
         yield part, found
 
 
+def judged(file: Path) -> str:
+    """Return what was judged of a kept file, and why.
+
+    Raises:
+        ValueError: Nothing was, or another file.
+    """
+    name, digest = evidence.name_of(file), hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    entry = yaml.safe_load((evidence.ROOT / "docs" / "evidence" / "judged.yaml").read_text(encoding="utf-8")).get(name)
+    if entry is None or entry["sha256"] != digest or entry["verdict"] not in WORDS_OF_A_JUDGE:
+        raise ValueError(
+            f"{file}: docs/evidence/judged.yaml needs {name} with sha256: {digest} and verdict: one of "
+            f"{', '.join(WORDS_OF_A_JUDGE)}"
+        )
+    return f"**{entry['verdict']}**, {entry['why']}"
+
+
 def _found(name: str, file: Path) -> tuple[str, str]:
     """Return a link to the section of kept runs with their number, and the verdict."""
     report = evidence.report_of(file)
     section = re.sub(r"[^\w-]", "", name.lower())
     seeds = len({score.run.seed for score in report.scores})
-    return f"[{len(report.scores)} runs of `{name}`, {seeds} seeds](#{section})", verdict_in_words(report)
+    verdict = f"{judged(file)}. {verdict_in_words(report).removesuffix(LEFT_TO_THE_READER)}"
+    return f"[{len(report.scores)} runs of `{name}`, {seeds} seeds](#{section})", verdict
 
 
 def page(text: str, found: Sequence[tuple[str, Sequence[Claimed]]]) -> str:

@@ -14,6 +14,7 @@ from plasticity_rl.study.rows import Rows, seeds_in_words
 from plasticity_rl.study.spec import NOT_KEPT
 
 POINTS = " ({} points of each run's curve)"
+LEFT_TO_THE_READER = " Whether that confirms or contradicts the claim is for you to read off its criterion."
 
 
 def size(report: Report) -> str:
@@ -145,7 +146,7 @@ def verdict_in_words(report: Report) -> str:
     listed = "; ".join(f"{', '.join(names)}: {verdict}" for verdict, names in found.items())
     text = f"On {report.study.primary.name}, against the baseline {report.baseline}: {listed}."
     if report.study.claim.confirmed:
-        text += " Whether that confirms or contradicts the claim is for you to read off its criterion."
+        text += LEFT_TO_THE_READER
     return text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import claims
 import evidence
+import pytest
 from cli_runs import REPOSITORY
 
 
@@ -27,6 +28,19 @@ def test_the_page_says_of_every_claim_what_the_kept_runs_say(monkeypatch):
     for one in found:
         anchor = one.runs.partition("(#")[2].rstrip(")")
         assert not anchor or f'#{anchor}"' in site_anchors(text)
+
+
+def test_a_file_that_nobody_judged_is_refused(tmp_path, monkeypatch):
+    """By another file of a study, and by one of a study that is new."""
+    for name in ("failed_replay", "made_up"):
+        file = tmp_path / "docs" / "evidence" / "mini" / f"{name}.tar.xz"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"other runs")
+        monkeypatch.setattr(evidence, "name_of", lambda file: f"mini/{file.name.removesuffix('.tar.xz')}")
+        with pytest.raises(
+            ValueError, match=rf"judged\.yaml needs mini/{name} with sha256: [0-9a-f]{{16}} and verdict"
+        ):
+            claims.judged(file)
 
 
 def site_anchors(text: str) -> str:
