@@ -52,6 +52,18 @@ class Curve:
         inside = self.frames <= frame
         return Curve(self.frames[inside], self.values[inside])
 
+    def read_until(self, frame: int) -> Curve:
+        """Return its points up to a frame and, where none lies there and it goes on, the one of the line there.
+
+        Else a run that is longer than others would have another end than they have, whose last point is that of their
+        last step.
+        """
+        kept = self.until(frame)
+        if not len(kept.frames) or kept.frames[-1] == frame or self.frames[-1] <= frame:
+            return kept
+        value = np.interp(frame, self.frames, self.values)
+        return Curve(np.append(kept.frames, frame), np.append(kept.values, value))
+
     def finite(self) -> Curve:
         """Return its points without those that are NaN or infinite."""
         finite = np.isfinite(self.values)

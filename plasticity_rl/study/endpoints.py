@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +23,10 @@ AFTER_TRAINING = "final/"
 """Begins the tags of what ``data.final_eval_episodes`` asks for."""
 OF = {"area": "area under {}", "last_third": "{}, last third", "final": "{}, last tenth"}
 """What is taken of a curve, and how it is called."""
-SHARES = {"last_third": 1 / 3, "final": 0.1}
+SHARES = {"last_third": Fraction(1, 3), "final": Fraction(1, 10)}
 """Of the frames of a run, whose points are averaged."""
+BEGINS_AFTER = ("last_third",)
+"""Without a point where the share begins: where tasks take turns, that one is still of the task before."""
 FEW_POINTS = 3
 """A share with fewer points is hardly an average."""
 
@@ -63,14 +66,15 @@ class Endpoint:
         return 1 if self.tag.endswith("return") else 3
 
     @property
-    def share(self) -> float | None:
+    def share(self) -> Fraction | None:
         """Share of the frames whose points are averaged; None where all points count, or one frame."""
         return None if self.at is not None or self.is_after_training else SHARES.get(self.of)
 
     def num_points(self, curve: Curve) -> int:
         """Return how many points of a curve it averages."""
-        single = self.at is not None or self.is_after_training
-        return 1 if single else int(np.count_nonzero(_last(curve, self.share or 1.0)))
+        if self.at is not None or self.is_after_training:
+            return 1
+        return len(curve.frames) if self.of == "area" else int(np.count_nonzero(_last(curve, self.of)))
 
     def value(self, curve: Curve) -> float | None:
         """Return the number, or None when the curve does not reach the frame."""
@@ -79,7 +83,7 @@ class Endpoint:
             return float(np.interp(self.at, curve.frames, curve.values)) if inside else None
         if self.is_after_training:
             return float(curve.values[-1])
-        return mean_value(curve) if self.of == "area" else last_value(curve, SHARES[self.of])
+        return mean_value(curve) if self.of == "area" else last_value(curve, self.of)
 
 
 FINAL_RETURN = Endpoint(RETURN, "final")
@@ -88,13 +92,20 @@ AREA = Endpoint(RETURN)
 """The primary endpoint of a study that names none."""
 
 
-def last_value(curve: Curve, share: float) -> float:
-    """Return the mean of the points in the last ``share`` of the frames, of which the last point is one."""
-    return float(curve.values[_last(curve, share)].mean())
+def last_value(curve: Curve, of: str) -> float:
+    """Return the mean of the points in a share of the frames, of which the last point is one."""
+    return float(curve.values[_last(curve, of)].mean())
 
 
-def _last(curve: Curve, share: float) -> NDArray[np.bool_]:
-    return curve.frames >= (1 - share) * curve.frames[-1]
+def _last(curve: Curve, of: str) -> NDArray[np.bool_]:
+    return np.array([in_share(frame, of, curve.frames[-1]) for frame in curve.frames.tolist()])
+
+
+def in_share(frame: float, of: str, end: float) -> bool:
+    """Return whether a frame is in the share of a run that ends at frame ``end``, in whole numbers: a third is none."""
+    share = SHARES[of]
+    begins = (share.denominator - share.numerator) * end
+    return share.denominator * frame > begins if of in BEGINS_AFTER else share.denominator * frame >= begins
 
 
 def mean_value(curve: Curve) -> float:

@@ -9,7 +9,7 @@ import yaml
 
 from plasticity_rl.files.strict_yaml import load
 from plasticity_rl.packaged import find_config
-from plasticity_rl.study.endpoints import Endpoint
+from plasticity_rl.study.endpoints import Endpoint, in_share
 from plasticity_rl.study.spec import Study
 from plasticity_rl.study.study_run import StudyRun
 
@@ -35,9 +35,8 @@ def fewest_evaluations(study: Study, endpoint: Endpoint) -> int | None:
     periods = [period for run in arms.values() if (period := _period(run, known)) is not None]
     if not periods:
         return None
-    first = (1 - endpoint.share) * study.max_frames
     frames = {*range(0, study.max_frames, max(periods)), study.max_frames}
-    return sum(frame >= first for frame in frames)
+    return sum(in_share(frame, endpoint.of, study.max_frames) for frame in frames)
 
 
 def _period(run: StudyRun, known: dict[Path, int | None]) -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from plasticity_rl.errors import suggestion
 from plasticity_rl.results.statistics import FEW_SEEDS
 from plasticity_rl.study.comparisons import Comparison
-from plasticity_rl.study.endpoints import AREA, FEW_POINTS, Endpoint
+from plasticity_rl.study.endpoints import AREA, FEW_POINTS, RETURN, Endpoint
 from plasticity_rl.study.origins import code_of
 from plasticity_rl.study.scores import Score, tags_of, values_of
 from plasticity_rl.study.spec import Study
@@ -31,6 +31,7 @@ def notes_of(study: Study, scores: Sequence[Score], families: Families) -> list[
         *_without_pairs(study, scores, families),
         *_other_code(study, scores),
         *([f"Longer than the study, read up to frame {study.max_frames:,}: {longer}."] if longer else []),
+        *_other_frames(study, scores),
         *_missing_curves(study, scores),
         *(f"Left out of its rows: {problem}." for score in scores for problem in score.problems),
     ]
@@ -122,6 +123,19 @@ def _interactions(study: Study) -> Iterator[tuple[str, list[str]]]:
             if b != a and some != none:
                 arms = [f"{a} + {some}", f"{b} + {none}", f"{b} + {some}"]
                 yield f"interaction of {first[0]} = {b} and {second[0]} = {some}", arms
+
+
+def _other_frames(study: Study, scores: Sequence[Score]) -> Iterator[str]:
+    """Name runs whose evaluations span other frames than those of most runs: their areas are over these."""
+    spans: dict[tuple[int, int], list[str]] = {}
+    for score in scores:
+        if (curve := score.curve(RETURN)) is not None:
+            span = int(curve.frames[0]), min(int(curve.frames[-1]), study.max_frames)
+            spans.setdefault(span, []).append(score.run.name)
+    usual = max(spans, key=lambda span: len(spans[span]), default=None)
+    for span, names in spans.items():
+        if span != usual:
+            yield f"{RETURN} has frames {span[0]:,} to {span[1]:,} only: {', '.join(names)}. Areas are over these."
 
 
 def _missing_curves(study: Study, scores: Sequence[Score]) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """How many seeds a comparison needs: the size of a study from the spread of its pairs, or of those of a pilot.
 
 Power of the paired t test by the noncentral t distribution (Cohen 1988, chapter 2). Reports test by sign flips, whose
-power is close to it, and which need a number of pairs whatever their spread is. Looked at first: ``TTestPower`` of
+power is close to it from two pairs on above the smallest number that allows a verdict. At that number all differences
+must lie on one side, which is a rarer thing than the t test asks for, and counted. Looked at first: ``TTestPower`` of
 statsmodels, a heavy dependency that knows one task only.
 """
 
@@ -12,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import nctdtr, stdtrit
+from scipy.special import nctdtr, ndtr, stdtrit
 
 from plasticity_rl.results.statistics import FEW_SEEDS
 
@@ -44,6 +45,19 @@ def power_of_pairs(effect: float, spreads: Sequence[float], num_pairs: int, leve
     return 1.0 if shift > critical + CERTAIN else float(1 - nctdtr(freedom, shift, critical))
 
 
+def power_of_flips(effect: float, spreads: Sequence[float], num_pairs: int, level: float) -> float:
+    """Return about the probability that a permutation test by sign flips finds a difference, on its side of 0.
+
+    That of the t test, or, where only the most extreme of all flips reaches the level, the probability that all pairs
+    lie on one side. Arguments are those of :func:`power_of_pairs`.
+    """
+    power = power_of_pairs(effect, spreads, num_pairs, level)
+    if level * 2.0 ** (num_pairs * len(spreads) - 1) >= 2:
+        return power
+    certain = [ndtr(effect / spread) if spread else 1.0 for spread in spreads]
+    return min(power, float(np.prod(certain)) ** num_pairs)
+
+
 def seeds_needed(
     effect: float, spreads: Sequence[float], level: float, *, fewest_pairs: int = 0, power: float = POWER
 ) -> int | None:
@@ -64,5 +78,5 @@ def seeds_needed(
         return None
     least = max(FEW_SEEDS, -(-fewest_pairs // len(spreads)))
     numbers = range(least, MOST_SEEDS + 1)
-    place = bisect_left(numbers, power, key=lambda number: power_of_pairs(abs(effect), spreads, number, level))
+    place = bisect_left(numbers, power, key=lambda number: power_of_flips(abs(effect), spreads, number, level))
     return numbers[place] if place < len(numbers) else None

@@ -10,7 +10,7 @@ import numpy as np
 
 from plasticity_rl.results.runs import Curve, Event, not_finite, read_run
 from plasticity_rl.results.statistics import Floats
-from plasticity_rl.study.endpoints import AREA, RETURN, Endpoint
+from plasticity_rl.study.endpoints import AFTER_TRAINING, AREA, RETURN, Endpoint
 from plasticity_rl.study.human_scores import normalise_curves
 from plasticity_rl.study.spec import Study, state_of
 from plasticity_rl.study.study_run import StudyRun
@@ -65,7 +65,7 @@ def score_of(run: StudyRun, study: Study) -> Score:
     data = read_run(run.folder)
     # The last step of a run of the study's own length may pass its last frame, and an evaluation follows there.
     is_longer = data.max_frames is not None and data.max_frames > study.max_frames
-    curves = {tag: curve.until(study.max_frames) if is_longer else curve for tag, curve in data.curves.items()}
+    curves = {tag: _cut(tag, curve, study) if is_longer else curve for tag, curve in data.curves.items()}
     curves = {tag: curve for tag, curve in curves.items() if len(curve.frames)}
     values: dict[Endpoint, float] = {}
     points: dict[Endpoint, int] = {}
@@ -89,6 +89,11 @@ def score_of(run: StudyRun, study: Study) -> Score:
             values[endpoint], points[endpoint] = value, endpoint.num_points(curve)
     events = tuple(event for event in data.events if not is_longer or event.frame <= study.max_frames)
     return Score(run, curves, values, points, tuple(problems), is_longer, events, data.config)
+
+
+def _cut(tag: str, curve: Curve, study: Study) -> Curve:
+    """Return a curve of a longer run up to the end of the study; an evaluation after training is one or none."""
+    return (curve.until if tag.startswith(AFTER_TRAINING) else curve.read_until)(study.max_frames)
 
 
 def endpoints_of(study: Study, tags: Iterable[str]) -> list[Endpoint]:

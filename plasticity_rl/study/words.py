@@ -13,7 +13,7 @@ from plasticity_rl.study.report import Report
 from plasticity_rl.study.rows import Rows, seeds_in_words
 from plasticity_rl.study.spec import NOT_KEPT
 
-POINTS = " ({} points of each run's curve)"
+POINTS = " ({} point{s} of each run's curve)"
 LEFT_TO_THE_READER = " Whether that confirms or contradicts the claim is for you to read off its criterion."
 
 
@@ -64,7 +64,7 @@ def points_in_words(report: Report, endpoint: Endpoint, words: str) -> str:
     """Return ``words`` with the number of points that an endpoint averages, if it averages any."""
     points = points_of(report.scores, endpoint)
     averages = endpoint.at is None and not endpoint.is_after_training
-    return words.format(points) if points and averages else ""
+    return words.format(points, s="s" * (points != "1")) if points and averages else ""
 
 
 def how_compared(report: Report) -> str:

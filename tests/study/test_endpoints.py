@@ -19,7 +19,7 @@ POINTS = curve((0, 0.0), (50, 100.0), (90, 200.0), (100, 300.0))
 
 
 def test_values_by_hand():
-    assert last_value(POINTS, 0.1) == Endpoint("x", "final").value(POINTS) == 250.0  # frames 90 and 100
+    assert last_value(POINTS, "final") == Endpoint("x", "final").value(POINTS) == 250.0  # frames 90 and 100
     assert Endpoint("x", "last_third").value(curve((0, 0.0), (60, 1.0), (70, 5.0), (100, 7.0))) == 6.0
     # 50 * 50 + 40 * 150 + 10 * 250 = 2500 + 6000 + 2500 over 100 frames
     assert mean_value(POINTS) == Endpoint("x").value(POINTS) == 110.0
@@ -27,6 +27,16 @@ def test_values_by_hand():
     assert Endpoint("x", at=101).value(POINTS) is None
     for endpoint in (Endpoint("x"), Endpoint("x", "final"), Endpoint("x", "last_third"), Endpoint("x", at=10)):
         assert endpoint.value(curve((10, 7.0))) == 7.0
+
+
+@pytest.mark.parametrize("end", [3 * 10**k for k in range(1, 7)])
+def test_a_point_where_a_share_begins_is_in_the_last_tenth_and_not_in_the_last_third(end):
+    """Whatever 1 - 1 / 3 is in floating point."""
+    third, tenth = end * 2 // 3, end * 9 // 10
+    points = curve((0, 0.0), (third, 100.0), (tenth, 30.0), (end, 10.0))
+    assert Endpoint("x", "last_third").value(points) == 20.0
+    assert Endpoint("x", "last_third").num_points(points) == 2
+    assert Endpoint("x", "final").value(curve((0, 0.0), (tenth, 30.0), (end, 10.0))) == 20.0
 
 
 def test_names():

@@ -162,6 +162,33 @@ def test_a_longer_run_is_read_to_the_length_of_the_study(tmp_path):
     assert "Longer than the study, read up to frame 100: walk/new/seed1, walk/new/seed2," in text
 
 
+def test_a_longer_run_on_the_same_line_has_the_same_numbers(tmp_path):
+    """Evaluated at 60, 80 and so on, in a study of 100 frames, where others have their last evaluation."""
+
+    def curves(run: StudyRun) -> Curves:
+        frames = (0, 60, 80, 120) if run.arm == "new" else (0, 60, 80, 100)
+        return {"eval/return": {frame: 10.0 * run.seed + frame for frame in frames}}
+
+    study = study_of(tmp_path, curves)
+    for run in read_study(study).runs():
+        config = yaml.safe_load((run.folder / "config.yaml").read_text())
+        config["max_frames"] = 120 if run.arm == "new" else 100
+        (run.folder / "config.yaml").write_text(yaml.safe_dump(config))
+        (run.folder / "finished.yaml").write_text(f"env_frames: {config['max_frames']}\n")
+    text = report_of(study, tmp_path / "out")
+    old, new = tables(text, "walk")[0]
+    assert (old["IQM"], old["area under curve"]) == (new["IQM"], new["area under curve"])
+    assert "only:" not in text
+
+
+def test_a_run_whose_evaluations_span_other_frames_is_named(tmp_path):
+    def curves(run: StudyRun) -> Curves:
+        return {"eval/return": {(50 if run.name == "walk/new/seed1" else 0): 1.0, 100: 3.0}}
+
+    text = report_of(study_of(tmp_path, curves), tmp_path / "out")
+    assert "eval/return has frames 50 to 100 only: walk/new/seed1. Areas are over these." in text
+
+
 def test_the_last_step_of_a_run_of_the_study_s_length_may_pass_it(tmp_path):
     """100 frames in steps of 8 are 104."""
     study = study_of(tmp_path, lambda run: {"eval/return": {0: 1.0, 104: 5.0}})

@@ -11,7 +11,7 @@ from scipy import stats
 
 from plasticity_rl.study.comparisons import LEVEL, compare, corrected, pairs_needed, sign_flip_p
 from plasticity_rl.study.endpoints import AREA
-from plasticity_rl.study.power import power_of_pairs, seeds_needed
+from plasticity_rl.study.power import power_of_flips, power_of_pairs, seeds_needed
 from plasticity_rl.study.rows import comparisons_of, seeds_in_words
 
 
@@ -57,6 +57,21 @@ def test_so_many_seeds_do_decide_by_sign_flips():
     generator = np.random.default_rng(0)
     found = [sign_flip_p([generator.normal(1.0, 1.0, number)]) <= LEVEL for _ in range(100)]
     assert 0.68 <= np.mean(found) <= 0.92
+
+
+def test_at_the_smallest_number_of_pairs_all_must_lie_on_one_side():
+    """Four comparisons, eight pairs: 2 / 2^8 is below 0.05 / 4, the next 4 / 2^8 is not. The t test promises 0.8."""
+    effect, level = 1.54, LEVEL / 4
+    assert power_of_pairs(effect, [1.0], 8, level) == pytest.approx(0.8, abs=0.01)
+    assert power_of_flips(effect, [1.0], 8, level) == pytest.approx(stats.norm.cdf(effect) ** 8)
+    generator = np.random.default_rng(0)
+    pairs = generator.normal(effect, 1.0, (1000, 8))
+    found = [bool((row > 0).all()) for row in pairs]
+    assert np.mean(found) == pytest.approx(power_of_flips(effect, [1.0], 8, level), abs=0.05)
+    assert [sign_flip_p([row]) <= level for row in pairs[:60]] == found[:60]
+    assert seeds_needed(effect, [1.0], level, fewest_pairs=8) == 9
+    assert power_of_flips(effect, [1.0], 9, level) == power_of_pairs(effect, [1.0], 9, level)
+    assert power_of_flips(2.0, [1.0, 1.0], 4, level) == pytest.approx(stats.norm.cdf(2.0) ** 8), "of both tasks"
 
 
 OLD = {"walk": dict.fromkeys(range(1, 7), 0.0)}
