@@ -40,6 +40,7 @@ from plasticity_rl.distributed.launch import same_run_dir
 from plasticity_rl.distributed.ranks import say
 from plasticity_rl.distributed.strategy import asks_for_ranks
 from plasticity_rl.errors import UserError
+from plasticity_rl.files.places import no_file
 from plasticity_rl.run.callback_checks import idle_run, late_events
 from plasticity_rl.run.ending import AlreadyFinished, stop_if_finished
 from plasticity_rl.run.failure import run_failure
@@ -123,7 +124,9 @@ class RLCLI(LightningCLI):
         if path in (None, "last"):
             return
         if not Path(path).is_file():
-            raise UserError(f"--ckpt_path {path}: no such file; give a .ckpt file or 'last'")
+            raise UserError(
+                f"--ckpt_path {path}: {no_file(path)}; give a .ckpt file (RUN/checkpoints/last.ckpt) or 'last'"
+            )
         saved = self.checkpoints.look(path).get("hyper_parameters", {})
         network = {name: value for name, value in saved.items() if name != "_instantiator"}
         if subcommand != "fit" and network:

@@ -87,7 +87,8 @@ def refuse_unknown_options(values: Sequence[Given], known: Mapping[str, Group], 
         if _is_known(one, known, names):
             continue
         if one.option:
-            raise UserError(of_agent(f"unrecognized arguments: {one.option}.{near_options(one.option, names)}", agent))
+            near = near_options(one.option, {*names, "--config"})
+            raise UserError(of_agent(f"unrecognized arguments: {one.option}.{near}", agent))
         raise UserError(of_agent(f"there is no option {one.name!r}.{near_options('--' + one.name, names)}", agent))
 
 

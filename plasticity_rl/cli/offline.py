@@ -30,7 +30,7 @@ from plasticity_rl.cli.rebuild import RestoredRun, restore_only
 from plasticity_rl.data.module import RLDataModule
 from plasticity_rl.distributed.ranks import saved_world_size
 from plasticity_rl.errors import UserError, suggestion
-from plasticity_rl.files.places import expanded
+from plasticity_rl.files.places import expanded, no_file
 from plasticity_rl.replay.buffer import FrameReplay
 from plasticity_rl.run.trainer import TRAINER_DEFAULTS
 
@@ -93,7 +93,7 @@ def measure_checkpoint(
     """
     path = expanded(Path(path), "probe")
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give a checkpoint, RUN/checkpoints/last.ckpt")
+        raise UserError(f"{path}: {no_file(path)}; give a checkpoint, RUN/checkpoints/last.ckpt")
     checkpoints = CheckpointReader()
     world_size, saved = saved_world_size(checkpoints.look(path)), checkpoints.look(path).get("callbacks", {})
     restored = restore_only(path, checkpoints, trusts=trusts)

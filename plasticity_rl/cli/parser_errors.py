@@ -48,6 +48,8 @@ def one_line(message: str, options: Collection[str] = ()) -> str:
             name.lstrip("-") for name in options if not name.startswith(("-h", "--help")) and name[-1] != "+"
         )
         if not names:  # the base class: it has none
+            if match[1] == "class_path":  # it was taken for an argument, since others stand beside it
+                return "arguments of an entry go below init_args, beside class_path"
             return f"the entry with {match[1]!r} has no class_path, e.g. class_path: callbacks.Reset"
         return f"there is no option {match[1]!r}.{suggestion(match[1], names) or f' There are {names}.'}"
     if UNION in message:

@@ -37,6 +37,11 @@ def expanded(path: Given, option: str) -> Given:
     return type(path)(text)
 
 
+def no_file(path: str | Path) -> str:
+    """Say why a path is no file: a folder is there, or nothing."""
+    return "is a folder" if Path(path).is_dir() else "no such file"
+
+
 def configs_in(folder: Path) -> list[Path]:
     """Return the files that say with which options a run was trained, the first start first."""
     first = folder / CONFIG_OF_A_RUN

@@ -94,3 +94,8 @@ def available_disk(folder: Path) -> int:
 def show_bytes(num_bytes: int) -> str:
     """Return a size for a message."""
     return f"{num_bytes} bytes ({num_bytes / 1e9:.1f} GB)"
+
+
+def rounded_bytes(num_bytes: int) -> str:
+    """Return about how large something is: ``0.4 MB``, ``21.2 GB``."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 10**8 else f"{num_bytes / 1e6:.1f} MB"

@@ -49,8 +49,9 @@ def event_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(FILES) if path.is_file())
 
 
-def read_events(folder: Path) -> Logged:
-    """Read all event files of a run folder."""
+def read_events(folder: str | Path) -> Logged:
+    """Read all event files of a run folder; of a folder without any, or that is not there, nothing."""
+    folder = Path(folder)
     logged = Logged(problems=_lost_before(folder))
     for path in event_files(folder):
         _read_file(path, logged)

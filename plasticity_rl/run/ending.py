@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import textwrap
 import time
@@ -93,6 +94,8 @@ def last_block(trainer: pl.Trainer, stopwatch: Stopwatch, *, finished: bool) -> 
     lines += [folder, *_files(trainer)]
     if tensorboard:  # of the events there; other loggers write none
         lines.append(command("Plot", "plasticity-rl", "plot", trainer.default_root_dir))
+        if importlib.util.find_spec("matplotlib") is None:
+            lines.append(f"{'':{INDENT}}which needs pip install 'plasticity-rl[plot]'")
     lines += tensorboard
     if not finished and (arguments := how_to_go_on(trainer)):
         lines.append(f"{'Go on:':{INDENT}}{arguments}")

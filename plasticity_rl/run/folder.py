@@ -27,6 +27,7 @@ from plasticity_rl.errors import UserError, spelled
 from plasticity_rl.files import own_files
 from plasticity_rl.files.credentials import command_without_secrets
 from plasticity_rl.files.writing import open_to_append, replace_file
+from plasticity_rl.machine.capacity import rounded_bytes
 from plasticity_rl.machine.failures import write_traceback
 from plasticity_rl.machine.hardware import describe_hardware
 from plasticity_rl.run.callback_checks import idle_run, idle_schedules, late_events
@@ -207,7 +208,7 @@ class RunFolder(pl.Callback):
         self._stopwatch = Stopwatch(agent.env_frames)
         _print(where_to_look(trainer))
         where = WHERE_IT_LIES[data.storage]
-        print(f"Replay:      {data.replay_size_bytes / 1e9:.2f} GB{data.times_ranks} of {where} once it is full")
+        print(f"Replay:      {rounded_bytes(data.replay_size_bytes)}{data.times_ranks} of {where} once it is full")
 
     @rank_zero_only
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

@@ -97,9 +97,10 @@ def latex(report: Report) -> str:
     """Return one ``tabular`` for each table, with booktabs' rules; intervals are subscripts."""
     written = []
     for title, tables, _ in blocks(report):
-        for _, (head, *body) in tables:
+        for text, (head, *body) in tables:
             lines = [
                 f"% {report.study.name}, {title}",
+                *([f"% {text}"] if text else []),
                 rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
                 r"\toprule",
             ]

@@ -102,6 +102,7 @@ def test_what_is_valid_passes(args):
 
 
 WRONG = {
+    "the option for files": (("--confg=x.yaml",), "unrecognized arguments: --confg. Did you mean --config"),
     "an option": (("--data.bach_size=3",), "unrecognized arguments: --data.bach_size. Did you mean --data.batch_size"),
     "an option of the Trainer": (("--trainer.device=2",), "--trainer.device. Did you mean --trainer.devices"),
     "a key": (("--config={data: {bach_size: 3}}",), "no option 'data.bach_size'. Did you mean --data.batch_size"),

@@ -265,6 +265,7 @@ def test_two_checkpoints_side_by_side(run_dir, last, tmp_path):
         ([], "give one CHECKPOINT, or two after --compare"),
         (["{last}", "--compare", "{last}", "{last}"], "give one CHECKPOINT, or two after --compare"),
         (["nowhere.ckpt"], "nowhere.ckpt: no such file; give a checkpoint"),
+        (["."], "is a folder; give a checkpoint, RUN/checkpoints/last.ckpt"),
         (["{run}/config.yaml"], "is not a checkpoint"),
         (["{last}", "--probes", "SRnak"], "no such probe; there are"),
         (["{last}", "--probes", "Reset"], "--probes Reset: no such probe"),

@@ -180,6 +180,7 @@ def test_latex(reported):
     blocks = (reported[0] / "report.tex").read_text().strip().split("\n\n")
     assert len(blocks) == 1 + 2 * 3
     assert blocks[0].startswith("% small, Comparisons")
+    assert "% Differences from the baseline with + none in the primary endpoint, area under" in blocks[0]
     lines = blocks[1].splitlines()
     assert lines[1] == r"\begin{tabular}{lrrrrrrrrr}"
     assert lines[3].startswith("arm & seeds & IQM & median")

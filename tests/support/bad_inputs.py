@@ -95,6 +95,10 @@ WORDS = {
 }
 
 FILES = {
+    "arguments beside a class path": config(
+        "trainer: {callbacks+: [{class_path: callbacks.Reset, modules: [critic]}]}",
+        r"trainer\.callbacks: Reset: arguments of an entry go below init_args",
+    ),
     "missing file": fit("--config=FOLDER/nowhere.yaml", says=r"--config FOLDER/nowhere\.yaml: no such file"),
     "folder as file": fit("--config=FOLDER/occupied", says=r"config.*FOLDER/occupied"),
     "empty file": config("", r"FOLDER/config\.yaml must hold options .*holds nothing"),

@@ -293,7 +293,9 @@ FOLDERS = {
     "no such checkpoint": fit(
         "--ckpt_path=FOLDER/none.ckpt", says=r"--ckpt_path FOLDER/none\.ckpt: no such file; give"
     ),
-    "folder as checkpoint": fit("--ckpt_path=FOLDER/occupied", says=r"--ckpt_path FOLDER/occupied: no such file; give"),
+    "folder as checkpoint": fit(
+        "--ckpt_path=FOLDER/occupied", says=r"--ckpt_path FOLDER/occupied: is a folder; give .*last\.ckpt"
+    ),
     "text as checkpoint": fit("--ckpt_path=FOLDER/text.ckpt", says=r"FOLDER/text\.ckpt is not a checkpoint"),
     "unknown word as checkpoint": fit("--ckpt_path=best", says=r"--ckpt_path best: no such file; give .*'last'"),
     "evaluating no checkpoint": Bad(("validate", "--ckpt_path=FOLDER/none.ckpt"), r"none\.ckpt: no such file"),

@@ -133,7 +133,7 @@ def check_run(args: Sequence[str]) -> list[Finding]:
         args: Options of ``fit``.
     """
     from plasticity_rl.cli.rebuild import build_only
-    from plasticity_rl.machine.capacity import available_disk, available_memory, check_fits
+    from plasticity_rl.machine.capacity import available_disk, available_memory, check_fits, rounded_bytes
 
     try:
         run = build_only(["fit", *args])
@@ -143,15 +143,10 @@ def check_run(args: Sequence[str]) -> list[Finding]:
     except UserError as error:
         return [Finding("config", "problem", str(error))]
     memory, needed = available_memory(), run.data.priority_bytes + (num_bytes if run.data.storage == "ram" else 0)
-    in_memory = f" and {_gb(needed)} of memory ({_gb(memory)} available)" if needed and memory else ""
-    text = (
-        f"{run.data.task}: a full replay takes {_gb(num_bytes)} of disk ({_gb(available_disk(folder))} free){in_memory}"
-    )
+    size, free = rounded_bytes(num_bytes), rounded_bytes(available_disk(folder))
+    both = f" and {rounded_bytes(needed)} of memory ({rounded_bytes(memory)} available)" if needed and memory else ""
+    text = f"{run.data.task}: a full replay takes {size} of disk ({free} free){both}"
     return [Finding("config", "ok", text)]
-
-
-def _gb(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 10**8 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def rendering(imports: Trial) -> list[Finding]:

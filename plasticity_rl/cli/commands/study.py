@@ -201,7 +201,7 @@ def run_all(study: Study, options: argparse.Namespace, num_workers: int, launch:
         )
     for line in what_it_cannot_say(study):
         print(f"note: {line}")
-    print(f"TensorBoard: tensorboard --logdir {study.folder}", flush=True)
+    print(f"TensorBoard: tensorboard --logdir {shlex.quote(str(study.folder))}", flush=True)
     table = LiveTable(study.name, len(runs) - counts["finished"], num_workers)
     runner = Runner(study.max_frames, num_workers, launch, say=table.say, show=table.show)
     try:
