@@ -21,7 +21,7 @@ from run_state import (
 )
 
 import callbacks
-from plasticity_rl import RLDataModule
+from plasticity_rl import RLDataModule, RLModule
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.data.evaluation import Episode
 
@@ -142,3 +142,26 @@ def test_law_5_resume_is_exact_with_several_envs(tmp_path, monkeypatch):
     after = log.take()
     assert differences(expected[0], run_state(resumed)) == []
     assert expected[1] == (before[0] + after[0], before[1] + after[1])
+
+
+def test_rows_before_the_first_update_after_a_resume_have_the_last_metrics(tmp_path, monkeypatch):
+    """At replay ratio 0.25 three env steps in four make no update, and repeat what the last one found."""
+    rows, write = [], RLModule.log_scalars
+
+    def noted(agent, scalars):
+        rows.extend((agent.env_frames, float(value)) for tag, value in scalars.items() if tag == "loss/critic")
+        write(agent, scalars)
+
+    monkeypatch.setattr(RLModule, "log_scalars", noted)
+    options = {
+        "data_options": {"eval_every_n_frames": 60},
+        "agent_options": {"replay_ratio": 0.25},
+        "trainer_options": {"log_every_n_steps": 1},
+    }
+    fit_tiny(tmp_path / "straight", max_frames=80, **options)
+    straight = [row for row in rows if row[0] > 60]
+    fit_tiny(tmp_path / "stopped", max_frames=60, **options)
+    rows.clear()
+    fit_tiny(tmp_path / "stopped", max_frames=80, ckpt_path="last", **options)
+    assert rows == straight
+    assert straight[0][0] == 62

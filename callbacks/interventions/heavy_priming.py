@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 from tqdm import tqdm
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import callbacks_of, fill_replay
 from plasticity_rl.callback import Intervention, Mutation
 from plasticity_rl.errors import UserError, at_least, at_most
+from plasticity_rl.nn.precision import precision_of
+from plasticity_rl.run.checkpoints import stop_inside_of_a_hook
 
 
 class HeavyPriming(Intervention):
@@ -24,7 +26,7 @@ class HeavyPriming(Intervention):
     numbers inside come from generators of their own, so that the run afterwards draws the same numbers as without.
 
     No checkpoint is written meanwhile: a run killed while priming goes on from the checkpoint before and primes again
-    from the start. SIGTERM is obeyed between two updates.
+    from the start. Ctrl-C, SIGTERM and ``max_time`` are obeyed between two updates.
 
     Mutates: everything that an update mutates, and ``num_updates``.
     Logs: ``intervention/heavy_priming`` (1 at its frame) and a line of text.
@@ -90,12 +92,12 @@ class HeavyPriming(Intervention):
     def on_update_start(self, agent: RLModule) -> None:
         """Prime once, as soon as the transitions are there."""
         # The updates of the priming dispatch this hook again.
-        if self.done or self._priming or not self._all_there(agent):
+        if self.done or self._priming or (ends := self._ends_if_all_there(agent)) is None:
             return
         self._priming = True
         try:
             with agent.rng.other_family(f"intervention/{self.state_key}"):
-                self._prime(agent)
+                self._prime(agent, ends)
         finally:
             self._priming = False
         self.done = True
@@ -103,20 +105,17 @@ class HeavyPriming(Intervention):
         text = f"{self.num_updates} updates on the first {self.num_transitions} transitions{augmented}"
         agent.log_event(self.name, f"{text} at frame {agent.env_frames}")
 
-    def _share(self, agent: RLModule) -> int:
-        return -(-self.num_transitions // agent.data.world_size)
+    def _ends_if_all_there(self, agent: RLModule) -> Tensor | None:
+        """Return where the first transitions end, once every environment of every rank has had its share of them."""
+        ends = agent.data.replay.first_records(-(-self.num_transitions // agent.data.world_size))
+        there = agent.trainer.strategy.reduce_boolean_decision(ends is not None)  # all ranks prime at the same update
+        return ends if there else None
 
-    def _all_there(self, agent: RLModule) -> bool:
-        there = agent.data.replay.num_transitions >= self._share(agent)
-        return agent.trainer.strategy.reduce_boolean_decision(there)  # all ranks prime at the same update
-
-    def _prime(self, agent: RLModule) -> None:
+    def _prime(self, agent: RLModule, ends: Tensor) -> None:
         replay, trainer = agent.data.replay, agent.trainer
-        ends = replay.first_records(self._share(agent))
         hidden = trainer.progress_bar_callback is None or not trainer.is_global_zero
         for _ in tqdm(range(self.num_updates), desc="priming", unit="update", leave=False, disable=hidden):
-            if trainer.received_sigterm:  # Lightning looks between env steps only
-                raise SIGTERMException
+            stop_inside_of_a_hook(trainer)  # the run itself looks between env steps only
             agent.dispatch("on_update_start")
             batch = replay.sample_first(ends, agent.rng.get_own("priming_batches")).to(agent.device)
             agent.dispatch("on_batch", batch)
@@ -125,13 +124,14 @@ class HeavyPriming(Intervention):
             agent.end_update(batch, metrics)
 
     def _update(self, agent: RLModule, batch: Any) -> Any:
-        if self.augment is None:
-            return agent.update(batch)
-        chosen, agent.augment = agent.augment, self.augment  # for the update alone: another may switch it meanwhile
-        try:
-            return agent.update(batch)
-        finally:
-            agent.augment = chosen
+        with precision_of(agent.trainer):  # hooks compute in float32
+            if self.augment is None:
+                return agent.update(batch)
+            chosen, agent.augment = agent.augment, self.augment  # for the update alone: another may switch it meanwhile
+            try:
+                return agent.update(batch)
+            finally:
+                agent.augment = chosen
 
     def state_dict(self) -> dict[str, Any]:
         """Return whether the priming is over."""

@@ -51,7 +51,7 @@ from plasticity_rl.errors import UserError
 from plasticity_rl.machine.cores import LARGE_BATCH_FLOPS, use_more_for_large_updates
 from plasticity_rl.machine.malloc import keep_freed_memory
 from plasticity_rl.nn.hooks import evaluation_mode
-from plasticity_rl.nn.precision import hint_where_faster, warn_where_emulated
+from plasticity_rl.nn.precision import hint_where_faster, precision_of, warn_where_emulated
 from plasticity_rl.rng import NamedGenerators, global_rng_state, set_global_rng_state
 
 
@@ -274,7 +274,8 @@ class RLModule(Reports):
                 for episode in self.data.val_dataloader():
                     self.validation_step(episode, 0)
                 self._log_evaluation()
-        self.stop_when_done()
+        if self.eval_returns and self.eval_returns[-1][0] == self.env_frames:  # else it was stopped before, or in it
+            self.stop_when_done()
 
     def _collect_before_updates(self) -> None:
         """Begin with a second seed phase, in which the policy acts: the replay of the checkpoint is gone."""
@@ -304,13 +305,15 @@ class RLModule(Reports):
     def play_evaluation(self, episode: int, task: str | None = None) -> Episode:
         """Play evaluation episode number ``episode`` without exploration, of ``task`` or the current one."""
         self.begin_evaluation_episode(episode)
-        return self.data.evaluate(lambda observations: self.act(observations, explore=False), episode, task)
+        with precision_of(self._trainer):  # also where a hook asks, which computes in float32
+            return self.data.evaluate(lambda observations: self.act(observations, explore=False), episode, task)
 
     def on_validation_epoch_end(self) -> None:
         """Log mean and standard deviation of the evaluation episodes' returns; after training, evaluate at length."""
         scalars = self._log_evaluation()
         if self.env_frames >= self.data.max_frames and self.trainer.state.fn == TrainerFn.FITTING:
             log_final_evaluation(self)
+            self.stop_when_done()  # a run that was stopped in this evaluation has had no tick since
         # Through Lightning as well, for checkpoint file names, ``monitor`` and what ``Trainer.validate`` returns: that
         # takes logged metrics only, and a metric called ``step`` puts them on our x-axis.
         validating = self.trainer.state.fn == TrainerFn.VALIDATING
@@ -341,6 +344,7 @@ class RLModule(Reports):
             "global_rng": global_rng_state(),
             "eval_returns": [list(pair) for pair in self.eval_returns],
             "event_counts": dict(self.event_counts),
+            "metrics": {name: value.detach().cpu() for name, value in self.metrics.items()},
             "callbacks": describe(callbacks_of(self.trainer)) if self._trainer is not None else [],
             "architecture": {name: list(p.shape) for name, p in self.named_parameters()},
         }
@@ -367,6 +371,7 @@ class RLModule(Reports):
         self._note_changes(checkpoint.get(RECORD, {}), changes)
         self.eval_returns = [(frames, value) for frames, value in state["eval_returns"]]
         self.event_counts = dict(state.get("event_counts", {}))
+        self.metrics = TensorDict(state.get("metrics", {})).to(self.device)
         self.rng.load_state_dict(state["rng"])
         self._global_rng = state["global_rng"]
 

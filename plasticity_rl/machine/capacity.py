@@ -97,5 +97,7 @@ def show_bytes(num_bytes: int) -> str:
 
 
 def rounded_bytes(num_bytes: int) -> str:
-    """Return about how large something is: ``0.4 MB``, ``21.2 GB``."""
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 10**8 else f"{num_bytes / 1e6:.1f} MB"
+    """Return about how large something is: ``7.3 kB``, ``0.4 MB``, ``21.2 GB``."""
+    if num_bytes >= 10**8:
+        return f"{num_bytes / 1e9:.1f} GB"
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 10**5 else f"{num_bytes / 1e3:.1f} kB"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,11 @@ def reduced(device: torch.device) -> bool:
 def full_precision(device: torch.device) -> AbstractContextManager:
     """Return a context without autocast on ``device``."""
     return torch.autocast(device.type, enabled=False) if reduced(device) else nullcontext()
+
+
+def precision_of(trainer: pl.Trainer | None) -> AbstractContextManager:
+    """Return the context in which a Trainer computes its own steps, for those that are made inside of a hook."""
+    return nullcontext() if trainer is None else trainer.precision_plugin.forward_context()
 
 
 def widen(tensor: Tensor) -> Tensor:

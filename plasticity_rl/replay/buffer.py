@@ -312,8 +312,8 @@ class FrameReplay(NoDumps, ReplayBuffer):
         for windows in self._windows.draw_distinct(self._records, most, generator, part):
             yield self.transform(self._records.read(windows, reuse=False))
 
-    def first_records(self, num_transitions: int) -> Tensor:
-        """Return where the first transitions end, for :meth:`sample_first`.
+    def first_records(self, num_transitions: int) -> Tensor | None:
+        """Return where the first transitions end, for :meth:`sample_first`; None while some are to come.
 
         Args:
             num_transitions: The first so many over all lanes, which take turns.
@@ -322,10 +322,10 @@ class FrameReplay(NoDumps, ReplayBuffer):
             int64 [num_lanes], numbers of records; the frame after a lane's last transition lies before its number.
 
         Raises:
-            UserError: If some of them are not there, or hold no complete n-step window.
+            UserError: If some of them are no longer there, or hold no complete n-step window.
         """
         ends = self._records.ends_of_first(num_transitions)
-        if not len(self._windows.complete_anchors(self._records, ends)[0]):
+        if ends is not None and not len(self._windows.complete_anchors(self._records, ends)[0]):
             raise UserError(f"the first {num_transitions} transitions hold no {self._windows.n_step}-step window")
         return ends
 

@@ -107,20 +107,23 @@ class FrameStorage(Storage):
         live = self._spans(self.oldest, self.written)
         return len(self) - sum(int(self._columns["terminal"][span].count_nonzero()) for span in live)
 
-    def ends_of_first(self, num_transitions: int) -> Tensor:
+    def ends_of_first(self, num_transitions: int) -> Tensor | None:
         """Return int64 [num_lanes], the numbers after the records that follow the first so many transitions.
+
+        None while a lane has not had its share of them.
 
         Args:
             num_transitions: Over all lanes, which take turns.
 
         Raises:
-            UserError: If a lane has not that many, or has dropped its first.
+            UserError: If a lane has dropped its first.
         """
         lanes = self.layout.num_lanes
         shares = [num_transitions // lanes + (lane < num_transitions % lanes) for lane in range(lanes)]
-        return torch.tensor([self._end_of_first(lane, share) for lane, share in enumerate(shares)])
+        ends = [self._end_of_first(lane, share) for lane, share in enumerate(shares)]
+        return None if None in ends else torch.tensor(ends)
 
-    def _end_of_first(self, lane: int, num_transitions: int) -> int:
+    def _end_of_first(self, lane: int, num_transitions: int) -> int | None:
         if int(self.oldest[lane]):
             raise UserError(
                 f"the first {num_transitions} transitions of environment {lane} are no longer in the replay: raise "
@@ -131,7 +134,7 @@ class FrameStorage(Storage):
         terminal = self._columns["terminal"][first : first + written] if written else torch.zeros(0, dtype=torch.bool)
         numbers = (~terminal).nonzero().squeeze(1)
         if len(numbers) < num_transitions:
-            raise UserError(f"environment {lane} has {len(numbers)} transitions in the replay, not {num_transitions}")
+            return None
         return min(int(numbers[num_transitions - 1]) + 2, written) if num_transitions else 0
 
     def slot(self, lane: Tensor, number: Tensor) -> Tensor:

@@ -26,6 +26,9 @@ AFTER_EVALUATION: dict[str, Any] = {
 INSIDE_FIRST_EPISODE = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
 """Lightning's progress of an evaluation whose first episode is being played: it resumes with that episode."""
 
+TICKS_OF_EPOCH = "ticks_of_epoch"
+"""In a checkpoint of a run that was stopped in an evaluation: Lightning's progress of the epoch before it."""
+
 
 class LastCheckpoint(ModelCheckpoint):
     """Keeps ``last.ckpt``, the newest state, from frame 0 on: a run killed at any moment can go on.
@@ -44,6 +47,7 @@ class LastCheckpoint(ModelCheckpoint):
         self.max_seconds: float | None = None
         self._signals = StopSignals()
         self._stops_in_evaluation = False
+        self._ticks: dict[str, Any] | None = None
 
     @property
     def path(self) -> Path:
@@ -66,29 +70,50 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Stop here if asked to, unless an evaluation follows: Lightning would leave it out when resuming."""
         if not trainer.is_last_batch and not trainer.should_stop:
-            self._stop_if_asked(trainer)
+            self.stop_if_asked(trainer)
 
     def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         """Stop before the next episode if asked to."""
         if trainer.state.fn == TrainerFn.FITTING:
             self._stops_in_evaluation = True
             try:
-                self._stop_if_asked(trainer)
+                self.stop_if_asked(trainer)
             finally:
                 self._stops_in_evaluation = False
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save after the evaluation, in the seed phase too."""
         self._save(trainer)
-        self._stop_if_asked(trainer)
+        self.stop_if_asked(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Note that the evaluation which is being stopped has to be played again."""
+        """Note that the evaluation which is being stopped has to be played again, before any tick.
+
+        The last epoch of a run has fewer ticks than others, which Lightning would make up for: it is told that they
+        were made, until the evaluation is over.
+        """
         if self._stops_in_evaluation:
+            loops = checkpoint["loops"]["fit_loop"]
             progress = {"total": INSIDE_FIRST_EPISODE, "current": INSIDE_FIRST_EPISODE, "is_last_batch": False}
-            checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = progress
+            loops["epoch_loop.val_loop.batch_progress"] = progress
+            ticks = checkpoint[TICKS_OF_EPOCH] = loops["epoch_loop.batch_progress"]
+            whole = dict.fromkeys(ticks["current"], trainer.num_training_batches)
+            loops["epoch_loop.batch_progress"] = {**ticks, "current": whole, "is_last_batch": True}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember how many ticks there were."""
+        self._ticks = checkpoint.get(TICKS_OF_EPOCH)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell Lightning how many there were."""
+        super().on_validation_end(trainer, pl_module)
+        if self._ticks is not None:
+            trainer.fit_loop.epoch_loop.batch_progress.load_state_dict(self._ticks)
+            self._ticks = None
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the signals back."""
@@ -102,11 +127,13 @@ class LastCheckpoint(ModelCheckpoint):
         self.best_model_path = str(self.path)  # what Lightning calls the file of a checkpoint without a monitor
         trainer.save_checkpoint(self.path, weights_only=False)  # None is reported at every save
 
-    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+    def stop_if_asked(self, trainer: pl.Trainer, *, save: bool = True) -> None:
+        """Stop here if asked to; without ``save`` the run goes on from the checkpoint before."""
         signum = self._signals.agreed(trainer)
         if not signum:
             return
-        self._save(trainer)
+        if save:
+            self._save(trainer)
         where = spelled(as_agent(trainer.lightning_module).where_it_stands())
         if signum == TIME_IS_UP:
             self._signals.restore()
@@ -117,6 +144,13 @@ class LastCheckpoint(ModelCheckpoint):
         self._signals.requeue(signum)
         trainer.lightning_module.print(f"Stopped by {signal.Signals(signum).name} {where}")
         raise StopRun(signum)
+
+
+def stop_inside_of_a_hook(trainer: pl.Trainer) -> None:
+    """Stop if the run was asked to, where its state is not whole, so that nothing is saved."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, LastCheckpoint):
+            callback.stop_if_asked(trainer, save=False)
 
 
 class BestCheckpoint(ModelCheckpoint):

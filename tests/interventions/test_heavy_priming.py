@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 import torch
 from helpers import fit_tiny, tiny_agent, tiny_sac
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from real_runs import fit_real
 from run_state import fingerprint
 
-from callbacks import UPGD, FractionActiveUnits, HeavyPriming, Reset, ToggleAugmentation
-from plasticity_rl import UserError
+from callbacks import UPGD, FractionActiveUnits, HeavyPriming, Reset, ToggleAugmentation, WarmStartReplay
+from plasticity_rl import DrQV2, UserError
 from plasticity_rl.callback import RLCallback
+from plasticity_rl.run.stop_signals import StopRun
 
 
 class Diary(RLCallback):
@@ -132,19 +135,59 @@ def test_probes_and_interventions_see_every_update_of_it(tmp_path):
 
 
 class Terminate(RLCallback):
-    """As if SIGTERM had come in."""
+    """Sends this process SIGTERM."""
 
     def on_update_end(self, agent, batch, metrics) -> None:
         if agent.num_updates == 3:
-            agent.trainer._signal_connector.received_sigterm = True
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_sigterm_is_obeyed_between_two_updates(tmp_path):
-    diary, priming = Diary(), HeavyPriming(num_transitions=16, num_updates=1000)
-    with pytest.raises(SIGTERMException):
-        fit_tiny(tmp_path, callbacks=[priming, diary, Terminate()])
+def test_sigterm_is_obeyed_between_two_updates_and_the_run_primes_again(tmp_path, capsys):
+    diary, priming = Diary(), HeavyPriming(num_transitions=16, num_updates=10)
+    with pytest.raises(StopRun):
+        fit_tiny(tmp_path, callbacks=[priming, diary, Terminate()], max_frames=60)
     assert len(diary.updates) == 3
     assert priming.state_dict() == {"done": False}
+    assert "Stopped by SIGTERM at env frame 44; the last checkpoint is" in capsys.readouterr().out
+    options = {"num_transitions": 16, "num_updates": 10}
+    resumed = fit_tiny(tmp_path, callbacks=[HeavyPriming(**options)], max_frames=60, ckpt_path="last")
+    straight = fit_tiny(tmp_path / "straight", callbacks=[HeavyPriming(**options)], max_frames=60)
+    assert fingerprint(resumed.state_dict()) == fingerprint(straight.state_dict())
+
+
+def test_of_a_donor_s_episodes_every_environment_has_its_share_before_it_begins(tmp_path):
+    """Three environments, to which whole episodes of another run were dealt out: one has fewer than its share."""
+    options = {"data_options": {"eval_every_n_frames": 160}}
+    fit_tiny(tmp_path / "donor", max_frames=160, seed=9, **options)
+    agent = fit_tiny(
+        tmp_path / "run",
+        callbacks=[WarmStartReplay(path=tmp_path / "donor"), HeavyPriming(num_transitions=75, num_updates=3)],
+        max_frames=60,
+        data_options={"num_envs": 3, "eval_every_n_frames": 60},
+        agent_options={"num_seed_frames": 0, "replay_ratio": 1.0},
+    )
+    assert agent.event_counts["heavy_priming"] == 1
+
+
+@pytest.mark.filterwarnings("ignore:trainer.precision=bf16-mixed. this CPU has no instructions")
+def test_it_computes_in_the_precision_of_the_run_and_so_do_all_evaluations(tmp_path, monkeypatch):
+    """The update and the policy alike, also where a hook asks for them."""
+    found: dict[str, set[bool]] = {"update": set(), "act": set()}
+    update, act = DrQV2.update, DrQV2.act
+
+    def seen(name, method):
+        def spied(*args, **options):
+            found[name].add(torch.is_autocast_enabled("cpu"))
+            return method(*args, **options)
+
+        return spied
+
+    monkeypatch.setattr(DrQV2, "update", seen("update", update))
+    monkeypatch.setattr(DrQV2, "act", seen("act", act))
+    options = {"data_options": {"eval_every_n_frames": 60, "final_eval_episodes": 1}}
+    precise = {"trainer_options": {"precision": "bf16-mixed"}, **options}
+    fit_tiny(tmp_path, callbacks=[HeavyPriming(num_transitions=16, num_updates=3)], max_frames=60, **precise)
+    assert found == {"update": {True}, "act": {True}}
 
 
 def test_a_ring_that_went_round_is_refused(tmp_path):

@@ -232,7 +232,7 @@ def test_the_tensorboard_command_is_printed_at_start_and_end(tmp_path):
     assert lines.count(f"TensorBoard: tensorboard --logdir {tmp_path}") == 2
     assert lines.index(f"TensorBoard: tensorboard --logdir {tmp_path}") == 1
     # 50 env steps x (3 x 16 x 16 pixels + a few numbers) and the records of slack
-    assert re.fullmatch(r"Replay:      0\.\d MB of memory, and as much on disk once it is full", lines[2])
+    assert re.fullmatch(r"Replay:      \d+\.\d kB of memory, and as much on disk once it is full", lines[2])
 
 
 # ---- histograms ------------------------------------------------------------------------------------------------------
