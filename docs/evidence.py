@@ -21,9 +21,10 @@ from plasticity_rl.files.packing import ENDING
 from plasticity_rl.results.runs import Curve
 from plasticity_rl.results.statistics import mean_of
 from plasticity_rl.study.claims import WORDS
-from plasticity_rl.study.endpoints import Endpoint
+from plasticity_rl.study.endpoints import RETURN, Endpoint
 from plasticity_rl.study.kept import opened
 from plasticity_rl.study.origins import origins_of
+from plasticity_rl.study.panels import MOST_TOGETHER
 from plasticity_rl.study.report import Report, Section
 from plasticity_rl.study.rows import Rows, rows_of, seeds_in_words
 from plasticity_rl.study.spec import read_study
@@ -34,7 +35,15 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 PART = re.compile(r"(<!-- table: evidence -->\n).*?(<!-- end of table -->)", re.DOTALL)
 CLIP = re.compile(r"\bp[0-9a-f]{10}\b")
-PLACES, COORDINATE = re.compile(r' (?:d|x|y)="[^"]*"'), re.compile(r"-?\d+\.\d{2,}")
+GROUP, INDENT = re.compile(r'<g id="[^"]*">'), re.compile(r"\n +")
+LINES = re.compile(r' d="((?:[ML] \S+ \S+ ?\n|z\n)+)"')
+POINT = re.compile(r"([MLz])(?: (\S+) (\S+))?")
+PLAIN_GROUP = re.compile(r"<g>\n((?:(?!</?g[ >]).*\n)*?)</g>\n")
+"""Without a group in it."""
+LETTER = re.compile(r'(?<=[#"])DejaVuSans-(Bold-)?([0-9a-f]+)"')
+MOST_AXES = 40
+"""More cannot be read in one figure."""
+PLACES, COORDINATE = re.compile(r' (?:d|x|y)="[^"]*"|translate\([^)]*\)'), re.compile(r"-?\d+\.\d{2,}")
 HEAD = ["study", "claim", "comparison", "seeds", "difference [95 % interval]", "p", "p (Holm)", "verdict"]
 HEAD += ["seeds to decide"]
 NONE_YET = "No runs are kept yet.\n"
@@ -146,24 +155,60 @@ def figure_of(name: str) -> str:
 
 def draw(report: Report, path: Path) -> None:
     """Draw the curves of a report."""
-    from plasticity_rl.results.plots import write
-    from plasticity_rl.study.figures import figures
+    import matplotlib as mpl
+
+    from plasticity_rl.results.plots import STYLE, write
+    from plasticity_rl.study.figures import draw_curves
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(figures(report)["curves"][0], path, "svg")
+    with mpl.rc_context(STYLE):
+        write(draw_curves(report, drawn_tags(report)), path, "svg")
     path.write_text(tidied(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def drawn_tags(report: Report) -> list[str]:
+    """Return what is drawn: every curve, or where each arm has axes of its own as many as fit, the return first."""
+    if len(report.arms) <= MOST_TOGETHER:
+        return report.tags
+    room = max(1, MOST_AXES // len(report.arms))
+    endpoints = (report.study.primary, *report.study.secondary)
+    by_weight = dict.fromkeys([RETURN, *(one.tag for one in endpoints), *report.tags])
+    kept = [tag for tag in by_weight if tag in report.tags][:room]
+    return [tag for tag in report.tags if tag in kept]
 
 
 def tidied(svg: str) -> str:
     """Return a drawing that is smaller, and the same file of the same curves.
 
     Matplotlib calls clip paths by a hash of where a panel lies, which differs in the last bit from process to process:
-    they are numbered. It writes millionths of a point, of which tenths are kept, and blanks at the ends of lines.
+    they are numbered. It writes millionths of a point, of which tenths are kept, every point of a line from the corner
+    of the page, where its step from the point before is shorter, long names of letters, groups and names of groups
+    that nobody uses, and blanks.
     """
     names: dict[str, str] = {}
     svg = CLIP.sub(lambda match: names.setdefault(match[0], f"clip{len(names)}"), svg)
     svg = PLACES.sub(lambda place: COORDINATE.sub(lambda number: f"{float(number[0]):.1f}", place[0]), svg)
-    return svg.replace(" \n", "\n")
+    svg = GROUP.sub("<g>", LINES.sub(_in_steps, svg))
+    svg = LETTER.sub(lambda letter: f'{"bold" if letter[1] else "g"}{letter[2]}"', svg)
+    svg = INDENT.sub("\n", svg.replace(" \n", "\n"))
+    while (fewer := PLAIN_GROUP.sub(r"\1", svg)) != svg:
+        svg = fewer
+    return svg
+
+
+def _in_steps(match: re.Match[str]) -> str:
+    """Return a path of straight lines with steps in place of points; steps of rounded points add up to them."""
+    words: list[str] = []
+    at = (0, 0)
+    for command, *place in POINT.findall(match[1]):
+        if command == "z":
+            words.append("z")
+            continue
+        x, y = (round(10 * float(number)) for number in place)
+        step = (x, y) if command == "M" else (x - at[0], y - at[1])
+        words.append(("M" if command == "M" else "l") + ",".join(f"{number / 10:g}" for number in step))
+        at = (x, y)
+    return f' d="{"".join(words)}"'
 
 
 def table(rows: Rows) -> str:

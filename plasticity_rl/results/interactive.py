@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from plasticity_rl.results.panels import FAINT, Chart, Events, Line, Panel
+from plasticity_rl.results.panels import DASHES, FAINT, Chart, Events, Line, Panel
 
 DIGITS = 6
 """Significant digits of a number in a page: more are seen in no picture, and double its size."""
@@ -26,8 +26,8 @@ FEW_POINTS = 25
 """A curve with no more has its points drawn."""
 MANY_EVENTS = 6
 """More events than these of one intervention and arm become ticks at the upper edge instead of lines."""
-DASHES = {"solid": [], "dashed": [7, 3], "dotted": [2, 3], "dashdot": [7, 3, 2, 3]}
-"""Kinds of line in pixels: line, gap, ..."""
+WIDTH = 2
+"""Pixels of a line, as in ``web/curves.js``."""
 
 
 def as_json(chart: Chart) -> str:
@@ -79,7 +79,7 @@ def _line(line: Line, chart: Chart, panel: Panel) -> dict[str, Any]:
         "key": line.label if panel.own_legend else arm.label,
         "name": line.label if panel.own_legend else arm.words,
         "colour": line.look.colour,
-        "dash": DASHES[line.look.dash],
+        "dash": [WIDTH * length for length in DASHES[line.look.dash]],
         "points": (line.look.points and len(band.frames) <= FEW_POINTS) or len(band.frames) == 1,
         "thin": line.look.colour == FAINT,
         "frames": _numbers(band.frames),

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import offset_copy
 
 from plasticity_rl.results.marks import BADGE, NEUTRAL, ink_on
-from plasticity_rl.results.panels import Chart, Events, Line, Look
+from plasticity_rl.results.panels import DASHES, Chart, Events, Line, Look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,8 +86,14 @@ def legend(
 
 def line_handle(look: Look, label: str) -> Line2D:
     """Return a line of a legend that looks as it is drawn."""
-    words: Any = {"color": look.colour, "linestyle": look.dash, "marker": "o" if look.points else "none"}
+    words: Any = {"color": look.colour, "linestyle": line_style(look), "marker": "o" if look.points else "none"}
     return Line2D([], [], label=label, linewidth=1.6, markersize=3, **words)
+
+
+def line_style(look: Look) -> Any:
+    """Return the kind of line of a look in matplotlib's words."""
+    lengths = DASHES[look.dash]
+    return (0, lengths) if lengths else "solid"
 
 
 def legend_of_panel(axis: Axes, lines: Sequence[Line]) -> None:
@@ -135,7 +141,8 @@ def _list_of(figure: Figure, chart: Chart, events: Sequence[Events]) -> Legend:
 
 
 def _caption(chart: Chart) -> str:
-    apart = "Every panel shows one arm in colour, the others in grey. " if chart.apart else ""
+    others = "the others" if chart.behind is None else f"the baseline ({chart.arms[chart.behind].label})"
+    apart = f"Every panel shows one arm in colour, {others} in grey. " if chart.apart else ""
     return f"{apart}{chart.caption}".strip()
 
 

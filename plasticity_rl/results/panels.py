@@ -25,8 +25,15 @@ from plasticity_rl.results.arms import Band
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Of Okabe & Ito: people with any kind of colour blindness tell them apart."""
-DASHES = ("solid", "dashed", "dotted", "dashdot")
-"""Past the last colour they start again with the next kind of line."""
+DASHES: dict[str, tuple[float, ...]] = {
+    "solid": (),
+    "dashed": (3.5, 1.5),
+    "dotted": (1, 1.5),
+    "dashdot": (3.5, 1.5, 1, 1.5),
+    "loosely dashed": (3.5, 4),
+    "dashdotdot": (3.5, 1.5, 1, 1.5, 1, 1.5),
+}
+"""Line, gap, ... in widths of the line; past the last colour they start again with the next kind of line."""
 INK, FAINT = "#222222", "#b3b3b3"
 """Of a single run's return, and of what stands behind."""
 FRAME = re.compile(r" at (?:env )?frame [\d,]+$")
@@ -166,6 +173,7 @@ class Chart:
             told from another.
         caption: What lines and bands are.
         notes: What was left out, a sentence each.
+        behind: Number of the baseline where it alone stands in grey behind the others that are apart; None for all.
     """
 
     title: str
@@ -175,6 +183,7 @@ class Chart:
     apart: bool
     caption: str
     notes: list[str]
+    behind: int | None = None
 
     @property
     def tasks(self) -> list[str]:
@@ -184,7 +193,7 @@ class Chart:
 
 def look(index: int) -> Look:
     """Return colour and kind of line of the arm or module number ``index``."""
-    return Look(COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)])
+    return Look(COLOURS[index % len(COLOURS)], tuple(DASHES)[index // len(COLOURS) % len(DASHES)])
 
 
 def show_frames(frames: float, _: Any = None) -> str:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from plasticity_rl.results.arms import Band
-from plasticity_rl.results.legends import below, legend_of_panel
+from plasticity_rl.results.legends import below, legend_of_panel, line_style
 from plasticity_rl.results.marks import mark
 from plasticity_rl.results.panels import FAINT, Chart, Look, Panel, show_frames
 
@@ -76,7 +76,7 @@ def write(figure: Figure, target: str | Path | IO[Any], file_format: str, *, dot
 
 def style(look: Look) -> dict[str, Any]:
     """Return a look in matplotlib's words."""
-    return {"color": look.colour, "linestyle": look.dash}
+    return {"color": look.colour, "linestyle": line_style(look)}
 
 
 def draw_line(axis: Axes, band: Band | None, look: Look) -> None:
@@ -204,7 +204,7 @@ def _draw_one(axis: Axes, panel: Panel, arm: int, chart: Chart) -> None:
     for line in panel.lines:
         if line.arm == arm:
             draw_line(axis, line.band, Look(line.look.colour, points=line.look.points))
-        else:
+        elif chart.behind in (None, line.arm):
             axis.plot(line.band.frames, line.band.iqm, color=FAINT, linewidth=0.7, alpha=0.7, zorder=1)
     colours = [entry.look.colour for entry in chart.arms]
     height = mark(axis, [events for events in panel.events if events.arm == arm], colours)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -12,9 +13,9 @@ from matplotlib.figure import Figure
 
 from plasticity_rl.results.legends import legend, line_handle, stack
 from plasticity_rl.results.panels import look
-from plasticity_rl.results.plots import STYLE, draw_line, frames_axis, style
-from plasticity_rl.results.statistics import Floats
-from plasticity_rl.study.panels import CAPTION, chart_of
+from plasticity_rl.results.plots import STYLE, draw, draw_line, frames_axis, style
+from plasticity_rl.results.statistics import FEW_SEEDS, Floats
+from plasticity_rl.study.panels import CAPTION, MOST_TOGETHER, chart_of
 from plasticity_rl.study.panels import curve_of as curve_of
 from plasticity_rl.study.report import Report, Section, title_of
 from plasticity_rl.study.scores import table_of
@@ -50,15 +51,26 @@ def figures(report: Report) -> dict[str, tuple[Figure, str]]:
             ),
             "profiles": (
                 draw_profiles(report),
-                "Performance profiles: share of runs whose final return is above a threshold, and 95 % bands (score "
-                "intervals).",
+                "Performance profiles: share of runs whose final return is above a threshold; from "
+                f"{FEW_SEEDS} seeds on, and of at most {MOST_TOGETHER} arms, with 95 % bands (score intervals).",
             ),
         }
 
 
-def draw_curves(report: Report) -> Figure:
-    """Draw a block of panels for each task, and the return over all tasks where there are several."""
-    panels = chart_of(report).panels
+def draw_curves(report: Report, tags: Sequence[str] | None = None) -> Figure:
+    """Draw a block of panels for each task, and the return over all tasks where there are several.
+
+    Many arms are apart, as in a plot of theirs.
+
+    Args:
+        report: The report.
+        tags: Of each single task; by default all that the report has.
+    """
+    chart = chart_of(report, tags)
+    if chart.apart:
+        bare = [replace(panel, events=[]) for panel in chart.panels]
+        return draw(replace(chart, title="", panels=bare, events=[], caption=""))
+    panels = chart.panels
     blocks = [[panel for panel in panels if panel.task == section.title] for section in report.sections]
     figure, grid = _grid(report, [len(block) for block in blocks])
     for block, axes in zip(blocks, grid, strict=True):
@@ -98,7 +110,8 @@ def draw_scores(report: Report) -> Figure:
                 if arm in values:
                     one, colour = values[arm], look(index).colour
                     if one.has_interval:
-                        axis.plot([one.low, one.high], [index, index], color=colour, linewidth=5, alpha=0.35)
+                        thick: Any = {"linewidth": 5, "solid_capstyle": "butt"}  # other caps go on beyond the ends
+                        axis.plot([one.low, one.high], [index, index], color=colour, alpha=0.35, **thick)
                     axis.plot(one.value, index, marker="o", markersize=4, color=colour)
             axis.set_title(f"{title_of(report.study.primary)}\n- baseline" if name == DIFFERENCE else name, fontsize=9)
             axis.grid(axis="x", color="0.9")
@@ -139,7 +152,8 @@ def _profiles(axis: Axes, report: Report, section: Section) -> None:
         if arm in arms:
             value, low, high = _ends(performance_profile(arms[arm], thresholds))
             axis.step(thresholds, value, where="post", linewidth=1.6, **style(look(index)))
-            axis.fill_between(thresholds, low, high, step="post", color=look(index).colour, **BAND)
+            if len(report.arms) <= MOST_TOGETHER and min(map(len, arms[arm])) >= FEW_SEEDS:
+                axis.fill_between(thresholds, low, high, step="post", color=look(index).colour, **BAND)
     axis.set_ylim(-0.02, 1.02)
     axis.set_xlabel("threshold of the final return")
     axis.set_ylabel("share of runs above")

@@ -27,8 +27,14 @@ CAPTION = (
 )
 
 
-def chart_of(report: Report) -> Chart:
-    """Return what there is to draw of the curves of a report: a panel for each task and tag."""
+def chart_of(report: Report, tags: Sequence[str] | None = None) -> Chart:
+    """Return what there is to draw of the curves of a report: a panel for each task and tag.
+
+    Args:
+        report: The report.
+        tags: Of each single task; by default all that the report has.
+    """
+    tags = report.tags if tags is None else tags
     seeds = {arm: tuple(sorted({s.run.seed for s in report.scores if s.arm == arm})) for arm in report.arms}
     arms = [Entry(arm, look(index), seeds[arm]) for index, arm in enumerate(report.arms)]
     panels: list[Panel] = []
@@ -37,8 +43,9 @@ def chart_of(report: Report) -> Chart:
         single = len(section.tasks) == 1
         own = _events(report, section.title, len(events)) if single else []
         events += own
-        panels += [_panel(report, section, tag, own) for tag in (report.tags if single else [RETURN])]
-    return Chart(report.study.name, arms, panels, events, len(arms) > MOST_TOGETHER, CAPTION, [])
+        panels += [_panel(report, section, tag, own) for tag in (tags if single else [RETURN])]
+    baseline = report.arms.index(report.baseline) if report.baseline in report.arms else None
+    return Chart(report.study.name, arms, panels, events, len(arms) > MOST_TOGETHER, CAPTION, [], baseline)
 
 
 def _panel(report: Report, section: Section, tag: str, events: list[Events]) -> Panel:

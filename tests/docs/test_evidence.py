@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import evidence
 import pytest
@@ -13,6 +14,7 @@ from made_studies import ends, flat, study_of
 
 from plasticity_rl.cli.study_reports import make_report_of
 from plasticity_rl.packaged import study_names
+from plasticity_rl.study.endpoints import Endpoint
 from plasticity_rl.study.spec import read_study
 
 TEXT = evidence.PAGE.read_text()
@@ -95,6 +97,31 @@ def test_the_part_of_a_study(root, monkeypatch):
         "| plain | 100.0 [none] to 100.0 [none] | 0.250 [none] to 0.250 [none] |",
     ):
         assert words in section, words
+
+
+def test_lines_are_drawn_in_steps_that_add_up_to_their_points():
+    """Rounded are the points, not the steps: 0, 0.04, 0.08 and 0.12 are 0, 0, 0.1 and 0.1."""
+    svg = (
+        '<g id="line2d_1">\n  <path d="M 1 2 \nL 1.04 2 \nL 1.08 1.5 \nL 1.12 -7.25 \nz\n" style="fill: none"/>\n</g>\n'
+    )
+    assert evidence.tidied(svg) == '<path d="M1,2l0,0l0.1,-0.5l0,-8.7z" style="fill: none"/>\n'
+    letter = '<path id="a" d="M 603 4863 \nQ 1 2 3 4 \nz\n" transform="scale(0.015625)"/>'
+    assert evidence.tidied(letter) == letter.replace(" \n", "\n")
+
+
+@pytest.mark.parametrize(
+    ("arms", "room"),
+    [
+        (4, ["fau/actor", "eval/return", "fau/critic"]),
+        (13, ["fau/actor", "eval/return", "fau/critic"]),
+        (15, ["eval/return", "fau/critic"]),
+        (90, ["eval/return"]),
+    ],
+)
+def test_of_many_arms_as_many_curves_are_drawn_as_fit(arms, room):
+    study = SimpleNamespace(primary=Endpoint("fau/critic", "final"))
+    report = SimpleNamespace(arms=["arm"] * arms, tags=["fau/actor", "eval/return", "fau/critic"], study=study)
+    assert evidence.drawn_tags(report) == room
 
 
 def test_the_course_of_a_run_is_its_first_and_its_last_eighth(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from matplotlib.text import Annotation
 
 from plasticity_rl.results.arms import arms_of
 from plasticity_rl.results.charts import band_of, chart_of
+from plasticity_rl.results.legends import line_handle
 from plasticity_rl.results.marks import are_ticks
 from plasticity_rl.results.panels import COLOURS, DASHES, FAINT, INK, Chart, look, show_frames
 from plasticity_rl.results.plots import draw
@@ -230,7 +231,9 @@ def test_a_run_without_fau_or_evaluation_is_drawn_too(tmp_path):
 
 def test_colours_and_lines_are_used_up_before_they_repeat():
     looks = [look(index) for index in range(len(COLOURS) * len(DASHES))]
-    assert len(set(looks)) == len(looks)
+    assert len(set(looks)) == len(looks) >= 42  # a study has 38 arms
+    patterns = {str(line_handle(one, "")._unscaled_dash_pattern) for one in looks}
+    assert len(patterns) == len(DASHES)
 
 
 @pytest.mark.parametrize(
