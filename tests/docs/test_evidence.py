@@ -119,7 +119,7 @@ def test_lines_are_drawn_in_steps_that_add_up_to_their_points():
     ],
 )
 def test_of_many_arms_as_many_curves_are_drawn_as_fit(arms, room):
-    study = SimpleNamespace(primary=Endpoint("fau/critic", "final"))
+    study = SimpleNamespace(primary=Endpoint("eval/return"), secondary=(Endpoint("fau/critic", "final"),))
     report = SimpleNamespace(arms=["arm"] * arms, tags=["fau/actor", "eval/return", "fau/critic"], study=study)
     assert evidence.drawn_tags(report) == room
 
