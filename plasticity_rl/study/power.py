@@ -52,7 +52,7 @@ def power_of_flips(effect: float, spreads: Sequence[float], num_pairs: int, leve
     lie on one side. Arguments are those of :func:`power_of_pairs`.
     """
     power = power_of_pairs(effect, spreads, num_pairs, level)
-    if level * 2.0 ** (num_pairs * len(spreads) - 1) >= 2:
+    if num_pairs * len(spreads) - 1 >= math.log2(2 / level):  # the two flips after these reach it too
         return power
     certain = [ndtr(effect / spread) if spread else 1.0 for spread in spreads]
     return min(power, float(np.prod(certain)) ** num_pairs)

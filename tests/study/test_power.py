@@ -44,6 +44,9 @@ def test_never_fewer_than_a_verdict_needs_nor_more_than_a_thousand():
     assert seeds_needed(100.0, [1.0, 1.0], 0.05, fewest_pairs=11) == 6
     assert seeds_needed(0.05, [1.0], 0.05) is None  # 3142
     assert seeds_needed(0.09, [1.0], 0.05) == 971
+    number = seeds_needed(0.06, [1.0, 1.0, 1.0], 0.05)
+    assert number is not None
+    assert 700 < number < 760, "on each of three tasks: no float counts the flips of so many pairs"
 
 
 @pytest.mark.parametrize(("effect", "spreads"), [(0.0, [1.0]), (1.0, [0.0]), (1.0, [math.nan]), (math.nan, [1.0])])
