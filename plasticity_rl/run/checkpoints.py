@@ -98,7 +98,8 @@ class LastCheckpoint(ModelCheckpoint):
             loops = checkpoint["loops"]["fit_loop"]
             progress = {"total": INSIDE_FIRST_EPISODE, "current": INSIDE_FIRST_EPISODE, "is_last_batch": False}
             loops["epoch_loop.val_loop.batch_progress"] = progress
-            ticks = checkpoint[TICKS_OF_EPOCH] = loops["epoch_loop.batch_progress"]
+            ticks = self._ticks or loops["epoch_loop.batch_progress"]  # stopped once more: Lightning's are made up
+            checkpoint[TICKS_OF_EPOCH] = ticks
             whole = dict.fromkeys(ticks["current"], trainer.num_training_batches)
             loops["epoch_loop.batch_progress"] = {**ticks, "current": whole, "is_last_batch": True}
 

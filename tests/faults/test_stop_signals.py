@@ -132,6 +132,15 @@ def test_a_run_that_is_asked_to_stop_goes_on_exactly(
     assert resumed[0]["finished"]
 
 
+def test_a_run_that_is_stopped_twice_in_its_last_evaluation_knows_its_last_epoch(straight, tmp_path):
+    for again in ({}, {"ckpt_path": "last"}):
+        with pytest.raises(StopRun):
+            fit(tmp_path, Signal(signal.SIGTERM, "evaluation", 150), **again)
+    resumed = fit(tmp_path, ckpt_path="last")
+    found = differences(straight[0], resumed[0])
+    assert not [line for line in found if "epoch_loop.batch_progress" in line]
+
+
 class Twice(RLCallback):
     """Presses Ctrl-C twice within one update, and remembers that nothing more was done."""
 
