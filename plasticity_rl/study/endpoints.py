@@ -98,14 +98,14 @@ def last_value(curve: Curve, of: str) -> float:
 
 
 def _last(curve: Curve, of: str) -> NDArray[np.bool_]:
-    return np.array([in_share(frame, of, curve.frames[-1]) for frame in curve.frames.tolist()])
+    return in_share(curve.frames, of, curve.frames[-1])
 
 
-def in_share(frame: float, of: str, end: float) -> bool:
-    """Return whether a frame is in the share of a run that ends at frame ``end``, in whole numbers: a third is none."""
+def in_share(frames: NDArray[Any], of: str, end: float) -> NDArray[np.bool_]:
+    """Return which frames are in the share of a run that ends at ``end``, in whole numbers: a third is none."""
     share = SHARES[of]
     begins = (share.denominator - share.numerator) * end
-    return share.denominator * frame > begins if of in BEGINS_AFTER else share.denominator * frame >= begins
+    return share.denominator * frames > begins if of in BEGINS_AFTER else share.denominator * frames >= begins
 
 
 def mean_value(curve: Curve) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from plasticity_rl.files.strict_yaml import load
@@ -35,8 +36,8 @@ def fewest_evaluations(study: Study, endpoint: Endpoint) -> int | None:
     periods = [period for run in arms.values() if (period := _period(run, known)) is not None]
     if not periods:
         return None
-    frames = {*range(0, study.max_frames, max(periods)), study.max_frames}
-    return sum(in_share(frame, endpoint.of, study.max_frames) for frame in frames)
+    frames = np.array([*range(0, study.max_frames, max(periods)), study.max_frames])
+    return int(np.count_nonzero(in_share(frames, endpoint.of, study.max_frames)))
 
 
 def _period(run: StudyRun, known: dict[Path, int | None]) -> int | None:

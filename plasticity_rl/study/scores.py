@@ -10,7 +10,7 @@ import numpy as np
 
 from plasticity_rl.results.runs import Curve, Event, not_finite, read_run
 from plasticity_rl.results.statistics import Floats
-from plasticity_rl.study.endpoints import AFTER_TRAINING, AREA, RETURN, Endpoint
+from plasticity_rl.study.endpoints import AREA, RETURN, Endpoint
 from plasticity_rl.study.human_scores import normalise_curves
 from plasticity_rl.study.spec import Study, state_of
 from plasticity_rl.study.study_run import StudyRun
@@ -93,7 +93,7 @@ def score_of(run: StudyRun, study: Study) -> Score:
 
 def _cut(tag: str, curve: Curve, study: Study) -> Curve:
     """Return a curve of a longer run up to the end of the study; an evaluation after training is one or none."""
-    return (curve.until if tag.startswith(AFTER_TRAINING) else curve.read_until)(study.max_frames)
+    return (curve.until if Endpoint(tag).is_after_training else curve.read_until)(study.max_frames)
 
 
 def endpoints_of(study: Study, tags: Iterable[str]) -> list[Endpoint]:

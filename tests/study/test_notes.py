@@ -143,6 +143,13 @@ def test_arms_that_are_missing_altogether_are_said_once(tmp_path):
 # ---- runs that are longer than the study -----------------------------------------------------------------------------
 
 
+def was_trained(run: StudyRun, to: int, ended_at: int | None = None) -> None:
+    """Let a run have been one of ``to`` frames, whose last step may have passed them."""
+    config = yaml.safe_load((run.folder / "config.yaml").read_text())
+    (run.folder / "config.yaml").write_text(yaml.safe_dump({**config, "max_frames": to}))
+    (run.folder / "finished.yaml").write_text(f"env_frames: {to if ended_at is None else ended_at}\n")
+
+
 def test_a_longer_run_is_read_to_the_length_of_the_study(tmp_path):
     """Finished with 100 frames of 1 each; `new` was then resumed to 200 frames, in which it earned 1000."""
 
@@ -152,10 +159,7 @@ def test_a_longer_run_is_read_to_the_length_of_the_study(tmp_path):
 
     study = study_of(tmp_path, curves)
     for run in read_study(study).runs():
-        config = yaml.safe_load((run.folder / "config.yaml").read_text())
-        config["max_frames"] = 200 if run.arm == "new" else 100
-        (run.folder / "config.yaml").write_text(yaml.safe_dump(config))
-        (run.folder / "finished.yaml").write_text(f"env_frames: {config['max_frames']}\n")
+        was_trained(run, to=200 if run.arm == "new" else 100)
     text = report_of(study, tmp_path / "out")
     for row in tables(text, "walk")[0]:
         assert {row["IQM"], row["area under curve"], row["FAU critic"]} == {"1.0 [none]", "0.500 [none]"}
@@ -171,10 +175,7 @@ def test_a_longer_run_on_the_same_line_has_the_same_numbers(tmp_path):
 
     study = study_of(tmp_path, curves)
     for run in read_study(study).runs():
-        config = yaml.safe_load((run.folder / "config.yaml").read_text())
-        config["max_frames"] = 120 if run.arm == "new" else 100
-        (run.folder / "config.yaml").write_text(yaml.safe_dump(config))
-        (run.folder / "finished.yaml").write_text(f"env_frames: {config['max_frames']}\n")
+        was_trained(run, to=120 if run.arm == "new" else 100)
     text = report_of(study, tmp_path / "out")
     old, new = tables(text, "walk")[0]
     assert (old["IQM"], old["area under curve"]) == (new["IQM"], new["area under curve"])
@@ -193,9 +194,7 @@ def test_the_last_step_of_a_run_of_the_study_s_length_may_pass_it(tmp_path):
     """100 frames in steps of 8 are 104."""
     study = study_of(tmp_path, lambda run: {"eval/return": {0: 1.0, 104: 5.0}})
     for run in read_study(study).runs():
-        config = yaml.safe_load((run.folder / "config.yaml").read_text())
-        (run.folder / "config.yaml").write_text(yaml.safe_dump({**config, "max_frames": 100}))
-        (run.folder / "finished.yaml").write_text("env_frames: 104\n")
+        was_trained(run, to=100, ended_at=104)
     text = report_of(study, tmp_path / "out")
     assert tables(text, "walk")[0][0]["IQM"] == "5.0 [none]"
     assert "Longer than" not in text
