@@ -139,9 +139,16 @@ class AnnealHorizon(Intervention):
             agent.log_scalars({f"{tag}/n_step": float(n_step), f"{tag}/discount": discount})
 
     def _set(self, agent: RLModule, horizon: tuple[int, float]) -> None:
-        if horizon != self._now:
+        before = self._now
+        if horizon != before:
             agent.data.set_horizon(*horizon)
+            if before is not None and horizon[0] > before[0] and not self._can_sample(agent):
+                agent.data.set_horizon(*before)  # the update that waits for its batch takes what there is
+                return
         self._now = horizon
+
+    def _can_sample(self, agent: RLModule) -> bool:
+        return bool(agent.trainer.strategy.reduce_boolean_decision(agent.data.replay.has_window))
 
     def state_dict(self) -> dict[str, Any]:
         """Return when it last began again, and the present horizon: evaluations after a resume are read with it."""

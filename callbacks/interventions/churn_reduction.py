@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback import Regularizer
-from plasticity_rl.callback.shadow import Twin, network_tensors
+from plasticity_rl.callback.shadow import Twin, network_tensors, running_statistics
 from plasticity_rl.distributed.ranks import over_ranks
 from plasticity_rl.errors import at_least, one_of, within
 
@@ -108,7 +108,7 @@ class ChurnReduction(Regularizer):
             for kept in (self._older, self._newer):
                 kept[name] = kept[name].to(value.device) if name in kept else value.detach().clone()
         self._averages = self._averages.to(next(agent.module(self.module).parameters()).device)
-        self._twin = Twin(agent, self._older)
+        self._twin = Twin(agent, self._older_network(agent))
         optimizers = [agent.optimizer_by_name(name) for name in agent.loss_optimizers[self.loss]]
         self._trained = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
 
@@ -122,8 +122,12 @@ class ChurnReduction(Regularizer):
         tensors = network_tensors(agent)
         for name, value in self._newer.items():
             value.copy_(tensors[name])
-        self._twin.weights = self._older
+        self._twin.weights = self._older_network(agent)
         self._twin.follow()
+
+    def _older_network(self, agent: RLModule) -> dict[str, Tensor]:
+        """Return the older weights beside present statistics: that these move is nothing that was learned."""
+        return {**self._older, **running_statistics(agent)}
 
     def penalty(self, agent: RLModule, batch: TensorDictBase) -> Tensor:
         """Return the mean squared difference of the outputs on a reference batch of the replay."""

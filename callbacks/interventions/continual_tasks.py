@@ -118,6 +118,13 @@ class ContinualTasks(Intervention):
                 f"ContinualTasks.every_n_frames={self.every_n_frames} must be more than the "
                 f"model.num_seed_frames={agent.num_seed_frames} that every visit begins with, or nothing is learned"
             )
+        seed_transitions = agent.num_seed_frames // data.action_repeat
+        if self.empty_replay and data.batch_size > seed_transitions:  # whatever fills the replay of the first visit
+            raise UserError(
+                f"ContinualTasks.empty_replay=True: data.batch_size={data.batch_size} is larger than the "
+                f"{seed_transitions} transitions of the seed phase that every visit begins with: use "
+                f"model.num_seed_frames >= {data.batch_size * data.action_repeat} or a smaller batch"
+            )
         for task in self.tasks[1:]:
             self._refuse_other_shapes(data, task)
 

@@ -83,10 +83,16 @@ class HeavyPriming(Intervention):
                 f"HeavyPriming.num_transitions={self.num_transitions} are more than the {seed_transitions} transitions "
                 f"of the seed phase: use model.num_seed_frames >= {self.num_transitions * data.action_repeat}"
             )
-        if self.num_transitions < (least := data.n_step * data.num_envs_of_all_ranks):
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse transitions that hold no window of the first updates, which may be longer than ``data.n_step``."""
+        data = as_agent(pl_module).data
+        n_step, _ = data.horizon
+        if not self.done and self.num_transitions < (least := n_step * data.num_envs_of_all_ranks):
+            at_first = "data.n_step" if n_step == data.n_step else f"the n-step of the first updates, {n_step},"
             raise UserError(
                 f"HeavyPriming.num_transitions={self.num_transitions} must be at least "
-                f"data.n_step * data.num_envs{data.times_ranks} = {least}"
+                f"{at_first} * data.num_envs{data.times_ranks} = {least}"
             )
 
     def on_update_start(self, agent: RLModule) -> None:

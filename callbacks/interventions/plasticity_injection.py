@@ -6,7 +6,10 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from plasticity_rl.agents.base import RLModule
+import lightning.pytorch as pl
+
+from plasticity_rl.agents.base import RLModule, as_agent
+from plasticity_rl.agents.hooks import callbacks_of
 from plasticity_rl.callback import Intervention, Mutation, ScheduledIntervention
 from plasticity_rl.callback.architecture import place_generator, with_twin
 from plasticity_rl.callback.heads import heads_of
@@ -75,7 +78,7 @@ class PlasticityInjection(ScheduledIntervention):
         return frozenset(f"inject into {path}" for path in self.heads(agent)) if self.at_frames else frozenset()
 
     def conflict_with(self, agent: RLModule, other: Intervention) -> str | None:
-        """Refuse whatever would move a frozen head."""
+        """Refuse whatever would move a frozen head, or what is added to it and waits."""
         moves: frozenset[str] = frozenset()
         if other.family != "experience":  # those move weights by updates, which leave frozen heads alone
             with contextlib.suppress(UserError):  # it names what a third will build: no head, checked in its setup
@@ -91,6 +94,14 @@ class PlasticityInjection(ScheduledIntervention):
             head, *twin = with_twin(agent, path)
             generator = place_generator(agent, f"plasticity_injection/{path}")
             make_injectable(head, twin[0] if twin else None, len(set(self.at_frames)), agent.init_layer, generator)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse it once more, of parts that have names since they were built: blocks, norms, and what is added."""
+        super().setup(trainer, pl_module, stage)
+        agent = as_agent(pl_module)
+        for other in callbacks_of(trainer):
+            if isinstance(other, Intervention) and other is not self and (why := self.conflict_with(agent, other)):
+                raise UserError(f"PlasticityInjection cannot run beside {type(other).__name__}: {why}")
 
     def act(self, agent: RLModule) -> str:
         """Inject into all heads."""

@@ -9,7 +9,7 @@ from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.jumps import Jump
 from plasticity_rl.callback.architecture import Architecture, place_generator, with_twin
 from plasticity_rl.nn.layers import weight_layers
-from plasticity_rl.nn.weight_transforms import SpectralNormalization, add_transform
+from plasticity_rl.nn.weight_transforms import SpectralNormalization, add_transform, restart_estimates
 
 
 class SpectralNorm(Architecture):
@@ -70,6 +70,4 @@ class SpectralNorm(Architecture):
             online, *targets = with_twin(agent, path)
             if f"{path}.weight" in jump.elements:
                 for layer in (online, *targets):
-                    for transform in layer.transforms:  # type: ignore[union-attr]
-                        if isinstance(transform, SpectralNormalization):
-                            transform.restart(layer.get_parameter("weight"))
+                    restart_estimates(layer)

@@ -34,6 +34,11 @@ class ToggleAugmentation(ScheduledIntervention):
         super().__init__(at_frames=[at_frame])
         self.at_frame, self.on = at_frame, on
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Earlier switches first: of two that fall due at one update the later one stays."""
+        return (*super().order, self.at_frame)
+
     def claims(self, agent: RLModule) -> frozenset[str]:
         """Only one of them may switch at a frame."""
         return frozenset({f"switch augmentation at frame {self.at_frame}"})

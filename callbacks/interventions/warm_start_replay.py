@@ -45,6 +45,7 @@ class WarmStartReplay(Intervention):
     def __init__(self, *, path: str | None) -> None:
         self.path = path
         self.fills_replay = path is not None
+        self._filled = False
 
     def claims(self, agent: RLModule) -> frozenset[str]:
         """Only one other run may give its replay: the second would find the replay filled and do nothing."""
@@ -57,6 +58,7 @@ class WarmStartReplay(Intervention):
         """
         agent = as_agent(pl_module)
         replay = agent.data.replay
+        self._filled = False
         if self.path is None or trainer.ckpt_path or replay.written.any():
             return
         try:
@@ -72,12 +74,17 @@ class WarmStartReplay(Intervention):
                     f"(now {agent.data.capacity})"
                 )
             replay.append_episode(lane, episode)
-        if not trainer.strategy.reduce_boolean_decision(replay.has_window):
+        self._filled = True
+        agent.log_event(self.name, f"{replay.num_transitions} transitions of {self.path}")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a replay without a window of the horizon that others have set by now."""
+        replay = as_agent(pl_module).data.replay
+        if self._filled and not trainer.strategy.reduce_boolean_decision(replay.has_window):
             for_each = f" for each of {trainer.world_size} ranks" * (trainer.world_size > 1)
             raise UserError(
                 f"WarmStartReplay: the replay of {self.path} holds no transition that can be learned from{for_each}"
             )
-        agent.log_event(self.name, f"{replay.num_transitions} transitions of {self.path}")
 
 
 def refuse_other_data(path: str, donor: DonorReplay, data: RLDataModule) -> None:

@@ -344,7 +344,7 @@ class RLModule(Reports):
             "global_rng": global_rng_state(),
             "eval_returns": [list(pair) for pair in self.eval_returns],
             "event_counts": dict(self.event_counts),
-            "metrics": {name: value.detach().cpu() for name, value in self.metrics.items()},
+            "metrics": {tag: value.detach().cpu() for tag, value in ranks.mean_over_ranks(self, self.metrics).items()},
             "callbacks": describe(callbacks_of(self.trainer)) if self._trainer is not None else [],
             "architecture": {name: list(p.shape) for name, p in self.named_parameters()},
         }
@@ -371,7 +371,8 @@ class RLModule(Reports):
         self._note_changes(checkpoint.get(RECORD, {}), changes)
         self.eval_returns = [(frames, value) for frames, value in state["eval_returns"]]
         self.event_counts = dict(state.get("event_counts", {}))
-        self.metrics = TensorDict(state.get("metrics", {})).to(self.device)
+        device = self.device if self._trainer is None else self.trainer.strategy.root_device  # it is not there yet
+        self.metrics = TensorDict(state.get("metrics", {})).to(device)
         self.rng.load_state_dict(state["rng"])
         self._global_rng = state["global_rng"]
 

@@ -25,12 +25,12 @@ def network_tensors(agent: RLModule) -> dict[str, Tensor]:
 
 
 def running_statistics(agent: RLModule) -> dict[str, Tensor]:
-    """Return those of :func:`network_tensors` by which observations are normalised: they are no weights."""
+    """Return those of :func:`network_tensors` by which inputs are normalised: they are no weights."""
     norms = {
         f"{top}.{name}": layer
         for top in agent.module_names
         for name, layer in agent.module(top).named_modules()
-        if isinstance(layer, RunningNorm)
+        if isinstance(layer, (RunningNorm, nn.modules.batchnorm._BatchNorm))
     }
     return {f"{path}.{name}": value for path, layer in norms.items() for name, value in layer.named_buffers()}
 

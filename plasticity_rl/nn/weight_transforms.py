@@ -155,6 +155,14 @@ class MovingMask(FixedMask):
         self.mask.copy_(kept)
 
 
+def restart_estimates(module: nn.Module) -> None:
+    """Let the spectral estimates in a module catch up with weights that have changed at once."""
+    for layer in module.modules():
+        for transform in getattr(layer, "transforms", ()):
+            if isinstance(transform, SpectralNormalization):
+                transform.restart(layer.get_parameter("weight"))
+
+
 class SpectralNormalization(nn.Module):
     """Divides a weight by its largest singular value, estimated by one power iteration per pass in training mode.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from plasticity_rl.nn.layers import Part
 from plasticity_rl.nn.noisy import NoisyLinear
+from plasticity_rl.nn.weight_transforms import restart_estimates
 from plasticity_rl.surgery.reinit import LayerInit, reinitialize
 
 
@@ -108,6 +109,7 @@ def make_injectable(
     for _ in range(num):
         fresh = copy.deepcopy(head)
         reinitialize(fresh, init_layer, generator)
+        restart_estimates(fresh)  # they were those of the head
         pairs.append(nn.ModuleDict({"added": fresh, "removed": copy.deepcopy(fresh)}))
     for sequential, trains in [(head, True), *([(twin, False)] if twin is not None else [])]:
         sequential.__class__ = InjectableHead

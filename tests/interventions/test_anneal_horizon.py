@@ -10,7 +10,7 @@ from agent_kinds import KINDS
 from helpers import fit_tiny
 from run_state import callback_states, differences, run_state
 
-from callbacks import AnnealHorizon, Reset, ShrinkAndPerturb, TargetStatistics
+from callbacks import AnnealHorizon, ContinualTasks, Reset, ShrinkAndPerturb, TargetStatistics
 from plasticity_rl import UserError
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.schedules import geometric
@@ -144,3 +144,30 @@ def test_bad_numbers_are_refused(arguments, message):
 def test_two_of_them_are_refused(tmp_path):
     with pytest.raises(UserError, match="both set n-step and discount"):
         fit_tiny(tmp_path, callbacks=[AnnealHorizon(), AnnealHorizon(num_updates=5)])
+
+
+def test_a_reset_over_an_emptied_replay_waits_for_windows_of_the_long_return(tmp_path):
+    """The update was due for the short ones, which are there; the long ones come with the next env steps."""
+    given = [
+        ContinualTasks(tasks=["tiny", "tiny_away"], every_n_frames=96, empty_replay=True),
+        AnnealHorizon(first_n_step=5, first_discount=None, num_updates=5),
+        Reset(modules=["critic"], at_task_switches=True),
+        horizons := Horizons(),
+    ]
+    data = {"num_envs": 4, "n_step": 1, "eval_every_n_frames": 96}
+    options = {"num_seed_frames": 16, "replay_ratio": 0.5}
+    fit_tiny(tmp_path, callbacks=given, max_frames=192, data_options=data, agent_options=options)
+    after = [n for frame, n in horizons.seen if frame > 96]
+    assert after[0] == 1, "all that there is"
+    assert max(after) > 1, "what is left of the annealing then"
+    assert after[-1] == 1
+
+
+class Horizons(RLCallback):
+    """Remembers the n-step of every batch, with its frame."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+
+    def on_batch(self, agent, batch) -> None:
+        self.seen.append((agent.env_frames, agent.data.horizon[0]))

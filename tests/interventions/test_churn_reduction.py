@@ -5,11 +5,11 @@ from __future__ import annotations
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import TINY_TRAINER, fit_tiny, tiny_data
+from helpers import TINY_TRAINER, fit_tiny, tiny_agent, tiny_data, tiny_sac
 from tiny_agent import TinyAgent
 from torch import Tensor
 
-from callbacks import ChurnReduction, FractionActiveUnits, Reset
+from callbacks import ChurnReduction, FractionActiveUnits, RandomFrozenEncoder, Reset, SimBaBlocks
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.callback.shadow import network_tensors
@@ -216,3 +216,33 @@ def test_a_second_agent(tmp_path):
 def test_bad_arguments_are_refused_before_training(arguments, message, tmp_path):
     with pytest.raises(UserError, match=message):
         fit_tiny(tmp_path, callbacks=[ChurnReduction(**arguments)])
+
+
+class Terms(RLCallback):
+    """Remembers the term of every update."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        self.seen.append(float(metrics["intervention/churn_reduction/critic/loss"]))
+
+
+SMALL_RESNET = {"architecture": "resnet18", "layer": "layer1", "feature_dim": 16}
+
+
+@pytest.mark.parametrize(
+    ("given", "make_agent", "observation"),
+    [
+        ([SimBaBlocks(hidden_dim=8)], tiny_sac, "state"),
+        ([RandomFrozenEncoder(**SMALL_RESNET, batch_norm="train")], tiny_agent, "pixels"),
+    ],
+    ids=["normalised observations", "batch statistics"],
+)
+def test_statistics_that_move_are_nothing_that_was_learned(given, make_agent, observation, tmp_path):
+    """At a learning rate of almost 0 the network of the update before is the present one."""
+    options = {"make_agent": make_agent, "data_options": {"observation": observation}, "max_frames": 64}
+    churn, terms = ChurnReduction(coefficient=1.0), Terms()
+    fit_tiny(tmp_path, callbacks=[churn, terms, *given], agent_options={"lr": 1e-30}, **options)
+    assert len(terms.seen) > 3
+    assert max(terms.seen) < 1e-10

@@ -12,7 +12,7 @@ from only_q import only_q
 from real_runs import fit_real
 from run_state import Log, differences, replay_state, run_state
 
-from callbacks import ContinualTasks
+from callbacks import ContinualTasks, WarmStartReplay
 from plasticity_rl import RLDataModule, UserError, make_trainer
 from plasticity_rl.callback import RLCallback
 
@@ -378,3 +378,12 @@ def test_games_that_do_not_fit_are_refused(module, tasks, options, says, tmp_pat
     pytest.importorskip(module)
     with pytest.raises(UserError, match=says):
         in_a_cycle(tasks, tmp_path, **options)
+
+
+def test_every_visit_needs_a_seed_phase_that_holds_a_batch(tmp_path):
+    """Another run's replay fills that of the first visit alone."""
+    fit_tiny(tmp_path / "donor", max_frames=100, seed=5)
+    tasks = ContinualTasks(tasks=["tiny", "tiny_away"], every_n_frames=100, empty_replay=True)
+    given = [tasks, WarmStartReplay(path=str(tmp_path / "donor"))]
+    with pytest.raises(UserError, match=r"ContinualTasks.empty_replay=True: batch_size=8 is larger than the 0 tr"):
+        fit_tiny(tmp_path / "run", callbacks=given, agent_options={"num_seed_frames": 0})

@@ -8,10 +8,11 @@ import signal
 import pytest
 import torch
 from helpers import fit_tiny, tiny_agent, tiny_sac
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from real_runs import fit_real
 from run_state import fingerprint
 
-from callbacks import UPGD, FractionActiveUnits, HeavyPriming, Reset, ToggleAugmentation, WarmStartReplay
+from callbacks import UPGD, AnnealHorizon, FractionActiveUnits, HeavyPriming, Reset, ToggleAugmentation, WarmStartReplay
 from plasticity_rl import DrQV2, UserError
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.run.stop_signals import StopRun
@@ -155,6 +156,17 @@ def test_sigterm_is_obeyed_between_two_updates_and_the_run_primes_again(tmp_path
     assert fingerprint(resumed.state_dict()) == fingerprint(straight.state_dict())
 
 
+def test_sigterm_is_obeyed_without_a_checkpoint_too(tmp_path):
+    diary = Diary()
+    with pytest.raises((SIGTERMException, SystemExit)):
+        fit_tiny(
+            tmp_path,
+            callbacks=[HeavyPriming(num_transitions=16, num_updates=10), diary, Terminate()],
+            trainer_options={"enable_checkpointing": False},
+        )
+    assert len(diary.updates) == 3
+
+
 def test_of_a_donor_s_episodes_every_environment_has_its_share_before_it_begins(tmp_path):
     """Three environments, to which whole episodes of another run were dealt out: one has fewer than its share."""
     options = {"data_options": {"eval_every_n_frames": 160}}
@@ -208,6 +220,15 @@ def test_what_the_run_cannot_hold_is_refused_before_training(arguments: dict, me
     diary = Diary()
     with pytest.raises(UserError, match=message):
         fit_tiny(tmp_path, callbacks=[HeavyPriming(**arguments, num_updates=5), diary])
+    assert diary.actions == []
+
+
+def test_windows_of_the_first_updates_have_to_fit(tmp_path):
+    """AnnealHorizon begins with longer ones than data.n_step, whatever the order of the two."""
+    diary = Diary()
+    given = [HeavyPriming(num_transitions=8, num_updates=5), AnnealHorizon(first_n_step=9), diary]
+    with pytest.raises(UserError, match=r"num_transitions=8 must be .* the n-step of the first updates, 9, .* = 9"):
+        fit_tiny(tmp_path, callbacks=given)
     assert diary.actions == []
 
 

@@ -8,7 +8,7 @@ from built import drqv2, other_agent, some_batch
 from helpers import fit_tiny
 from run_state import DieAt, Killed, differences, run_state
 
-from callbacks import HeavyPriming, PlasticityInjection, ReDo, Reset, WeightClipping, WeightDecay
+from callbacks import BroNet, HeavyPriming, PlasticityInjection, ReDo, Reset, WeightClipping, WeightDecay
 from plasticity_rl import UserError
 from plasticity_rl.callback import RLCallback
 
@@ -173,3 +173,17 @@ def test_another_agent():
     agent.update(some_batch(agent, side=16))
     with pytest.raises(UserError, match="'policy' has no head"):
         other_agent(PlasticityInjection(modules=["policy"]))
+
+
+@pytest.mark.parametrize(
+    ("other", "moved"),
+    [
+        (Reset(modules=["critic.Q1.5"], at_frames=[50]), "critic.Q1.5.bias"),
+        (WeightClipping(modules=["critic.Q1.injected.0.added"]), "critic.Q1.injected.0.added"),
+    ],
+    ids=["a block that is built", "what is added and waits"],
+)
+def test_parts_that_have_names_since_they_were_built_are_refused_too(other, moved, tmp_path):
+    given = [BroNet(modules=["critic"], hidden_dim=8), PlasticityInjection(at_frames=[60]), other]
+    with pytest.raises(UserError, match=f"PlasticityInjection cannot run beside .*: it would move {moved}"):
+        fit_tiny(tmp_path, callbacks=given)

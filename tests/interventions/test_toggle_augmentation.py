@@ -92,3 +92,10 @@ def test_two_switches_at_one_frame_are_refused(tmp_path):
 def test_negative_frame_is_refused():
     with pytest.raises(UserError, match=r"^ToggleAugmentation.*moments are \[-1\], but must not be negative$"):
         ToggleAugmentation(at_frame=-1, on=True)
+
+
+@pytest.mark.parametrize(("first", "second"), [(8, 9), (9, 10), (2, 30)])
+def test_of_two_switches_that_fall_due_at_one_update_the_later_stays(first, second, tmp_path):
+    """Both pass in the seed phase, of 40 frames; as text 10 comes before 9, and 30 after 2."""
+    toggles = [ToggleAugmentation(at_frame=second, on=False), ToggleAugmentation(at_frame=first, on=True)]
+    assert not fit_tiny(tmp_path, callbacks=toggles, max_frames=60).augment

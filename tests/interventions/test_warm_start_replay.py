@@ -12,7 +12,7 @@ from helpers import fit_tiny
 from real_runs import fit_real
 from run_state import replay_state
 
-from callbacks import HeavyPriming, WarmStartReplay
+from callbacks import AnnealHorizon, HeavyPriming, WarmStartReplay
 from plasticity_rl import DrQV2, UserError
 from plasticity_rl.callback import RLCallback
 
@@ -199,3 +199,13 @@ def test_200_updates_on_the_pixels_of_another_run(tmp_path: Path):
     agent = fit_real(tmp_path / "fresh", callbacks=given, **short, agent_options={"num_seed_frames": 0})
     assert agent.num_updates == 200  # 100 env steps at replay ratio 2
     assert agent.data.replay.num_transitions == 99 + 100  # the donor's open episode lost its last
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_replay_shorter_than_the_first_windows_is_refused_in_any_order(turn, tmp_path):
+    """AnnealHorizon sets them when a fit starts, and WarmStartReplay fills then."""
+    short = {"eval_every_n_frames": 8, "n_step": 1, "batch_size": 2}
+    fit_tiny(tmp_path / "donor", max_frames=8, seed=5, data_options=short, agent_options={"num_seed_frames": 4})
+    given = [WarmStartReplay(path=str(tmp_path / "donor")), AnnealHorizon(first_n_step=6, num_updates=50)][::turn]
+    with pytest.raises(UserError, match="holds no transition that can be learned from"):
+        fit_tiny(tmp_path / "run", callbacks=given, data_options={"n_step": 1}, agent_options={"num_seed_frames": 0})

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from plasticity_rl.nn.blocks import init_weights
+from plasticity_rl.nn.weight_transforms import SpectralNormalization, add_transform, weight_in_use
 from plasticity_rl.surgery.injection import InjectableHead, make_injectable
 
 
@@ -39,6 +40,22 @@ def test_what_is_trainable_before_and_after():
     assert trainable(twin) == set()
     with pytest.raises(RuntimeError, match="only 2 pairs"):
         head.inject()
+
+
+def test_what_is_added_has_the_spectral_norm_of_its_own_weights():
+    """A copy of the head's estimate, which only passes would bring near, is that of other weights."""
+
+    def normal(layer: nn.Module, generator: torch.Generator) -> None:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, generator=generator)
+
+    head = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    for layer in (head[0], head[2]):
+        add_transform(layer, SpectralNormalization(layer.weight, torch.Generator().manual_seed(2)))
+    make_injectable(head, None, 1, normal, torch.Generator().manual_seed(1))
+    layers = [one for one in head.injected.modules() if isinstance(one, nn.Linear)]
+    norms = [float(torch.linalg.matrix_norm(weight_in_use(one).detach(), 2)) for one in layers]
+    assert norms == pytest.approx([1.0] * 4, abs=0.02)
 
 
 def test_the_output_stays_and_then_moves_by_the_difference():
