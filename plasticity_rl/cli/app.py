@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from plasticity_rl import __version__
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.dqn.agent import DQN
 from plasticity_rl.agents.drqv2.agent import DrQV2
 from plasticity_rl.agents.hooks import RLCallback, callbacks_of
@@ -46,7 +47,7 @@ from plasticity_rl.run.ending import AlreadyFinished, stop_if_finished
 from plasticity_rl.run.failure import run_failure
 from plasticity_rl.run.folder import refuse_other_run, refuse_unwritable, requeued_checkpoint
 from plasticity_rl.run.number_checks import refuse_extreme_numbers
-from plasticity_rl.run.stop_signals import StopRun
+from plasticity_rl.run.stop_signals import StopRun, stopped
 from plasticity_rl.run.trainer import TRAINER_DEFAULTS, as_list, make_trainer, with_checkpoint_io
 from plasticity_rl.run.trainer_checks import first_line, refuse_trainer_options
 
@@ -71,6 +72,11 @@ class RLCLI(LightningCLI):
             raise
         except (Exception, SystemExit) as error:  # Lightning makes a SystemExit of a KeyboardInterrupt
             trainer: pl.Trainer | None = getattr(self, "trainer", None)
+            if isinstance(error.__context__, KeyboardInterrupt) and isinstance(error, SystemExit):
+                # Before training or after it, where nothing notes it, and in an evaluation by itself.
+                if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+                    say(stopped("by SIGINT", as_agent(trainer.lightning_module)))
+                raise StopRun(signal.SIGINT) from None
             if trainer is None or trainer.state.fn != TrainerFn.FITTING:
                 raise
             raise run_failure(error, trainer) from error

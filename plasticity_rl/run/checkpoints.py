@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from plasticity_rl.agents.base import as_agent
-from plasticity_rl.checkpoint_files import LAST_CHECKPOINT
-from plasticity_rl.errors import spelled
-from plasticity_rl.run.stop_signals import TIME_IS_UP, StopRun, StopSignals, TimeIsUp
+from plasticity_rl.checkpoint_files import LAST_CHECKPOINT, replace_durably
+from plasticity_rl.run.stop_signals import TIME_IS_UP, StopRun, StopSignals, TimeIsUp, stopped
 
 AFTER_EVALUATION: dict[str, Any] = {
     "auto_insert_metric_name": False,
@@ -61,11 +63,11 @@ class LastCheckpoint(ModelCheckpoint):
         self._signals.deadline = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the untrained agent of a new run, and listen to signals from now on."""
+        """Listen to signals from now on, and save the untrained agent of a new run."""
+        self._signals.install(trainer)
         super().on_train_start(trainer, pl_module)
         if as_agent(pl_module).env_frames == 0:
             self._save(trainer)
-        self._signals.install(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Stop here if asked to, unless an evaluation follows: Lightning would leave it out when resuming."""
@@ -110,10 +112,12 @@ class LastCheckpoint(ModelCheckpoint):
         self._ticks = checkpoint.get(TICKS_OF_EPOCH)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell Lightning how many there were."""
+        """Tell Lightning how many there were; a run that goes on after them, for it is longer now, begins an epoch."""
         super().on_validation_end(trainer, pl_module)
         if self._ticks is not None:
-            trainer.fit_loop.epoch_loop.batch_progress.load_state_dict(self._ticks)
+            agent, progress = as_agent(pl_module), trainer.fit_loop.epoch_loop.batch_progress
+            progress.load_state_dict(self._ticks)
+            progress.is_last_batch |= agent.env_frames < agent.data.max_frames
             self._ticks = None
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -128,6 +132,20 @@ class LastCheckpoint(ModelCheckpoint):
         self.best_model_path = str(self.path)  # what Lightning calls the file of a checkpoint without a monitor
         trainer.save_checkpoint(self.path, weights_only=False)  # None is reported at every save
 
+    @contextlib.contextmanager
+    def _copied_instead(self, trainer: pl.Trainer) -> Iterator[None]:
+        """Let what Lightning saves before it requeues be the checkpoint before."""
+
+        def copy(path: Any, *args: Any, **kwargs: Any) -> None:
+            if trainer.is_global_zero:
+                replace_durably(Path(path), self.path.read_bytes())
+
+        trainer.save_checkpoint = copy  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            del trainer.save_checkpoint
+
     def stop_if_asked(self, trainer: pl.Trainer, *, save: bool = True) -> None:
         """Stop here if asked to; without ``save`` the run goes on from the checkpoint before."""
         signum = self._signals.agreed(trainer)
@@ -135,15 +153,14 @@ class LastCheckpoint(ModelCheckpoint):
             return
         if save:
             self._save(trainer)
-        where = spelled(as_agent(trainer.lightning_module).where_it_stands())
+        agent = as_agent(trainer.lightning_module)
         if signum == TIME_IS_UP:
             self._signals.restore()
-            trainer.lightning_module.print(
-                f"Stopped after max_time ({self.max_seconds:g} seconds of this start) {where}"
-            )
+            agent.print(stopped(f"after max_time ({self.max_seconds:g} seconds of this start)", agent))
             raise TimeIsUp
-        self._signals.requeue(signum)
-        trainer.lightning_module.print(f"Stopped by {signal.Signals(signum).name} {where}")
+        with contextlib.nullcontext() if save else self._copied_instead(trainer):
+            self._signals.requeue(signum)
+        agent.print(stopped(f"by {signal.Signals(signum).name}", agent))
         raise StopRun(signum)
 
 
@@ -152,6 +169,8 @@ def stop_inside_of_a_hook(trainer: pl.Trainer) -> None:
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, LastCheckpoint):
             callback.stop_if_asked(trainer, save=False)
+    if trainer.received_sigterm:  # Lightning's own, in a run without that callback
+        raise SIGTERMException
 
 
 class BestCheckpoint(ModelCheckpoint):

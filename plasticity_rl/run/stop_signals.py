@@ -16,6 +16,9 @@ import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import _TunerExitException
 
+from plasticity_rl.agents.base import RLModule
+from plasticity_rl.errors import spelled
+
 HANGUP = getattr(signal, "SIGHUP", None)
 """Sent when the terminal is closed; Windows has none."""
 
@@ -35,6 +38,11 @@ class TimeIsUp(_TunerExitException):
 
     It is the exception by which Lightning leaves a loop early without an error.
     """
+
+
+def stopped(why: str, agent: RLModule) -> str:
+    """Return the line with which a run says that it stopped."""
+    return f"Stopped {why} {spelled(agent.where_it_stands())}"
 
 
 class StopSignals:
@@ -62,7 +70,8 @@ class StopSignals:
         """Take over from the handlers that Lightning has set; only the main thread may."""
         if threading.current_thread() is not threading.main_thread() or self._previous:
             return
-        self._received = 0
+        self._received = signal.SIGTERM if trainer.received_sigterm else 0  # Lightning noted it before this
+        trainer._signal_connector.received_sigterm = False  # it would answer in the middle of an epoch's end
         environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             requeue = environment.requeue_signal or signal.SIGUSR1

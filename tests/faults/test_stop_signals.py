@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_runs import REPOSITORY, TINY, fit_tiny_cli
+from cli_runs import REPOSITORY, TINY, call, fit_tiny_cli, write_yaml
 from helpers import fit_tiny
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from run_state import callback_states, differences, run_state
 
-from callbacks import FractionActiveUnits, Reset
+from callbacks import FractionActiveUnits, HeavyPriming, Reset
 from plasticity_rl import make_trainer
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.run.folder import requeued_checkpoint
@@ -37,7 +37,8 @@ class Signal(RLCallback):
 
     Args:
         signum: The signal.
-        when: ``update`` (in the middle of one), ``step`` or ``evaluation`` (inside its first episode).
+        when: ``update`` (in the middle of one), ``step``, ``evaluation`` (inside its first episode), ``start`` (before
+            any step), ``save`` or ``end``.
         frame: Env frame from which on.
     """
 
@@ -57,6 +58,15 @@ class Signal(RLCallback):
 
     def on_validation_batch_end(self, trainer, pl_module, *args) -> None:
         self._send(pl_module, "evaluation")
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        self._send(pl_module, "start")
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
+        self._send(pl_module, "save")
+
+    def on_fit_end(self, trainer, pl_module) -> None:
+        self._send(pl_module, "end")
 
 
 @pytest.fixture
@@ -94,7 +104,8 @@ def straight(tmp_path_factory):
 @pytest.mark.parametrize(
     ("signum", "when", "frame", "saved"),
     [
-        pytest.param(signal.SIGTERM, "step", 2, 2, id="first step", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "start", 0, 2, id="before the first step"),
+        pytest.param(signal.SIGINT, "save", 0, 2, id="in the first checkpoint"),
         pytest.param(signal.SIGINT, "step", 20, 20, id="seed phase"),
         pytest.param(signal.SIGTERM, "update", 90, 92, id="in an update"),
         pytest.param(signal.SIGINT, "step", 118, 118, id="last step but one of an epoch", marks=pytest.mark.slow),
@@ -141,6 +152,16 @@ def test_a_run_that_is_stopped_twice_in_its_last_evaluation_knows_its_last_epoch
     assert not [line for line in found if "epoch_loop.batch_progress" in line]
 
 
+def test_a_run_that_is_stopped_in_its_last_evaluation_can_be_made_longer(tmp_path):
+    """It goes on as one that was finished, with evaluations at the same frames."""
+    with pytest.raises(StopRun):
+        fit(tmp_path / "stopped", Signal(signal.SIGTERM, "evaluation", 150))
+    fit(tmp_path / "finished")
+    longer = [fit(tmp_path / name, max_frames=240, ckpt_path="last")[0] for name in ("finished", "stopped")]
+    assert [frame for frame, _ in longer[0]["evaluations"]] == [0, 60, 120, 150, 210, 240]
+    assert longer[1]["evaluations"] == longer[0]["evaluations"]
+
+
 class Twice(RLCallback):
     """Presses Ctrl-C twice within one update, and remembers that nothing more was done."""
 
@@ -161,6 +182,21 @@ def test_a_second_ctrl_c_stops_at_once_without_a_checkpoint(tmp_path):
     assert stop.value.code == 130
     assert not twice.went_on
     assert saved_frames(tmp_path / "checkpoints" / "last.ckpt") == 60
+
+
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_ctrl_c_before_training_or_after_it_is_no_failure(when, tmp_path):
+    """There Lightning answers, with exit code 1 out of the middle of the exception."""
+    options = {"class_path": f"{__name__}.Signal", "init_args": {"signum": 2, "when": when, "frame": 0}}
+    config = write_yaml(tmp_path / "signal.yaml", {"trainer": {"callbacks+": [options]}})
+    result = call(
+        "fit", *TINY, "--max_frames=60", f"--config={config}", "--trust", f"--trainer.default_root_dir={tmp_path}"
+    )
+    assert result.code == 130, result.err
+    assert "Traceback" not in result.err
+    assert "error" not in result.err
+    assert not (tmp_path / "error.txt").exists()
+    assert f"at env frame {0 if when == 'start' else 60}" in result.out
 
 
 def test_under_nohup_a_closed_terminal_changes_nothing(tmp_path):
@@ -241,6 +277,22 @@ def test_a_requeue_by_slurm_waits_for_a_whole_state_and_goes_on_exactly(slurm, s
 
     resumed = fit(run, **requeue)  # the same command: Lightning finds the checkpoint by itself
     assert differences(straight[0], resumed[0]) == []
+
+
+def test_a_requeue_while_a_hook_makes_updates_goes_on_from_the_checkpoint_before(slurm, tmp_path):
+    """The state is not whole there, and Lightning saves it by itself before it requeues."""
+    options = {"max_frames": 60, "trainer_options": {"plugins": [SLURMEnvironment()]}}
+
+    def primed(folder: Path, *extra: RLCallback) -> dict:
+        priming = HeavyPriming(num_transitions=16, num_updates=10)
+        return run_state(fit_tiny(folder, callbacks=[priming, *extra], **options))
+
+    with pytest.raises(StopRun):
+        primed(tmp_path / "run", Signal(signal.SIGUSR1, "update", 0))
+    assert slurm.read_text().split() == ["requeue", "17"]
+    saved = [tmp_path / "run" / name for name in ("hpc_ckpt_1.ckpt", "checkpoints/last.ckpt")]
+    assert saved[0].read_bytes() == saved[1].read_bytes()
+    assert differences(primed(tmp_path / "straight"), primed(tmp_path / "run")) == []
 
 
 def test_the_command_line_goes_on_from_the_newest_checkpoint_after_a_requeue(slurm, tmp_path):
