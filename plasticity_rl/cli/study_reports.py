@@ -13,6 +13,7 @@ from plasticity_rl.errors import UserError
 from plasticity_rl.files.writing import drafted, replace_file
 from plasticity_rl.study.spec import Study
 from plasticity_rl.study.stale import Provenance, named, provenance_of
+from plasticity_rl.study.study_run import folders_of
 
 if TYPE_CHECKING:
     from plasticity_rl.study.kept import Kept
@@ -63,7 +64,8 @@ def take_runs(study: Study, path: Path, *, write: bool) -> set[str]:
     with opened(path, study) as kept:
         provenance = _provenance(study, kept)
         usable = usable_runs(study, kept, provenance)
-        free = [run for run in without_donors(study, usable) if not run.folder.exists()]
+        here = {run.name for run in study.own_runs() if run.folder.exists()}
+        free = [run for run in without_donors(study, usable) if not run.folder.exists() and run.name not in here]
         for line in take(study, kept, provenance, usable, free) if write else []:
             print(line)
     return {run.name for run in free}
@@ -115,7 +117,7 @@ def make_report_of(study: Study, kept: Kept | None = None) -> Report:
 
 def _why_nothing(study: Study, provenance: Provenance, kept: Kept | None) -> str:
     """Say why there is no run to report on, and what to do."""
-    where = f"{study.folder}" if kept is None else f"{kept.file}"
+    where = folders_of(study.runs()) if kept is None else f"{kept.file}"
     if provenance.stale:
         name, why = next(iter(provenance.stale.items()))
         again = "plasticity-rl study run --rerun_stale first" if kept is None else "report on the study that was kept"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -35,6 +36,15 @@ def load(text: str) -> Any:
         return loader.construct_document(node)
     finally:
         loader.dispose()
+
+
+def with_texts(content: Any, change: Callable[[str], str]) -> Any:
+    """Return a content with ``change`` applied to every text in it that is no key."""
+    if isinstance(content, Mapping):
+        return {key: with_texts(one, change) for key, one in content.items()}
+    if isinstance(content, list):
+        return [with_texts(one, change) for one in content]
+    return change(content) if isinstance(content, str) else content
 
 
 class _StrictLoader(yaml.SafeLoader):

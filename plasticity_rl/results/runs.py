@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from plasticity_rl.errors import UserError
 from plasticity_rl.files.places import configs_in, expanded
-from plasticity_rl.files.strict_yaml import load
+from plasticity_rl.files.strict_yaml import load, with_texts
 from plasticity_rl.former_names import todays_name
 from plasticity_rl.results.events import Logged, event_files, read_events
 from plasticity_rl.results.statistics import Floats
@@ -56,12 +57,14 @@ class Curve:
         """Return its points up to a frame and, where none lies there and it goes on, the one of the line there.
 
         Else a run that is longer than others would have another end than they have, whose last point is that of their
-        last step.
+        last step. What is not finite after the frame does not count.
         """
         kept = self.until(frame)
         if not len(kept.frames) or kept.frames[-1] == frame or self.frames[-1] <= frame:
             return kept
         value = np.interp(frame, self.frames, self.values)
+        if not np.isfinite(value):
+            return kept
         return Curve(np.append(kept.frames, frame), np.append(kept.values, value))
 
     def finite(self) -> Curve:
@@ -117,12 +120,18 @@ class Run:
 
     @property
     def interventions(self) -> list[tuple[str, dict[str, Any]]]:
-        """Class name and arguments of every intervention, in the order of the config; probes are left out."""
+        """Class name and arguments of every intervention, in the order of the config; probes are left out.
+
+        In paths the folder of a seed, as studies name it, is ``seed{seed}``: each starts from what its own one left.
+        """
         return [
-            (entry["class_path"].rpartition(".")[2], dict(entry.get("init_args") or {}))
+            (entry["class_path"].rpartition(".")[2], with_texts(dict(entry.get("init_args") or {}), self._of_any_seed))
             for entry in self._callbacks
             if not _only_watches(entry["class_path"])
         ]
+
+    def _of_any_seed(self, path: str) -> str:
+        return re.sub(rf"(?<=/)seed{self.seed}(?=/|$)", "seed{seed}", path)
 
     @property
     def class_paths(self) -> list[str]:

@@ -98,7 +98,9 @@ def last_value(curve: Curve, of: str) -> float:
 
 
 def _last(curve: Curve, of: str) -> NDArray[np.bool_]:
-    return in_share(curve.frames, of, curve.frames[-1])
+    inside = in_share(curve.frames, of, curve.frames[-1])
+    inside[-1] = True  # at frame 0 it would lie in no share that begins after it
+    return inside
 
 
 def in_share(frames: NDArray[Any], of: str, end: float) -> NDArray[np.bool_]:

@@ -30,7 +30,7 @@ from plasticity_rl.study.origins import NOTED, starts_of
 from plasticity_rl.study.scores import is_fau
 from plasticity_rl.study.spec import Study, state_of
 from plasticity_rl.study.stale import Provenance
-from plasticity_rl.study.study_run import StudyRun
+from plasticity_rl.study.study_run import StudyRun, folders_of
 
 MANIFEST = "kept.yaml"
 FORMAT = 1
@@ -54,7 +54,7 @@ def keep(study: Study, provenance: Provenance, tags: Sequence[str] = ()) -> tupl
     states = {run.name: state_of(run, study.max_frames, provenance.stale) for run in runs}
     finished = [run for run in runs if states[run.name] == "finished"]
     if not finished:
-        raise UserError(f"no run of {study.name} is finished in {study.folder}: plasticity-rl study run first")
+        raise UserError(f"no run of {study.name} is finished in {folders_of(runs)}: plasticity-rl study run first")
     data = {run.name: read_run(run.folder) for run in finished}
     for tag in tags:
         if not any(fnmatchcase(one, _pattern(tag)) for run in data.values() for one in run.curves):

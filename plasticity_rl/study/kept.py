@@ -87,7 +87,7 @@ def opened(path: Path, study: Study) -> Iterator[Kept]:
             place = Path(folder, name)
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
-        here = replace(study, folder=Path(folder), shared={})
+        here = replace(study, folder=Path(folder), alone=True)
         gone = [run.name for run in here.runs() if run.name not in manifest["runs"]]
         states = {name: manifest["missing"].get(name, NOT_KEPT) for name in gone}
         yield Kept(here, states, manifest["stale"], tuple(changes(was, load(study.file)[0])), path)

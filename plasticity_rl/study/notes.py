@@ -30,6 +30,7 @@ def notes_of(study: Study, scores: Sequence[Score], families: Families) -> list[
         *_missing_runs(study, scores),
         *_without_pairs(study, scores, families),
         *_other_code(study, scores),
+        *_shared_runs(study, scores),
         *([f"Longer than the study, read up to frame {study.max_frames:,}: {longer}."] if longer else []),
         *_other_frames(study, scores),
         *_missing_curves(study, scores),
@@ -112,6 +113,20 @@ def _other_code(study: Study, scores: Sequence[Score]) -> Iterator[str]:
             f"Trained by another revision or other packages than the run of {study.base_arm} with the same seed: "
             f"{listed}. What changed there is a part of their differences."
         )
+
+
+def _shared_runs(study: Study, scores: Sequence[Score]) -> Iterator[str]:
+    """Name the arms whose runs are those of another study as well."""
+    arms: dict[str, dict[str, int]] = {}
+    shared = {own: there for there, own in study.shared_folders().items()}
+    owners = {run.name: shared[run.folder].parents[2].name for run in study.own_runs() if run.folder in shared}
+    for score in scores:
+        if (owner := owners.get(score.run.name)) is not None:
+            of_study = arms.setdefault(owner, {})
+            of_study[score.arm] = of_study.get(score.arm, 0) + 1
+    for name, counts in arms.items():
+        listed = ", ".join(f"{arm} ({number})" for arm, number in counts.items())
+        yield f"Runs of {name} as well: {listed}. What was luck in them is so in the verdicts of both."
 
 
 def _interactions(study: Study) -> Iterator[tuple[str, list[str]]]:

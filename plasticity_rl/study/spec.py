@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class Study:
         secondary: Further endpoints that get p values.
         effect: Smallest difference in the primary endpoint that is worth finding: for how many seeds it takes to find
             it; None: as large as it is observed.
+        alone: Whether all of its runs lie in its own folder, those of ``shared`` too, as in a file of kept ones.
         claim: What it claims, in the words of its file.
         file: The file, as it was named; None for a study that was made in Python.
     """
@@ -77,6 +78,7 @@ class Study:
     primary: Endpoint = AREA
     secondary: tuple[Endpoint, ...] = ()
     effect: float | None = None
+    alone: bool = False
     claim: Claim = field(default_factory=Claim, compare=False)
     file: Path | None = field(default=None, compare=False)
 
@@ -107,23 +109,35 @@ class Study:
         return len(self.arms) - 1 + (others[0] * others[1] if len(others) == 2 else 0)
 
     def runs(self) -> list[StudyRun]:
-        """Return all runs; seeds are the outermost loop, so that a study that is cut short has whole seeds."""
+        """Return all runs; seeds are the outermost loop, so that a study that is cut short has whole seeds.
+
+        A run that another study has too lies there, and one that starts from it looks for it there; except where it is
+        finished in this study's folder and not there, as one that was taken from a file is.
+        """
+        runs = self.own_runs()
+        return runs if self.alone else _all_moved(runs, self._place_now)
+
+    def own_runs(self) -> list[StudyRun]:
+        """Return the same as if no other study had any of them."""
         arms = itertools.product(*(levels.items() for levels in self.factors.values()))
-        runs = [
+        return [
             self._run(dict(zip(self.factors, arm, strict=True)), task, seed)
             for seed, task, arm in itertools.product(self.seeds, self.tasks, list(arms))
         ]
-        return self._where_shared(runs)
 
-    def _where_shared(self, runs: list[StudyRun]) -> list[StudyRun]:
-        """Give runs that another study has its folders, and name these in what starts from them."""
-        while moved := {
-            str(run.folder): folder
-            for run in runs
-            if (folder := self.shared.get(run.arguments[:-1], run.folder)) != run.folder
-        }:
-            runs = [moved_to(moved, run) for run in runs]
-        return runs
+    def shared_folders(self) -> dict[Path, Path]:
+        """Return the folders that runs would have in this study, by those that they have in another one."""
+        own = self.own_runs()
+        there = _all_moved(own, self._place_elsewhere)
+        return {run.folder: mine.folder for run, mine in zip(there, own, strict=True) if run.folder != mine.folder}
+
+    def _place_elsewhere(self, run: StudyRun) -> Path:
+        return self.shared.get(run.arguments[:-1], run.folder)
+
+    def _place_now(self, run: StudyRun) -> Path:
+        there = self._place_elsewhere(run)
+        stays = there != run.folder and finished_frames(there) is None and finished_frames(run.folder) is not None
+        return run.folder if stays else there
 
     def _run(self, arm: Mapping[str, tuple[str, tuple[str, ...]]], task: str, seed: int) -> StudyRun:
         levels = {factor: level for factor, (level, _) in arm.items()}
@@ -138,6 +152,13 @@ class Study:
         ]
         arguments = tuple(itertools.chain(*map(_as_arguments, items)))
         return StudyRun(levels, task, seed, folder, (*arguments, f"{RUN_FOLDER}={folder}"))
+
+
+def _all_moved(runs: list[StudyRun], place_of: Callable[[StudyRun], Path]) -> list[StudyRun]:
+    """Give runs the folders that ``place_of`` says, and name these in what starts from them."""
+    while moved := {str(run.folder): folder for run in runs if (folder := place_of(run)) != run.folder}:
+        runs = [moved_to(moved, run) for run in runs]
+    return runs
 
 
 def _filled(item: str, words: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ follow from; :data:`WITHOUT_EFFECT` says of every other option why it is not.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,10 @@ import yaml
 
 from plasticity_rl.errors import UserError
 from plasticity_rl.files.places import configs_in
-from plasticity_rl.files.strict_yaml import load
+from plasticity_rl.files.strict_yaml import load, with_texts
 from plasticity_rl.former_names import todays_name
 from plasticity_rl.study.spec import FOLDER, Study
-from plasticity_rl.study.study_run import StudyRun, needed_by
+from plasticity_rl.study.study_run import StudyRun, needed_by, path_in
 
 _SHOWN = "what is shown while it runs"
 _WRITTEN = "where or how densely it is written down"
@@ -114,6 +115,8 @@ class Provenance:
 def provenance_of(study: Study, configs: Configs) -> Provenance:
     """Compare all runs that there are with the options that the study has now."""
     runs = study.runs()
+    places = {str(there): f"{FOLDER}/{own.relative_to(study.folder)}" for there, own in study.shared_folders().items()}
+    places[str(study.folder)] = FOLDER
     stale: dict[str, str] = {}
     unchecked: dict[str, list[str]] = {}
     for run in runs:
@@ -123,7 +126,7 @@ def provenance_of(study: Study, configs: Configs) -> Provenance:
                 unchecked.setdefault("there is no config.yaml that says what it was trained with", []).append(run.name)
             continue
         try:
-            found = list(_against_files(run, study, files, configs))
+            found = list(_against_files(run, places, files, configs))
         except UserError as error:
             unchecked.setdefault(str(error), []).append(run.name)
             continue
@@ -161,9 +164,8 @@ def _listed(found: Sequence[str]) -> str:
 # ---- one run ---------------------------------------------------------------------------------------------------------
 
 
-def _against_files(run: StudyRun, study: Study, files: Sequence[Path], configs: Configs) -> Iterator[str]:
-    new, defaults = configs.of(run), configs.defaults(run)
-    root = _root(run)
+def _against_files(run: StudyRun, places: Mapping[str, str], files: Sequence[Path], configs: Configs) -> Iterator[str]:
+    new, defaults = _moved(configs.of(run), places), configs.defaults(run)
     for file in files:
         try:
             old = load(file.read_text(encoding="utf-8"))
@@ -173,8 +175,10 @@ def _against_files(run: StudyRun, study: Study, files: Sequence[Path], configs: 
             yield f"its {file.name} cannot be read"
             continue
         resumed = f" ({file.name})" if file.name != "config.yaml" else ""
-        old = _moved(old, _root_of(old, run), FOLDER)
-        for option, was, now in differences(old, _moved(new, root, FOLDER), defaults, configs):
+        then = _root_of(old, run)
+        moves = {} if then is None else {then: str(run.root)}
+        old = _moved(_moved(old, {**places, **moves}), places)
+        for option, was, now in differences(old, new, defaults, configs):
             yield f"{option} is {_short(was)} in the run{resumed}, {_short(now)} in the study"
 
 
@@ -280,24 +284,14 @@ def _short(value: Any) -> str:
 # ---- a study that was moved ------------------------------------------------------------------------------------------
 
 
-def _root(run: StudyRun) -> str:
-    return str(run.folder.parents[2])
-
-
 def _root_of(config: Mapping[str, Any], run: StudyRun) -> str | None:
     """Return the folder that a run's study had when it was trained: a moved study is the same one."""
     trainer = config.get("trainer")
     where = trainer.get("default_root_dir") if isinstance(trainer, Mapping) else None
-    own = run.folder.relative_to(run.folder.parents[2]).as_posix()
+    own = run.folder.relative_to(run.root).as_posix()
     return str(where).removesuffix(own).rstrip("/") if where and str(where).endswith(f"/{own}") else None
 
 
-def _moved(value: Any, old: str | None, new: str) -> Any:
-    """Return a config in which paths below one folder lie below another one."""
-    if old is None:
-        return value
-    if isinstance(value, Mapping):
-        return {key: _moved(one, old, new) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_moved(one, old, new) for one in value]
-    return new + value.removeprefix(old) if isinstance(value, str) and value.startswith(f"{old}/") else value
+def _moved(config: Any, places: Mapping[str, str]) -> Any:
+    """Return a config in which what lies in one folder lies in another one."""
+    return with_texts(config, functools.partial(path_in, places))

@@ -35,6 +35,11 @@ class StudyRun:
         return "+".join(self.levels.values())
 
     @property
+    def root(self) -> Path:
+        """Folder of the study that it lies in."""
+        return self.folder.parents[2]
+
+    @property
     def name(self) -> str:
         """Task, levels and seed, as in the path of a folder."""
         return f"{self.task}/{self.arm}/seed{self.seed}"
@@ -59,10 +64,20 @@ def moved_to(folders: Mapping[str, Path], run: StudyRun) -> StudyRun:
     """
     arguments = []
     for argument in run.arguments:
-        name, _, value = argument.partition("=")
-        old = next((folder for folder in folders if _lies_in(value, folder)), None)
-        arguments.append(argument if old is None else f"{name}={folders[old]}{value.removeprefix(old)}")
+        name, equals, value = argument.partition("=")
+        arguments.append(f"{name}{equals}{path_in(folders, value)}")
     return replace(run, folder=folders.get(str(run.folder), run.folder), arguments=tuple(arguments))
+
+
+def path_in(folders: Mapping[str, Path | str], path: str) -> str:
+    """Return a path in the other folder that the first one it lies in has; any other text as it is."""
+    old = next((folder for folder in folders if _lies_in(path, folder)), None)
+    return path if old is None else f"{folders[old]}{path.removeprefix(old)}"
+
+
+def folders_of(runs: Iterable[StudyRun]) -> str:
+    """Name the folders of the studies that have these runs."""
+    return ", ".join(dict.fromkeys(str(run.root) for run in runs))
 
 
 def command(run: StudyRun, *, resume: bool = False) -> str:

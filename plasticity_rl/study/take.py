@@ -15,7 +15,7 @@ from plasticity_rl.errors import UserError
 from plasticity_rl.study.kept import Kept
 from plasticity_rl.study.spec import Study, finished_frames, state_of
 from plasticity_rl.study.stale import Provenance, named
-from plasticity_rl.study.study_run import StudyRun, needed_by
+from plasticity_rl.study.study_run import StudyRun, folders_of, needed_by
 
 
 def usable_runs(study: Study, kept: Kept, provenance: Provenance) -> list[StudyRun]:
@@ -46,21 +46,24 @@ def without_donors(study: Study, usable: Sequence[StudyRun]) -> list[StudyRun]:
 def take(
     study: Study, kept: Kept, provenance: Provenance, usable: Sequence[StudyRun], free: Sequence[StudyRun]
 ) -> list[str]:
-    """Copy the folders of runs to where the study has them; return lines for the user.
+    """Copy the folders of runs into that of the study; return lines for the user.
+
+    A run that another study has too is copied there as well: it has the curves of this study, not of the other one.
 
     Args:
         study: The study.
         kept: Runs of it from a file.
         provenance: Which of those are stale as the study is now.
         usable: As :func:`usable_runs` returns them.
-        free: Those that are taken: they have no folder yet, and no run starts from them.
+        free: Those that are taken: they have no folder yet, here or there, and no run starts from them.
 
     Raises:
         UserError: When a folder cannot be written.
     """
-    there = {run.name: run for run in kept.study.runs()}
+    source = {run.name: run.folder for run in kept.study.runs()}
+    target = {run.name: run.folder for run in study.own_runs()}
     for run in free:
-        _copy(there[run.name].folder, run.folder)
+        _copy(source[run.name], target[run.name])
     return list(_said(study, kept, provenance, usable, free))
 
 
@@ -70,7 +73,7 @@ def _said(
     yield f"Taken from {kept.file}: {len(taken)} of {len(study.runs())} runs"
     others = [run for run in usable if run not in taken]
     if there := [run for run in others if run.folder.exists()]:
-        yield f"note: {len(there)} more have a folder in {study.folder}, which is left as it is"
+        yield f"note: {len(there)} more have a folder in {folders_of(there)}, which is left as it is"
     if donors := [run.name for run in others if run not in there]:
         yield f"note: not taken, for others are still to start from them and no checkpoint is kept: {named(donors)}"
     in_file = [run for run in kept.study.runs() if finished_frames(run.folder) is not None]

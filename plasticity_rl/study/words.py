@@ -138,13 +138,17 @@ def verdict_in_words(report: Report) -> str:
     if not family:
         return "There is none: no arm was compared with the baseline."
     found: dict[str, list[str]] = {}
-    for one in family:
+    needed = [seeds_in_words(one, report.study.effect) for one in family]
+    for one, seeds in zip(family, needed, strict=True):
         verdict, colon, why = one.verdict.partition(": ")
-        seeds = seeds_in_words(one, report.study.effect)
-        name = f"{one.name} ({seeds} seeds would decide)" if seeds else one.name
+        about = "" if seeds.startswith("over") else "about "
+        name = f"{one.name} ({about}{seeds} seeds)" if seeds else one.name
         found.setdefault(f"no verdict ({why})" if colon else verdict, []).append(name)
     listed = "; ".join(f"{', '.join(names)}: {verdict}" for verdict, names in found.items())
     text = f"On {report.study.primary.name}, against the baseline {report.baseline}: {listed}."
+    if any(needed):
+        size = "as it was observed" if report.study.effect is None else "as the study names"
+        text += f" In brackets: how many would decide it, if the difference is as large {size}."
     if report.study.claim.confirmed:
         text += LEFT_TO_THE_READER
     return text

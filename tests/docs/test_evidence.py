@@ -87,7 +87,7 @@ def test_the_part_of_a_study(root, monkeypatch):
     for words in (
         "### mini/made\n\n- Claim: New is better.\n",
         "- Confirmed if: new is above 0.\n",
-        f"other ({other[8]} seeds would decide): undecided",
+        f"other (about {other[8]} seeds): undecided. In brackets: how many would decide it, if the",
         "new: above 0",
         "plasticity-rl study report mini/made --from docs/evidence/mini/made.tar.xz --out report/",
         "![Curves of mini/made](evidence/mini/made.svg)",

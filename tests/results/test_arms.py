@@ -61,6 +61,15 @@ def test_what_the_trainer_and_other_weights_change_is_another_arm(folders):
     }
 
 
+def test_each_seed_may_start_from_what_its_own_one_left(folders):
+    """As in a study, ``{folder}/{task}/failed/seed{seed}``; what another arm left is another arm."""
+    for arm, seed in (("failed", 1), ("failed", 10), ("usual", 1), ("usual", 10)):
+        folders.add(entry("callbacks.WarmStartReplay", path=f"runs/seed1_to_10/tiny/{arm}/seed{seed}"), seed=seed)
+    assert folders.labels() == {
+        f"tiny: WarmStartReplay(path=runs/seed1_to_10/tiny/{arm}/seed{{seed}})": [1, 10] for arm in ("failed", "usual")
+    }
+
+
 def test_the_order_in_the_config_does_not_matter(folders):
     other = entry("callbacks.L2Init", coefficient=0.1)
     folders.add(RESET, other, seed=1)

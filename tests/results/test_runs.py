@@ -10,7 +10,7 @@ from cli_runs import events
 from run_folders import entry, write_config, write_events, write_run
 
 from plasticity_rl import UserError
-from plasticity_rl.results.runs import as_curve, read_run
+from plasticity_rl.results.runs import Curve, as_curve, read_run
 
 
 def test_a_run_is_read_back(tmp_path):
@@ -24,6 +24,15 @@ def test_a_run_is_read_back(tmp_path):
     assert run.curves["fau/critic"].values.tolist() == [0.5]
     found = [(event.frame, event.name, event.text) for event in run.events]
     assert found == [(60, "reset", "reset at frame 60"), (80, "reset", "reset at frame 80")]
+
+
+def test_of_a_longer_run_only_what_lies_before_the_end_counts():
+    """And, where no point lies at the end, the line there; not one to a point that is not finite."""
+    frames = np.array([0, 60, 120])
+    ends = Curve(frames, np.array([0.0, 6.0, 12.0])).read_until(100)
+    assert (ends.frames.tolist(), ends.values.tolist()) == ([0, 60, 100], [0.0, 6.0, 10.0])
+    diverges = Curve(frames, np.array([0.0, 6.0, np.nan])).read_until(100)
+    assert (diverges.frames.tolist(), diverges.is_finite) == ([0, 60], True)
 
 
 def test_points_of_a_killed_run_give_way_to_those_of_its_continuation():

@@ -27,6 +27,8 @@ def test_values_by_hand():
     assert Endpoint("x", at=101).value(POINTS) is None
     for endpoint in (Endpoint("x"), Endpoint("x", "final"), Endpoint("x", "last_third"), Endpoint("x", at=10)):
         assert endpoint.value(curve((10, 7.0))) == 7.0
+    for endpoint in (Endpoint("x"), Endpoint("x", "final"), Endpoint("x", "last_third")):
+        assert (endpoint.value(curve((0, 7.0))), endpoint.num_points(curve((0, 7.0)))) == (7.0, 1)
 
 
 @pytest.mark.parametrize("end", [3 * 10**k for k in range(1, 7)])

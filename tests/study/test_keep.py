@@ -197,6 +197,7 @@ def test_runs_shared_with_another_study_are_kept_too(tmp_path, monkeypatch):
     assert one.code == two.code == 0
     assert one.out == two.out
     assert "4 finished runs" in two.out
+    assert "Runs of runs as well: old (2), newer (2)." in two.out
 
 
 def test_a_report_without_a_folder_is_printed_only(tmp_path):

@@ -78,6 +78,24 @@ def test_an_edited_arm_is_stale(here, started):
     assert not (here / "runs" / "tiny" / "high" / "seed1").exists()
 
 
+def test_both_copies_of_a_shared_run_are_moved_aside(here, started):
+    """One in the folder of the other study, and one that was taken from a file."""
+    other = here / "other"
+    other.mkdir()
+    subprocess.run(["cp", "-r", here / "runs", other], check=True)
+    options = {"high": ["model.lr=0.5"]}
+    tiny_study(
+        other,
+        {"arm": options},
+        shares=[str(edited(here, options))],
+        base=yaml.safe_load((here / "study.yaml").read_text())["base"],
+    )
+    result = call("study", "run", other / "study.yaml", "--rerun_stale")
+    assert result.code == 0, result.err
+    assert result.out.count("moved aside: ") == 2
+    assert started == ["tiny/high/seed1"]
+
+
 def test_a_report_of_stale_runs_alone_is_refused(here):
     study = edited(here, {"low": ["model.lr=0.2"], "high": ["model.lr=0.5"]})
     result = call("study", "report", study, "--out", here / "out")

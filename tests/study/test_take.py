@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cli_runs import call
-from made_studies import flat, study_of
+from made_studies import finish, flat, study_of
 from tiny_studies import tiny_env_can_be_imported, tiny_study  # noqa: F401
 
 from plasticity_rl.cli.study_reports import take_runs
@@ -113,6 +113,52 @@ def test_a_run_that_others_are_still_to_start_from_is_not_taken(tmp_path):
     heir.folder.mkdir(parents=True)
     (heir.folder / "finished.yaml").write_text("env_frames: 1000000\n")
     assert {name.split("/")[1] for name in take_runs(read_study(study), file, write=True)} == {"base"}
+
+
+def heir_of(first: Path) -> Path:
+    """Return a study that shares the arms ``base`` and ``grown`` of another one, by other names."""
+    content = yaml.safe_load(first.read_text())
+    levels = content["factors"]["arm"]
+    grown = [item.replace("/base/", "/old/") for item in levels["grown"]]
+    arms = {"old": levels["base"], "older": grown, "more": ["model.discount=0.5", *grown]}
+    content |= {"shares": [str(first)], "folder": str(first.parent / "more"), "factors": {"arm": arms}}
+    path = first.parent / "second.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_a_run_shared_with_another_study_is_not_put_into_that_one(tmp_path):
+    """It has the curves of the heir alone, so the other study still has to train it; which the heir then takes."""
+    first = study_of(tmp_path, lambda run: None, arms=("base", "other"), seeds=1)
+    content = yaml.safe_load(first.read_text())
+    content["factors"]["arm"]["grown"] = ["init_weights={folder}/{task}/base/seed{seed}/checkpoints/last.ckpt"]
+    first.write_text(yaml.safe_dump(content, sort_keys=False))
+    second = heir_of(first)
+    for study in (first, second):
+        for run in read_study(study).runs():
+            finish(run, {"eval/return": flat(float(run.seed))})
+    report = call("study", "report", second)
+    file = kept(second, tmp_path / "kept.tar.xz")
+    for folder in ("runs", "more"):
+        (tmp_path / folder).rename(tmp_path / f"{folder}_gone")
+    assert call("study", "report", second, "--from", file).out == report.out, "of other options, as it lies elsewhere"
+
+    assert call("study", "run", second, "--from", file).code == 0
+    assert not (tmp_path / "runs").exists()
+    assert names(second) == {f"walk/{arm}/seed1" for arm in ("old", "older", "more")}
+    assert call("study", "report", second).out == report.out
+    assert kept(second, tmp_path / "again.tar.xz").read_bytes() == file.read_bytes()
+    missing = f"no run of made is finished in {tmp_path / 'runs'}: plasticity-rl study run first"
+    assert missing in call("study", "report", first).err
+
+    begun = read_study(first).runs()
+    begun[0].folder.mkdir(parents=True)  # it has begun there, and is still finished here
+    assert call("study", "report", second).out == report.out
+    for run in begun:
+        finish(run, {"eval/return": flat(float(run.seed))})
+    runs = read_study(second).runs()
+    assert [run.folder.relative_to(tmp_path).parts[0] for run in runs] == ["runs", "runs", "more"]
+    assert call("study", "report", second).out == report.out
 
 
 def test_it_is_said_why_a_run_is_not_taken(evidence, monkeypatch):

@@ -35,10 +35,15 @@ def study_of(
     for run in read_study(path).runs():
         found = curves(run)
         if found is not None:
-            write_run(run.folder, found)
-            (run.folder / "config.yaml").write_text(yaml.safe_dump(config_of(run)))
-            (run.folder / "finished.yaml").write_text("env_frames: 100\n")
+            finish(run, found)
     return path
+
+
+def finish(run: StudyRun, curves: Curves) -> None:
+    """Write what a finished run leaves."""
+    write_run(run.folder, curves)
+    (run.folder / "config.yaml").write_text(yaml.safe_dump(config_of(run)))
+    (run.folder / "finished.yaml").write_text("env_frames: 100\n")
 
 
 def config_of(run: StudyRun) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from plasticity_rl.study.progress import LiveTable
 from plasticity_rl.study.runner import Launch, Runner
 from plasticity_rl.study.spec import Study, count_states, go_on, read_study, state_of
 from plasticity_rl.study.stale import provenance_of
-from plasticity_rl.study.study_run import command
+from plasticity_rl.study.study_run import StudyRun, command
 from plasticity_rl.study.take import refuse_without_checkpoint
 
 
@@ -140,6 +140,12 @@ def find_own_files(study: Study, path: Path) -> None:
     os.environ.update(own_files.as_variable(in_study(files_of(path), [*texts, *study.tasks])))
 
 
+def stale_runs(study: Study, configs: StudyConfigs) -> list[StudyRun]:
+    """Return the runs that were made with other options than the study has now."""
+    stale = provenance_of(study, configs).stale
+    return [run for run in study.runs() if run.name in stale]
+
+
 def dry_run(study: Study, options: argparse.Namespace) -> None:
     """Print the command of every run that would be run."""
     rerun_stale = options.rerun_stale
@@ -174,14 +180,16 @@ def run_on_ray(study: Study, options: argparse.Namespace) -> None:
 
 def run_all(study: Study, options: argparse.Namespace, num_workers: int, launch: Launch | None = None) -> None:
     """Run everything that is not finished, so many at a time; what is stale only if that was asked for."""
-    path, runs = options.study, study.runs()
+    path = options.study
     configs = StudyConfigs(imports=True)
     if options.rerun_stale:
-        before = provenance_of(study, configs).stale
-        for old, new in move_aside([one for one in runs if one.name in before]):
-            print(f"moved aside: {old} to {new}")
+        # Again and again: below one that lies in another study's folder there may be one in the own folder.
+        while moved := move_aside(stale_runs(study, configs)):
+            for old, new in moved:
+                print(f"moved aside: {old} to {new}")
     for source in options.sources:
         take_runs(study, expanded(source, "--from"), write=True)
+    runs = study.runs()  # those that were taken are here now, where another study has none
     provenance = provenance_of(study, configs)
     stale = provenance.stale
     refuse_without_checkpoint([one for one in runs if one.name not in stale], study.max_frames)
