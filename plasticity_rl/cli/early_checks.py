@@ -33,11 +33,12 @@ OF_THE_PARSER = ("help", "print_config", "data", "model", "trainer")
 """Options that are no argument of anything; those of a whole section hold what is not looked into here."""
 
 
-def refuse_early(command: CommandLine) -> None:
+def refuse_early(command: CommandLine, *, simulated_here: bool = True) -> None:
     """Raise UserError for the first thing in a command that is wrong for certain.
 
     Args:
         command: With its files read.
+        simulated_here: Whether this machine has the simulators, which are asked whether they have the tasks.
     """
     if command.args[0] not in CHECKED:
         return
@@ -55,7 +56,7 @@ def refuse_early(command: CommandLine) -> None:
         final = {one.name: one.value for one in values}  # the last one wins
         _refuse_ranges(agent, task, known, final)
         refuse_values(last, agent)
-        for name in [task, *tasks_of(last)]:
+        for name in [task, *tasks_of(last)] if simulated_here else ():
             _refuse_task(name, final)  # last, for some simulators are imported to be asked
 
 

@@ -43,7 +43,7 @@ class StudyConfigs:
         Raises:
             UserError: When its options are wrong.
         """
-        arm = _arm(run)
+        arm = arm_of(run)
         if arm not in self._configs:
             self._configs[arm] = self._parsed(run)
         config = self._configs[arm]
@@ -52,7 +52,7 @@ class StudyConfigs:
 
     def defaults(self, run: StudyRun) -> Mapping[str, Any]:
         """Return the config of a run without any options, after :meth:`of` was asked."""
-        return self._defaults[self._keys[_arm(run)]]
+        return self._defaults[self._keys[arm_of(run)]]
 
     def default_of(self, class_path: str, argument: str) -> Any:
         """Return the default of an argument of a class that a study names; None when there is none."""
@@ -86,7 +86,7 @@ class StudyConfigs:
         if self.imports:
             find_own(command)  # as in the process of a run
         data = data_module_of(str(command.setting("data.task", "")))
-        key = self._keys[_arm(run)] = (AGENTS[agent_name(command)], data)
+        key = self._keys[arm_of(run)] = (AGENTS[agent_name(command)], data)
         try:
             if key not in self._parsers:
                 self._parsers[key] = _parsers(command)
@@ -122,7 +122,8 @@ def _parsers(command: CommandLine) -> tuple[LightningArgumentParser, LightningAr
     return cli.parser, cli._parser("fit")
 
 
-def _arm(run: StudyRun) -> tuple[str, ...]:
+def arm_of(run: StudyRun) -> tuple[str, ...]:
+    """Return the arguments of a run that those of other seeds have too."""
     return tuple(argument for argument in run.arguments if not argument.startswith(OWN_OF_A_RUN))
 
 

@@ -78,7 +78,10 @@ def opened(path: Path, study: Study) -> Iterator[Kept]:
     files = unpacked(path)
     manifest = _manifest(path, files.pop(MANIFEST, b""))
     if manifest["study"] != study.name:
-        raise UserError(f"--from {path} holds runs of the study {manifest['study']}, not of {study.name}")
+        raise UserError(
+            f"--from {path} holds runs of the study {manifest['study']}, not of {study.name}: give it to that one; "
+            "where they share runs, study run takes those from its folder"
+        )
     was = _content(path, files.pop(RESOLVED, b""), RESOLVED)
     _check(path, files, manifest)
     assert study.file is not None

@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import yaml
 from cli_runs import REPOSITORY, call
 from tiny_studies import tiny_env_can_be_imported, tiny_study
 
+from plasticity_rl.cli.study_checks import refuse_wrong_arms
+from plasticity_rl.cli.study_configs import StudyConfigs
+from plasticity_rl.errors import UserError
 from plasticity_rl.study import runner
 from plasticity_rl.study.spec import finished_frames, read_study, state_of
 
@@ -72,7 +76,8 @@ def wait_until(condition, seconds: float = 50.0) -> None:
 
 
 def test_a_failing_run_does_not_stop_the_others_and_finished_ones_are_skipped(tmp_path):
-    arms = {"refused": ["model.lr=-1"], "heir": heir_of("usual"), "usual": ["model.lr=0.001"]}
+    lost = f"init_weights={tmp_path}/lost.ckpt"
+    arms = {"refused": [lost], "heir": heir_of("usual"), "usual": ["model.lr=0.001"]}
     path = tiny_study(tmp_path, {"arm": arms})
     refused, heir, usual = read_study(path).runs()
 
@@ -80,10 +85,10 @@ def test_a_failing_run_does_not_stop_the_others_and_finished_ones_are_skipped(tm
     assert result.code == 1
     assert result.err.count("\n") == 1
     assert "1 of 3 runs failed (tiny/refused/seed1)" in result.err
-    assert "tiny/refused/seed1 failed with exit code 2: error: model.lr=-1" in result.out
+    assert f"tiny/refused/seed1 failed with exit code 2: error: --init_weights {tmp_path}/lost.ckpt" in result.out
     assert "tiny/usual/seed1 finished in" in result.out
     assert "note: 1 seeds per arm" in result.out
-    assert "model.lr=-1" in (refused.folder / "log.txt").read_text()
+    assert "lost.ckpt" in (refused.folder / "log.txt").read_text()
     assert "Return after training" in (usual.folder / "log.txt").read_text()
     assert finished_frames(usual.folder) == 100
     assert list(usual.folder.glob("events.out.tfevents.*"))
@@ -103,6 +108,26 @@ def test_a_failing_run_does_not_stop_the_others_and_finished_ones_are_skipped(tm
     assert "2 finished, 0 stopped, 1 new" in again.out
     assert (usual.folder / "starts.yaml").read_bytes() == before
     assert call("study", "run", path, "--dry-run").out == ""
+
+
+def test_nothing_is_run_where_an_arm_would_be_refused(tmp_path):
+    """Whatever is known before anything is built: its options, its callbacks, and its task where it is simulated."""
+    arms = {"usual": [], "wrong": ["model.lr=-1"], "two": ["trainer.callbacks+=callbacks.Reset", "model.fast=true"]}
+    path = tiny_study(tmp_path, {"arm": arms}, seeds=[1, 2])
+    result = call("study", "run", path)
+    assert result.code == 2
+    assert result.err == (
+        "error: nothing is run: tiny/wrong/seed1, tiny/two/seed1 would be refused, the first of them for: "
+        "model.lr=-1.0 must be in (0, 1]; published: 0.0001\n"
+    )
+    assert not list((tmp_path / "runs").glob("*/*"))
+
+    configs = StudyConfigs(imports=True)
+    (one,) = read_study(tiny_study(tmp_path, {"arm": {"usual": []}}, tasks=["cartpole_swingip"])).runs()
+    one = replace(one, arguments=tuple(a for a in one.arguments if not a.startswith("--data.env")))
+    with pytest.raises(UserError, match=r"cartpole_swingip/usual/seed1 would be refused: .*cartpole_swingup"):
+        refuse_wrong_arms([one], configs, simulated_here=True)
+    refuse_wrong_arms([one], configs, simulated_here=False)
 
 
 def test_a_run_that_waits_for_one_that_failed_fails_too(tmp_path):

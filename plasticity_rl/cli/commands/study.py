@@ -12,6 +12,7 @@ from pathlib import Path
 
 from plasticity_rl.cli.commands.arguments import OneLineArguments, share, whole_number
 from plasticity_rl.cli.own_files import in_study
+from plasticity_rl.cli.study_checks import refuse_wrong_arms
 from plasticity_rl.cli.study_configs import StudyConfigs
 from plasticity_rl.cli.study_reports import keep_runs, report_on, take_runs
 from plasticity_rl.errors import RunFailure, UserError
@@ -193,6 +194,8 @@ def run_all(study: Study, options: argparse.Namespace, num_workers: int, launch:
     provenance = provenance_of(study, configs)
     stale = provenance.stale
     refuse_without_checkpoint([one for one in runs if one.name not in stale], study.max_frames)
+    to_train = [one for one in runs if state_of(one, study.max_frames, stale) in ("new", "stopped")]
+    refuse_wrong_arms(to_train, configs, simulated_here=launch is None)
     counts = count_states(runs, study.max_frames, stale)
     write_resolved(path, study.name, study.folder)
     print(
