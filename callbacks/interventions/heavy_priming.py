@@ -59,6 +59,11 @@ class HeavyPriming(Intervention):
         self.done = num_updates == 0
         self._priming = False
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Before all others: what they do at the start of the update that waits for it is done after the priming."""
+        return (-1,)
+
     def mutates(self, agent: RLModule) -> Mutation:
         """What an update mutates."""
         trained = frozenset(name for name, p in agent.named_parameters() if p.requires_grad)

@@ -232,6 +232,24 @@ def test_windows_of_the_first_updates_have_to_fit(tmp_path):
     assert diary.actions == []
 
 
+def test_the_update_that_waits_for_it_is_prepared_after_it(tmp_path):
+    """AnnealHorizon sets the horizon of update number five, the first after five of priming; both come in one hook."""
+    horizons: list[tuple[int, tuple[int, float]]] = []
+
+    class Horizons(RLCallback):
+        def on_batch(self, agent, batch) -> None:
+            horizons.append((agent.num_updates, agent.data.horizon))
+
+    annealing = AnnealHorizon(first_n_step=None, first_discount=0.5, num_updates=10)
+    given = [annealing, HeavyPriming(num_transitions=16, num_updates=5), Horizons()]
+    agent = fit_tiny(tmp_path, callbacks=given, max_frames=60)
+    last = agent.data.discount
+    expected = [1 - 0.5 ** (1 - done / 10) * (1 - last) ** (done / 10) for done, _ in horizons]
+    assert [done for done, _ in horizons] == list(range(agent.num_updates))
+    assert agent.num_updates > 6
+    assert [discount for _, (_, discount) in horizons] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("make_agent", [tiny_agent, tiny_sac])
 def test_augmentation_of_states_is_refused_before_training(make_agent, tmp_path):
     """Of DrQ-v2 it would end the run in the middle, of SAC it would do nothing."""
