@@ -58,7 +58,7 @@ tables: $(VENV)/.installed-dev ## write the tables of the pages in docs/ from do
 	$(BIN)/python docs/tables.py
 
 evidence: $(VENV)/.installed-dev ## write what docs/results.md and docs/choosing.md say of the kept runs in docs/evidence
-	$(BIN)/python docs/evidence.py && $(BIN)/python docs/claims.py && $(BIN)/python docs/newer_methods.py
+	$(BIN)/python docs/evidence.py && $(BIN)/python docs/claims.py && $(BIN)/python docs/side_by_side.py
 
 tutorial: $(VENV)/.installed-dev ## run docs/tutorial.md (about 10 minutes) and write its pictures and outputs
 	$(BIN)/python docs/tutorial.py $(ARGS)

@@ -1,7 +1,7 @@
-"""Write the table of newer methods on ``docs/choosing.md``: ``make evidence``.
+"""Write the tables of methods on ``docs/choosing.md``: ``make evidence``.
 
-A row for each arm of ``configs/studies/mini/newer_methods.yaml``: its callbacks, the tests of their formulas, what they
-add to an update at full size, and what came out in the runs that are kept in ``docs/evidence``. Nothing is trained.
+A row for each arm of a study: its callbacks, the tests of their formulas, what they add to an update at full size, and
+what came out in the runs that are kept in ``docs/evidence``. Sorted by nothing but the name. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from costs import costs_in_words
 from tables import link, table
 
 import callbacks
+from plasticity_rl.files.packing import ENDING
 from plasticity_rl.study.report import Report
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "choosing.md"
-KEPT = ROOT / "docs" / "evidence" / "mini" / "newer_methods.tar.xz"
-PART = re.compile(r"(<!-- runs: newer methods -->\n).*?(<!-- end of runs -->)", re.DOTALL)
+PART = re.compile(r"(<!-- runs: (\S+) -->\n).*?(<!-- end of runs -->)", re.DOTALL)
+OF_SEVERAL = tuple(
+    f"tests/interventions/test_{what}.py"
+    for what in ("other_architectures", "weight_architectures", "weight_regularizers")
+)
 ADDED = re.compile(r"trainer\.callbacks\+=callbacks\.(\w+)")
 
 
@@ -39,24 +43,36 @@ def callbacks_of(items: Sequence[str]) -> list[str]:
 
 
 def tests_of(name: str) -> list[str]:
-    """Return the files with the tests of a callback's formula, which are named like it."""
+    """Return the files with the tests of a callback's formula: the one named like it, or those it shares."""
     module = getattr(callbacks, name).__module__.rpartition(".")[2]
-    found = [f"tests/{folder}/test_{module}.py" for folder in ("interventions", "optim")]
-    return [file for file in found if (ROOT / file).is_file()]
+    own = [f"tests/{folder}/test_{module}.py" for folder in ("interventions", "optim")]
+    found = [file for file in own if (ROOT / file).is_file()]
+    return found or [file for file in OF_SEVERAL if re.search(rf"\b{name}\b", (ROOT / file).read_text("utf-8"))]
 
 
 def head_of(report: Report) -> tuple[str, ...]:
     """Return the head of the table."""
     differences = (f"{endpoint.name}, minus `{report.baseline}`" for endpoint in report.families)
-    return ("arm", "callbacks", "tests of the formula", "adds to an update", "seeds", *differences, "p", "verdict")
+    return (
+        "arm",
+        "callbacks",
+        "tests of the formula",
+        "adds to an update",
+        "seeds",
+        *differences,
+        "p",
+        "p (Holm)",
+        "verdict",
+    )
 
 
 def rows_of(report: Report) -> Iterator[tuple[str, ...]]:
-    """Yield a row for each arm beside the baseline."""
+    """Yield a row for each arm beside the baseline, by name."""
     endpoints = list(report.families)
     (levels,) = report.study.factors.values()
-    for index, one in enumerate(report.families[report.study.primary]):
-        names = callbacks_of(levels[one.name])
+    primary = report.families[report.study.primary]
+    for index, one in sorted(enumerate(primary), key=lambda both: both[1].name):
+        names = list(dict.fromkeys(callbacks_of(levels[one.name])))
         yield (
             f"`{one.name}`",
             " + ".join(map(link, names)),
@@ -65,15 +81,24 @@ def rows_of(report: Report) -> Iterator[tuple[str, ...]]:
             " + ".join(map(str, one.pairs)),
             *(f"{report.families[endpoint][index].difference:+.{endpoint.digits}f}" for endpoint in endpoints),
             f"{one.p:.2g}",
+            f"{one.p_holm:.2g}",
             one.verdict,
         )
 
 
+def kept_of(study: str) -> Path:
+    """Return the file with the runs of a study: ``mini/newer_methods``."""
+    return ROOT / "docs" / "evidence" / f"{study}{ENDING}"
+
+
 def page(text: str) -> str:
-    """Return the page with its table made anew."""
-    assert PART.search(text), "the comments of the generated part are gone"
-    report = evidence.report_of(KEPT)
-    return PART.sub(lambda match: match[1] + table(head_of(report), rows_of(report)) + match[2], text)
+    """Return the page with its tables made anew."""
+    assert PART.search(text), "the comments of the generated parts are gone"
+    return PART.sub(lambda match: match[1] + _table(evidence.report_of(kept_of(match[2]))) + match[3], text)
+
+
+def _table(report: Report) -> str:
+    return table(head_of(report), rows_of(report))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import yaml
 from claims import SMALL_OF
 from cli_runs import REPOSITORY, call, printed_config
 from helpers import TINY_DISCRETE, tiny_agent, tiny_data, tiny_dqn, tiny_sac
-from newer_methods import callbacks_of
+from side_by_side import callbacks_of
 
 import callbacks
 from plasticity_rl import Intervention, UserError
