@@ -16,7 +16,7 @@ from tiny_studies import tiny_study
 
 from plasticity_rl.study.spec import finished_frames, read_study, state_of
 
-FACTORS = {"lr": {"refused": ["model.lr=-1"], "usual": ["model.lr=0.001"]}}
+FACTORS = {"lr": {"refused": ["init_weights=/nowhere/lost.ckpt"], "usual": ["model.lr=0.001"]}}
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra [cluster] is not installed")
 
 
@@ -84,7 +84,7 @@ def test_a_study_on_a_cluster(tmp_path):
     result = call("study", "run", path, "--ray-address", "local", "--cpus-per-run", "0.5")
     assert result.code == 1, result.err
     assert "1 of 2 runs failed (tiny/refused/seed1)" in result.err
-    assert "tiny/refused/seed1 failed with exit code 2: error: model.lr=-1" in result.out
+    assert "tiny/refused/seed1 failed with exit code 2: error: --init_weights /nowhere/lost.ckpt" in result.out
     assert "tiny/usual/seed1 finished in" in result.out
     first, second = (line for line in result.out.splitlines() if line.startswith("[0/2]"))
     assert "started" in first
