@@ -18,15 +18,17 @@ import numpy as np
 from plasticity_rl.cli.study_reports import make_report_of
 from plasticity_rl.errors import UserError
 from plasticity_rl.files.packing import ENDING
+from plasticity_rl.results.digits import digits_of
 from plasticity_rl.results.runs import Curve
 from plasticity_rl.results.statistics import mean_of
 from plasticity_rl.study.claims import WORDS
-from plasticity_rl.study.endpoints import RETURN, Endpoint
+from plasticity_rl.study.endpoints import RETURN
 from plasticity_rl.study.kept import opened
 from plasticity_rl.study.origins import origins_of
 from plasticity_rl.study.panels import MOST_TOGETHER
 from plasticity_rl.study.report import Report, Section
 from plasticity_rl.study.rows import Rows, rows_of, seeds_in_words
+from plasticity_rl.study.scores import Score
 from plasticity_rl.study.spec import read_study
 from plasticity_rl.study.statistics import estimate
 from plasticity_rl.study.words import verdict_in_words, warnings
@@ -90,7 +92,7 @@ def evidence_of(file: Path, root: Path = ROOT, figure: Path | None = None) -> tu
 
 def verdict_rows(name: str, report: Report) -> list[list[str]]:
     """Return a row for each comparison in the primary endpoint, the first with the claim."""
-    digits = report.study.primary.digits
+    digits = report.digits(report.study.primary)
     return [
         [
             f"`{name}`",
@@ -130,16 +132,26 @@ def course(report: Report, section: Section) -> Rows:
     eighth = report.study.max_frames / 8
     spans = [(-1.0, eighth), (7 * eighth, math.inf)]
     rows: Rows = [["arm", *report.tags]]
+    scores = [score for score in report.scores if score.run.task in section.tasks]
+    digits = {tag: digits_of(_values(scores, tag)) for tag in report.tags}
     for arm in report.arms:
-        own = [score for score in report.scores if score.arm == arm and score.run.task in section.tasks]
+        own = [score for score in scores if score.arm == arm]
         cells = []
         for tag in report.tags:
             curves = [curve for score in own if (curve := score.curve(tag)) is not None]
             means = [[mean for curve in curves if (mean := _mean(curve, *span)) is not None] for span in spans]
-            digits = Endpoint(tag, "final").digits
-            cells.append(" to ".join(f"{estimate(mean_of, [np.array(v)]):.{digits}f}" if v else "-" for v in means))
+            cells.append(
+                " to ".join(f"{estimate(mean_of, [np.array(v)]):.{digits[tag]}f}" if v else "-" for v in means)
+            )
         rows.append([arm, *cells])
     return rows
+
+
+def _values(scores: Sequence[Score], tag: str) -> Iterator[float]:
+    """Yield all points of the curves of a tag."""
+    for score in scores:
+        if (curve := score.curve(tag)) is not None:
+            yield from map(float, curve.values)
 
 
 def _mean(curve: Curve, after: float, until: float) -> float | None:

@@ -19,6 +19,7 @@ from tables import link, table
 import callbacks
 from plasticity_rl.files.packing import ENDING
 from plasticity_rl.study.report import Report
+from plasticity_rl.study.statistics import Estimate
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "choosing.md"
@@ -71,7 +72,8 @@ def rows_of(report: Report) -> Iterator[tuple[str, ...]]:
     endpoints = list(report.families)
     (levels,) = report.study.factors.values()
     primary = report.families[report.study.primary]
-    for index, one in sorted(enumerate(primary), key=lambda both: both[1].name):
+    found = {endpoint: {one.name: one.difference for one in family} for endpoint, family in report.families.items()}
+    for one in sorted(primary, key=lambda one: one.name):
         names = list(dict.fromkeys(callbacks_of(levels[one.name])))
         yield (
             f"`{one.name}`",
@@ -79,11 +81,16 @@ def rows_of(report: Report) -> Iterator[tuple[str, ...]]:
             ", ".join(f"`{file}`" for name in names for file in tests_of(name)),
             " and ".join(costs_in_words()[name] for name in names),
             " + ".join(map(str, one.pairs)),
-            *(f"{report.families[endpoint][index].difference:+.{endpoint.digits}f}" for endpoint in endpoints),
+            *(_difference(found[endpoint].get(one.name), report.digits(endpoint)) for endpoint in endpoints),
             f"{one.p:.2g}",
             f"{one.p_holm:.2g}",
             one.verdict,
         )
+
+
+def _difference(value: Estimate | None, digits: int) -> str:
+    """Return a difference in an endpoint, which an arm may lack."""
+    return "" if value is None else f"{value:+.{digits}f}"
 
 
 def kept_of(study: str) -> Path:

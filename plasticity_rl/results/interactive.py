@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from plasticity_rl.results.digits import digits_of
 from plasticity_rl.results.panels import DASHES, FAINT, Chart, Events, Line, Panel
 
 DIGITS = 6
@@ -53,7 +54,7 @@ def _panels(chart: Chart, panels: Sequence[Panel]) -> list[dict[str, Any]]:
         {
             "title": panel.title,
             "unit": panel.unit,
-            "digits": digits_of(panel),
+            "digits": digits_of(float(value) for line in panel.lines for value in line.band.iqm),
             "low": panel.low,
             "high": panel.high,
             "from_zero": panel.from_zero,
@@ -63,12 +64,6 @@ def _panels(chart: Chart, panels: Sequence[Panel]) -> list[dict[str, Any]]:
         }
         for panel in drawn
     ]
-
-
-def digits_of(panel: Panel) -> int:
-    """Return how many digits behind the point its values are shown with: three of a share, one of a return."""
-    largest = max((float(np.nanmax(np.abs(line.band.iqm))) for line in panel.lines), default=0.0)
-    return 1 if panel.from_zero or largest >= 100 else 3
 
 
 def _line(line: Line, chart: Chart, panel: Panel) -> dict[str, Any]:

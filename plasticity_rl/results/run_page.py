@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from plasticity_rl.results.digits import digits_of
 from plasticity_rl.results.page import Html, curves, drawing_of, element, page, table
 from plasticity_rl.results.panels import FAINT, Chart, Events, Line
 
@@ -44,13 +45,14 @@ def last_values(chart: Chart) -> list[list[str]]:
     lines = [(panel.task, line) for panel in chart.panels for line in panel.lines if line.look.colour != FAINT]
     tags = list(dict.fromkeys(line.tag for _, line in lines))
     rows = [["task", "arm", "seeds", "env frames", *map(_head, tags)]]
+    digits = {tag: digits_of(float(line.band.iqm[-1]) for _, line in lines if line.tag == tag) for tag in tags}
     for number, arm in enumerate(chart.arms):
         for task in chart.tasks:
             own = {line.tag: line for its_task, line in lines if (its_task, line.arm) == (task, number)}
             if own:
                 seeds = sorted({seed for line in own.values() for seed in line.seeds})
                 longest = own.get(RETURN) or next(iter(own.values()))
-                cells = [_value(own[tag]) if tag in own else "" for tag in tags]
+                cells = [_value(own[tag], digits[tag]) if tag in own else "" for tag in tags]
                 rows.append([task, arm.label, ", ".join(map(str, seeds)), f"{longest.band.frames[-1]:,.0f}", *cells])
     return rows
 
@@ -61,8 +63,7 @@ def _head(tag: str) -> str:
     return f"FAU, {tag.removeprefix('fau/').replace('/', ', ')}" if tag.startswith("fau/") else tag
 
 
-def _value(line: Line) -> str:
-    digits = 1 if line.tag.endswith("return") else 3
+def _value(line: Line, digits: int) -> str:
     value, low, high = (float(values[-1]) for values in (line.band.iqm, line.band.low, line.band.high))
     interval = f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low) else ""
     return f"{value:.{digits}f}{interval}"

@@ -61,11 +61,6 @@ class Endpoint:
         return self.tag.startswith(AFTER_TRAINING)
 
     @property
-    def digits(self) -> int:
-        """Digits behind the point: returns go to 1000, shares to 1."""
-        return 1 if self.tag.endswith("return") else 3
-
-    @property
     def share(self) -> Fraction | None:
         """Share of the frames whose points are averaged; None where all points count, or one frame."""
         return None if self.at is not None or self.is_after_training else SHARES.get(self.of)

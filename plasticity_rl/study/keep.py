@@ -8,7 +8,7 @@ event file with the curves and events of the report: what reads run folders read
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ def keep(study: Study, provenance: Provenance, tags: Sequence[str] = ()) -> tupl
         tags: Further curves to keep, ``*`` is any text; a report does not show them, ``plot`` can.
 
     Raises:
-        UserError: When no run is finished, a run cannot be read, or no run has one of ``tags``.
+        UserError: When no run is finished, a run cannot be read, no run has one of ``tags``, or they are
+            too much for a file.
     """
     runs = study.runs()
     states = {run.name: state_of(run, study.max_frames, provenance.stale) for run in runs}
@@ -59,10 +60,6 @@ def keep(study: Study, provenance: Provenance, tags: Sequence[str] = ()) -> tupl
     for tag in tags:
         if not any(fnmatchcase(one, _pattern(tag)) for run in data.values() for one in run.curves):
             raise UserError(f"--tags {tag}: no finished run of {study.name} has such a curve")
-    files = {RESOLVED: _study_file(study)}
-    for run in finished:
-        own = _run_files(run, data[run.name], _kept_curves(study, data[run.name], tags))
-        files |= {f"{place_of(run.name)}/{name}": content for name, content in own.items()}
     manifest = {
         "format": FORMAT,
         "study": study.name,
@@ -70,8 +67,20 @@ def keep(study: Study, provenance: Provenance, tags: Sequence[str] = ()) -> tupl
         "missing": {name: state for name, state in states.items() if state != "finished"},
         "stale": dict(provenance.stale),
     }
-    files[MANIFEST] = _yaml(manifest)
-    return packed(files), [run.name for run in finished]
+    top = {MANIFEST: _yaml(manifest), RESOLVED: _study_file(study)}
+
+    def files() -> Iterator[tuple[str, bytes]]:
+        """Yield all files in the order of their names, those of a run made when its turn comes."""
+        folders = {f"{place_of(run.name)}/": run for run in finished}
+        for name in sorted([*top, *folders]):
+            if name in top:
+                yield name, top[name]
+                continue
+            run = folders[name]
+            own = _run_files(run, data[run.name], _kept_curves(study, data[run.name], tags))
+            yield from ((f"{name}{file}", own[file]) for file in sorted(own))
+
+    return packed(files()), [run.name for run in finished]
 
 
 def place_of(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,25 +75,38 @@ def opened(path: Path, study: Study) -> Iterator[Kept]:
     """
     if not path.is_file():
         raise UserError(f"--from {path}: there is no such file; plasticity-rl study keep makes one")
-    files = unpacked(path)
-    manifest = _manifest(path, files.pop(MANIFEST, b""))
-    if manifest["study"] != study.name:
-        raise UserError(
-            f"--from {path} holds runs of the study {manifest['study']}, not of {study.name}: give it to that one; "
-            "where they share runs, study run takes those from its folder"
-        )
-    was = _content(path, files.pop(RESOLVED, b""), RESOLVED)
-    _check(path, files, manifest)
     assert study.file is not None
     with tempfile.TemporaryDirectory(prefix="plasticity_rl_kept_") as folder:
-        for name, content in files.items():
-            place = Path(folder, name)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content)
+        top, names = _unpack(path, Path(folder))
+        manifest = _manifest(path, top.get(MANIFEST, b""))
+        if manifest["study"] != study.name:
+            raise UserError(
+                f"--from {path} holds runs of the study {manifest['study']}, not of {study.name}: give it to that one; "
+                "where they share runs, study run takes those from its folder"
+            )
+        was = _content(path, top.get(RESOLVED, b""), RESOLVED)
+        _check(path, names, manifest)
         here = replace(study, folder=Path(folder), alone=True)
         gone = [run.name for run in here.runs() if run.name not in manifest["runs"]]
         states = {name: manifest["missing"].get(name, NOT_KEPT) for name in gone}
         yield Kept(here, states, manifest["stale"], tuple(changes(was, load(study.file)[0])), path)
+
+
+def _unpack(path: Path, folder: Path) -> tuple[dict[str, bytes], set[str]]:
+    """Write the files of runs below a folder; return the others, and the names of those written."""
+    top: dict[str, bytes] = {}
+    names: set[str] = set()
+    for name, content in unpacked(path):
+        if name in (MANIFEST, RESOLVED):
+            top[name] = content
+        elif OF_A_RUN.fullmatch(name):
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+            names.add(name)
+        else:
+            raise UserError(f"{path} holds {name!r}, which plasticity-rl study keep does not write: do not trust it")
+    return top, names
 
 
 def _content(path: Path, text: bytes, name: str) -> Any:
@@ -121,14 +134,11 @@ def _manifest(path: Path, text: bytes) -> Mapping[str, Any]:
     return manifest
 
 
-def _check(path: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> None:
-    """Refuse a name that is none of ours, and a run whose files are not there."""
-    for name in files:
-        if not OF_A_RUN.fullmatch(name):
-            raise UserError(f"{path} holds {name!r}, which plasticity-rl study keep does not write: do not trust it")
+def _check(path: Path, names: Container[str], manifest: Mapping[str, Any]) -> None:
+    """Refuse a run whose files are not there."""
     for run in manifest["runs"]:
         for name in NEEDED:
-            if f"{place_of(run)}/{name}" not in files:
+            if f"{place_of(run)}/{name}" not in names:
                 raise UserError(f"{path} lacks {place_of(run)}/{name}: get it anew, or keep the runs again")
 
 

@@ -69,7 +69,11 @@ def _verdict(report: Report) -> list[Html]:
     if len(report.study.arms) > 1:
         primary = report.study.primary
         parts.append(
-            table(comparisons_of(report.families[primary], primary, verdicts=True, effect=report.study.effect))
+            table(
+                comparisons_of(
+                    report.families[primary], report.digits(primary), verdicts=True, effect=report.study.effect
+                )
+            )
         )
         parts.append(element("p", how_compared(report), class_="quiet"))
     return parts
@@ -135,7 +139,7 @@ def _secondary(report: Report) -> list[Html]:
     ]
     for endpoint in secondary:
         parts.append(element("h3", f"{endpoint.name}{points_in_words(report, endpoint, POINTS)}"))
-        parts.append(table(comparisons_of(report.families[endpoint], endpoint, verdicts=False)))
+        parts.append(table(comparisons_of(report.families[endpoint], report.digits(endpoint), verdicts=False)))
     return parts
 
 

@@ -11,7 +11,7 @@ from plasticity_rl.study.comparisons import Comparison, Values, compare, correct
 from plasticity_rl.study.endpoints import AREA, RETURN, Endpoint
 from plasticity_rl.study.human_scores import PERCENT, superhuman_of
 from plasticity_rl.study.notes import notes_of
-from plasticity_rl.study.scores import Score, curve_tags, endpoints_of, is_fau, table_of, tags_of, values_of
+from plasticity_rl.study.scores import Score, curve_tags, digits_on, endpoints_of, is_fau, table_of, tags_of, values_of
 from plasticity_rl.study.spec import Study, state_of
 from plasticity_rl.study.stale import Provenance
 from plasticity_rl.study.statistics import Estimate, estimate, median_of, missed, probability_of_improvement
@@ -59,6 +59,7 @@ class Interaction:
         second: Factor, and two of its levels.
         effects: Of the second level instead of the first of ``second``, at both levels of ``first``.
         difference: The second effect minus the first.
+        digits: Behind the point.
     """
 
     endpoint: Endpoint
@@ -66,11 +67,12 @@ class Interaction:
     second: tuple[str, str, str]
     effects: tuple[Comparison, Comparison]
     difference: Comparison
+    digits: int
 
     def __str__(self) -> str:
         (factor, a, b), (other, none, some) = self.first, self.second
         one, two, both = (each.difference for each in (*self.effects, self.difference))
-        form = f"+.{self.endpoint.digits}f"
+        form = f"+.{self.digits}f"
         return (
             f"Effect of {other} = {some} instead of {none} on {self.endpoint.name}: {one:{form}} with {factor} = {a}, "
             f"{two:{form}} with {factor} = {b}. Interaction (the second minus the first): {both:{form}}."
@@ -131,6 +133,10 @@ class Report:
     def arms(self) -> list[str]:
         """Arms in the order of the study, of which a run is finished."""
         return list(dict.fromkeys(score.arm for score in self.scores))
+
+    def digits(self, endpoint: Endpoint) -> int:
+        """Return how many digits behind the point an endpoint and its differences have in this report."""
+        return digits_on(self.scores, endpoint)
 
     @property
     def tags(self) -> list[str]:
@@ -197,15 +203,17 @@ def _section(study: Study, scores: Sequence[Score], title: str, tasks: tuple[str
 def _columns(study: Study, scores: Sequence[Score], tasks: Sequence[str]) -> list[Column]:
     returns = table_of(scores, tasks, study.final_return)
     medians = {arm: Estimate(float(median_of(own)), nan, nan) for arm, own in returns.items()}
-    columns = [_column("IQM", 1, iqm_of, returns), Column("median", 1, medians, _numbers(returns), bare=True)]
-    columns.append(_column("mean", 1, mean_of, returns))
+    digits = digits_on(scores, study.final_return)
+    columns = [_column("IQM", digits, iqm_of, returns)]
+    columns.append(Column("median", digits, medians, _numbers(returns), bare=True))
+    columns.append(_column("mean", digits, mean_of, returns))
     if study.normalize and len(tasks) > 1:
         counts = {arm: Estimate(float(superhuman_of(own, PERCENT)), nan, nan) for arm, own in returns.items()}
         columns.append(Column("superhuman games", 0, counts, _numbers(returns), bare=True))
     if study.max_return is not None:
         gaps = {arm: missed(own, study.max_return) for arm, own in returns.items()}
-        columns.append(_column("optimality gap", 1, mean_of, gaps))
-    columns.append(_column("area under curve", 1, mean_of, table_of(scores, tasks, AREA)))
+        columns.append(_column("optimality gap", digits, mean_of, gaps))
+    columns.append(_column("area under curve", digits_on(scores, AREA), mean_of, table_of(scores, tasks, AREA)))
     base = returns.get(study.base_arm)
     better = {arm: probability_of_improvement(base, own) for arm, own in returns.items()} if base else {}
     better.pop(study.base_arm, None)
@@ -213,7 +221,8 @@ def _columns(study: Study, scores: Sequence[Score], tasks: Sequence[str]) -> lis
     columns = [replace(column, of_return=True) for column in columns]
     for endpoint in _all_endpoints(study, scores):
         if endpoint not in (study.final_return, AREA):
-            columns.append(_column(title_of(endpoint), endpoint.digits, iqm_of, table_of(scores, tasks, endpoint)))
+            table = table_of(scores, tasks, endpoint)
+            columns.append(_column(title_of(endpoint), digits_on(scores, endpoint), iqm_of, table))
     return [column for column in columns if column.values]
 
 
@@ -246,7 +255,7 @@ def _differences(study: Study, scores: Sequence[Score], tasks: Sequence[str]) ->
         found = _with_baseline(study, scores, tasks, endpoint)
         values = {one.name: one.difference for one in found}
         pairs = {one.name: list(one.pairs) for one in found}
-        columns.append(Column(title_of(endpoint), endpoint.digits, values, pairs, sign=True))
+        columns.append(Column(title_of(endpoint), digits_on(scores, endpoint), values, pairs, sign=True))
     return [column for column in columns if column.values]
 
 
@@ -263,7 +272,7 @@ def _interactions(study: Study, scores: Sequence[Score], tasks: Sequence[str], e
         return []
     (first, levels), (second, interventions) = study.factors.items()
     a, none = study.base_levels.values()
-    found = []
+    found, digits = [], digits_on(scores, endpoint)
     for b in (level for level in levels if level != a):
         for some in (level for level in interventions if level != none):
             old, new, other_old, other_new = _on_common_seeds(
@@ -274,7 +283,7 @@ def _interactions(study: Study, scores: Sequence[Score], tasks: Sequence[str], e
             effects = compare(some, [new], [old], tasks), compare(some, [other_new], [other_old], tasks)
             if both and effects[0] and effects[1]:
                 effects = (effects[0], effects[1])
-                found.append(Interaction(endpoint, (first, a, b), (second, none, some), effects, both))
+                found.append(Interaction(endpoint, (first, a, b), (second, none, some), effects, both, digits))
     return found
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 from plasticity_rl.study.comparisons import Comparison
-from plasticity_rl.study.endpoints import Endpoint
 from plasticity_rl.study.power import MOST_SEEDS
 from plasticity_rl.study.report import Section
 
@@ -37,14 +36,12 @@ def differences_of(section: Section, baseline: str) -> Rows:
     return [head, *lines] if arms else []
 
 
-def comparisons_of(
-    family: Sequence[Comparison], endpoint: Endpoint, *, verdicts: bool, effect: float | None = None
-) -> Rows:
+def comparisons_of(family: Sequence[Comparison], digits: int, *, verdicts: bool, effect: float | None = None) -> Rows:
     """Return the comparisons on an endpoint with their p values.
 
     Args:
         family: The comparisons.
-        endpoint: The endpoint.
+        digits: Behind the point of a difference.
         verdicts: Whether there are verdicts of the corrected p, and how many seeds would decide what is not.
         effect: Size of the difference that they would find; None for those that were observed.
     """
@@ -54,7 +51,7 @@ def comparisons_of(
     for one in family:
         pairs = " + ".join(map(str, one.pairs)) + (f" (not on {', '.join(one.without)})" if one.without else "")
         together = "" if math.isnan(one.correlation) else f"{one.correlation:.2f}"
-        numbers = [f"{one.difference:+.{endpoint.digits}f}", f"{one.p:.2g}", f"{one.p_holm:.2g}"]
+        numbers = [f"{one.difference:+.{digits}f}", f"{one.p:.2g}", f"{one.p_holm:.2g}"]
         said = [one.verdict, seeds_in_words(one, effect)] if verdicts else []
         lines.append([one.name, pairs, together, *numbers, *said])
     return [head, *lines]

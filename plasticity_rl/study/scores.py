@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from plasticity_rl.results.digits import digits_of
 from plasticity_rl.results.runs import Curve, Event, not_finite, read_run
 from plasticity_rl.results.statistics import Floats
 from plasticity_rl.study.endpoints import AREA, RETURN, Endpoint
@@ -130,6 +131,11 @@ def table_of(scores: Sequence[Score], tasks: Sequence[str], endpoint: Endpoint) 
         if all(task in values for task in tasks):
             table[arm] = [np.array(list(values[task].values())) for task in tasks]
     return table
+
+
+def digits_on(scores: Sequence[Score], endpoint: Endpoint) -> int:
+    """Return how many digits behind the point an endpoint has: the same ones for all arms and tasks."""
+    return digits_of(score.values[endpoint] for score in scores if endpoint in score.values)
 
 
 def curve_tags(scores: Sequence[Score], measures: Sequence[str]) -> list[str]:

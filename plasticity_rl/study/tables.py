@@ -28,7 +28,7 @@ def blocks(report: Report) -> list[tuple[str, list[tuple[str, Rows]], list[str]]
     tables = [
         (
             how_compared(report),
-            comparisons_of(report.families[primary], primary, verdicts=True, effect=report.study.effect),
+            comparisons_of(report.families[primary], report.digits(primary), verdicts=True, effect=report.study.effect),
         )
     ]
     if secondary:
@@ -37,7 +37,7 @@ def blocks(report: Report) -> list[tuple[str, list[tuple[str, Rows]], list[str]]
             (
                 f"Secondary endpoint: {endpoint.name}{points_in_words(report, endpoint, POINTS)}. "
                 f"p (Holm) is corrected for all {number} secondary comparisons.",
-                comparisons_of(report.families[endpoint], endpoint, verdicts=False),
+                comparisons_of(report.families[endpoint], report.digits(endpoint), verdicts=False),
             )
             for endpoint in secondary
         ]

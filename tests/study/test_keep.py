@@ -30,6 +30,10 @@ CLIP = re.compile(rb"\bp[0-9a-f]{10}\b")
 """A clip path: a hash of where a panel lies, to the last bit, which matplotlib does not lay out the same twice."""
 
 
+def files_in(file: Path) -> dict[str, bytes]:
+    return dict(unpacked(file))
+
+
 def kept(study: Path, *more: str) -> Path:
     file = study.parent / "evidence" / "kept.tar.xz"
     result = call("study", "keep", study, "--out", file, *more)
@@ -78,7 +82,7 @@ def test_of_trained_runs_the_report_from_the_file_is_that_from_the_runs(tmp_path
     assert "FAU critic" in (one / "report.md").read_text()
     assert "reset critic at frame" in (one / "index.html").read_text()
     # Only what a report reads is in it, of every run the same kinds of files.
-    names = sorted(unpacked(file))
+    names = sorted(files_in(file))
     assert [name for name in names if "/" not in name] == ["kept.yaml", "study.yaml"]
     assert {name.rpartition("/")[2] for name in names if "/" in name} == {
         "config.yaml",
@@ -87,7 +91,7 @@ def test_of_trained_runs_the_report_from_the_file_is_that_from_the_runs(tmp_path
         "finished.yaml",
         "starts.yaml",
     }
-    assert all(b"command" not in text for name, text in unpacked(file).items() if name.endswith("starts.yaml"))
+    assert all(b"command" not in text for name, text in files_in(file).items() if name.endswith("starts.yaml"))
 
 
 def curves_of(seed: int) -> dict[str, dict[int, float]]:
@@ -147,7 +151,7 @@ def test_values_are_kept_exactly_and_what_a_lost_session_wrote_is_not(tmp_path):
     run = read_study(study).runs()[0]
     write_events(run.folder, {"eval/return": {60: 3.0, 100: 1 / 3}}, {40: "reset"})
     place = tmp_path / "unpacked"
-    for name, content in unpacked(kept(study)).items():
+    for name, content in files_in(kept(study)).items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_bytes(content)
     before, after = read_run(run.folder), read_run(place / run.name)
@@ -173,7 +177,7 @@ def test_the_same_runs_give_the_same_bytes(made):
 def test_further_curves_on_demand(tmp_path):
     curves = {"eval/return": flat(1.0), "train/return": flat(2.0), "train/q[0]": flat(3.0), "loss/critic": flat(0.0)}
     study = study_of(tmp_path, lambda run: curves, seeds=1)
-    content = unpacked(kept(study, "--tags", "train/*"))
+    content = files_in(kept(study, "--tags", "train/*"))
     events = content["walk/plain/seed1/events.out.tfevents.kept"]
     assert [tag for tag in curves if tag.encode() in events] == ["eval/return", "train/return", "train/q[0]"]
     result = call("study", "keep", study, "--out", tmp_path / "x.tar.xz", "--tags", "nothing/*")
@@ -239,7 +243,7 @@ def test_passwords_are_not_kept(tmp_path):
     content = yaml.safe_load(config.read_text())
     content["trainer"]["logger"] = {"class_path": "wandb", "init_args": {"api_key": "precious-0123456789"}}
     config.write_text(yaml.safe_dump(content))
-    files = unpacked(kept(study))
+    files = files_in(kept(study))
     assert all(b"precious" not in text for text in files.values())
     assert b"***" in files["walk/plain/seed1/config.yaml"]
     content = yaml.safe_load(study.read_text())
@@ -273,7 +277,7 @@ def test_a_damaged_file_is_refused(evidence, tmp_path, damage):
         "longer": content + b"more",
         "text": b"no archive at all",
         "empty": b"",
-        "folder": packed({"a/b/seed1/config.yaml": b"{}"}),
+        "folder": packed([("a/b/seed1/config.yaml", b"{}")]),
     }[damage]
     path = tmp_path / "damaged.tar.xz"
     path.write_bytes(damaged)
@@ -283,9 +287,9 @@ def test_a_damaged_file_is_refused(evidence, tmp_path, damage):
 
 
 def with_changes(file: Path, where: Path, change) -> Path:
-    files = unpacked(file)
+    files = files_in(file)
     change(files)
-    where.write_bytes(packed(files))
+    where.write_bytes(packed(files.items()))
     return where
 
 
@@ -327,12 +331,18 @@ def test_a_file_twice_and_a_bomb_are_refused(tmp_path, monkeypatch):
         for _ in range(2):
             archive.addfile(tarfile.TarInfo("kept.yaml"), io.BytesIO())
     with pytest.raises(UserError, match="'kept.yaml', twice"):
-        unpacked(path)
-    monkeypatch.setattr("plasticity_rl.files.packing.MOST_BYTES", 100_000)
-    path.write_bytes(packed({"a": bytes(200_000)}))
+        files_in(path)
+    many = [(name, bytes(60_000)) for name in "abcd"]
+    path.write_bytes(packed(many))
     assert path.stat().st_size < 1000
-    with pytest.raises(UserError, match="unpacks to more than 100,000 bytes"):
-        unpacked(path)
+    for limit, number in {"MOST_BYTES": 100_000, "MOST_BYTES_OF_A_FILE": 50_000}.items():
+        with monkeypatch.context() as patched:
+            patched.setattr(f"plasticity_rl.files.packing.{limit}", number)
+            with pytest.raises(UserError, match=f"over .*{number:,}.* are not packed or read"):
+                files_in(path)
+            with pytest.raises(UserError, match="too much to keep"):  # what cannot be read back is not written
+                packed(many)
+    assert files_in(path) == dict(many)
 
 
 @pytest.mark.parametrize(

@@ -125,4 +125,3 @@ def test_an_endpoint_after_training():
     assert endpoint == RETURN_AFTER_TRAINING
     assert endpoint.name == "final/return"
     assert endpoint.share is None
-    assert endpoint.digits == 1

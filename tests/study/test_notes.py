@@ -162,7 +162,7 @@ def test_a_longer_run_is_read_to_the_length_of_the_study(tmp_path):
         was_trained(run, to=200 if run.arm == "new" else 100)
     text = report_of(study, tmp_path / "out")
     for row in tables(text, "walk")[0]:
-        assert {row["IQM"], row["area under curve"], row["FAU critic"]} == {"1.0 [none]", "0.500 [none]"}
+        assert {row["IQM"], row["area under curve"], row["FAU critic"]} == {"1.00 [none]", "0.500 [none]"}
     assert "Longer than the study, read up to frame 100: walk/new/seed1, walk/new/seed2," in text
 
 
@@ -196,7 +196,7 @@ def test_the_last_step_of_a_run_of_the_study_s_length_may_pass_it(tmp_path):
     for run in read_study(study).runs():
         was_trained(run, to=100, ended_at=104)
     text = report_of(study, tmp_path / "out")
-    assert tables(text, "walk")[0][0]["IQM"] == "5.0 [none]"
+    assert tables(text, "walk")[0][0]["IQM"] == "5.00 [none]"
     assert "Longer than" not in text
 
 
@@ -220,4 +220,4 @@ def test_a_measure_that_some_runs_have_is_no_typo(tmp_path):
 
     text = report_of(study_of(tmp_path, curves, measures=["pruned"]), tmp_path / "out")
     assert "no finished run has" not in text
-    assert [row["pruned"] for row in tables(text, "walk")[0]] == ["", "5.000 [none]"]
+    assert [row["pruned"] for row in tables(text, "walk")[0]] == ["", "5.00 [none]"]

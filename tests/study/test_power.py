@@ -10,7 +10,6 @@ import pytest
 from scipy import stats
 
 from plasticity_rl.study.comparisons import LEVEL, compare, corrected, pairs_needed, sign_flip_p
-from plasticity_rl.study.endpoints import AREA
 from plasticity_rl.study.power import power_of_flips, power_of_pairs, seeds_needed
 from plasticity_rl.study.rows import comparisons_of, seeds_in_words
 
@@ -89,10 +88,10 @@ def test_a_comparison_by_hand():
     expected = seeds_needed(1.0, [math.sqrt(18 / 5)], 0.05 / 2, fewest_pairs=pairs_needed(2))
     assert one.seeds_to_decide() == expected > 30
     assert one.seeds_to_decide(3.0) < expected
-    head, row, _ = comparisons_of([one, two], AREA, verdicts=True)
+    head, row, _ = comparisons_of([one, two], 1, verdicts=True)
     assert (head[-1], row[-1]) == ("seeds to decide", str(expected))
-    assert comparisons_of([one], AREA, verdicts=True, effect=0.01)[1][-1] == "over 1,000"
-    assert "seeds to decide" not in comparisons_of([one], AREA, verdicts=False)[0]
+    assert comparisons_of([one], 1, verdicts=True, effect=0.01)[1][-1] == "over 1,000"
+    assert "seeds to decide" not in comparisons_of([one], 1, verdicts=False)[0]
 
 
 def test_nothing_is_said_where_it_is_decided_or_pairs_are_equal():
