@@ -29,7 +29,8 @@ SLOW_TO_START = ("fit", "validate", "probe")
 DRAWS_NOTHING = ("plot", "study")
 HELP = """usage: plasticity-rl COMMAND [options]
 
-Plasticity in visual reinforcement learning: DrQ-v2 on DeepMind Control from pixels (or DrQ-v2 and SAC from states).
+Plasticity in visual reinforcement learning: DrQ-v2 on DeepMind Control from pixels (or DrQ-v2 and SAC from states),
+DQN and Rainbow on Atari and MinAtar.
 
 commands:
 {commands}
