@@ -21,7 +21,7 @@ class FeatureNorm(ActivationProbe):
     Features are the outputs of a module's last hidden activation layer that learns, flattened; pre-activations the
     inputs of its hidden activation layers (behind a norm, where there is one). Mean over the transitions of a batch of
     the replay without augmentation, after the update's step. Feature maps are one vector each, so their norm grows with
-    the image.
+    the image; those of a frozen encoder (``FrozenEncoder``) are of single frames.
 
     Mutates: nothing.
     Logs: ``feature_norm/<module>``, ``preactivation_norm/<module>`` (of that layer) and, with ``per_layer``,

@@ -17,6 +17,7 @@ from plasticity_rl.callback.module_probes import numbers_of_module, tags_by_modu
 from plasticity_rl.callback.unit_activity import TrainingActivations
 from plasticity_rl.errors import at_least, one_of, within
 from plasticity_rl.measures import active_and_total, nan_unless_finite, pooled_fraction, share_above, unit_rates
+from plasticity_rl.measures.dormancy import rates_of_units
 
 DEFINITIONS = ("element_rate", "any_input", "mean_rate")
 BATCHES = ("training", "probe")
@@ -28,12 +29,15 @@ class FractionActiveUnits(Probe):
     Measured as the authors do: on the training batch of an update (augmented when augmentation is on), online networks,
     before the optimizer step. Each layer is read at its first pass with gradient: the encoder on the current
     observations, the critic in its own loss, the actor in its own loss. With ``batch="probe"`` it is measured on the
-    batch of the replay that all probes share, without augmentation, after the step.
+    batch of the replay that all probes share, without augmentation, after the step. With ``--model.compile`` updates
+    whose training batch is read run uncompiled, and so change the run by rounding.
 
     Definitions: ``element_rate`` is the share of all outputs (over batch, layers and space) that are above zero, about
     0.5 at initialisation: the published curves. ``any_input`` is the share of units, a channel of a convolution being
     one, that are above zero on at least one input: 1 minus the fraction of dead units, near 1 at initialisation.
-    ``mean_rate`` is the share of units that are above zero on more than ``threshold`` of the inputs.
+    ``mean_rate`` is the share of units that are above zero on more than ``threshold`` of the inputs. With ``CReLU`` or
+    ``DeepFourierFeatures`` a unit has two outputs: these two definitions take the one that is above zero more often,
+    so that ``mean_rate`` is 1 behind a CReLU at any threshold below one half, and ``element_rate`` is one half.
 
     Mutates: nothing.
     Logs: ``fau/<module>`` and, with ``per_layer``, ``fau/<module>/<layer>``, in [0, 1]. That is the element rate on the
@@ -137,10 +141,16 @@ class FractionActiveUnits(Probe):
 
     def _counts(self, agent: RLModule) -> dict[str, dict[str, Any]]:
         if self.batch == "training":
-            return self._counter.stop()
-        outputs = {name: agent.probe_activations(name, self.batch_size) for name in self.modules}
+            found = self._counter.stop()
+        else:
+            outputs = {name: agent.probe_activations(name, self.batch_size) for name in self.modules}
+            found = {name: {path: self._count(output) for path, output in own.items()} for name, own in outputs.items()}
+        if self.definition == "element_rate":
+            return found
+        layers = {name: agent.activation_layers(name) for name in found}
         return {
-            name: {layer: self._count(output) for layer, output in layers.items()} for name, layers in outputs.items()
+            name: {path: (rates_of_units(rates, layers[name][path]), bad) for path, (rates, bad) in own.items()}
+            for name, own in found.items()
         }
 
     def _count(self, output: Tensor) -> Any:

@@ -16,27 +16,36 @@ from plasticity_rl.callback.module_probes import or_nan
 from plasticity_rl.errors import at_least, at_most
 from plasticity_rl.measures import SpectralDensity, spectral_density
 
-NAMES = ("largest", "smallest", "trace", "negative_share", "effective_rank", "srank")
+NAMES = ("largest", "smallest", "trace", "negative_mass", "effective_rank", "srank")
 
 
 class HessianSpectrum(LossProbe):
-    """Ends, sign and effective rank of the spectrum of the Hessian of a loss by the weights of ``modules``.
+    """Ends, signs and effective rank of the spectrum of the Hessian of a loss by the weights of ``modules``.
 
     By stochastic Lanczos quadrature on Hessian-vector products, from random vectors under a seed of the update, on a
     batch of the replay, without augmentation and without the terms of regularizers, after the update's step. Targets
-    of the value count as constants. The two ends are eigenvalues found by Lanczos' method; trace, negative share and
+    of the value count as constants. The two ends are eigenvalues found by Lanczos' method; trace, negative mass and
     both ranks are integrals over the estimated density of all eigenvalues, most of which lie near zero. All vectors of
     one start are held at once: ``num_steps`` times the size of the modules.
 
+    How exact: of a critic of 2402 weights after 300 updates, with the defaults on six vectors against all eigenvalues,
+    the trace varied by a third of itself (by 0.8 in a fresh critic, where plus and minus nearly cancel), the negative
+    mass by 0.06 around the exact 0.32, the effective rank by 137 around 418 (exact: 462; fresh 725 for 520). The srank
+    is far too large (1931 for 1488, fresh 2305 for 1480): it is decided by the many small eigenvalues, which 30 steps
+    do not tell apart. Compare it only between runs with the same ``num_steps`` and ``modules``.
+
     Mutates: nothing.
     Logs: ``hessian_spectrum/<modules>/largest``, ``hessian_spectrum/<modules>/smallest`` (most negative),
-        ``hessian_spectrum/<modules>/trace``, ``hessian_spectrum/<modules>/negative_share`` in [0, 1],
+        ``hessian_spectrum/<modules>/trace``, ``hessian_spectrum/<modules>/negative_mass`` (share of the sum of
+        magnitudes that eigenvalues below zero make up, in [0, 1]),
         ``hessian_spectrum/<modules>/effective_rank`` (exponential of the entropy of the magnitudes) and
         ``hessian_spectrum/<modules>/srank`` (number of magnitudes that make up 99 % of their sum), both up to the
         number of weights; NaN while the loss is not finite or all modules are frozen. Modules are joined by ``+``.
     Reference: Ghorbani et al. 2019 (arXiv 1901.10159), the density; Lewandowski et al. 2023 (arXiv 2312.00246), loss of
         rank of the Hessian as the explanation of loss of plasticity.
-    Differences from the original: one random vector and 30 steps by default; both ranks are of the estimated density.
+    Differences from the original: one random vector and 30 steps by default, which give trace and effective rank to
+        about a third; both ranks are of the estimated density. The share of negative eigenvalues by number is not
+        logged: 30 steps do not resolve it (0.79 on average where 0.42 was exact).
 
     Args:
         every_n_updates: Period in gradient updates.
@@ -85,7 +94,7 @@ class HessianSpectrum(LossProbe):
         values = [math.nan] * len(NAMES)
         if isinstance(density, SpectralDensity):
             ends = [float(density.nodes[-1]), float(density.nodes[0])]
-            values = [*ends, density.trace, density.negative_share, density.effective_rank, density.srank()]
+            values = [*ends, density.trace, density.negative_mass, density.effective_rank, density.srank()]
         return {f"hessian_spectrum/{self.joined_modules}/{name}": v for name, v in zip(NAMES, values, strict=True)}
 
     def _density(self, agent: RLModule) -> SpectralDensity | None:

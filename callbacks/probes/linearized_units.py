@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from tensordict import TensorDictBase
+from torch import Tensor, nn
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.callback.charts import Layout, each
 from plasticity_rl.callback.module_probes import ActivationProbe, numbers_of_module, or_nan, tags_by_module
-from plasticity_rl.measures import linearized_rate
+from plasticity_rl.measures.dormancy import linearized_mask
 
 
 class LinearizedUnits(ActivationProbe):
     """Share of hidden ReLU units whose output is above zero on every input: a network of such units is linear.
 
     On a batch of the replay without augmentation, after the update's step. A channel of a convolution is one unit, and
-    counts when it is above zero at every position as well. A module's share weighs every unit alike. Behind
-    activations other than ReLU an output above zero does not mean that the unit is linear.
+    counts when it is above zero at every position as well. With ``CReLU``, which puts out both signs of a unit, it
+    counts when either is above zero on every input. A module's share weighs every unit alike. Behind activations other
+    than these an output above zero does not mean that the unit is linear.
 
     Mutates: nothing.
     Logs: ``linearized/<module>`` and, with ``per_layer``, ``linearized/<module>/<layer>``, in [0, 1]; NaN while
@@ -60,9 +63,15 @@ class LinearizedUnits(ActivationProbe):
         """Return the share of every module and layer."""
         scalars: dict[str, Any] = {}
         for name in self.modules:
-            outputs = agent.probe_activations(name, self.batch_size)
-            for suffix, some in numbers_of_module(agent, name, outputs).items():
-                scalars[f"linearized/{name}{suffix}"] = or_nan(linearized_rate, some.values())
-            for layer, output in outputs.items() if self.per_layer else ():
-                scalars[f"linearized/{name}/{layer}"] = or_nan(linearized_rate, [output])
+            outputs, layers = agent.probe_activations(name, self.batch_size), agent.activation_layers(name)
+            pairs = {layer: (output, layers[layer]) for layer, output in outputs.items()}
+            for suffix, some in numbers_of_module(agent, name, pairs).items():
+                scalars[f"linearized/{name}{suffix}"] = or_nan(_share, some.values())
+            for layer, pair in pairs.items() if self.per_layer else ():
+                scalars[f"linearized/{name}/{layer}"] = or_nan(_share, [pair])
         return scalars
+
+
+def _share(layers: Iterable[tuple[Tensor, nn.Module]]) -> Tensor:
+    """Return the share of the units of all layers, each given by its output and itself."""
+    return torch.cat([linearized_mask(output, layer) for output, layer in layers]).float().mean()

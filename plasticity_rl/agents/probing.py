@@ -24,7 +24,8 @@ class Pass:
     Attributes:
         activations: Detached outputs of the hidden activation layers by layer, ``(B, units)`` or ``(B, channels,
             height, width)``; the first output of a layer that runs more than once. A layer that does not run (a head
-            in waiting) is left out.
+            in waiting) is left out. In a frozen encoder, which sees single frames, B is transitions times frames, those
+            of a transition one after the other.
         outputs: What ``agent.forward_all`` returned, without gradient.
     """
 

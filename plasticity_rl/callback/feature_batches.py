@@ -12,6 +12,7 @@ from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
 from plasticity_rl.agents.probing import record_pass
+from plasticity_rl.nn.frozen_network import FrozenNetwork
 from plasticity_rl.nn.layers import LEARNS
 from plasticity_rl.rng import derive_seed
 
@@ -40,15 +41,22 @@ def automatic_batch_size(shape: torch.Size, capacity: int) -> int:
 def last_features(agent: RLModule, name: str, batch_size: int | None) -> Tensor:
     """Return what a module's last hidden layer that learns puts out on the probe batch. Do not write into it.
 
+    One row for each transition: a frozen encoder sees the frames of an observation one by one, and the outputs of all
+    of them are one row, or a rank could exceed the number of transitions.
+
     Args:
         agent: Attached to a Trainer and a replay.
         name: Module by dotted name.
-        batch_size: Transitions, drawn with replacement; or None for :func:`automatic_batch_size`, each at most once,
-            and all of them, with a warning, where the replay holds fewer.
+        batch_size: Transitions, drawn with replacement; or None for :func:`automatic_batch_size`. If those are more
+            than 256, each is taken at most once, and all of them, with a warning, where the replay holds fewer; 256
+            are drawn with replacement.
     """
     outputs = agent.probe_activations(name, LEAST if batch_size is None else batch_size)
     path = [path for path in agent.activation_layers(name, LEARNS) if path in outputs][-1]
     features = outputs[path]
+    if isinstance(agent.module(name.partition(".")[0]), FrozenNetwork):
+        transitions = LEAST if batch_size is None else batch_size
+        features = features.unflatten(0, (transitions, -1)).flatten(1, 2)  # from (B * frames, channels, ...)
     if batch_size is not None:
         return features
     size = automatic_batch_size(features.shape, agent.data.capacity)

@@ -110,16 +110,18 @@ class RankProbe(ModuleProbe):
 
     Features are the outputs of a module's last hidden activation layer that learns, flattened, on the probe batch:
     after an injection of plasticity that of the added head. Of a module with several heads that is the last head's;
-    name a head, as the default does.
+    name a head, as the default does. Of a frozen encoder (``FrozenEncoder``) they are the outputs of the last frozen
+    layer on all frames of an observation, one row for each observation; what is trained there has no hidden layer.
 
     Args:
         every_n_updates: Period in gradient updates.
         modules: Modules by dotted name, each with a hidden ReLU layer; None for all that have one, every value head by
             itself.
-        batch_size: Transitions in the probe batch; no rank can exceed it. None takes four for every unit of the layer,
-            at least 256 (see :func:`automatic_batch_size`), and none twice: a replay that holds fewer gives all that it
-            has, and the run warns once, for ranks of fewer transitions are lower. A given number is drawn with
-            replacement.
+        batch_size: Transitions in the probe batch; no rank can exceed it. None takes four for every unit of the layer
+            (see :func:`automatic_batch_size`) where that is more than 256, and none twice: a replay that holds fewer
+            gives all that it has, and the run warns once, for ranks of fewer transitions are lower. Of layers of up to
+            64 units, and of feature maps, it takes the 256 that probes share; these, and a given number, are drawn with
+            replacement, so that a replay which holds few gives some of them several times.
     """
 
     reads = frozenset({"features"})

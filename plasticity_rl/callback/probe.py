@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import lightning.pytorch as pl
 from tensordict import TensorDictBase
 
-from plasticity_rl.agents.base import RLModule
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import RLCallback
 from plasticity_rl.callback.scheduled import Scheduled
 
@@ -42,6 +43,13 @@ class Probe(Scheduled, RLCallback):
     def measure(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> dict[str, Any]:
         """Called after it; remove the hooks, and return scalars by tag."""
         raise NotImplementedError
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let no period count as just completed that was over before a probe joined a run that goes on.
+
+        One that was there before has seen just as many: this is what its last update left.
+        """
+        self.events.seen = self.events.passed(as_agent(pl_module).num_updates + 1)
 
     def is_due(self, agent: RLModule, hook: str) -> bool:
         """Return whether the update that now starts is to be measured, or the one that now ends is."""

@@ -25,7 +25,8 @@ class TrainingActivations:
 
     Each layer is read at its first pass with gradient: the encoder on the current observations, critic and actor each
     in their own loss. Passes without gradient are targets and acting, later ones belong to another module's loss; those
-    in evaluation mode are an intervention that looks for itself at the start of the update.
+    in evaluation mode are an intervention that looks for itself at the start of the update. Networks that are compiled
+    (``model.compile``) run uncompiled meanwhile, which rounds otherwise: the run then differs from one without it.
 
     Args:
         modules: Modules by dotted name.

@@ -12,7 +12,7 @@ from torch import Tensor
 from plasticity_rl.measures.checks import refuse_not_finite
 
 _ROUNDING = 1e-6
-"""Shares of all eigenvalues smaller than this are none."""
+"""A count of eigenvalues above a whole number by no more than this share of itself is that number."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,15 @@ class SpectralDensity:
         return self.dimension * float(self.weights @ self.nodes)
 
     @property
-    def negative_share(self) -> float:
-        """Share of the eigenvalues below zero by more than rounding, in [0, 1]."""
-        return float(self.weights[self.nodes < -self._zero].sum())
+    def negative_mass(self) -> float:
+        """Share of the sum of magnitudes that the eigenvalues below zero make up, in [0, 1]; 0 for the zero matrix.
+
+        Their share by number would be the sign of the one node near zero that stands for most eigenvalues; here what
+        lies near zero counts next to nothing, whichever side its node came out on.
+        """
+        mass = self.weights * self.nodes.abs()
+        total = float(mass.sum())
+        return float(mass[self.nodes < 0].sum()) / total if total else 0.0
 
     @property
     def effective_rank(self) -> float:
@@ -50,12 +56,14 @@ class SpectralDensity:
         total = self.dimension * float(self.weights @ sizes)
         if not total:
             return 0.0
-        return float((self.dimension * (self.weights @ torch.special.entr(sizes / total))).exp())
+        rank = math.exp(self.dimension * float(self.weights @ torch.special.entr(sizes / total)))
+        return min(max(rank, 1.0), float(self.dimension))  # a start may see less than one eigenvalue's share of it
 
     def srank(self, delta: float = 0.01) -> float:
         """Smallest number of eigenvalues, largest magnitudes first, that make up ``1 - delta`` of all magnitudes.
 
-        A whole number, 0 for the zero matrix. The eigenvalues of one node count as equal.
+        A whole number in [1, p], 0 for the zero matrix. The eigenvalues of one node count as equal, so that it comes
+        out too large where few nodes stand for many eigenvalues.
 
         Source:
             Kumar et al. 2021 (arXiv 2010.14498), section 3, here of a Hessian as in Lewandowski et al. 2023 (arXiv
@@ -66,12 +74,10 @@ class SpectralDensity:
         sizes, weights = sizes[sizes > 0], weights[sizes > 0]
         mass = weights * sizes
         missing = (1.0 - delta) * mass.sum() - (mass.cumsum(0) - mass)  # before each node
-        count = torch.minimum(weights, missing.clamp(min=0.0) / sizes).sum()
-        return float(math.ceil(self.dimension * float(count) - _ROUNDING * self.dimension))
-
-    @property
-    def _zero(self) -> float:
-        return 1e-6 * float(self.nodes.abs().max())
+        count = self.dimension * float(torch.minimum(weights, missing.clamp(min=0.0) / sizes).sum())
+        if not len(sizes):
+            return 0.0
+        return float(min(max(math.ceil(count * (1.0 - _ROUNDING)), 1), self.dimension))
 
 
 def spectral_density(matvec: Callable[[Tensor], Tensor], starts: Iterable[Tensor], num_steps: int) -> SpectralDensity:

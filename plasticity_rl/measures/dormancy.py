@@ -62,6 +62,19 @@ def mean_of_units(output: Tensor, activation: nn.Module) -> Tensor:
     return output.abs().transpose(0, 1).flatten(1).mean(1).view(copies, -1).mean(0)
 
 
+def rates_of_units(rates: Tensor, activation: nn.Module) -> Tensor:
+    """Return the rate ``(n,)`` of every unit of a layer: of its output that is above zero most often, if several.
+
+    So a unit is above zero on some input if one of its outputs is, and on every input if one of them always is. A unit
+    behind a CReLU that is always above, or always below zero is linear, and a rate over both outputs would never say.
+
+    Args:
+        rates: Of the outputs of the activation, ``(copies * n,)``, see :func:`unit_rates`.
+        activation: The layer.
+    """
+    return rates.view(getattr(activation, "copies", 1), -1).amax(0)
+
+
 def overlap_coefficient(one: Tensor, other: Tensor) -> Tensor:
     """Overlap of two sets, ``|A & B| / min(|A|, |B|)``, in [0, 1]; 0 when one of them is empty.
 
@@ -116,7 +129,8 @@ def any_input_rate(activations: Iterable[Tensor]) -> Tensor:
 def unit_rates(activation: Tensor) -> Tensor:
     """Share of inputs, and of positions in convolutions, on which each unit is above zero.
 
-    Does not wait for a GPU, hence does not refuse NaN: it is not above zero.
+    Does not wait for a GPU, hence does not refuse NaN: it is not above zero. Every output counts as a unit; where a
+    unit has several (CReLU), :func:`plasticity_rl.measures.dormancy.rates_of_units` joins their rates.
 
     Args:
         activation: Outputs of one activation layer, ``(batch, units)`` or ``(batch, channels, height, width)``.
@@ -153,8 +167,21 @@ def linearized_rate(activations: Iterable[Tensor]) -> Tensor:
     Source:
         Lyle et al. 2024 (arXiv 2402.18762), linearised ("zombie") units.
     """
-    rates = torch.cat([unit_rates(_by_unit(activation).T) for activation in activations])
-    return (rates == 1).float().mean()
+    return torch.cat([linearized_mask(activation) for activation in activations]).float().mean()
+
+
+def linearized_mask(output: Tensor, activation: nn.Module | None = None) -> Tensor:
+    """Which units are above zero on every input (and position), by one of their outputs where they have several.
+
+    Args:
+        output: As in :func:`dormancy_scores`; of a layer whose units have several outputs ``(batch, copies * n, ...)``.
+        activation: The layer; None for one output a unit.
+
+    Returns:
+        Bool ``[units]``.
+    """
+    rates = unit_rates(_by_unit(output).T)
+    return (rates if activation is None else rates_of_units(rates, activation)) == 1
 
 
 def gradient_dormancy_scores(gradient: Tensor) -> Tensor:

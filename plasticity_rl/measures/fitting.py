@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -65,4 +66,6 @@ def loss_after_training(
                 copy.grad = gradient
             optimizer.step()
     with torch.no_grad():
-        return F.mse_loss(forward(copies), targets) / targets.var(dim=0, correction=0).mean()
+        error = F.mse_loss(forward(copies), targets)
+        alike = (targets == targets[:1]).all()  # their variance may be rounding instead of 0
+        return torch.where(alike, torch.full_like(error, math.nan), error / targets.var(dim=0, correction=0).mean())

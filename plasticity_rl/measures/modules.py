@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from plasticity_rl.measures.activations import active_and_total, pooled_fraction
 from plasticity_rl.measures.checks import refuse_not_finite
-from plasticity_rl.measures.dormancy import dormant_mask, linearized_rate, mean_of_units
+from plasticity_rl.measures.dormancy import dormant_mask, linearized_mask, mean_of_units
 from plasticity_rl.measures.spectra import (
     Spectrum,
     approximate_rank,
@@ -39,6 +39,7 @@ def measure_module(
     *inputs: Any,
     tau: float = 0.025,
     activations: Sequence[type[nn.Module]] = (nn.ReLU, HiddenActivation),
+    unit_dimension: int | None = None,
 ) -> dict[str, float]:
     """Measure a module on a batch: what the probes log of an agent's modules, under the same names.
 
@@ -52,6 +53,10 @@ def measure_module(
         *inputs: What it is called with; the first dimension is the batch.
         tau: Threshold of dormant units.
         activations: Kinds of layers whose outputs are hidden units, e.g. ``[nn.GELU]``. "Active" is above zero for all.
+        unit_dimension: Dimension of the layers' outputs along which units lie; what lies along the others but the
+            first are positions, as in images. None is 1, ``(batch, units)`` and ``(batch, channels, height, width)``;
+            of three dimensions it has to be said: 1 of a Conv1d, ``(batch, channels, length)``, and -1 of a
+            transformer, ``(batch, tokens, units)``. Give -1 for images with channels last as well.
 
     Returns:
         ``fau``, ``dormant/tau_<tau>``, ``linearized``, each also by layer (``fau/<layer>``,
@@ -59,17 +64,20 @@ def measure_module(
         more than once (a ResNet shares one ReLU in a block) counts every time: ``<layer>#2`` is its second output.
 
     Raises:
-        ValueError: When the module ran no activation layer, or one of them put out NaN or infinity.
+        ValueError: When the module ran no activation layer, or one of them put out NaN or infinity, or three
+            dimensions without ``unit_dimension``.
     """
     layers = _outputs(module, inputs, tuple(activations))
     if not layers:
         names = ", ".join(kind.__name__ for kind in activations)
         raise ValueError(f"{type(module).__name__} ran no hidden activation layer ({names}); name others: activations=")
-    for output in layers.values():
+    for name, output in layers.items():
         refuse_not_finite(output, "activations")
+        layers[name] = _units_second(output, unit_dimension, name)
     counts = {name: active_and_total(output) for name, output in layers.items()}
     layer = lambda name: module.get_submodule(name.partition("#")[0])  # noqa: E731
     masks = {name: dormant_mask(mean_of_units(output, layer(name))[None], tau) for name, output in layers.items()}
+    linear = {name: linearized_mask(output, layer(name)) for name, output in layers.items()}
     of = lambda parts: {name for name in layers if name.partition("#")[0] in submodules(module, parts=parts)}  # noqa: E731
     first, learning = of(FIRST), of(LEARNS)  # all of them, but where a head was injected
     features = spectrum([output for name, output in layers.items() if name in learning][-1])
@@ -79,12 +87,29 @@ def measure_module(
         **{f"fau/{name}": active / total for name, (active, total) in counts.items()},
         f"dormant/tau_{tau}": torch.cat([mask for name, mask in masks.items() if name in first]).float().mean(),
         **{f"dormant/{name}/tau_{tau}": mask.float().mean() for name, mask in masks.items()},
-        "linearized": linearized_rate([output for name, output in layers.items() if name in first]),
-        **{f"linearized/{name}": linearized_rate([output]) for name, output in layers.items()},
+        "linearized": torch.cat([mask for name, mask in linear.items() if name in first]).float().mean(),
+        **{f"linearized/{name}": mask.float().mean() for name, mask in linear.items()},
         **{f"rank/{name}": rank(features) for name, rank in RANKS.items()},
         "weight_norm": l2_norm(tensor for own in weights for tensor in own),
     }
     return {tag: float(value) for tag, value in found.items()}
+
+
+def _units_second(output: Tensor, dimension: int | None, name: str) -> Tensor:
+    """Return the output of a layer with its units along dimension 1."""
+    shape = tuple(output.shape)
+    if dimension is None and output.ndim == 3:
+        raise ValueError(
+            f"unit_dimension=None: layer {name!r} put out {shape}, whose units may lie along dimension 1 (Conv1d) or "
+            "-1 (tokens of a transformer); give unit_dimension=1 or unit_dimension=-1"
+        )
+    dimension = 1 if dimension is None else dimension
+    if dimension == 0 or not -output.ndim < dimension < output.ndim:
+        raise ValueError(
+            f"unit_dimension={dimension} must be a dimension of what layer {name!r} put out, {shape}, and not the "
+            "first, which is the batch; give e.g. 1 or -1"
+        )
+    return output.movedim(dimension, 1)
 
 
 @torch.no_grad()

@@ -29,8 +29,10 @@ def has_hooks(module: nn.Module) -> bool:
 class Compiled:
     """Calls networks compiled, each once for every way in which it is used.
 
-    Not while hooks watch them (a measurement, or a callback that looks at every batch). When the compiler fails, the
-    run goes on without it, with one warning. Weights may change in place at any time; modules must stay the same.
+    Not while hooks watch them (a measurement, or a callback that looks at every batch): such an update rounds as an
+    uncompiled one, so that a probe which watches updates (``FractionActiveUnits``) changes the run by rounding. When
+    the compiler fails, the run goes on without it, with one warning. Weights may change in place at any time; modules
+    must stay the same.
 
     Args:
         backend: Of ``torch.compile``, e.g. ``inductor``.

@@ -17,7 +17,8 @@ class FrozenNetwork(nn.Module):
     """Encode every frame of a stack with a frozen network, and project frames and their differences.
 
     ``features = LayerNorm(Linear(flatten([f_2, ..., f_T, f_2 - f_1, ..., f_T - f_(T-1)])))`` with the maps f_t of the T
-    stacked frames; with T = 1, of that frame alone. Only Linear and LayerNorm (``projection``) are trained.
+    stacked frames; with T = 1, of that frame alone. Only Linear and LayerNorm (``projection``) are trained, which have
+    no hidden units. The layers of the frozen network see ``batch * T`` frames, those of an observation together.
 
     The frozen network stays in evaluation mode whatever ``train()`` is called with, so that batch norm uses its running
     statistics and does not move them, and acting and updates see the same features; see :meth:`batch_statistics`.

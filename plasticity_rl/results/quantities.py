@@ -179,8 +179,8 @@ TABLE: dict[str, Quantity] = {
         "least eigenvalue of the Hessian, {modules}", "curvature of the loss"
     ),
     "hessian_spectrum/<modules>/trace": Quantity("trace of the Hessian, {modules}", "curvature of the loss"),
-    "hessian_spectrum/<modules>/negative_share": _share(
-        "negative eigenvalues of the Hessian, {modules}", "share of the eigenvalues"
+    "hessian_spectrum/<modules>/negative_mass": _share(
+        "negative eigenvalues of the Hessian, {modules}", "share of all magnitudes"
     ),
     "hessian_spectrum/<modules>/effective_rank": _least("effective rank of the Hessian, {modules}", RANK),
     "hessian_spectrum/<modules>/srank": _least("srank of the Hessian, {modules}", RANK),

@@ -15,6 +15,7 @@ from torch import nn
 import callbacks
 from callbacks import (
     CURL,
+    DormantRatioPerturbation,
     DormantUnits,
     FractionActiveUnits,
     FrozenEncoder,
@@ -26,6 +27,7 @@ from callbacks import (
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.augment import RandomConv
 from plasticity_rl.callback import RLCallback
+from plasticity_rl.callback.feature_batches import last_features
 from plasticity_rl.callback.frozen_encoder import hands_on_centred_pixels
 from plasticity_rl.nn import efficientnet
 from plasticity_rl.nn.resnet import resnet
@@ -78,9 +80,11 @@ class Snapshot(RLCallback):
 @pytest.mark.parametrize("name", FROZEN)
 def test_nothing_frozen_moves_in_100_updates_and_the_rest_learns(name, tmp_path, weights_path):
     options = {"weights_path": weights_path} if name == "FrozenEncoder" else {}
-    snapshot = Snapshot()
-    agent = fit_tiny(tmp_path, callbacks=[small(name, **options), snapshot], agent_options={"replay_ratio": 1.5})
+    snapshot, perturbation = Snapshot(), DormantRatioPerturbation(at_frames=[100])  # of linear layers, by default all
+    given = [small(name, **options), snapshot, perturbation]
+    agent = fit_tiny(tmp_path, callbacks=given, agent_options={"replay_ratio": 1.5})
     assert agent.num_updates >= 100
+    assert perturbation.events.seen == 1
     frozen = {key for key in snapshot.start if key.startswith("encoder.network.")}
     statistics = {key for key in frozen if "running" in key or "num_batches" in key}
     assert len(frozen) == 6 + 2 * 12  # conv1 and bn1; in two blocks two of each: a weight, and five of a batch norm
@@ -450,3 +454,22 @@ def test_other_agent_takes_it_and_resumes_exactly(name, tmp_path):
         fit_other(tmp_path / "resumed", given=[small(name, encoder="torso", feature_dim=12), DieAt(90)])
     resumed = fit_other(tmp_path / "resumed", given=[small(name, encoder="torso", feature_dim=12)], ckpt_path="last")
     assert differences(run_state(straight), run_state(resumed)) == []
+
+
+def test_the_rank_of_frozen_features_has_one_row_for_each_observation(tmp_path):
+    """Frames of a stack are encoded apart: of four observations no rank can exceed four, nor be divided by more."""
+    seen = {}
+
+    class Look(RLCallback):
+        def on_update_end(self, agent, batch, metrics) -> None:
+            frames = list(agent.probe_activations("encoder", 4).values())[-1]
+            seen["rows"], seen["features"] = len(frames), last_features(agent, "encoder", 4)
+            single = agent.encoder.network((agent.probe_batch(4)["pixels"][:, :3] / 255.0) - 0.5)
+            seen["first"] = torch.equal(seen["features"][:, : single.shape[1]], single)
+
+    probes = [callbacks.SRank(every_n_updates=1, modules=["encoder"], batch_size=4, delta=0.0), Look()]
+    agent = fit_tiny(tmp_path, callbacks=[small("RandomFrozenEncoder"), *probes], max_frames=44)
+    assert seen["rows"] == 12
+    assert len(seen["features"]) == 4
+    assert seen["first"]
+    assert 1 <= float(agent.latest["rank/srank/encoder"]) <= 4

@@ -19,7 +19,7 @@ def test_summaries_by_hand():
     """Eigenvalues -1, 1, 2, 4 and four zeros: magnitudes sum to 8."""
     found = density([-1.0, 0.0, 1.0, 2.0, 4.0], [1 / 8, 4 / 8, 1 / 8, 1 / 8, 1 / 8], 8)
     assert found.trace == pytest.approx(6)
-    assert found.negative_share == pytest.approx(1 / 8)
+    assert found.negative_mass == pytest.approx(1 / 8)
     # q = 1/8, 1/8, 1/4, 1/2: entropy 2 * log(8) / 8 + log(4) / 4 + log(2) / 2 = (3/4 + 1/2 + 1/2) log 2
     assert found.effective_rank == pytest.approx(2**1.75)
     assert found.srank() == 4  # 4, 4 + 2, 4 + 2 + 1 are 0.5, 0.75, 0.875 of the sum
@@ -35,7 +35,7 @@ def test_one_node_may_stand_for_many_eigenvalues():
 def test_the_zero_matrix_has_rank_zero():
     found = spectral_density(torch.zeros_like, [torch.ones(5)], 3)
     assert found.nodes.tolist() == [0.0]
-    assert (found.trace, found.negative_share, found.effective_rank, found.srank()) == (0, 0, 0, 0)
+    assert (found.trace, found.negative_mass, found.effective_rank, found.srank()) == (0, 0, 0, 0)
 
 
 def some_matrix(size: int = 12) -> torch.Tensor:
@@ -54,7 +54,7 @@ def test_all_unit_vectors_as_starts_give_the_whole_spectrum():
     assert float(found.nodes[0]) == pytest.approx(values[0])
     assert float(found.nodes[-1]) == pytest.approx(values[-1])
     assert found.trace == pytest.approx(values.sum())
-    assert found.negative_share == pytest.approx((values < -1e-6).mean(), abs=1e-6)
+    assert found.negative_mass == pytest.approx(sizes[values < 0].sum() / sizes.sum())
     assert found.effective_rank == pytest.approx(math.exp(-(q * np.log(q)).sum()))
     assert found.srank() == 1 + int((np.cumsum(np.sort(sizes)[::-1]) / sizes.sum() < 0.99).sum())
     assert float(found.weights.sum()) == pytest.approx(1)
@@ -69,7 +69,36 @@ def test_random_starts_come_near_and_a_few_steps_find_the_ends():
     assert float(found.nodes[-1]) == pytest.approx(5, abs=1e-3)
     assert float(found.nodes[0]) == pytest.approx(-3, abs=1e-3)
     assert found.trace == pytest.approx(float(diagonal.sum()), abs=2.5)
-    assert found.negative_share == pytest.approx(0.5, abs=0.05)
+    assert found.negative_mass == pytest.approx(13 / 28, abs=0.05)  # 10 and 3 of 20 and 8
+
+
+@pytest.mark.parametrize(("values", "seed"), [(values, seed) for values in ([1.0], [5.0, 3.0, 2.0]) for seed in (0, 1)])
+def test_ranks_of_a_few_eigenvalues_among_millions_stay_in_range(values, seed):
+    """One start sees more or less than one eigenvalue's share of each: ranks were negative, or below 1."""
+    size, generator = 2_000_000, torch.Generator().manual_seed(seed)
+    large = torch.tensor(values)
+
+    def product(vector):
+        image = torch.zeros_like(vector)
+        image[: len(large)] = large * vector[: len(large)]
+        return image
+
+    found = spectral_density(product, [torch.randn(size, generator=generator)], 4)
+    assert 1 <= found.srank() <= 15
+    assert 1 <= found.effective_rank <= 15
+
+
+def test_a_count_of_eigenvalues_among_millions_is_exact():
+    p = 4_200_000
+    assert density([0.0, 1.0, 2.0], [(p - 3) / p, 2 / p, 1 / p], p).srank() == 3
+    assert density([0.0, 1.0], [(p - 1) / p, 1 / p], p).srank(delta=0.0) == 1
+    assert density([0.0, 1.0], [1 - 0.2 / p, 0.2 / p], p).effective_rank == 1
+
+
+def test_the_negative_mass_does_not_turn_with_the_sign_of_the_bulk():
+    below, above = (density([-1.0, bulk, 4.0], [0.1, 0.8, 0.1], 10) for bulk in (-1e-5, 1e-5))
+    assert below.negative_mass == pytest.approx(0.2, abs=1e-4)
+    assert above.negative_mass == pytest.approx(0.2, abs=1e-4)
 
 
 @pytest.mark.parametrize(

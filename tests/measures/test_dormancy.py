@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from plasticity_rl.measures import (
     any_input_rate,
@@ -17,6 +18,8 @@ from plasticity_rl.measures import (
     share_above,
     unit_rates,
 )
+from plasticity_rl.measures.dormancy import linearized_mask, rates_of_units
+from plasticity_rl.nn.activations import CReLU
 
 NAN, INF = float("nan"), float("inf")
 
@@ -111,6 +114,14 @@ def test_rates_of_units_are_exact_at_the_ends():
     assert unit_rates(convolution).tolist() == [0.0, 1.0, 0.0]
     assert unit_rates(torch.tensor([[1.0, -1.0], [2.0, 3.0], [4.0, 0.0]])).tolist() == pytest.approx([1.0, 1 / 3])
     assert float(share_above([torch.tensor([1.0, 1 / 3]), torch.tensor([0.0])], 1 / 3)) == pytest.approx(1 / 3)
+
+
+def test_the_rate_of_a_unit_with_two_outputs_is_that_of_the_busier_one():
+    """Units (1, -1), (-1, -1), (0, 0) behind a CReLU, on two inputs."""
+    output = CReLU()(torch.tensor([[1.0, -1.0, 0.0], [-1.0, -1.0, 0.0]]))
+    assert rates_of_units(unit_rates(output), CReLU()).tolist() == [0.5, 1.0, 0.0]
+    assert linearized_mask(output, CReLU()).tolist() == [False, True, False]
+    assert rates_of_units(torch.tensor([0.25, 1.0]), nn.ReLU()).tolist() == [0.25, 1.0]
 
 
 def test_linearized_units_are_above_zero_on_every_input_and_position():

@@ -90,7 +90,9 @@ def test_weights_and_gradients_are_left_alone_and_unused_ones_are_allowed():
 def test_targets_that_are_all_alike_have_no_defined_loss():
     weights = {"w": torch.ones(1, 1)}
     loss = loss_after_training(linear(torch.ones(2, 1)), weights, torch.ones(2, 1), num_steps=1, learning_rate=0.1)
-    assert not math.isfinite(float(loss))
+    assert math.isnan(float(loss))
+    constant = torch.full((3, 1), 0.3)  # 0.3 three times has a mean that is not 0.3
+    assert math.isnan(float(loss_after_training(linear(constant), weights, constant, num_steps=0, learning_rate=0.1)))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -42,6 +42,16 @@ def test_the_two_outputs_of_a_crelu_are_one_unit():
     assert found["dormant/tau_0.0"] == found["dormant/1/tau_0.0"] == 0.5
 
 
+def test_a_unit_that_either_output_of_a_crelu_passes_always_is_linear():
+    """The first is always above zero, the second always below, the third is both: two of three, as of x itself."""
+    network = nn.Sequential(nn.Linear(3, 3), CReLU(), nn.Linear(6, 1))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.eye(3))
+        network[0].bias.zero_()
+    found = measure_module(network, torch.tensor([[1.0, -2.0, 1.0], [3.0, -1.0, -1.0]]))
+    assert found["linearized"] == found["linearized/1"] == pytest.approx(2 / 3)
+
+
 def test_any_module_is_left_as_it_was():
     network = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(), nn.Linear(4, 1))
     before, state = fingerprint(network.state_dict()), torch.get_rng_state()
@@ -87,6 +97,23 @@ def test_other_activations_are_named():
         measure_module(network, x)
     found = measure_module(network, x, activations=[nn.GELU])
     assert found["fau"] == pytest.approx(float((network[:2](x) > 0).float().mean()))
+
+
+@pytest.mark.parametrize("dimension", [1, -1])
+def test_units_of_three_dimensions_lie_where_it_is_said(dimension):
+    """Eight of sixteen units are dead, on tokens (batch, tokens, units) as on a line (batch, channels, length)."""
+    network = nn.Sequential(nn.Linear(8, 16) if dimension == -1 else nn.Conv1d(8, 16, 1), nn.ReLU())
+    with torch.no_grad():
+        network[0].weight[8:] = 0.0
+        network[0].bias[8:] = -1.0
+    x = torch.randn(64, 8, 5, generator=torch.Generator().manual_seed(0))
+    x = x if dimension == 1 else x.mT
+    found = measure_module(network, x, tau=0.0, unit_dimension=dimension)
+    assert found["dormant/tau_0.0"] == 0.5
+    with pytest.raises(ValueError, match=r"unit_dimension=None: layer '1' put out \(64, .*give unit_dimension=1 or"):
+        measure_module(network, x)
+    with pytest.raises(ValueError, match="unit_dimension=[03] must be a dimension of what layer '1' put out"):
+        measure_module(network, x, unit_dimension=0 if dimension == 1 else 3)
 
 
 def test_not_finite_is_refused_and_leaves_no_hook():

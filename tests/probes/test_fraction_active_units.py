@@ -10,7 +10,7 @@ from helpers import fit_tiny
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from callbacks import FractionActiveUnits, Reset
+from callbacks import CReLU, FractionActiveUnits, Reset
 from plasticity_rl import DrQV2, UserError, make_env
 from plasticity_rl.agents.probing import record_pass
 from plasticity_rl.augment.transforms import random_shift
@@ -270,6 +270,22 @@ def test_on_the_probe_batch_augmentation_does_not_matter(augment, tmp_path):
         expected = of_units(layers, "convnet.7", 0.0)
         assert logged["fau_any_input_probe_batch/encoder/convnet.7"] == pytest.approx(expected)
         assert not any(tag.startswith("fau/") for tag in logged)
+
+
+@pytest.mark.parametrize("batch", ["training", "probe"])
+def test_with_crelu_units_are_counted_and_not_their_outputs(batch, tmp_path):
+    """Every unit has one output above zero: counted by output, those of one sign on all inputs would lower it."""
+
+    class Push(RLCallback):
+        def on_train_start(self, trainer, pl_module) -> None:
+            torch.nn.init.constant_(pl_module.critic.Q1[0].bias[:4], -100.0)
+
+    options = {"every_n_updates": 1, "modules": ["critic.Q1"], "batch": batch, "per_layer": False}
+    probes = [FractionActiveUnits(definition=name, **options) for name in ("any_input", "mean_rate", "element_rate")]
+    latest = fit_tiny(tmp_path, callbacks=[CReLU(modules=["critic"]), Push(), *probes], max_frames=44).latest
+    end = "/critic.Q1" if batch == "training" else "_probe_batch/critic.Q1"
+    assert float(latest[f"fau_any_input{end}"]) == float(latest[f"fau_mean_rate{end}"]) == 1.0
+    assert float(latest["fau/critic.Q1" if batch == "training" else f"fau_element_rate{end}"]) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import fit_tiny
 
-from callbacks import LinearizedUnits
+from callbacks import CReLU, LinearizedUnits
 from plasticity_rl.callback import RLCallback
 
 
@@ -55,6 +55,18 @@ def test_units_that_are_always_on_and_always_off(bias, expected, tmp_path):
     assert float(latest["linearized/critic.Q1/3"]) == expected
     module = (float(latest["linearized/critic.Q1/1"]) + expected) / 2  # two layers of 16 units
     assert float(latest["linearized/critic.Q1"]) == pytest.approx(module)
+
+
+@pytest.mark.parametrize("bias", [100.0, -100.0])
+def test_with_crelu_a_unit_counts_whose_either_output_is_always_on(bias, tmp_path):
+    class Push(RLCallback):
+        def on_train_start(self, trainer, pl_module) -> None:
+            torch.nn.init.constant_(pl_module.critic.Q1[0].bias[:4], bias)  # a quarter of 16 units
+
+    probe = LinearizedUnits(every_n_updates=1, modules=["critic.Q1"], batch_size=12)
+    latest = fit_tiny(tmp_path, callbacks=[CReLU(modules=["critic"]), Push(), probe], max_frames=44).latest
+    assert float(latest["linearized/critic.Q1/1"]) >= 0.25
+    assert float(latest["linearized/critic.Q1"]) >= 0.125
 
 
 def test_layers_can_be_left_out(tmp_path):

@@ -112,7 +112,7 @@ def test_logged_values_are_those_recomputed_by_slow_means(tmp_path):
         tolerance = 0.15 if tag.endswith(f"spectrum/{HEAD}/trace") and tag.startswith("hessian") else 1e-3
         assert float(latest[tag]) == pytest.approx(value, rel=tolerance), tag
     assert float(latest[f"hessian_spectrum/{HEAD}/effective_rank"]) == pytest.approx(watcher.hessian_rank, rel=0.2)
-    assert float(latest[f"hessian_spectrum/{HEAD}/negative_share"]) == pytest.approx(0, abs=0.01), "least squares"
+    assert float(latest[f"hessian_spectrum/{HEAD}/negative_mass"]) == pytest.approx(0, abs=0.01), "least squares"
     assert 0 < float(latest["policy_saturation/actor"]) < 1
 
 

@@ -7,8 +7,10 @@ import torch
 from helpers import fit_tiny
 from run_state import DieAt, Killed
 
-from callbacks import Reset, WeightChange
+from callbacks import Reset, WeightChange, WeightNorm
 from plasticity_rl.callback import RLCallback
+
+TAGS = ("weight_change", "weight_norm")
 
 
 class Weights(RLCallback):
@@ -67,3 +69,45 @@ def test_after_a_resume_it_is_measured_from_the_weights_of_the_last_measurement(
     assert float(resumed.latest[tag]) == pytest.approx(
         by_hand(kept.weights[20], kept.weights[16], "encoder."), rel=1e-6
     )
+
+
+class Written(RLCallback):
+    """Keeps what is logged at every update, and all weights after it."""
+
+    def __init__(self) -> None:
+        self.scalars: dict[int, dict[str, float]] = {}
+        self.weights: dict[int, dict[str, torch.Tensor]] = {}
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        write = pl_module.log_scalars
+
+        def keep(scalars) -> None:
+            write(scalars)
+            own = {tag: float(value) for tag, value in scalars.items() if tag.startswith("weight_")}
+            self.scalars[pl_module.num_updates] = self.scalars.get(pl_module.num_updates, {}) | own
+
+        pl_module.log_scalars = keep
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        self.weights[agent.num_updates] = {name: p.detach().clone() for name, p in agent.named_parameters()}
+
+
+@pytest.mark.parametrize("before", [[], [WeightChange(every_n_updates=3)]], ids=["added", "changed"])
+def test_one_that_joins_a_run_waits_for_a_whole_interval(before, tmp_path):
+    """15 updates lie behind at frame 100: with a period of 4 an interval ends at 16, and the first whole one at 20."""
+    fit_tiny(tmp_path, callbacks=before, max_frames=100)
+    joining = [cls(every_n_updates=4, per_layer=False, modules=["encoder"]) for cls in (WeightChange, WeightNorm)]
+    written = Written()
+    fit_tiny(tmp_path, callbacks=[*joining, written], max_frames=124, ckpt_path="last")
+    assert min(written.weights) == 16
+    logged = {name: [n for n, own in written.scalars.items() if f"{name}/encoder" in own] for name in TAGS}
+    assert logged == {"weight_change": [20], "weight_norm": [16, 20]}
+    expected = by_hand(written.weights[20], written.weights[16], "encoder.")
+    assert written.scalars[20]["weight_change/encoder"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_whether_an_interval_is_whole_is_in_the_checkpoint():
+    probe, resumed = WeightChange(every_n_updates=4), WeightChange(every_n_updates=4)
+    probe._is_part = True
+    resumed.load_state_dict(probe.state_dict())
+    assert resumed._is_part

@@ -59,7 +59,8 @@ class DrQV2(AugmentsImages):
         replay_ratio: Gradient updates per env step (agent decision), > 0; any rational is exact.
         num_seed_frames: Env frames of uniform random actions before the first update.
         compile: Backend of ``torch.compile`` for the networks of an update, e.g. ``inductor``, which needs a C++
-            compiler on a CPU; None does not compile. Float32 results differ in rounding.
+            compiler on a CPU; None does not compile. Float32 results differ in rounding, and so do updates that a probe
+            watches (``FractionActiveUnits``), which run uncompiled.
         cuda_graph: Whether the loop's updates are captured as CUDA graphs and replayed (docs/performance.md); on a CPU
             the same function runs on static tensors, no faster.
         seed: Seed of every random number drawn while training; the command line links it to ``seed_everything``. The
