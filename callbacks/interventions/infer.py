@@ -19,6 +19,7 @@ from plasticity_rl.callback.unit_activity import TrainingActivations
 from plasticity_rl.errors import UserError, at_least, at_most, within
 from plasticity_rl.losses import feature_regression
 from plasticity_rl.nn.layers import LEARNS
+from plasticity_rl.nn.precision import widen
 from plasticity_rl.rng import derive_seed
 
 
@@ -184,7 +185,7 @@ class InFeR(Regularizer):
             key = name.replace(".", "_")
             weight, bias = self._initial_heads[f"{key}.weight"], self._initial_heads[f"{key}.bias"]
             target = self.scale * F.linear(first[name].flatten(1), weight, bias)
-            total.append(feature_regression(heads.head(name)(seen[name].flatten(1)), target))
+            total.append(feature_regression(heads.head(name)(widen(seen[name]).flatten(1)), target))
         return torch.stack(total).sum()
 
     def state_dict(self) -> dict[str, Any]:

@@ -25,8 +25,8 @@ class L2Init(Regularizer):
     nothing, whatever it was at first. Of an injected head the added one counts.
 
     Mutates: nothing by itself; adds a term to the loss named ``loss``. A module that is reset takes its fresh weights
-        as the new theta_0; any other jump of weights (a soft reset, a recycled unit) leaves it. With coefficient 0 no
-        term is added.
+        as the new theta_0, and what ``PruneDormant`` keeps at zero gets zero; any other jump of weights (a soft reset,
+        a recycled unit) leaves it. With coefficient 0 no term is added.
     Logs: ``intervention/l2_init/<modules>/loss``, the term as added;
         ``intervention/l2_init/loss``, the sum over all of this name.
     Reference: Kumar et al. 2023 (arXiv 2308.11958), Eq. 2; coefficient 1e-2 on the critic loss as in Ma et al. 2024
@@ -90,10 +90,12 @@ class L2Init(Regularizer):
 
     @torch.no_grad()
     def on_weights_jumped(self, agent: RLModule, jump: Jump) -> None:
-        """Take layers that are fresh as a whole for the new origin; it follows no other jump."""
+        """Take layers that are fresh as a whole for the new origin, and zero of what is kept there; no other jump."""
         for name, value in self._weights(agent).items():
             if name in jump.renewed:
                 self._initial[name].copy_(value)
+        for name in self._initial.keys() & jump.held.keys():
+            self._initial[name].masked_fill_(jump.held[name], 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return theta_0."""

@@ -9,11 +9,11 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from plasticity_rl.agents.base import RLModule
-from plasticity_rl.agents.jumps import Jump
+from plasticity_rl.agents.jumps import Jump, Watch
 from plasticity_rl.callback.dormant_unit_interventions import DormantUnitIntervention
 from plasticity_rl.callback.unit_interventions import clear_makers, detach_readers
 from plasticity_rl.nn.units import UnitLayer
-from plasticity_rl.surgery import zero_columns, zero_units
+from plasticity_rl.surgery import unit_columns, unit_rows, zero_columns, zero_units
 
 
 class PruneDormant(DormantUnitIntervention):
@@ -71,7 +71,7 @@ class PruneDormant(DormantUnitIntervention):
             masks = [self._pruned[path] for path in layers]
             shares[name] = sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
         for layer in self._layers_with_pruned(agent):
-            self._mask(layer)
+            self._mask(agent, layer)
             clear_makers(agent, layer, self._pruned[layer.name])
             detach_readers(agent, layer, self._pruned[layer.name])
         agent.log_scalars({f"intervention/{self.name}/pruned/{name}": share for name, share in shares.items()})
@@ -101,18 +101,28 @@ class PruneDormant(DormantUnitIntervention):
 
     def _mask_all(self, agent: RLModule) -> None:
         for layer in self._layers_with_pruned(agent) if self._pruned else ():
-            self._mask(layer)
+            self._mask(agent, layer)
 
     def _layers_with_pruned(self, agent: RLModule) -> list[UnitLayer]:
         return [layer for name, layer in self.unit_layers(agent).items() if name in self._pruned]
 
-    def _mask(self, layer: UnitLayer) -> None:
+    def _mask(self, agent: RLModule, layer: UnitLayer) -> None:
         units = self._pruned[layer.name] = self._pruned[layer.name].to(layer.readers[0].weight.device)
         for maker in (*layer.makers, *layer.twins):
             zero_units(maker, units)
         for reader in layer.readers:
             for weight in reader.weights:
                 zero_columns(weight, layer.outputs_of(units), reader.inputs)
+        if agent.watch is not None:
+            self._tell_what_is_held(agent.watch, layer, units)
+
+    def _tell_what_is_held(self, watch: Watch, layer: UnitLayer, units: Tensor) -> None:
+        for maker in layer.makers:
+            for parameter in maker.parameters(recurse=False):
+                watch.hold(parameter, unit_rows(parameter, units))
+        for reader in layer.readers:
+            for weight in reader.weights:
+                watch.hold(weight, unit_columns(weight, layer.outputs_of(units), reader.inputs))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the schedule, the masks (True is pruned), and whether weights jumped since the last update."""

@@ -115,7 +115,7 @@ class RLModule(Reports):
     def begin_next_step(self) -> None:
         """With ``data.overlap``, decide the next actions now and let the environments step beside the updates."""
         self._decided_at = self.num_updates
-        if self.data.overlap and self.env_frames < self.data.max_frames:
+        if self.data.overlap:  # also at the last frame: a run that is lengthened is the longer run
             self.data.collector.begin()
 
     def next_batch(self) -> TensorDictBase:
@@ -214,7 +214,7 @@ class RLModule(Reports):
         callbacks = list(callbacks)
         for callback in callbacks:
             if isinstance(callback, RLCallback):
-                callback.resolve(self)
+                callback.join(self)
         refuse_doubles(callbacks)
         ours = in_order(callbacks)
         refuse_without_pixels(ours, self.observation_key)

@@ -12,11 +12,14 @@ import functools
 import inspect
 import re
 import sys
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
+from weakref import WeakKeyDictionary
 
 import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 from tensordict import TensorDictBase
 from torch import Tensor
 
@@ -55,6 +58,9 @@ class RLCallback(pl.Callback):
 
     Constructor arguments are plain data (they come from YAML) and are stored under their own names: they make up the
     ``state_key``, so two instances with different arguments coexist.
+
+    One object may take part in the training of several agents, one after the other, as in a loop over seeds: with each
+    new agent an intervention or probe starts anew (:meth:`join`).
     """
 
     example_arguments: ClassVar[Mapping[str, Any]] = {}
@@ -115,6 +121,28 @@ class RLCallback(pl.Callback):
         for name in (name for name in constructor_parameters(type(self)) if name in self._left_open):
             setattr(self, name, self.default_for(name, agent))
         self._resolved, self._key = True, None
+
+    def join(self, agent: Agent) -> None:
+        """Be resolved for ``agent``; first start anew, if that is untrained and another one was trained with this.
+
+        What a checkpoint holds of it is loaded afterwards. Whatever is no constructor argument is forgotten.
+        """
+        trainer = agent._trainer
+        fits = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+        before = _TRAINED.get(self)
+        is_used = before is not None and before() is not agent
+        if is_used and self.is_described and agent.env_frames == 0 and (fits or trainer is None):
+            self.start_anew()
+        if fits:
+            _TRAINED[self] = weakref.ref(agent)
+        self.resolve(agent)
+
+    def start_anew(self) -> None:
+        """Be as a new object with the same arguments, those left open to the agent among them."""
+        given = self.arguments() | dict.fromkeys(self.open_arguments())
+        vars(self).clear()
+        type(self).__init__(self, **given)
+        _TRAINED.pop(self, None)
 
     def tags(self) -> frozenset[str]:
         """Return the tags that this instance writes, and no other may write too; in a pattern ``*`` is one segment.
@@ -269,6 +297,10 @@ class RLCallback(pl.Callback):
         """
         for copy in self.copies():
             jump.write_into(copy)
+
+
+_TRAINED: WeakKeyDictionary[RLCallback, weakref.ref[Any]] = WeakKeyDictionary()
+"""The agent that a callback was last trained with; not in the callback, which may be copied and pickled."""
 
 
 def constructor_parameters(callback: type) -> Mapping[str, inspect.Parameter]:

@@ -40,6 +40,7 @@ class Jump:
             shrinks, a bias that something is added to); in the order in which it was done.
         edited: Name of a parameter that was edited -> bool mask of its shape: the elements that have the value that an
             edit gave them, or that nothing touched. What was written over an edit is not among them.
+        held: Name of a parameter -> bool mask of its shape: the elements that are kept at zero from now on.
     """
 
     by: str
@@ -49,6 +50,7 @@ class Jump:
     units: Mapping[str, Tensor] = field(default_factory=dict)
     edits: Sequence[Edit] = ()
     edited: Mapping[str, Tensor] = field(default_factory=dict)
+    held: Mapping[str, Tensor] = field(default_factory=dict)
 
     @torch.no_grad()
     def write_into(self, copy: Mapping[str, Tensor]) -> None:
@@ -82,6 +84,7 @@ class Watch:
         units: Units that it has replaced so far, as in :class:`Jump`.
         edits: Its edits so far that copies go through as well.
         after: Values that these gave to parameters, by name.
+        held: As in :class:`Jump`.
     """
 
     by: str
@@ -90,10 +93,16 @@ class Watch:
     units: dict[str, Tensor] = field(default_factory=dict)
     edits: list[Edit] = field(default_factory=list)
     after: dict[str, Tensor] = field(default_factory=dict)
+    held: dict[str, Tensor] = field(default_factory=dict)
 
     def renew_units(self, layer: str, units: Tensor) -> None:
         """Note that units (mask) were replaced by new ones."""
         self.units[layer] = self.units[layer] | units if layer in self.units else units.clone()
+
+    def hold(self, parameter: Tensor, elements: Tensor) -> None:
+        """Note that elements (a mask that broadcasts) of a parameter that it declares are kept at zero from now on."""
+        name, mask = self.name_of(parameter), elements.expand_as(parameter)
+        self.held[name] = self.held[name] | mask if name in self.held else mask
 
     def name_of(self, parameter: Tensor) -> str:
         """Return the name of a parameter that it declares."""
@@ -189,6 +198,13 @@ def watched(agent: TellsOfJumps, callback: RLCallback) -> Iterator[None]:
     elements = {name: mask for (name, mask), any_ in zip(different.items(), some, strict=True) if any_}
     if elements:
         edited = {name: names[name].detach() == value for name, value in found.after.items()}
-        agent.weights_jumped(
-            Jump(callback.state_key, live_tensors(agent), elements, units=found.units, edits=found.edits, edited=edited)
+        jump = Jump(
+            callback.state_key,
+            live_tensors(agent),
+            elements,
+            units=found.units,
+            edits=found.edits,
+            edited=edited,
+            held=found.held,
         )
+        agent.weights_jumped(jump)

@@ -32,12 +32,21 @@ def follow(targets: Sequence[nn.Module], online: Sequence[nn.Module], tau: float
 
 @torch.no_grad()
 def copy_weights(targets: Sequence[nn.Module], online: Sequence[nn.Module]) -> None:
-    """Give target networks the weights of their twins, in place; see :func:`follow`."""
+    """Give target networks the weights of their twins, and their buffers, in place; see :func:`follow`.
+
+    Without the buffers a twin would divide the same weights by another spectral norm, that of its old ones.
+    """
     torch._foreach_copy_(_weights(targets), _weights(online))
+    for old, new in zip(_buffers(targets), _buffers(online), strict=True):
+        old.copy_(new)
 
 
 def _weights(modules: Iterable[nn.Module]) -> list[Tensor]:
     return [p.detach() for module in modules for p in module.parameters()]
+
+
+def _buffers(modules: Iterable[nn.Module]) -> list[Tensor]:
+    return [buffer for module in modules for buffer in module.buffers()]
 
 
 def detached(metrics: Mapping[str, Tensor]) -> TensorDict:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from plasticity_rl.nn.layers import submodules
+
 
 class NoisyLinear(nn.Linear):
     r"""A linear layer whose weights are means, to which factorised Gaussian noise is added inside :func:`noise_in`.
@@ -64,17 +66,21 @@ class NoisyLinear(nn.Linear):
 
 @contextmanager
 def noise_in(module: nn.Module, generator: torch.Generator | None) -> Iterator[None]:
-    """Give every noisy layer of a module new noise meanwhile; without a generator, or noisy layers, nothing is drawn.
+    """Give the noisy layers of a module new noise meanwhile; without a generator, or noisy layers, nothing is drawn.
+
+    Of a head with pairs to inject nothing is drawn for those that wait, nor for the part that is subtracted, which has
+    the noise of the added one: until an injection the run draws what it would without them.
 
     Args:
         module: Module whose noisy layers are meant.
         generator: Source of the noise, on the module's device; None for the means alone.
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, NoisyLinear)] if generator is not None else []
-    for layer in layers:
-        layer.draw(generator)  # type: ignore[arg-type]
+    for layer in submodules(module).values() if generator is not None else ():
+        if isinstance(layer, NoisyLinear):
+            layer.draw(generator)  # type: ignore[arg-type]
     try:
         yield
     finally:
-        for layer in layers:
-            layer.noise = None
+        for layer in module.modules() if generator is not None else ():
+            if isinstance(layer, NoisyLinear):
+                layer.noise = None

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx_ne_convert")
 """Capabilities of x86 CPUs, any of which suffices to compute in bfloat16."""

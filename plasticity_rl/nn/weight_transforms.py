@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from plasticity_rl.errors import UserError
 from plasticity_rl.losses import largest_singular_value
+from plasticity_rl.nn.precision import full_precision
 
 FIRST_ITERATIONS = 15
 """Power iterations at the start; one per training pass follows."""
@@ -192,8 +193,9 @@ class SpectralNormalization(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return ``weight / sigma``, with gradient through sigma; a zero weight stays zero."""
-        # A copy: the buffer moves in place at the next pass, which may come before this one's backward.
-        sigma, following = largest_singular_value(weight.flatten(1), self.left.clone())
+        with full_precision(weight.device):  # bfloat16 would round sigma, and the estimate, to 3 digits
+            # A copy: the buffer moves in place at the next pass, which may come before this one's backward.
+            sigma, following = largest_singular_value(weight.flatten(1), self.left.clone())
         if self.training:
             self.left.copy_(following)
         # Not a tiny number where it is 0 (all inputs were silenced): the gradient would be infinite.

@@ -15,16 +15,17 @@ def draw_fresh(module: nn.Module, init_layer: LayerInit, generator: torch.Genera
     """Return what :func:`reinitialize` would give ``module``, by parameter name, and leave the module as it is.
 
     Args:
-        module: Its values are the same before and after.
+        module: Its values are the same before and after, those of its buffers too.
         init_layer: The agent's own initialisation of one layer.
         generator: CPU generator.
     """
     parameters = dict(module.named_parameters())
-    kept = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    tensors = [*parameters.values(), *module.buffers()]  # a reset of batch norm forgets its running statistics
+    kept = [tensor.detach().clone() for tensor in tensors]
     reinitialize(module, init_layer, generator)
     fresh = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-    for name, parameter in parameters.items():
-        parameter.copy_(kept[name])
+    for tensor, value in zip(tensors, kept, strict=True):
+        tensor.copy_(value)
     return fresh
 
 

@@ -48,6 +48,17 @@ def test_targets_follow_by_a_share_and_are_copied_in_place():
     assert where == [p.data_ptr() for one in slow for p in one.parameters()]
 
 
+def test_a_copied_target_has_the_buffers_too():
+    slow, fast = (nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)) for _ in range(2))
+    with torch.no_grad():
+        fast[1].running_mean.fill_(3.0)
+        fast[1].num_batches_tracked.fill_(7)
+    where = [buffer.data_ptr() for buffer in slow.buffers()]
+    copy_weights([slow], [fast])
+    assert all(torch.equal(value, fast.state_dict()[name]) for name, value in slow.state_dict().items())
+    assert where == [buffer.data_ptr() for buffer in slow.buffers()]
+
+
 def test_metrics_have_no_graph():
     found = detached({"loss": layer(1.0, 0.0).weight.sum()})
     assert not found["loss"].requires_grad

@@ -100,6 +100,18 @@ def test_the_term_against_a_slow_loop(modules, reached, tmp_path):
     assert any(tag.startswith("intervention/infer/") for tag in agent.metrics.keys())  # noqa: SIM118
 
 
+@pytest.mark.filterwarnings("ignore:trainer.precision=bf16-mixed. this CPU has no instructions")
+def test_features_that_are_reduced_are_regressed_in_full(tmp_path):
+    """Those of the encoder come in bfloat16 from the update; the term is that of float32 up to their rounding."""
+    terms = []
+    for precision in ("32-true", "bf16-mixed"):
+        given = {"trainer_options": {"precision": precision}, "data_options": {"eval_every_n_frames": 50}}
+        agent = fit_tiny(tmp_path / precision, callbacks=[InFeR(modules=["encoder"])], max_frames=50, **given)
+        terms.append(agent.metrics["intervention/infer/encoder/loss"])
+    assert terms[1].dtype == torch.float32
+    assert float(terms[1]) == pytest.approx(float(terms[0]), rel=0.05)
+
+
 def test_targets_never_move(tmp_path):
     """Neither training nor a reset touches the initial network or heads; those in use do move."""
     regularizer, states = InFeR(modules=["critic.Q1"]), []

@@ -8,7 +8,7 @@ from bare import BareAgent
 from helpers import fit_tiny
 from tensordict import TensorDict
 
-from callbacks import GradualPruning, L2Init, NeuroplasticExpansion, Reset
+from callbacks import GradualPruning, L2Init, NeuroplasticExpansion, PruneDormant, Reset
 from plasticity_rl import UserError
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.losses import squared_distance
@@ -184,6 +184,31 @@ def test_what_is_pruned_after_the_start_counts_for_nothing(cls, arguments, order
     assert float(term.detach()) == pytest.approx(2.0 * 0.5**2)
     (gradient,) = torch.autograd.grad(term, layer.weight)
     assert gradient.abs().sum() == pytest.approx(2.0 * 2 * 0.5)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_units_that_are_pruned_count_for_nothing(order):
+    regularizer = L2Init(coefficient=2.0, modules=["encoder", "critic"])
+    prune = PruneDormant(modules=["encoder", "critic"], tau=0.9, every_n_updates=2, batch_size=8)
+    agent = BareAgent(*[regularizer, prune][::order])
+    agent.num_updates = 2
+    first = {name: value.clone() for name, value in regularizer.state_dict()["initial"].items()}
+    for _ in range(2):  # the second time after a reset, whose fresh weights are the new origin but for what is pruned
+        agent.dispatch("on_update_start")
+        (term,) = agent.terms().values()
+        assert float(term.detach()) == 0.0, "nothing in use has moved"
+        Reset(modules=["critic"], at_frames=[0]).act(agent)
+    pruned, origin = prune.state_dict()["pruned"], regularizer.state_dict()["initial"]
+    units = pruned["critic.Q1.1"]
+    assert 0 < int(units.sum()) < len(units)
+    assert first["critic.Q1.0.weight"][units].any()
+    with torch.no_grad():
+        agent.critic.Q1[0].weight[int((~units).nonzero()[0]), -1] += 0.5  # it reads an action, which nothing prunes
+    agent.dispatch("on_update_start")
+    (term,) = agent.terms().values()
+    assert float(term.detach()) == pytest.approx(2.0 * 0.5**2, rel=1e-4)
+    assert not origin["critic.Q1.2.weight"][:, units].any()
+    assert origin["critic.Q1.2.weight"][:, ~units].any()
 
 
 def test_origin_is_a_copy_and_is_saved(tmp_path):

@@ -165,6 +165,20 @@ def test_an_injection_leaves_the_output_as_it_is_whatever_the_noise():
     assert all(layer.noise is None for layer in agent.critic.modules() if isinstance(layer, NoisyLinear))
 
 
+def test_before_an_injection_the_noise_and_so_the_run_is_that_without_it():
+    def trained(*given) -> dict[str, Tensor]:
+        agent = noisy(dueling=True)  # the noise of the second stream is drawn behind the pairs of the first
+        agent.build(given)
+        for _ in range(3):
+            agent.update(batch_of())
+            agent.num_updates += 1
+        return {name: p.detach() for name, p in agent.named_parameters()}
+
+    plain, beside = trained(), trained(callbacks.PlasticityInjection(at_frames=[10**12]))
+    assert len(beside) > len(plain)
+    assert all(torch.equal(beside[name], value) for name, value in plain.items())
+
+
 def test_a_soft_reset_moves_the_noise_towards_that_of_the_start(tmp_path):
     """By hand: 0.8 of what it was and 0.2 of the first."""
     seen = {}

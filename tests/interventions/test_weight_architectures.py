@@ -6,9 +6,10 @@ import pytest
 import torch
 from built import assert_target_is_a_twin, changed, drqv2, some_batch
 from helpers import fit_tiny
+from tensordict import TensorDict
 
 from callbacks import NormalizeAndProject, RandomPruning, Reset, ShrinkAndPerturb, SpectralNorm, WeightDecay
-from plasticity_rl import UserError
+from plasticity_rl import DQN, UserError
 from plasticity_rl.callback import RLCallback
 
 # ---- SpectralNorm ----------------------------------------------------------------------------------------------------
@@ -39,6 +40,23 @@ def test_spectral_norm_after_a_reset_is_one_at_once(tmp_path):
     look = Look(modules=["critic"], at_frames=[150])
     fit_tiny(tmp_path, callbacks=[SpectralNorm(), look])
     assert look.seen == pytest.approx([1.0, 1.0], abs=0.02)
+
+
+def test_a_copied_target_divides_by_the_norm_of_the_copied_weights():
+    torch.manual_seed(0)
+    agent = DQN((5,), 3, hidden_dim=16, lr=0.03, target_every_n_updates=20)
+    agent.build([SpectralNorm(modules=["encoder", "critic"])])
+    for seed in range(20):
+        draw = torch.Generator().manual_seed(seed)
+        now, later = torch.randn(2, 8, 5, generator=draw)
+        values = {"reward": torch.rand(8, 1, generator=draw), "discount": torch.full((8, 1), 0.9)}
+        actions = torch.randint(3, (8, 1), generator=draw)
+        agent.update(TensorDict({"state": now, "action": actions, "next": {"state": later}, **values}, [8]))
+        agent.num_updates += 1
+    agent.eval()
+    with torch.no_grad():
+        expected = agent.critic(agent.encoder(now))
+        assert torch.equal(agent.critic_target(agent.encoder_target(now)), expected)
 
 
 # ---- NormalizeAndProject ---------------------------------------------------------------------------------------------

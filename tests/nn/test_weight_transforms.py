@@ -53,6 +53,20 @@ def test_spectral_normalisation_agrees_with_the_svd_and_with_torch(layer):
     torch.testing.assert_close(layer.effective_weight, theirs.weight, rtol=1e-4, atol=1e-5)
 
 
+def test_sigma_is_as_exact_under_autocast():
+    layer = nn.Linear(300, 5)
+    add_transform(layer, SpectralNormalization(layer.weight, generator()))
+    (transform,) = layer.transforms
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for _ in range(50):
+            assert layer(torch.ones(2, 300)).dtype == torch.bfloat16
+        weight = layer.effective_weight
+    sigma = torch.linalg.matrix_norm(layer.weight.detach(), 2)
+    assert weight.dtype == torch.float32
+    torch.testing.assert_close(weight, layer.weight / sigma, rtol=1e-5, atol=0)
+    torch.testing.assert_close(transform.left.norm(), torch.tensor(1.0), rtol=1e-6, atol=0)
+
+
 def test_the_gradient_passes_through_sigma():
     """W = diag(2, 1): W / sigma = diag(1, 1/2); the first entry is constant, d(W_22 / sigma)/dW_11 = -1/4."""
     layer = nn.Linear(2, 2, bias=False)

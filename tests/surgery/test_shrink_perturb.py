@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import nn
 
 from plasticity_rl.agents.drqv2.networks import Actor, Critic, Encoder
 from plasticity_rl.nn.blocks import init_weights
@@ -51,6 +52,16 @@ def test_fresh_weights_are_those_of_a_reset_and_the_module_stays():
         assert fresh.keys() == kept.keys()
         assert all(torch.equal(fresh[name], p) for name, p in twin.named_parameters())
         assert not any(value.requires_grad for value in fresh.values())
+
+
+def test_running_statistics_stay_while_fresh_weights_are_drawn():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
+    module(torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)))  # moves them
+    kept = copy.deepcopy(module.state_dict())
+    assert kept["1.running_mean"].any()
+    fresh = draw_fresh(module, init_weights, torch.Generator().manual_seed(3))
+    assert fresh.keys() == dict(module.named_parameters()).keys()
+    assert all(torch.equal(value, kept[name]) for name, value in module.state_dict().items())
 
 
 def test_each_draw_is_another_one():
