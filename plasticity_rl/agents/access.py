@@ -275,7 +275,8 @@ class ModuleAccess(pl.LightningModule):
         Args:
             loss: Scalar with gradient.
             *optimizer_names: Some of ``optimizer_names``.
-            max_norm: Largest norm of the gradients of all these parameters together; larger ones are scaled down.
+            max_norm: Largest norm of the gradients of all these parameters together, of the batch of all ranks; larger
+                ones are scaled down.
         """
         steps = self.stepping()
         optimizers = [steps.optimizers[self.optimizer_names.index(name)] for name in optimizer_names]
@@ -285,7 +286,7 @@ class ModuleAccess(pl.LightningModule):
         parameters = [p for p in owned if p.requires_grad]
         steps.backward(loss, parameters)
         if max_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, max_norm)
+            steps.clip(parameters, max_norm)
         steps.step(optimizers)
 
     def __getstate__(self) -> dict[str, Any]:

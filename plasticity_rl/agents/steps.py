@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from plasticity_rl.agents.hooks import callbacks_of
+from plasticity_rl.distributed.strategy import average_gradients
 
 HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
 """Hooks of callbacks and agents that Lightning calls in ``manual_backward`` and in a step of its optimizers."""
@@ -69,6 +70,10 @@ class Steps:
         """Compute the gradients of ``loss`` for ``parameters``, and no others."""
         loss.backward(inputs=parameters)
 
+    def clip(self, parameters: Sequence[nn.Parameter], max_norm: float) -> None:
+        """Scale the gradients of all these parameters down so that their norm together is at most ``max_norm``."""
+        nn.utils.clip_grad_norm_(parameters, max_norm)
+
     def step(self, optimizers: Sequence[Any]) -> None:
         """Let each of them take a step."""
         for optimizer in optimizers:
@@ -116,6 +121,12 @@ class LightningSteps(Steps):
     def backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
         """Compute the gradients of ``loss`` for ``parameters``, and no others."""
         self._agent.manual_backward(loss, inputs=parameters)
+
+    def clip(self, parameters: Sequence[nn.Parameter], max_norm: float) -> None:
+        """Clip what is stepped on: the gradient of the whole batch, of which each rank has computed its share's."""
+        if self._agent.trainer.world_size > 1:
+            average_gradients(parameters)  # equal on all ranks from here on, they stay so in the step, which averages
+        super().clip(parameters, max_norm)
 
 
 def steps_of(agent: pl.LightningModule, optimizers: Sequence[Any]) -> Steps:

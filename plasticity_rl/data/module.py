@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 from dataclasses import fields
 from pathlib import Path
@@ -28,7 +29,7 @@ from plasticity_rl.errors import RunFailure, UserError, describe_error, refuse_u
 from plasticity_rl.files.places import expanded
 from plasticity_rl.replay.buffer import FrameReplay, check_fits, replay_bytes
 from plasticity_rl.replay.files import holds_replay
-from plasticity_rl.replay.layout import Storage, storage_on
+from plasticity_rl.replay.layout import storage_on
 from plasticity_rl.replay.sum_tree import tree_bytes
 from plasticity_rl.rng import derive_seed
 
@@ -148,10 +149,9 @@ class RLDataModule(pl.LightningDataModule, Environments):
         folder = Path(own or Path(run_dir) / "replay")
         ranks_here = self.trainer.num_devices  # type: ignore[union-attr]
         device = self.trainer.strategy.root_device  # type: ignore[union-attr]
-        kept = storage_on(self.storage, device)
-        check_fits(self.replay_size_bytes * ranks_here, kept, folder, self.priority_bytes)
+        check_fits(self.replay_size_bytes * ranks_here, storage_on(self.storage, device), folder, self.priority_bytes)
         self.replay_folder = folder / f"rank{rank}"
-        self.replay = self._make_replay(kept, derive_seed(self.seed, f"replay/rank{rank}"))
+        self.replay = self._make_replay(self._slack())
         self.horizon = self.n_step, self.discount
         self._policy: Policy = lambda observations: learner.act(observations, explore=True)
         self._collect(self.task, self._env_seed(rank))
@@ -180,7 +180,8 @@ class RLDataModule(pl.LightningDataModule, Environments):
         self.collector.close()
         self._collect(task, seed)
 
-    def _make_replay(self, storage: Storage, seed: int) -> FrameReplay:
+    def _make_replay(self, slack: int) -> FrameReplay:
+        device, rank = self.trainer.strategy.root_device, self.trainer.global_rank  # type: ignore[union-attr]
         return FrameReplay(
             obs_shape=self.obs_shape,
             action_dim=self.action_dim,
@@ -190,12 +191,12 @@ class RLDataModule(pl.LightningDataModule, Environments):
             discount=self.discount,
             batch_size=self.batch_size // self.world_size,
             num_lanes=self.num_envs,
-            storage=storage,
-            device=self.trainer.strategy.root_device,  # type: ignore[union-attr]
+            storage=storage_on(self.storage, device),
+            device=device,
             draw_on_device=self.draw_on_device,
             folder=self.replay_folder,
-            slack=self._slack(),
-            seed=seed,
+            slack=slack,
+            seed=derive_seed(self.seed, f"replay/rank{rank}"),
             observation=self.observation,
             num_actions=self.num_actions,
             reward_clip=self.reward_clip,
@@ -225,9 +226,14 @@ class RLDataModule(pl.LightningDataModule, Environments):
         slots = self.num_envs * (-(-self.capacity // self.num_envs) + self._slack())  # prioritized: on one rank only
         return tree_bytes(slots) if self.prioritized else 0
 
-    def _slack(self) -> int:
-        """Records per lane that may be written after a checkpoint without overwriting what it needs."""
-        return self.resumable_epochs * (self.eval_every_n_frames // self.frames_per_step) + 1000
+    def _slack(self, epochs_for_ends: int = 1) -> int:
+        """Records per lane that may be written after a checkpoint without overwriting what it needs.
+
+        Every episode has a last frame beside its steps: one epoch more is enough for the newest checkpoint whatever
+        episodes are like, and for those before if episodes last ``resumable_epochs`` env steps on average.
+        """
+        epochs = self.resumable_epochs + epochs_for_ends
+        return epochs * (self.eval_every_n_frames // self.frames_per_step) + 1000
 
     def train_dataloader(self) -> Ticks:
         """One epoch: the ticks between two evaluations."""
@@ -361,6 +367,10 @@ class RLDataModule(pl.LightningDataModule, Environments):
                 raise UserError(f"the checkpoint goes on with task={task}, which no callback of the run names")
             self.collector.close()
             self._collect(task, self.seed)  # what the seed decides is restored below
+        if (slack := state_dict["replay"]["storage"]["layout"]["slack"]) == self._slack(0):
+            del self.replay  # the run is from before last frames were counted, and keeps its files as they are
+            gc.collect()  # a device may have memory for one replay
+            self.replay = self._make_replay(slack)
         self.starts_empty = self._goes_on_empty(state_dict["replay"])
         self.replay.load_state_dict(state_dict["replay"], empty=self.starts_empty)
         if state_dict["collector"]["env"] is not None:

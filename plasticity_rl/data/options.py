@@ -52,7 +52,7 @@ class DataOptions:
         priority_beta: Of ``prioritized``: exponent of the importance weights, in [0, 1]; a number, or a schedule in
             env steps from the start of the run on, such as Rainbow's ``linear(0.4,1.0,50000000)`` over the whole run.
         batch_size: Transitions per gradient update; each rank samples its share.
-        capacity: Transitions the replay keeps.
+        capacity: Records the replay keeps: one per transition and one more per episode, its last frame.
         storage: ``ram``; ``memmap`` for files in the run folder; ``device`` for the memory of the GPU that trains,
             where batches are then put together (21 GB for a million transitions of 84 pixels).
         draw_on_device: With ``storage=device``, also draw the transitions of a batch there, so that a batch costs one
@@ -68,7 +68,8 @@ class DataOptions:
         replay_dir: Folder of the replay files that make a resume exact; None is ``replay/`` in the run folder
             (``trainer.default_root_dir``). They are written at checkpoints, or at once with ``storage="memmap"``.
         resumable_epochs: Epochs (``eval_every_n_frames``) back to which a checkpoint can still be resumed once the
-            replay has been full; each costs that many more records of disk and, with ``ram``, of memory.
+            replay has been full, if episodes last as many env steps on average; each, and one more for the last frames
+            of episodes, costs that many more records of disk and, with ``ram``, of memory.
         allow_empty_replay: Resume a checkpoint whose replay files are gone, with an empty replay: not exact. The policy
             then collects ``num_seed_frames`` env frames without updates, as before the first one.
         exact_resume: Whether the environments must be able to save themselves in the middle of an episode, so that a

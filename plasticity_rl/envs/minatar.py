@@ -92,6 +92,7 @@ class MinAtarEnv(GameEnv):
 
     def _start(self) -> np.ndarray:
         self._game.reset()
+        self._game.last_action = 0  # its reset leaves the action that may stick as the episode before had it
         return self._seen()
 
     def _play(self, action: int, frames: int) -> Played:

@@ -206,7 +206,7 @@ def refuse_small_capacity(
     """Raise UserError for a replay in which no window of so many steps is ever complete, so that nothing is learned.
 
     Args:
-        capacity: Transitions of all ranks.
+        capacity: Records of all ranks.
         num_lanes: Environments of a rank.
         frame_stack: Stacked frames.
         n_step: Steps of the return.

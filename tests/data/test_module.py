@@ -1,4 +1,4 @@
-"""Which options the data module has: in Python, on the command line, in a checkpoint, whatever the environment."""
+"""Which options the data module has, in Python, on the command line, in a checkpoint; how far back runs are resumed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from dataclasses import fields
 import pytest
 import torch
 import yaml
-from cli_runs import TINY, call
-from helpers import tiny_data
+from cli_runs import TINY, call, checkpoint
+from helpers import TINY_DISCRETE, fit_tiny, tiny_data, tiny_dqn
 from line_backend import LINE
+from run_state import differences, run_state
+from tensordict import TensorDict
 
 from plasticity_rl import RLDataModule, UserError
 from plasticity_rl.data.module import data_module_of
 from plasticity_rl.data.options import DataOptions
 from plasticity_rl.envs import backends
 from plasticity_rl.envs.dmc_options import DMControlOptions
+from plasticity_rl.replay.buffer import FrameReplay
 
 LINE_RUN = ["--data.task=line:near", *(option for option in TINY if not re.match(r"--data\.(env|task|image)", option))]
 
@@ -97,3 +100,44 @@ def test_an_option_of_another_environment_is_refused(line):
     result = call("fit", *LINE_RUN, "--data.render=fast", "--max_frames=100")
     assert result.code == 2
     assert "--data.render" in result.err
+
+
+# ---- how far back a checkpoint can be resumed ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("epochs", "back", "episode_steps"), [(1, 1, 1), (2, 1, 1), (2, 2, 2)])
+def test_slack_has_room_for_the_last_frames_of_short_episodes(epochs, back, episode_steps, tmp_path):
+    """Without: 2198 records after the newest checkpoint, and room for 1100 + 1000."""
+    data = tiny_data(observation="state", eval_every_n_frames=2200, resumable_epochs=epochs)
+
+    def replay() -> FrameReplay:
+        shape = {"obs_shape": (2,), "action_dim": 1, "observation": "state", "frame_stack": 1, "n_step": 1}
+        return FrameReplay(**shape, capacity=100, batch_size=8, folder=tmp_path, slack=data._slack())
+
+    def write(steps: int) -> None:
+        for step in range(1, steps + 1):
+            done = torch.tensor([[step % episode_steps == 0]])
+            following = {"state": torch.zeros(1, 2), "reward": torch.zeros(1, 1), "discount": torch.ones(1, 1)}
+            one = {"state": torch.zeros(1, 2), "action": torch.zeros(1, 1), "next": {**following, "done": done}}
+            first.write(TensorDict(one, batch_size=[1]))
+
+    first = replay()
+    write(200)
+    checkpoint = first.state_dict()
+    write(1100 * back - 1)
+    first.flush()
+    replay().load_state_dict(checkpoint)
+
+
+@pytest.mark.parametrize("own", [{"storage": "memmap"}, {"prioritized": True}], ids=lambda own: next(iter(own)))
+def test_a_run_with_the_slack_of_before_goes_on_with_it(own, tmp_path, monkeypatch):
+    """Two epochs of 50 env steps and 1000, without the epoch for last frames."""
+    run = {"make_agent": tiny_dqn, "data_options": {**TINY_DISCRETE, **own, "capacity": 40}}
+    with monkeypatch.context() as before:
+        before.setattr(RLDataModule, "_slack", lambda data: 2 * 50 + 1000)
+        whole = fit_tiny(tmp_path / "whole", **run)
+        fit_tiny(tmp_path / "run", max_frames=100, **run)
+    resumed = fit_tiny(tmp_path / "run", ckpt_path="last", **run)
+    layout = checkpoint(tmp_path / "run")["RLDataModule"]["replay"]["storage"]["layout"]
+    assert layout["slack"] == 1100
+    assert differences(run_state(resumed), run_state(whole)) == []

@@ -106,6 +106,16 @@ def test_a_killed_run_goes_on_exactly(storage, ratio, tmp_path):
     assert differences(run_state(straight), run_state(again)) == []
 
 
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_a_run_that_is_lengthened_is_the_longer_run(num_envs, tmp_path):
+    """The step after its last frame is begun there as well, with the policy before the last updates."""
+    run = {"make_agent": tiny_sac, "data_options": {"observation": "state", "num_envs": num_envs, **OVERLAP}}
+    whole = fit_tiny(tmp_path / "whole", **run)
+    fit_tiny(tmp_path / "short", max_frames=100, **run)
+    lengthened = fit_tiny(tmp_path / "short", ckpt_path="last", **run)
+    assert differences(run_state(whole), run_state(lengthened)) == []
+
+
 def test_tasks_change_between_finished_steps(tmp_path):
     """The step that is under way in the old task is dropped: no transition crosses the boundary, no frame is lost."""
     agent = fit_tiny(

@@ -17,7 +17,7 @@ import pytest
 import torch
 from cli_runs import TINY, checkpoint, fit_tiny_cli, tree
 from helpers import fit_tiny, tiny_data, tiny_dqn
-from rank_job import FINAL, HALF_RANDOM, equal_batches, example, penalty, several
+from rank_job import FINAL, HALF_RANDOM, clipped_batches, equal_batches, example, penalty, several
 from run_state import differences, fingerprint
 
 import callbacks
@@ -72,6 +72,13 @@ def test_two_ranks_with_half_batches_equal_one_with_whole_batches(ranks, job_fol
     start = fit_tiny(tmp_path / "start", max_frames=40).state_dict()
     assert any(not torch.equal(value, start[name]) for name, value in one.state_dict().items())
     assert_close(two["weights"], one.state_dict())
+
+
+def test_the_gradient_of_the_whole_batch_is_clipped(ranks, job_folder, tmp_path):
+    two = torch.load(job_folder / "equal.pt", weights_only=True)
+    one = clipped_batches(tmp_path)
+    assert one.num_updates >= 5
+    assert_close(two["clipped"], one.state_dict())
 
 
 def test_ranks_hold_the_same_agent_and_experience_of_their_own(ranks):

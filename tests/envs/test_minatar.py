@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torchrl.envs.utils import check_env_specs
 
 from plasticity_rl import RLDataModule, UserError
+from plasticity_rl.data.evaluation import play_episode
 from plasticity_rl.envs import make_env
 from plasticity_rl.envs.make import render_frame
 from plasticity_rl.envs.minatar_options import CHANNELS
@@ -59,7 +61,25 @@ def test_a_game_is_as_it_is(game):
             ends += 1
             now = env.reset()
             plain.reset()
+            plain.last_action = 0  # an episode of ours begins with nothing held
     assert ends or game == "freeway"
+
+
+@pytest.mark.parametrize("game", CHANNELS)
+def test_an_episode_depends_on_nothing_that_was_played_before(game):
+    """Its first action may stick: to none, whatever the last one of the episode before was."""
+    env = make_env(f"minatar:{game}", seed=1, sticky=0.5, full_actions=True, max_episode_frames=3)
+
+    def hold(action: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda seen: torch.tensor([[action]])
+
+    for seed in range(5):
+        ends = set()
+        for before in range(6):
+            play_episode(env, hold(before), 1000)
+            played = play_episode(env, hold(0), seed)
+            ends.add((*played.rewards, played.last_observation.numpy().tobytes()))
+        assert len(ends) == 1
 
 
 @pytest.mark.parametrize("game", CHANNELS)

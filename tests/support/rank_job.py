@@ -37,7 +37,10 @@ class FixedBatches(RLCallback):
         def rows(number: int, source: torch.Generator) -> TensorDict:
             pixels = torch.randint(0, 256, (2, number, *data.obs_shape), dtype=torch.uint8, generator=source)
             batch = TensorDict({"pixels": pixels[0], "next": {"pixels": pixels[1]}}, batch_size=number)
-            batch["action"] = torch.rand(number, data.action_dim, generator=source) * 2 - 1
+            if data.num_actions:
+                batch["action"] = torch.randint(data.num_actions, (number, 1), generator=source)
+            else:
+                batch["action"] = torch.rand(number, data.action_dim, generator=source) * 2 - 1
             batch["reward"] = torch.rand(number, 1, generator=source)
             batch["discount"] = torch.full((number, 1), 0.97)
             return batch
@@ -74,6 +77,23 @@ def equal_batches(folder: Path, *given: RLCallback, **trainer_options: Any) -> R
         max_frames=40 + 4 * UPDATES,
         data_options={"eval_every_n_frames": 32, "num_envs": 2 // trainer_options.get("devices", 1)},
         agent_options=QUIET,
+        trainer_options=trainer_options,
+    )
+
+
+def clipped_batches(folder: Path, **trainer_options: Any) -> RLModule:
+    """The same with an agent that clips its gradients, at every update here."""
+    return fit_tiny(
+        folder,
+        callbacks=[FixedBatches()],
+        make_agent=tiny_dqn,
+        max_frames=40 + 4 * UPDATES,
+        data_options={
+            **TINY_DISCRETE,
+            "eval_every_n_frames": 32,
+            "num_envs": 2 // trainer_options.get("devices", 1),
+        },
+        agent_options={"max_grad_norm": 0.01},
         trainer_options=trainer_options,
     )
 
@@ -191,8 +211,10 @@ def statistics(folder: Path) -> dict[str, Any]:
 
 def main_part(folder: Path) -> dict[str, Any]:
     agent = equal_batches(folder / "equal", penalty(), **TWO_RANKS)
+    clipped = clipped_batches(folder / "clipped", **TWO_RANKS)
     if agent.global_rank == 0:
-        torch.save({"weights": agent.state_dict(), "updates": agent.num_updates}, folder / "equal.pt")
+        weights = {"weights": agent.state_dict(), "clipped": clipped.state_dict()}
+        torch.save({**weights, "updates": agent.num_updates}, folder / "equal.pt")
     straight = short_run(folder / "straight", 200, **TWO_RANKS)
     short_run(folder / "stopped", 100, **TWO_RANKS)
     resumed = short_run(folder / "stopped", 200, resume=True, **TWO_RANKS)
