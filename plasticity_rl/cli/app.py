@@ -34,7 +34,13 @@ from plasticity_rl.cli.parser import PARSER_MODE, OneLineParser, use_our_yaml
 from plasticity_rl.cli.parser_errors import UNION, one_line
 from plasticity_rl.cli.run_config import SaveRunConfig, with_configuration
 from plasticity_rl.cli.run_dirs import callbacks_in, default_run_dir, last_checkpoint
-from plasticity_rl.cli.start_checks import checked_weights, refuse_missing_replay, write_out_places
+from plasticity_rl.cli.start_checks import (
+    checked_weights,
+    own_network_options,
+    refuse_missing_replay,
+    refuse_other_network,
+    write_out_places,
+)
 from plasticity_rl.cli.trust import refuse_other_kinds
 from plasticity_rl.data.module import data_module_of
 from plasticity_rl.distributed.launch import same_run_dir
@@ -123,19 +129,24 @@ class RLCLI(LightningCLI):
         """Take the network's options from the checkpoint for evaluation only; Lightning does so for training too.
 
         There it would hide that the command asks for another network than the checkpoint holds. Lightning would also
-        read the file by itself.
+        read the file by itself, and ignore what the user asks for; here that counts, or is refused as in training.
         """
         subcommand = self.config.subcommand
-        path = self.config[subcommand].ckpt_path
-        if path in (None, "last"):
+        config = self.config[subcommand]
+        path = config.ckpt_path
+        if path is None or (path == "last" and (subcommand == "fit" or config.trainer.default_root_dir is None)):
             return
+        path = last_checkpoint(Path(config.trainer.default_root_dir)) if path == "last" else path
         if not Path(path).is_file():
             raise UserError(
                 f"--ckpt_path {path}: {no_file(path)}; give a .ckpt file (RUN/checkpoints/last.ckpt) or 'last'"
             )
-        saved = self.checkpoints.look(path).get("hyper_parameters", {})
-        network = {name: value for name, value in saved.items() if name != "_instantiator"}
-        if subcommand != "fit" and network:
+        checkpoint = self.checkpoints.look(path)
+        saved = checkpoint.get("hyper_parameters", {})
+        asked = own_network_options(self.command)
+        network = {name: value for name, value in saved.items() if name != "_instantiator" and name not in asked}
+        if subcommand != "fit" and saved:
+            refuse_other_network(config.model, asked, checkpoint)
             self.command.refuse_foreign({"model": network}, str(path))
             self.config = self.parser.parse_object({subcommand: {"model": network}}, self.config)
 
@@ -162,7 +173,8 @@ class RLCLI(LightningCLI):
         if self.subcommand == "fit" and config.ckpt_path is not None:
             path = last_checkpoint(run_dir) if config.ckpt_path == "last" else config.ckpt_path
             saved = saved or self.checkpoints.look(path)
-            stop_if_finished(run_dir, saved.get("rl", {}).get("env_frames", 0), config.max_frames)
+            if self.writes:  # what only looks at a finished run is no start of it
+                stop_if_finished(run_dir, saved.get("rl", {}).get("env_frames", 0), config.max_frames)
         if self.subcommand == "fit":
             self._claim_folder(run_dir)
 
@@ -277,7 +289,7 @@ def build(cls: type[RLCLI], command: CommandLine, checkpoints: CheckpointReader 
     command = with_configuration(command, checkpoints)
     find_own(command)
     for given in () if command.trusts else command.foreign:
-        refuse_other_kinds(command.contents[given], command.alone or given, command.own_texts())
+        refuse_other_kinds(command.contents[given], command.source(given), command.own_texts())
     OneLineParser.agent = agent_name(command)
     try:
         return cls(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +16,12 @@ import yaml
 from plasticity_rl.cli import trust
 from plasticity_rl.cli.config_files import read_config
 from plasticity_rl.errors import UserError
-from plasticity_rl.files.places import configs_in, expanded, run_folder_of
+from plasticity_rl.files.places import CONFIG_OF_A_RUN, configs_in, expanded, last_checkpoint_in, run_folder_of
 from plasticity_rl.files.strict_yaml import TwiceError, load
 from plasticity_rl.packaged import CONFIG
 
 FOLDER = "--trainer.default_root_dir"
+CALLBACKS = "--trainer.callbacks"
 PATHS = (FOLDER, "--ckpt_path", "--data.replay_dir")
 """Options that name a place; those of files are found by :mod:`plasticity_rl.packaged`."""
 WITH_CLASSES = ("--trainer.", "--model.", "--data.env", "--data.task")
@@ -49,6 +51,8 @@ class CommandLine:
         foreign: Those of ``contents`` that a run wrote, so that they may be somebody else's.
         trusts: Whether ``--trust`` was given.
         alone: Checkpoint that lies in no run, whose own configuration is to be taken; None for any other command.
+        looked_at: Checkpoint of a run that does not go on, whose own configuration counts more than that with which its
+            run began; None for any other command.
     """
 
     args: tuple[str, ...]
@@ -56,6 +60,7 @@ class CommandLine:
     foreign: frozenset[str] = frozenset()
     trusts: bool = False
     alone: str | None = None
+    looked_at: str | None = None
 
     def own_texts(self) -> list[str]:
         """Return what the user wrote: values of options, and the files that no run wrote."""
@@ -63,10 +68,16 @@ class CommandLine:
         return [*values, *(repr(content) for given, content in self.contents.items() if given not in self.foreign)]
 
     def with_content(self, content: Mapping[str, Any]) -> CommandLine:
-        """Return a command with what :attr:`alone` holds where others have the config of a run."""
-        text = json.dumps(content)
-        args = (self.args[0], f"--config={text}", *self.args[1:])
-        return replace(self, args=args, contents={text: content}, foreign=frozenset({text}))
+        """Return a command with what its checkpoint holds, after the config of the run that it lies in, if any."""
+        unlike_at_first = {"callbacks": None, "precision": None, **content.get("trainer", {})}  # there is none any more
+        content = {**content, "trainer": unlike_at_first}
+        text, place = json.dumps(content), 1 + len(self.contents)
+        args = (*self.args[:place], f"--config={text}", *self.args[place:])
+        return replace(self, args=args, contents={**self.contents, text: content}, foreign=self.foreign | {text})
+
+    def source(self, given: str) -> str:
+        """Return the file that one of :attr:`contents` was read from, for messages."""
+        return given if os.path.isfile(given) else self.alone or self.looked_at or given
 
     def refuse_foreign(self, content: Mapping[str, Any], source: str) -> None:
         """Raise UserError for what would run code of somebody else, unless that was allowed."""
@@ -98,16 +109,26 @@ def read(args: Sequence[str]) -> CommandLine:
             class of somebody else (:mod:`plasticity_rl.cli.trust`).
     """
     trusts = trust.OPTION in args
-    args = with_run_config(with_places([arg for arg in args if arg != trust.OPTION]))
+    given_args = with_places([arg for arg in args if arg != trust.OPTION])
+    args = with_run_config(given_args)
     _refuse_twice(args)
     contents = {given: _content(given) for given in option_values(args, *CONFIG)}
     foreign = frozenset(given for given in contents if os.path.isfile(given) and trust.is_of_a_run(Path(given)))
     checkpoint = next(reversed(option_values(args, "--ckpt_path")), "last")
     alone = None if checkpoint == "last" or contents or describes_itself(args) else checkpoint
-    command = CommandLine(tuple(args), contents, foreign, trusts, alone)
+    adds_config = bool(contents) and not option_values(given_args, *CONFIG)
+    looked_at = _checkpoint_file(args) if adds_config and args[0] != "fit" else None
+    command = CommandLine(tuple(args), contents, foreign, trusts, alone, looked_at)
     for given in foreign:
         command.refuse_foreign(contents[given], given)
     return command
+
+
+def _checkpoint_file(args: Sequence[str]) -> str | None:
+    """Return the checkpoint that a command names, or None where that is the last one of a run that has none."""
+    checkpoint = option_values(args, "--ckpt_path")[-1]
+    found = last_checkpoint_in(Path(option_values(args, FOLDER)[-1])) if checkpoint == "last" else checkpoint
+    return None if found is None else str(found)
 
 
 def _refuse_twice(args: Sequence[str]) -> None:
@@ -144,8 +165,9 @@ def _under(keys: Sequence[str], value: Any) -> list[Any]:
 def with_run_config(args: Sequence[str]) -> list[str]:
     """Add the run folder and its ``config.yaml``, or that of its last start, to a command that names no config.
 
-    Of a command that names a checkpoint and the ``config.yaml`` of its run, or goes on with the last one, the run is
-    the one in whose folder that file lies, wherever the folder was when it was written.
+    Of a command that names a checkpoint and a config that its run wrote, at its first start or a later one, or that
+    goes on with the last one, the run is the one in whose folder that file lies, wherever the folder was when it was
+    written.
     """
     args = list(args)
     checkpoint, folders = option_values(args, "--ckpt_path"), option_values(args, FOLDER)
@@ -153,22 +175,38 @@ def with_run_config(args: Sequence[str]) -> list[str]:
         return args
     of_checkpoint = None if checkpoint[-1] == "last" else run_folder_of(checkpoint[-1])
     if configs := option_values(args, *CONFIG):
-        runs = [Path(file).resolve().parent for file in configs if Path(file).name == "config.yaml"]
+        runs = [Path(file).resolve().parent for file in configs if trust.is_of_a_run(Path(file))]
         runs = [folder for folder in runs if (folder / "checkpoints").is_dir()]
         meant = runs[-1:] if checkpoint[-1] == "last" else [folder for folder in runs if folder == of_checkpoint]
         return args if folders or not meant else [*args, f"{FOLDER}={meant[-1]}"]
     run_dir = of_checkpoint or (Path(folders[-1]) if folders else None)
-    if run_dir is None or describes_itself(args) or not (run_dir / "config.yaml").is_file():
+    if run_dir is None or not (run_dir / CONFIG_OF_A_RUN).is_file():
         return args
-    own = [] if folders else [f"{FOLDER}={run_dir}"]
     # What goes on is the run as it was last started, perhaps with other options than at first.
     first, *resumed = configs_in(run_dir)
-    return [args[0], f"--config={[first, *resumed][-1] if args[0] == 'fit' else first}", *own, *args[1:]]
+    config = [first, *resumed][-1] if args[0] == "fit" else first
+    if describes_itself(args, config):
+        return args
+    own = [] if folders else [f"{FOLDER}={run_dir}"]
+    return [args[0], f"--config={config}", *own, *args[1:]]
 
 
-def describes_itself(args: Sequence[str]) -> bool:
-    """Whether a command adds callbacks, so that it describes the whole run: a config would give them a second time."""
-    return args[0] == "fit" and any(arg.startswith("--trainer.callbacks") for arg in args)
+def describes_itself(args: Sequence[str], config: Path | None = None) -> bool:
+    """Whether a command adds callbacks of its run, and so is the whole run: a config would give them a second time.
+
+    Args:
+        args: Of the command.
+        config: Of the run that it goes on with: a command that adds callbacks of other classes, or replaces all of
+            them, needs it. Without one, any callback will do.
+    """
+    given = [(name, value) for name, value in options(args) if name.startswith(CALLBACKS)]
+    if args[0] != "fit" or not given or config is None:
+        return args[0] == "fit" and bool(given)
+    if any(name == CALLBACKS for name, _ in given):
+        return False
+    entries = (read_config(config).get("trainer") or {}).get("callbacks") or []
+    names = re.findall(r"'class_path': '(?:\w+\.)*(\w+)'", repr(entries))
+    return any(re.search(rf"\b{name}\b", value) for name in names for _, value in given)
 
 
 def with_places(args: Sequence[str]) -> list[str]:

@@ -7,17 +7,19 @@ judge all of it again.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from plasticity_rl.agents.trainer_options import refuse_meaningless
 from plasticity_rl.cli.checks import as_seed
+from plasticity_rl.cli.config_files import read_config
 from plasticity_rl.cli.declared.checks import check
 from plasticity_rl.cli.declared.command import DATA, Group, agents, groups
 from plasticity_rl.cli.declared.options import Option
-from plasticity_rl.cli.declared.types import REFERENCE, UNKNOWN, made, misfit, takes_list
-from plasticity_rl.cli.early import CommandLine
+from plasticity_rl.cli.declared.types import REFERENCE, UNKNOWN, made, misfit
+from plasticity_rl.cli.early import CommandLine, option_values
 from plasticity_rl.cli.early_callbacks import refuse_values, refuse_wrong_callbacks, tasks_of
 from plasticity_rl.cli.given import Given, given
 from plasticity_rl.cli.own_files import candidates
@@ -25,6 +27,7 @@ from plasticity_rl.cli.own_options import FROM_OTHERS
 from plasticity_rl.cli.parser_errors import near_options, of_agent, one_line
 from plasticity_rl.envs import backends
 from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.files.places import configs_in, run_folder_of
 from plasticity_rl.run.number_checks import refuse_extreme_numbers
 
 CHECKED = ("fit", "validate")
@@ -49,6 +52,7 @@ def refuse_early(command: CommandLine, *, simulated_here: bool = True) -> None:
     agent, task = agent_name(command), str(command.setting("data.task", ""))
     known = groups(command.args[0], agent, task)
     refuse_unknown_options(values, known, agent)
+    _refuse_half_of_a_run(command, known)
     for one in values:
         _refuse_misfit(one, known)
     last = refuse_wrong_callbacks(values, [Path(folder) for folder in candidates(command)])
@@ -58,6 +62,26 @@ def refuse_early(command: CommandLine, *, simulated_here: bool = True) -> None:
         refuse_values(last, agent)
         for name in [task, *tasks_of(last)] if simulated_here else ():
             _refuse_task(name, final)  # last, for some simulators are imported to be asked
+
+
+def _refuse_half_of_a_run(command: CommandLine, known: Mapping[str, Group]) -> None:
+    """Raise UserError for a command that goes on with a run of another task than the default, and does not name it.
+
+    The config of a run is not added where callbacks are that it has too; then the command has to be all of the run.
+    """
+    checkpoint, option = option_values(command.args, "--ckpt_path"), (known["data"] or {}).get("task")
+    run_dir = run_folder_of(checkpoint[-1]) if checkpoint and checkpoint[-1] != "last" else None
+    if run_dir is None or command.contents or command.setting("data.task") is not None or option is None:
+        return
+    for config in configs_in(run_dir)[-1:]:
+        task = (read_config(config).get("data") or {}).get("task")
+        default = str(option.default.value) if isinstance(option.default, ast.Constant) else task
+        if task not in (None, default):
+            raise UserError(
+                f"--ckpt_path {checkpoint[-1]} is of data.task={task}, but this command is of the default, {default}: "
+                "it gives callbacks of a class that the run has already, so that it is taken for all of the run. To "
+                f"add to what the run has, name its config too: --config {config}"
+            )
 
 
 def agent_name(command: CommandLine) -> str:
@@ -85,7 +109,7 @@ def refuse_unknown_options(values: Sequence[Given], known: Mapping[str, Group], 
     """Raise UserError for the first name that is no option, with what the parser would say."""
     names = option_names(known)
     for one in values:
-        if _is_known(one, known, names):
+        if _is_known(one, known):
             continue
         if one.option:
             near = near_options(one.option, {*names, "--config"})
@@ -93,19 +117,10 @@ def refuse_unknown_options(values: Sequence[Given], known: Mapping[str, Group], 
         raise UserError(of_agent(f"there is no option {one.name!r}.{near_options('--' + one.name, names)}", agent))
 
 
-def _is_known(one: Given, known: Mapping[str, Group], names: set[str]) -> bool:
+def _is_known(one: Given, known: Mapping[str, Group]) -> bool:
     if one.name in OF_THE_PARSER or _base(one.name, known) is not None:
         return True
-    if known.get(one.name.partition(".")[0] if "." in one.name else "", {}) is None:
-        return True
-    starts = [name for name in names if one.option and name.startswith(one.option)]
-    return len(starts) == 1 and not _takes_list(starts[0], known)  # the parser takes an option that is cut short
-
-
-def _takes_list(name: str, known: Mapping[str, Group]) -> bool:
-    """Return whether there is an option ``name+`` too, so that a part of the name could mean two."""
-    option = _base(name[2:], known)
-    return option is not None and takes_list(option)
+    return known.get(one.name.partition(".")[0] if "." in one.name else "", {}) is None
 
 
 def _base(name: str, known: Mapping[str, Group], *, exact: bool = False) -> Option | None:

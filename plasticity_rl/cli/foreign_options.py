@@ -33,7 +33,8 @@ class Foreign:
             *sections, name = option.split(".")
             section = config
             for one in sections:
-                section = section.setdefault(one, {})
+                section[one] = section.get(one) or {}  # null where nothing is left of it
+                section = section[one]
             section[name] = value
         if self.callbacks:
             trainer = config.setdefault("trainer", {})

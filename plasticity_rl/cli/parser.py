@@ -37,11 +37,31 @@ def load_yaml(text: str) -> Any:
     return with_text_keys(get_loader("yaml")(text))
 
 
+def dumped(parser: LightningArgumentParser, config: Any, **options: Any) -> str:
+    """Return a parsed config as YAML with its nulls: an option that is null may have another default.
+
+    Without that of ``ckpt_path``: behind ``--ckpt_path last``, the config of a run would take it back.
+
+    Args:
+        parser: By which it was parsed.
+        config: What it returned, or its defaults.
+        **options: Of the parser's ``dump``.
+    """
+    config = config.clone()
+    if config.get("ckpt_path") is None:
+        config.pop("ckpt_path", None)
+    return str(parser.dump(config, "parser_mode", False, **options))  # skip_unset, which was skip_none until 4.49
+
+
 class OneLineParser(LightningArgumentParser):
     """LightningCLI's parser, with errors of one line instead of sixty."""
 
     known_options: ClassVar[set[str]] = set()
     agent: ClassVar[str] = ""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take no option that is cut short: what reads the command before there is a parser would not know it."""
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what the console script prints as one line with exit code 2."""

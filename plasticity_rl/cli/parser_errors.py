@@ -34,9 +34,6 @@ def one_line(message: str, options: Collection[str] = ()) -> str:
             else " Write options as --name=value: --data.task=walker_run"
         )
         return f"unrecognized arguments: {given}.{hint}"
-    if match := re.search(r"ambiguous option: (\S+) could match", message):
-        given = match[1].split("=")[0]
-        return f"unrecognized arguments: {given}.{near_options(given, options)}"
     if match := re.search(r"does not accept option '([^']+)'", message):
         return f"there is no option {match[1]!r}.{near_options('--' + match[1], options)}"
     if match := re.search(r"Problem with given class_path '([^']+)':\s*\n?\s*(.+)", message):
@@ -61,13 +58,16 @@ def one_line(message: str, options: Collection[str] = ()) -> str:
 
 
 def near_options(given: str, options: Collection[str]) -> str:
-    """Suggest options near ``given``: of its group first, else list the group; else of all.
+    """Suggest options near ``given``: what it is the beginning of, else of its group, or list the group; else of all.
 
     Args:
         given: An option that does not exist, e.g. ``--model.learning_rate``.
         options: Option strings that the parser knows.
     """
     known = [name for name in options if not name.endswith(("+", ".help"))]
+    begun = sorted(name for name in known if name.startswith(given))
+    if 0 < len(begun) <= 3:  # as many as a suggestion has
+        return f" Did you mean {', '.join(begun)}?"
     group, _, name = given.rpartition(".")
     in_group = sorted(option for option in known if group and option.rpartition(".")[0] == group)
     if not in_group:

@@ -58,7 +58,8 @@ def build_only(args: Sequence[str], checkpoints: CheckpointReader | None = None)
 def restore_only(checkpoint: Path, checkpoints: CheckpointReader | None = None, *, trusts: bool = False) -> RestoredRun:
     """Build what the run of a checkpoint was made of, as ``validate`` does, without running it.
 
-    That says the ``config.yaml`` of the run; of a checkpoint that lies in none, the checkpoint itself.
+    That says the checkpoint itself: a run may have begun with other options. Of one that holds no configuration, since
+    a program wrote it, the ``config.yaml`` of the run says it.
 
     Args:
         checkpoint: Its file.

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from plasticity_rl.checkpoint_files import CONFIGURATION, CheckpointReader
 from plasticity_rl.cli.early import CommandLine
+from plasticity_rl.cli.parser import dumped
 from plasticity_rl.errors import UserError
 from plasticity_rl.files.credentials import holds_secret, without_secrets
 from plasticity_rl.files.places import CONFIG_OF_A_RUN, OF_LATER_STARTS
@@ -37,14 +38,14 @@ class SaveRunConfig(SaveConfigCallback):
         path = folder / CONFIG_OF_A_RUN
         if path.exists():
             path = folder / f"{OF_LATER_STARTS}{datetime.datetime.now():%Y%m%d-%H%M%S}.yaml"
-        text = self.parser.dump(self.config)
+        text = dumped(self.parser, self.config)
         replace_file(path, text, private=holds_secret(load(text)))  # loggers have keys, which a resumed run needs again
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Put into the checkpoint what is needed to build the run again, should the file leave its folder."""
-        checkpoint[CONFIGURATION] = configuration(load(self.parser.dump(self.config)))
+        checkpoint[CONFIGURATION] = configuration(load(dumped(self.parser, self.config)))
 
 
 def configuration(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,18 +56,19 @@ def configuration(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_configuration(command: CommandLine, checkpoints: CheckpointReader) -> CommandLine:
-    """Return a command whose checkpoint lies in no run with the configuration that the checkpoint itself holds.
+    """Return a command with the configuration that its checkpoint holds, if that lies in no run or does not go on.
 
     Raises:
-        UserError: When it holds none, and the command has to be told what to build.
+        UserError: When one that lies in no run holds none, and the command has to be told what to build.
     """
-    if command.alone is None or not Path(command.alone).is_file():
+    path = command.alone or command.looked_at
+    if path is None or not Path(path).is_file():
         return command  # the latter is said where the file is needed
-    saved = checkpoints.look(command.alone).get(CONFIGURATION)
+    saved = checkpoints.look(path).get(CONFIGURATION)
     if saved:
-        command.refuse_foreign(saved, command.alone)
+        command.refuse_foreign(saved, path)
         return command.with_content(saved)
-    if command.args[0] != "fit" and command.setting("data.task") is None:
+    if command.alone is not None and command.args[0] != "fit" and command.setting("data.task") is None:
         raise UserError(
             f"{command.alone} lies in no run folder (there is no config.yaml above it), and does not hold the "
             "configuration of its run itself, as those of the command line do since then: put it back into "

@@ -12,7 +12,7 @@ from typing import Any
 from plasticity_rl.callback import Intervention
 from plasticity_rl.cli.checks import as_seed
 from plasticity_rl.errors import UserError
-from plasticity_rl.files.places import run_folder_of
+from plasticity_rl.files.places import last_checkpoint_in, run_folder_of
 from plasticity_rl.run.description import short_name
 
 RUNS = Path("runs")
@@ -69,10 +69,10 @@ def last_checkpoint(run_dir: Path) -> Path:
     Raises:
         UserError: When a run folder holds none.
     """
-    found = list((run_dir / "checkpoints").glob("last*.ckpt"))
-    if not found:
+    found = last_checkpoint_in(run_dir)
+    if found is None:
         raise UserError(f"--ckpt_path last: no checkpoint in {run_dir}; name the run with --trainer.default_root_dir")
-    return max(found, key=lambda path: path.stat().st_mtime)
+    return found
 
 
 def callbacks_in(config: Any) -> list[tuple[type, dict[str, Any]]]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from plasticity_rl.agents.hooks import plain
 from plasticity_rl.agents.options import RECORD
-from plasticity_rl.agents.spelling import absolute
+from plasticity_rl.agents.resume import refuse
+from plasticity_rl.agents.resume_rules import Change, rule_of
+from plasticity_rl.agents.spelling import absolute, same
 from plasticity_rl.checkpoint_files import CheckpointReader
+from plasticity_rl.cli.early import CommandLine
+from plasticity_rl.cli.given import given
 from plasticity_rl.errors import UserError
 from plasticity_rl.files.places import expanded
 from plasticity_rl.replay.files import holds_replay
@@ -74,3 +80,28 @@ def refuse_missing_replay(checkpoint: str, data: Any, run_dir: Path, checkpoints
             "into RUN/checkpoints/, or name the run with --trainer.default_root_dir RUN or the replay with "
             "--data.replay_dir RUN/replay, or go on with an empty one, not exact: --data.allow_empty_replay true"
         )
+
+
+def own_network_options(command: CommandLine) -> set[str]:
+    """Return the options of the network that the user gives: not those in files that a run wrote."""
+    own = {name: content for name, content in command.contents.items() if name not in command.foreign}
+    found = set()
+    for one in given(replace(command, contents=own)):
+        section, _, rest = one.name.partition(".")
+        if section == "model":
+            found |= {rest.partition(".")[0]} if rest else set(one.value if isinstance(one.value, Mapping) else ())
+    return found
+
+
+def refuse_other_network(network: Mapping[str, Any], asked: Iterable[str], checkpoint: Mapping[str, Any]) -> None:
+    """Raise UserError for an option with which a checkpoint cannot be evaluated, as ``fit`` does when it goes on.
+
+    Args:
+        network: Options of the network, parsed.
+        asked: Names of those that the user gives.
+        checkpoint: What is evaluated.
+    """
+    saved, folder = checkpoint["hyper_parameters"], str(checkpoint.get(RECORD, {}).get("folder", os.getcwd()))
+    pairs = {name: (plain(saved[name]), plain(network[name])) for name in asked if name in saved}
+    other = {name: pair for name, pair in pairs.items() if not same(*pair, folder)}
+    refuse(Change(f"model.{name}", *pair, rule_of(f"model.{name}")) for name, pair in other.items())

@@ -78,6 +78,7 @@ class StudyConfigs:
         from plasticity_rl.cli.early import read
         from plasticity_rl.cli.early_checks import agent_name
         from plasticity_rl.cli.own_files import find_own
+        from plasticity_rl.cli.parser import dumped
         from plasticity_rl.files.strict_yaml import load
 
         given, foreign = (list(run.arguments), None) if self.imports else without_foreign(run.arguments)
@@ -91,9 +92,9 @@ class StudyConfigs:
             if key not in self._parsers:
                 self._parsers[key] = _parsers(command)
                 fit = self._parsers[key][1]
-                self._defaults[key] = load(fit.dump(fit.get_defaults(), skip_validation=True)) or {}
+                self._defaults[key] = load(dumped(fit, fit.get_defaults(), skip_validation=True)) or {}
             parser, fit = self._parsers[key]
-            content = load(fit.dump(parser.parse_args(args).fit))
+            content = load(dumped(fit, parser.parse_args(args).fit))
         except UserError:
             raise
         except (ValueError, TypeError, ImportError) as error:

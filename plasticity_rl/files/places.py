@@ -58,3 +58,9 @@ def run_folder_of(checkpoint: str | Path) -> Path | None:
         if folder.name == "checkpoints":
             return folder.parent
     return next((folder for folder in above[:MOST_LEVELS] if (folder / "config.yaml").is_file()), None)
+
+
+def last_checkpoint_in(run_dir: Path) -> Path | None:
+    """Return the newest checkpoint that a run saved to go on with, or None when its folder holds none."""
+    found = (run_dir / "checkpoints").glob("last*.ckpt")
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)

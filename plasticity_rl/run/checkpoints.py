@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from plasticity_rl.agents.base import as_agent
+from plasticity_rl.agents.options import RECORD
 from plasticity_rl.checkpoint_files import LAST_CHECKPOINT, replace_durably
 from plasticity_rl.run.stop_signals import TIME_IS_UP, StopRun, StopSignals, TimeIsUp, stopped
 
@@ -108,8 +110,9 @@ class LastCheckpoint(ModelCheckpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Remember how many ticks there were."""
+        """Remember how many ticks there were, and let all checkpoints be found where the run folder is now."""
         self._ticks = checkpoint.get(TICKS_OF_EPOCH)
+        follow_folder(trainer, self, checkpoint)  # before any callback is given its state
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell Lightning how many there were; a run that goes on after them, for it is longer now, begins an epoch."""
@@ -162,6 +165,42 @@ class LastCheckpoint(ModelCheckpoint):
             self._signals.requeue(signum)
         agent.print(stopped(f"by {signal.Signals(signum).name}", agent))
         raise StopRun(signum)
+
+
+def follow_folder(trainer: pl.Trainer, last: LastCheckpoint, checkpoint: Mapping[str, Any]) -> None:
+    """Give callbacks that keep checkpoints in the run folder their paths as they are in this start.
+
+    Lightning takes another spelling of a folder for another folder, and then forgets the best checkpoints: of a run
+    that was started with a relative path, and of one that was moved or copied.
+
+    Args:
+        trainer: Of the run that goes on.
+        last: Its callback that saves into the run folder.
+        checkpoint: Edited in place.
+    """
+    states, started_in = checkpoint["callbacks"], str(checkpoint.get(RECORD, {}).get("folder", ""))
+
+    def before(path: str) -> str:
+        return os.path.realpath(os.path.join(started_in, path))  # relative paths start where that start did
+
+    if not (former := states.get(last.state_key, {}).get("dirpath")):
+        return
+    run_before, run_now = os.path.dirname(before(former)), os.path.dirname(os.path.realpath(last.path.parent))
+    for callback in trainer.checkpoint_callbacks:
+        state = states.get(callback.state_key, {})
+        if not isinstance(callback, ModelCheckpoint) or not state.get("dirpath"):
+            continue
+        folder, folder_now = before(state["dirpath"]), str(callback.dirpath)
+        if os.path.relpath(folder, run_before) != os.path.relpath(os.path.realpath(folder_now), run_now):
+            continue  # outside of the run folder, or elsewhere in it: Lightning begins anew, and says so
+
+        def now(path: str, folder: str = folder, folder_now: str = folder_now) -> str:
+            return os.path.join(folder_now, os.path.relpath(before(path), folder)) if path else path
+
+        state["dirpath"] = folder_now
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = now(state.get(name, ""))
+        state["best_k_models"] = {now(path): value for path, value in state.get("best_k_models", {}).items()}
 
 
 def stop_inside_of_a_hook(trainer: pl.Trainer) -> None:

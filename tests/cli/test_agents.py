@@ -13,6 +13,7 @@ from cli_runs import (
     TINY_DATA,
     TINY_DQN,
     TINY_SAC,
+    assert_refused,
     call,
     checkpoint,
     events,
@@ -124,3 +125,24 @@ def test_a_run_from_states_is_saved_resumed_and_evaluated(options, cls, tmp_path
     line = refusal(f"--agent={other}", *TINY_DATA, f"--ckpt_path={run_dir}/checkpoints/last.ckpt", "--max_frames=500")
     (*_, last_start) = sorted(run_dir.glob("config_resumed_*.yaml"))
     assert line == f"error: {last_start} holds the options of agent={cls}, but the command ends up with agent={other}"
+
+
+def test_validate_evaluates_with_the_options_that_are_asked_for_or_refuses_them(tmp_path):
+    """Wherever they stand; what is not asked for is taken from the checkpoint."""
+    run, last = tmp_path / "run", tmp_path / "run" / "checkpoints" / "last.ckpt"
+    folder, wide = (
+        f"--trainer.default_root_dir={run}",
+        write_yaml(tmp_path / "wide.yaml", {"model": {"hidden_dim": 64}}),
+    )
+    assert call("fit", *TINY_DQN, "--max_frames=100", folder).code == 0
+    plain = call("validate", f"--ckpt_path={last}", "--model.hidden_dim=16").out.splitlines()
+    assert plain[1:] == call("validate", f"--ckpt_path={last}").out.splitlines()[1:]
+    by_chance = call("validate", f"--ckpt_path={last}", "--model.eval_epsilon=1.0").out.splitlines()
+    assert by_chance[1:] != plain[1:]
+    assert (
+        call("validate", "--ckpt_path=last", folder, "--model.eval_epsilon=1.0").out.splitlines()[1:] == by_chance[1:]
+    )
+    for ways in (["--model.hidden_dim=64"], [*TINY_DQN[:-3], "--config", wide]):
+        for path in (last, "last"):
+            result = call("validate", f"--ckpt_path={path}", folder, *ways)
+            assert_refused(result, "written with model.hidden_dim=16, but this run has 64: the networks")

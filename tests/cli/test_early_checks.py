@@ -90,7 +90,6 @@ VALID = {
     "augmentations": ("--model.augmentations+=plasticity_rl.augment.RandomShift", "--model.augmentations.pad=4"),
     "the last value counts": ("--data.batch_size=0", "--data.batch_size=16"),
     "a later list replaces": (f"{CALLBACK}Reset", "--trainer.callbacks=[callbacks.SRank]"),
-    "an option cut short": ("--data.batch=16",),
     "YAML in place of a file": ("--config", "{data: {n_step: 5}, trainer: {callbacks+: [callbacks.SRank]}}"),
     "dotted keys": ("--config", "{data.n_step: 5, model.lr: 1.0e-3}"),
 }
@@ -103,6 +102,14 @@ def test_what_is_valid_passes(args):
 
 WRONG = {
     "the option for files": (("--confg=x.yaml",), "unrecognized arguments: --confg. Did you mean --config"),
+    "an option cut short": (
+        ("--data.batch=16",),
+        "unrecognized arguments: --data.batch. Did you mean --data.batch_size",
+    ),
+    "an agent cut short": (("--agen=dqn",), "unrecognized arguments: --agen. Did you mean --agent"),
+    "a checkpoint cut short": (("--ckpt=last",), "unrecognized arguments: --ckpt. Did you mean --ckpt_path"),
+    "a run folder cut short": (("--trainer.default_root=x",), "Did you mean --trainer.default_root_dir"),
+    "a file cut short": (("--conf=quickstart",), "unrecognized arguments: --conf. Did you mean --config"),
     "an option": (("--data.bach_size=3",), "unrecognized arguments: --data.bach_size. Did you mean --data.batch_size"),
     "an option of the Trainer": (("--trainer.device=2",), "--trainer.device. Did you mean --trainer.devices"),
     "a key": (("--config={data: {bach_size: 3}}",), "no option 'data.bach_size'. Did you mean --data.batch_size"),

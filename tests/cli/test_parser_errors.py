@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from cli_runs import call
 
 from plasticity_rl.cli.parser_errors import one_line
 
@@ -161,3 +162,12 @@ def test_suggested_callbacks_are_those_that_exist():
 def test_other_classes_get_no_callbacks_suggested():
     report = CALLBACKS.replace("trainer.callbacks", "trainer.logger") + "    - Expected a dot import path string: Foo\n"
     assert one_line(report) == "trainer.logger: no class 'Foo'; write its path, package.Name."
+
+
+@pytest.mark.parametrize("args", [("plot", "run", "--ou=f.png"), ("probe", "last.ckpt", "--prob=SRank")], ids=str)
+def test_small_commands_take_no_option_that_is_cut_short_either(args):
+    *_, option = args
+    name = {"--ou": "--out", "--prob": "--probes"}[option.partition("=")[0]]
+    result = call(*args)
+    assert result.code == 2
+    assert f"unrecognized arguments: {option}. Did you mean {name}" in result.err

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import lightning.pytorch as pl
 import pytest
 import torch
+from cli_runs import TINY_SAC, append_callbacks, call, checkpoint
 from helpers import fit_tiny, tiny_agent, tiny_data, weights_hash
 
 from plasticity_rl import UserError, make_trainer
@@ -93,3 +96,40 @@ def test_trainer_validate_returns_what_the_run_logged_at_that_checkpoint(tmp_pat
 
     assert trained.eval_returns[-1] == (200, pytest.approx(metrics["eval/return"]))
     assert metrics["env_frames"] == agent.env_frames == 200
+
+
+def kept(run_dir: Path) -> tuple[set[str], dict[str, object]]:
+    """Return the files in ``checkpoints/``, and what every callback knows of them, by names instead of paths."""
+    known = {}
+    for key, state in checkpoint(run_dir)["callbacks"].items():
+        if "best_k_models" in state:
+            assert {Path(path).parent for path in state["best_k_models"]} <= {Path(state["dirpath"])}
+            best = {Path(path).name: float(value) for path, value in state["best_k_models"].items()}
+            names = [Path(state[name]).name for name in ("best_model_path", "kth_best_model_path")]
+            known[key] = best, *names, state["best_model_score"], state["kth_value"]
+    return {path.name for path in (run_dir / "checkpoints").iterdir()}, known
+
+
+@pytest.mark.parametrize("way", ["config", "checkpoint", "moved"])
+def test_a_run_in_a_relative_folder_remembers_its_best_checkpoints_when_it_goes_on(way, tmp_path, monkeypatch) -> None:
+    """The ways of docs/howto/resume.md, with its callback: as if it had never been stopped."""
+    monkeypatch.chdir(tmp_path)
+    cls, common = "lightning.pytorch.callbacks.ModelCheckpoint", {"mode": "max", "save_on_train_epoch_end": True}
+    newest = {**common, "filename": "{env_frames:.0f}", "monitor": "env_frames", "save_top_k": 3}
+    highest = {**common, "filename": "best_{env_frames:.0f}", "monitor": "eval/return"}
+    both = [(cls, {**arguments, "auto_insert_metric_name": False}) for arguments in (newest, highest)]
+    command = ["fit", *TINY_SAC, "--config", append_callbacks(Path("both.yaml"), both)]
+    for run, frames in (("straight", 600), ("run", 400)):
+        assert call(*command, f"--trainer.default_root_dir={run}", f"--max_frames={frames}").code == 0
+    if way == "moved":
+        Path("run").rename("moved")
+    options = {
+        "config": ["--config=run/config.yaml", "--ckpt_path=last"],
+        "checkpoint": ["--ckpt_path=run/checkpoints/last.ckpt"],
+        "moved": ["--ckpt_path=moved/checkpoints/last.ckpt"],
+    }[way]
+    assert call("fit", *options, "--max_frames=600").code == 0
+    files, known = kept(Path("moved" if way == "moved" else "run"))
+    assert (files, known) == kept(Path("straight"))
+    assert {"400.ckpt", "500.ckpt", "600.ckpt", "last.ckpt"} < files
+    assert len(files) == 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from plasticity_rl.errors import UserError, suggestion
 
@@ -13,11 +13,17 @@ from plasticity_rl.errors import UserError, suggestion
 class OneLineArguments(argparse.ArgumentParser):
     """Raises what is wrong as a UserError, which the console script prints as one line with exit code 2."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Take no option that is cut short, as in ``fit``."""
+        super().__init__(*args, **{**options, "allow_abbrev": False})
+
     def error(self, message: str) -> NoReturn:
         """Raise it, with near names where one of several was expected, and where to find help."""
         if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
             near = suggestion(match[1], re.findall(r"[-\w]+", match[2]))
             message += f".{near}".rstrip("?.")
+        elif match := re.search(r"unrecognized arguments: (-[^\s=]+)", message):
+            message += f".{suggestion(match[1], self._option_string_actions)}".rstrip("?.")
         raise UserError(f"{message}; see {self.prog} --help")
 
 

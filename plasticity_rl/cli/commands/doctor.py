@@ -50,7 +50,6 @@ def parser() -> argparse.ArgumentParser:
         usage="plasticity-rl doctor [--json FILE] [--config FILE ...] [options of fit]",
         description="Check versions, imports, GPU, rendering, threads and disk, and whether memory and disk hold the "
         "replay of a configuration. Every problem comes with its fix. Exit code 0 without problems, 1 with some.",
-        allow_abbrev=False,
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings as JSON too")
     return parser

@@ -35,12 +35,6 @@ def misfit(option: Option, value: Any) -> str | None:
     return " or ".join(_shown(kind) for kind in kinds)
 
 
-def takes_list(option: Option) -> bool:
-    """Return whether an option is known to take a list, so that there is one with ``+`` behind its name as well."""
-    kinds = None if option.annotation is None else alternatives(option.annotation, option.module)
-    return any(name == "list" for name, _ in kinds or ())
-
-
 def alternatives(annotation: ast.expr, module: SourceModule, depth: int = 0) -> Kinds | None:
     """Return the alternatives of a type, or None where one of them is not plain."""
     if depth > 9:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_runs import REPOSITORY, TINY, call, printed_config, write_yaml
+from cli_runs import REPOSITORY, TINY, call, fit_tiny_cli, printed_config, write_yaml
 
 from plasticity_rl.cli.commands import doctor
 from plasticity_rl.cli.parser import OneLineParser
@@ -125,6 +125,12 @@ def test_a_run_that_is_going_on_can_be_looked_at(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "starts.yaml").write_text("- started: before\n")
     assert [found.level for found in doctor.check_run([*TINY, folder(tmp_path)])] == ["ok"]
+
+
+def test_a_run_that_is_finished_can_be_looked_at(tmp_path):
+    fit_tiny_cli(tmp_path / "run", max_frames=100)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert [found.level for found in doctor.check_run([f"--ckpt_path={last}", "--trust"])] == ["ok"]
 
 
 def test_states_need_no_rendering():
