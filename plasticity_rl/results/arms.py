@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from plasticity_rl.errors import UserError
-from plasticity_rl.results.labels import label_of
+from plasticity_rl.results.labels import LATER, label_of, short, with_other_arguments, without_nulls
 from plasticity_rl.results.runs import Curve, Event, Run
 from plasticity_rl.results.statistics import FEW_SEEDS, Floats, interval, iqm, iqm_of
 
 NOT_PART_OF_AN_ARM = ("data.seed", "data.replay_dir", "data.storage", "data.max_frames", "model.seed")
 """Options in which the runs of one arm may differ: seeds, where the replay lies, how long the run is."""
+OF_A_START = ("data.allow_empty_replay", "data.exact_resume", "data.resumable_epochs", "data.env_workers")
+"""Options that may be others at a later start, and change no number."""
 OF_THE_TRAINER = {"precision": "32-true", "gradient_clip_val": None, "gradient_clip_algorithm": None}
 """Options of the trainer that change what is learned, and what each is where a run's config is silent."""
 SAME = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 """Short names of precisions, and what Lightning takes them for."""
+
+Intervening = tuple[str, dict[str, Any]]
+"""Class name and arguments of an intervention."""
 
 
 @dataclass
@@ -44,7 +49,7 @@ class Arm:
 
 
 def arms_of(runs: Sequence[Run]) -> list[Arm]:
-    """Group runs by task, interventions, and every other option of agent and data but the seed.
+    """Group runs by task, interventions, and every other option of agent and data but the seed, also of later starts.
 
     The label of an arm names its interventions, with arguments only where arms share the names, and options only where
     they differ (:func:`plasticity_rl.results.labels.label_of`).
@@ -74,11 +79,42 @@ def arms_of(runs: Sequence[Run]) -> list[Arm]:
 
 def key_of(run: Run) -> tuple[str, str]:
     """Return what the runs of one arm have in common: the task, and every option but the seed."""
-    return run.task, repr(sorted(_settings(run).items()))
+    return run.task, repr(sorted(without_nulls(_settings(run)).items()))
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """Everything an arm is defined by, flat: options by dotted key, interventions with their arguments."""
+    """Everything an arm is defined by, flat, and what of it a run had otherwise from a later start."""
+    first, later = _settings_of_a_start(run), [replace(run, config=config) for config in run.later_configs]
+    found = [_settings_of_a_start(one) for one in later]
+    changed: dict[str, str] = {}
+    for key, value in first.items():
+        values = [value, *(one[key] for one in found if key in one)]  # what one lacks may be younger than it is
+        then = [after for before, after in zip(values, values[1:], strict=False) if after != before]
+        if then and key not in (*OF_A_START, "interventions", "began_with_other_weights"):
+            changed[f"{key}{LATER}"] = " then ".join(map(short, then))
+    starts = [run.interventions, *(one.interventions for one in later)]
+    words = [word for before, after in zip(starts, starts[1:], strict=False) for word in _joined(before, after)]
+    return {**first, **changed, **({LATER: " then ".join(words)} if words else {})}
+
+
+def _joined(before: Sequence[Intervening], after: Sequence[Intervening]) -> Iterator[str]:
+    """Yield in words which interventions a start has that the one before had not, or not so, and which are gone."""
+    gone, come = list(before), []
+    for name, own in after:
+        same = [
+            one for one in gone if one[0] == name and all(own.get(key, value) == value for key, value in one[1].items())
+        ]
+        if same:
+            gone.remove(same[0])
+        else:
+            come.append((name, own))
+    for name, own in come:
+        yield f"with {with_other_arguments(name, own, [arguments for other, arguments in gone if other == name])}"
+    yield from (f"without {name}" for name, _ in gone if name not in dict(come))
+
+
+def _settings_of_a_start(run: Run) -> dict[str, Any]:
+    """Options by dotted key, interventions with their arguments."""
     options = {group: run.config.get(group) or {} for group in ("data", "model")}
     flat = {key: value for key, value in flatten(options, ".").items() if key not in NOT_PART_OF_AN_ARM}
     trainer = run.config.get("trainer") or {}
@@ -86,7 +122,7 @@ def _settings(run: Run) -> dict[str, Any]:
     flat["trainer.precision"] = SAME.get(precision := str(flat["trainer.precision"]), precision)
     # Each seed may begin with weights of its own: that it does is part of an arm, which weights are not.
     flat["began_with_other_weights"] = run.config.get("init_weights") is not None
-    interventions = sorted(repr(entry) for entry in run.interventions)
+    interventions = sorted(repr(without_nulls(entry)) for entry in run.interventions)
     return {"agent": run.config.get("agent") or "drqv2", **flat, "interventions": interventions}
 
 

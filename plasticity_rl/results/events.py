@@ -11,8 +11,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from tensorboard.compat.proto.event_pb2 import Event as Record
+from tensorboard.compat.proto.event_pb2 import SessionLog
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.util import tensor_util
 
@@ -25,6 +27,7 @@ TEXT = "/text_summary"
 """End of the tags of lines of text."""
 LOST_BEFORE = "events_lost.txt"
 """File beside the events of a run that was kept (``study keep``): what could not be read of them by then, in lines."""
+Value = TypeVar("Value", float, str)
 
 
 @dataclass
@@ -32,7 +35,8 @@ class Logged:
     """What the event files of a run hold.
 
     Attributes:
-        scalars: Steps and values by tag, in the order of writing.
+        scalars: Steps and values by tag, in the order of writing; without those beyond the checkpoint that a later
+            start went on from (``run/monitor.py``), where its event file says so.
         texts: The same of lines of text.
         problems: What could not be read: the file, how much is lost, and where; one line each.
         num_records: How many records were read.
@@ -115,7 +119,7 @@ def _records(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _is_taken(data: bytes, checksum: bytes, logged: Logged) -> bool:
-    """Add the scalars and texts of a record, if it is whole."""
+    """Add the scalars and texts of a record, if it is whole; drop what it says is given up."""
     if struct.unpack("<I", checksum)[0] != masked_crc32c(data):
         return False
     try:
@@ -123,12 +127,20 @@ def _is_taken(data: bytes, checksum: bytes, logged: Logged) -> bool:
         texts = {value.tag: _text(value) for value in record.summary.value if value.tag.endswith(TEXT)}
     except Exception:  # protobuf and numpy raise errors of their own for what is no record
         return False
+    if record.session_log.status == SessionLog.START:
+        logged.scalars, logged.texts = _before(record.step, logged.scalars), _before(record.step, logged.texts)
     for value in record.summary.value:
         if value.HasField("simple_value"):
             logged.scalars.setdefault(value.tag, []).append((record.step, value.simple_value))
     for tag, text in texts.items():
         logged.texts.setdefault(tag.removesuffix(TEXT), []).append((record.step, text))
     return True
+
+
+def _before(step: int, points: dict[str, list[tuple[int, Value]]]) -> dict[str, list[tuple[int, Value]]]:
+    """Return the points of before a step, by tag: a run went on from there, and its event files say so."""
+    kept = {tag: [point for point in own if point[0] < step] for tag, own in points.items()}
+    return {tag: own for tag, own in kept.items() if own}
 
 
 def _text(value: object) -> str:

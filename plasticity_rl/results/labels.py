@@ -8,6 +8,9 @@ from typing import Any
 from plasticity_rl.errors import UserError
 from plasticity_rl.results.runs import Run
 
+LATER = " from a later start"
+"""Ends the names of settings that a run had otherwise at first."""
+
 
 def label_of(
     run: Run, settings: Mapping[str, Any], others: Sequence[Mapping[str, Any]], elsewhere: Sequence[Run]
@@ -15,7 +18,8 @@ def label_of(
     """Name a run among others, in as few words as tell it apart.
 
     Its interventions are named, with arguments only where others have the same interventions with other arguments; on
-    other tasks too, so that one name means one thing in a figure. Options are named where they differ on its task.
+    other tasks too, so that one name means one thing in a figure. Options are named where they differ on its task, and
+    wherever a run went on with others than it had.
 
     Args:
         run: One of an arm.
@@ -31,10 +35,15 @@ def label_of(
     differing = {
         key: value
         for key, value in settings.items()
-        if key != "interventions" and any(other.get(key) != value for other in others)
+        if key != "interventions" and (key.endswith(LATER) or any(other.get(key) != value for other in others))
     }
-    options = ", ".join(f"{key.rpartition('.')[2]}={short(value)}" for key, value in differing.items())
+    options = ", ".join(_option(key, value) for key, value in differing.items())
     return f"{words} ({options})" if options else words
+
+
+def _option(key: str, value: Any) -> str:
+    name = key.removesuffix(LATER).rpartition(".")[2]
+    return f"{name} {value}{LATER}".lstrip() if key.endswith(LATER) else f"{name}={short(value)}"
 
 
 def short(value: Any) -> str:
@@ -77,12 +86,24 @@ def chosen_labels(found: Sequence[str], chosen: Sequence[str]) -> dict[str, str]
 def _with_arguments(name: str, own: Mapping[str, Any], others: Sequence[Run]) -> str:
     """Name an intervention with those arguments that other runs give it another value of."""
     theirs = [arguments for other in others for other_name, arguments in other.interventions if other_name == name]
+    return with_other_arguments(name, own, theirs)
+
+
+def with_other_arguments(name: str, own: Mapping[str, Any], theirs: Sequence[Mapping[str, Any]]) -> str:
+    """Name an intervention with those arguments that one of ``theirs`` has otherwise."""
     shown = [f"{key}={short(value)}" for key, value in own.items() if any(a.get(key) != value for a in theirs)]
     return f"{name}({', '.join(shown)})" if shown else name
 
 
 def _comparable(run: Run) -> list[str]:
-    return sorted(repr(entry) for entry in run.interventions)
+    return sorted(repr(without_nulls(entry)) for entry in run.interventions)
+
+
+def without_nulls(value: Any) -> Any:
+    """Return options without those that are null, which configs of older versions leave out."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(one) for key, one in value.items() if one is not None}
+    return type(value)(map(without_nulls, value)) if isinstance(value, list | tuple) else value
 
 
 def _count(number: int, what: str) -> str:

@@ -20,7 +20,7 @@ import yaml
 from numpy.typing import NDArray
 
 from plasticity_rl.errors import UserError
-from plasticity_rl.files.places import configs_in, expanded
+from plasticity_rl.files.places import OF_LATER_STARTS, configs_in, expanded
 from plasticity_rl.files.strict_yaml import load, with_texts
 from plasticity_rl.former_names import todays_name
 from plasticity_rl.results.events import Logged, event_files, read_events
@@ -113,10 +113,17 @@ class Run:
     @cached_property
     def max_frames(self) -> int | None:
         """Env frames at which its last start ends, the last step may pass them; None where no config says."""
-        for file in reversed(configs_in(self.folder)):
-            with contextlib.suppress(OSError, yaml.YAMLError, RecursionError, ValueError):
-                return load(file.read_text(encoding="utf-8")).get("max_frames")
-        return None
+        return [self.config, *self.later_configs][-1].get("max_frames")
+
+    @cached_property
+    def later_configs(self) -> list[Mapping[str, Any]]:
+        """With which options it went on, by start; of those files that can be read."""
+        files = [file for file in configs_in(self.folder) if file.name.startswith(OF_LATER_STARTS)]
+        found = []
+        for file in files:
+            with contextlib.suppress(*_BROKEN):
+                found.append(_checked(Run(self.folder, load(file.read_text(encoding="utf-8")))).config)
+        return found
 
     @property
     def interventions(self) -> list[tuple[str, dict[str, Any]]]:
@@ -198,6 +205,18 @@ def not_finite(tag: str, curve: Curve) -> str:
     return f"{tag} is not finite at {points}, first at frame {bad[0]:,}" if len(bad) else ""
 
 
+_BROKEN = (OSError, yaml.YAMLError, RecursionError, LookupError, TypeError, ValueError, AttributeError, AssertionError)
+"""What reading the config of no run raises."""
+
+
+def _checked(run: Run) -> Run:
+    """Return a run whose config says what everybody asks for."""
+    assert run.task
+    assert run.seed >= 0
+    assert all(isinstance(path, str) for path in run.class_paths)
+    return run
+
+
 def read_run(folder: str | Path) -> Run:
     """Open a run folder.
 
@@ -209,12 +228,8 @@ def read_run(folder: str | Path) -> Run:
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder: it holds no config.yaml (a run made by `fit` does)")
     try:
-        config = load(path.read_text(encoding="utf-8"))
-        run = Run(folder, config)
-        assert run.task
-        assert run.seed >= 0
-        assert all(isinstance(path, str) for path in run.class_paths)
-    except (OSError, yaml.YAMLError, RecursionError, LookupError, TypeError, ValueError, AssertionError) as error:
+        run = _checked(Run(folder, load(path.read_text(encoding="utf-8"))))
+    except _BROKEN as error:
         raise UserError(f"{path} is not the configuration of a run of plasticity_rl") from error
     if not event_files(folder):
         raise UserError(f"{folder} holds no TensorBoard events; was the run started with another --trainer.logger?")

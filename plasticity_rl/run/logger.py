@@ -9,6 +9,7 @@ from typing import Any
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 
 from plasticity_rl.files.writing import remove_link
@@ -65,3 +66,17 @@ class RunLogger(TensorBoardLogger):
 def run_logger(run_dir: str | Path) -> RunLogger:
     """Return a TensorBoard logger that writes into ``run_dir`` itself, and no ``hp_metric`` (a -1 at step 0)."""
     return RunLogger(str(run_dir), name="", version="", default_hp_metric=False)
+
+
+def note_going_on(writer: SummaryWriter, env_frames: int) -> None:
+    """Note in the event file of a start that it goes on from a checkpoint.
+
+    What the files before have beyond it is of a branch that was given up, and neither TensorBoard, whose own record
+    this is, nor ``results/events.py`` shows it.
+
+    Args:
+        writer: Of this start.
+        env_frames: Of the checkpoint; what was written there stays.
+    """
+    start = Event(step=env_frames + 1, session_log=SessionLog(status=SessionLog.START))  # that step, and all after it
+    writer._get_file_writer().add_event(start)

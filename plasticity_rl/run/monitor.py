@@ -19,6 +19,7 @@ from plasticity_rl.agents.hooks import RLCallback, callbacks_of, headlines
 from plasticity_rl.callback import ActsAtEvents
 from plasticity_rl.callback.charts import layout, summary
 from plasticity_rl.run.description import first_columns, hyperparameters
+from plasticity_rl.run.logger import note_going_on
 
 OF_EVERY_RUN = ("hparam/best_return", "hparam/last_return")
 """Metrics beside the hyperparameters; what probes sum modules up by comes to these (``RLCallback.headline``)."""
@@ -54,6 +55,8 @@ class RunMonitor(RLCallback):
         chosen = hyperparameters(agent, callbacks)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
+                if trainer.ckpt_path is not None or agent.env_frames:
+                    note_going_on(logger.experiment, agent.env_frames)
                 logger.experiment.add_custom_scalars(summary(layout(callbacks)))
                 experiment, start, _ = hparams(chosen, dict.fromkeys([*OF_EVERY_RUN, *self._summed_up], 0.0))
                 show_first(experiment, first_columns(callbacks))

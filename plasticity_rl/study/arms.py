@@ -36,7 +36,8 @@ def differing(report: Report) -> Rows:
     flat = {arm: _options(config) for arm, config in _configs(report).items()}
     names = dict.fromkeys(name for options in flat.values() for name in options)
     lines = [[name, *(options.get(name, ABSENT) for options in flat.values())] for name in names]
-    lines = [line for line in lines if len(set(line[1:])) > 1]
+    # Configs of older versions lack what is null.
+    lines = [line for line in lines if len({ABSENT if value == "null" else value for value in line[1:]}) > 1]
     return [["option", *flat], *lines] if lines else []
 
 

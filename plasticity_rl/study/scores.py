@@ -16,6 +16,9 @@ from plasticity_rl.study.human_scores import normalise_curves
 from plasticity_rl.study.spec import Study, state_of
 from plasticity_rl.study.study_run import StudyRun
 
+EVALUATIONS = "eval/"
+"""Begins the tags of what is measured at every evaluation, of which the end of a run has one."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -66,7 +69,7 @@ def score_of(run: StudyRun, study: Study) -> Score:
     data = read_run(run.folder)
     # The last step of a run of the study's own length may pass its last frame, and an evaluation follows there.
     is_longer = data.max_frames is not None and data.max_frames > study.max_frames
-    curves = {tag: _cut(tag, curve, study) if is_longer else curve for tag, curve in data.curves.items()}
+    curves = _until(study.max_frames, data.curves) if is_longer else data.curves
     curves = {tag: curve for tag, curve in curves.items() if len(curve.frames)}
     values: dict[Endpoint, float] = {}
     points: dict[Endpoint, int] = {}
@@ -92,9 +95,22 @@ def score_of(run: StudyRun, study: Study) -> Score:
     return Score(run, curves, values, points, tuple(problems), is_longer, events, data.config)
 
 
-def _cut(tag: str, curve: Curve, study: Study) -> Curve:
-    """Return a curve of a longer run up to the end of the study; an evaluation after training is one or none."""
-    return (curve.until if Endpoint(tag).is_after_training else curve.read_until)(study.max_frames)
+def _until(end: int, curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    """Return the curves of a longer run up to the end of the study.
+
+    A run of the study's own length is evaluated there, so curves of evaluations are read on the line through the
+    evaluations around it, if both have a point: where tasks take turns, the next one of a task may be a visit later.
+    Nothing else has a point at the end of a run.
+    """
+    around = _around(curves[RETURN], end) if RETURN in curves else []
+    evaluated = {tag for tag in curves if tag.startswith(EVALUATIONS) and _around(curves[tag], end) == around}
+    return {tag: (one.read_until if tag in evaluated else one.until)(end) for tag, one in curves.items()}
+
+
+def _around(curve: Curve, frame: int) -> list[int]:
+    """Return the frames of the last point up to a frame, and of the first one after it."""
+    after = int(np.searchsorted(curve.frames, frame, side="right"))
+    return curve.frames[max(after - 1, 0) : after + 1].tolist()
 
 
 def endpoints_of(study: Study, tags: Iterable[str]) -> list[Endpoint]:

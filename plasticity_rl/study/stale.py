@@ -188,7 +188,8 @@ def differences(
     """Yield option, value of a run and value of its study, where the numbers of the run follow from them.
 
     Args:
-        old: Config of the run, maybe of an older version; what it does not have has the default.
+        old: Config of the run, maybe of an older version; what it does not have has the default, what it has as null
+            is null.
         new: The same of the study, resolved.
         defaults: The same without any options.
         configs: Knows defaults of classes.
@@ -200,8 +201,10 @@ def differences(
     for option in dict.fromkeys([*flat_new, *flat_old]):
         if _without_effect(option) or option == CALLBACKS:
             continue
-        was = flat_old.get(option, flat.get(option) if option in flat_new else None)
-        yield from _compared(option, was, flat_new.get(option), configs)
+        now = flat_new.get(option)
+        # A run of before nulls were written lacks an option that was null, and one that there was not yet.
+        was = flat_old.get(option, None if now is None else flat.get(option))
+        yield from _compared(option, was, now, configs)
     yield from _callbacks(flat_old.get(CALLBACKS), flat_new.get(CALLBACKS), configs)
 
 
@@ -213,7 +216,7 @@ def _flat(section: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, An
     for key, value in section.items():
         if isinstance(value, Mapping) and "class_path" not in value and value:
             yield from _flat(value, f"{place}{key}.")
-        elif value is not None:
+        else:
             yield f"{place}{key}", value
 
 
@@ -258,10 +261,22 @@ def _callbacks(old: Any, new: Any, configs: Configs) -> Iterator[tuple[str, Any,
         if name in CALLBACKS_WITHOUT_EFFECT and path.startswith(OURS):
             continue
         theirs, ours = was.get(path, []), now.get(path, [])
-        for one, other in zip(theirs, ours, strict=False):
+        for one, other in zip(*_unequal(theirs, ours, configs), strict=False):
             yield from _compared(name, one, other, configs)
         if len(theirs) != len(ours) and not configs.only_watches(path):
             yield CALLBACKS, _count(name, len(theirs)), _count(name, len(ours))
+
+
+def _unequal(theirs: Sequence[Any], ours: Sequence[Any], configs: Configs) -> tuple[list[Any], list[Any]]:
+    """Return callbacks of one class without those that both have, wherever they stand in the file."""
+    left, rest = list(theirs), []
+    for other in ours:
+        equal = [one for one in left if not any(_compared("", one, other, configs))]
+        if equal:
+            left.remove(equal[0])
+        else:
+            rest.append(other)
+    return left, rest
 
 
 def _count(name: str, number: int) -> str:

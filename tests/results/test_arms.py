@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 from run_folders import entry, write_run
 
 from plasticity_rl import UserError
@@ -21,9 +24,10 @@ class Folders:
     def __init__(self, tmp_path) -> None:
         self.tmp_path, self.runs = tmp_path, []
 
-    def add(self, *callbacks, **config) -> None:
+    def add(self, *callbacks, **config) -> Path:
         folder = self.tmp_path / str(len(self.runs))
         self.runs.append(read_run(write_run(folder, {"eval/return": {0: 1.0}}, callbacks=callbacks, **config)))
+        return folder
 
     def labels(self) -> dict[str, list[int]]:
         return {f"{arm.task}: {arm.label}": [run.seed for run in arm.runs] for arm in arms_of(self.runs)}
@@ -58,6 +62,49 @@ def test_what_the_trainer_and_other_weights_change_is_another_arm(folders):
         f"tiny: no intervention ({other}=false)": [1, 2],
         "tiny: no intervention (precision=bf16-mixed, began_with_other_weights=false)": [1, 2],
         f"tiny: no intervention ({other}=true)": [1, 2],
+    }
+
+
+def goes_on(folder: Path, number: int, *callbacks, max_frames: int = 800, **options) -> None:
+    """Note a later start, with other options by section."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["trainer"]["callbacks"] = list(callbacks)
+    for section, changed in options.items():
+        config[section] |= changed
+    (folder / f"config_resumed_20260101-00000{number}.yaml").write_text(
+        yaml.safe_dump({**config, "max_frames": max_frames})
+    )
+
+
+def test_a_run_that_went_on_with_other_options_is_another_arm(folders):
+    """A longer run is the same arm, and so is one whose interventions a newer version knows more arguments of."""
+    folders.add(seed=1)
+    longer = folders.add(seed=2)
+    goes_on(longer, 1, PROBE, data={"env_workers": 4, "young": 1})
+    goes_on(longer, 2, PROBE, max_frames=1600)
+    goes_on(folders.add(seed=1, lr=0.1), 1, RESET, model={"lr": 0.5})
+    twice = folders.add(RESET, seed=1)
+    goes_on(twice, 1, entry("callbacks.Reset", modules=["actor"], every_n_frames=100, new=None))
+    goes_on(twice, 2)
+    goes_on(folders.add(RESET, seed=2), 1, entry("callbacks.Reset", modules=["critic"], every_n_frames=100, new=3))
+    assert folders.labels() == {
+        "tiny: no intervention": [1, 2],
+        "tiny: no intervention (lr=0.1, lr 0.5 from a later start, with Reset from a later start)": [1],
+        "tiny: Reset (with Reset(modules=actor) then without Reset from a later start)": [1],
+        "tiny: Reset": [2],
+    }
+    assert [run.max_frames for run in folders.runs] == [None, 1600, 800, 800, 800]
+    (longer / "config_resumed_20260101-000009.yaml").write_text("[")
+    assert read_run(longer).max_frames == 1600
+
+
+def test_what_is_null_is_what_an_older_config_leaves_out(folders):
+    folders.add(entry("callbacks.AnnealHorizon", first_n_step=None, num_updates=5), seed=1, clip=None)
+    folders.add(entry("callbacks.AnnealHorizon", num_updates=5), seed=2)
+    folders.add(entry("callbacks.AnnealHorizon", first_n_step=10, num_updates=5), seed=1)
+    assert folders.labels() == {
+        "tiny: AnnealHorizon(first_n_step=null)": [1, 2],
+        "tiny: AnnealHorizon(first_n_step=10)": [1],
     }
 
 

@@ -51,6 +51,25 @@ def test_a_resumed_run_is_read_from_all_its_event_files(tmp_path):
     assert [event.frame for event in run.events] == [50, 250]
 
 
+def test_what_lies_beyond_the_checkpoint_that_a_run_went_on_from_is_given_up(tmp_path):
+    """Checkpoint at 80, killed behind 99; it went on with other evaluations and another schedule, to 96."""
+    probe = {40: 0.1, 80: 0.2, 95: 0.9}
+    write_run(tmp_path, {"eval/return": {40: 2.0, 80: 3.0, 90: 99.0}, "fau/critic": probe, "gone": {99: 1.0}})
+    write_events(tmp_path, {}, {80: "reset", 90: "reset"})
+    write_events(tmp_path, {"eval/return": {96: 4.0}}, {96: "reset"}, goes_on_from=80)
+    run, theirs = read_run(tmp_path), events(tmp_path)
+    assert dict(zip(run.curves["eval/return"].frames.tolist(), run.curves["eval/return"].values, strict=True)) == {
+        40: 2.0,
+        80: 3.0,
+        96: 4.0,
+    }
+    assert run.curves["fau/critic"].frames.tolist() == [40, 80]
+    assert "gone" not in run.curves
+    assert [event.frame for event in run.events] == [80, 96]
+    for tag, curve in run.curves.items():  # TensorBoard does the same
+        assert curve.frames.tolist() == [point.step for point in theirs.Scalars(tag)]
+
+
 def test_what_only_watches_is_no_intervention(tmp_path):
     callbacks = [
         entry("callbacks.FractionActiveUnits", every_n_updates=5),

@@ -222,6 +222,17 @@ def test_a_resumed_run_writes_every_frame_once(tmp_path):
     assert {frame for frame, value in points.items() if value == 0} == set(range(20, 301, 20))
 
 
+def test_a_run_that_goes_on_otherwise_gives_up_what_lay_beyond_its_checkpoint(tmp_path):
+    """Checkpoint at 100, killed at 170; from there without the probe."""
+    with pytest.raises(Killed):
+        fit(tmp_path, FractionActiveUnits(every_n_updates=1), DieAt(170))
+    assert max(scalar_points(events(tmp_path), "fau/critic")) > 150
+    fit(tmp_path, ckpt_path="last", max_frames=300)
+    read = events(tmp_path)
+    assert 90 < max(scalar_points(read, "fau/critic")) <= 100
+    assert read.Scalars("eval/return")[-1].step == 300
+
+
 # ---- what is printed -------------------------------------------------------------------------------------------------
 
 

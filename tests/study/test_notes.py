@@ -9,6 +9,7 @@ import pytest
 import yaml
 from made_studies import Curves, flat, report_of, study_of, tables
 
+from plasticity_rl.study.scores import score_of
 from plasticity_rl.study.spec import read_study
 from plasticity_rl.study.study_run import StudyRun
 
@@ -180,6 +181,21 @@ def test_a_longer_run_on_the_same_line_has_the_same_numbers(tmp_path):
     old, new = tables(text, "walk")[0]
     assert (old["IQM"], old["area under curve"]) == (new["IQM"], new["area under curve"])
     assert "only:" not in text
+
+
+def test_of_a_longer_run_only_evaluations_have_a_point_at_the_end_of_the_study(tmp_path):
+    """100 frames, between evaluations at 80 and 120: of task a (both have it), of b (a visit later), and a probe."""
+    every = {0: 0.0, 60: 6.0, 80: 8.0, 120: 12.0, 160: 16.0}
+    of_b = {60: 6.0, 160: 16.0}
+    curves = {"eval/return": every, "eval/a/return": {80: 8.0, 120: 12.0}, "eval/b/return": of_b, "fau/critic": every}
+    study = read_study(study_of(tmp_path, lambda run: curves))
+    for run in study.runs():
+        was_trained(run, to=160)
+    score = score_of(study.runs()[0], study)
+    ends = {tag: (int(one.frames[-1]), float(one.values[-1])) for tag, one in score.curves.items()}
+    # At 100 the line from (80, 8) to (120, 12) is at 10.
+    at_end = {"eval/return": (100, 10.0), "eval/a/return": (100, 10.0)}
+    assert ends == {**at_end, "eval/b/return": (60, 6.0), "fau/critic": (80, 8.0)}
 
 
 def test_a_run_whose_evaluations_span_other_frames_is_named(tmp_path):

@@ -160,16 +160,34 @@ def redo(**arguments):
     return {"class_path": "callbacks.ReDo", "init_args": arguments}
 
 
+TWO = [redo(tau=0.2), redo(tau=0.3)]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
         ({}, {"model": {"lr": 1e-4}}, []),  # older than the option: the default
         ({}, {"model": {"lr": 1e-3}}, [("model.lr", 1e-4, 1e-3)]),
+        ({}, {"model": {"lr": None}}, []),  # before nulls were written, one was left out
+        ({"model": {"lr": None}}, {"model": {"lr": 1e-4}}, [("model.lr", None, 1e-4)]),
+        ({"model": {"lr": 1e-4, "gone": None}}, {"model": {"lr": None}}, [("model.lr", 1e-4, None)]),
         ({"model": {"lr": "1e-4", "n": 1}}, {"model": {"lr": 0.0001, "n": 1.0}}, []),
         ({"model": {"gone": 3}}, {}, [("model.gone", 3, None)]),
         ({"agent": "sac", "model": {"x": 1}}, {"agent": "drqv2"}, [("agent", "sac", "drqv2")]),
         ({"trainer": {"callbacks": [redo()]}}, {"trainer": {"callbacks": [redo(tau=0.1)]}}, []),
         ({"trainer": {"callbacks": [redo()]}}, {"trainer": {"callbacks": [redo(tau=0.2)]}}, [("ReDo.tau", 0.1, 0.2)]),
+        ({"trainer": {"callbacks": [redo()]}}, {"trainer": {"callbacks": [redo(tau=None)]}}, []),
+        (
+            {"trainer": {"callbacks": [redo(tau=None)]}},
+            {"trainer": {"callbacks": [redo(tau=0.1)]}},
+            [("ReDo.tau", None, 0.1)],
+        ),
+        ({"trainer": {"callbacks": TWO}}, {"trainer": {"callbacks": TWO[::-1]}}, []),
+        (
+            {"trainer": {"callbacks": [*TWO, redo(tau=0.5)]}},
+            {"trainer": {"callbacks": [redo(tau=0.6), *TWO]}},
+            [("ReDo.tau", 0.5, 0.6)],
+        ),
         ({"trainer": {"callbacks": [redo()]}}, {}, [("trainer.callbacks", "with ReDo", "without ReDo")]),
         ({"trainer": {"callbacks": [{"class_path": "callbacks.WeightNorm"}]}}, {}, []),
         (

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from lightning.pytorch.loggers import Logger
 
-from plasticity_rl.run.trainer import run_logger
+from plasticity_rl.run.logger import note_going_on, run_logger
 from plasticity_rl.scalars import log_scalars, log_text
 
 Points = Mapping[int, float]
@@ -43,9 +43,13 @@ def write_config(
     return folder
 
 
-def write_events(folder: Path, curves: Mapping[str, Points], events: Mapping[int, str] = {}) -> None:
+def write_events(
+    folder: Path, curves: Mapping[str, Points], events: Mapping[int, str] = {}, *, goes_on_from: int | None = None
+) -> None:
     """Write scalars by tag and frame, and events (frame -> name of an intervention), as one session of a run."""
-    loggers: list[Logger] = [run_logger(folder)]
+    loggers: list[Logger] = [logger := run_logger(folder)]
+    if goes_on_from is not None:
+        note_going_on(logger.experiment, goes_on_from)
     for tag, points in curves.items():
         for frame, value in points.items():
             log_scalars(loggers, {tag: value}, frame)
