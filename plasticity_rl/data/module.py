@@ -209,16 +209,15 @@ class RLDataModule(pl.LightningDataModule, Environments):
         self.replay.set_horizon(n_step, discount)
 
     def _records_needed(self) -> int:
-        """Transitions of this rank that ``max_frames`` can fill: a short run does not need the whole capacity."""
-        return -(-min(self.capacity, -(-self.max_frames // self.action_repeat)) // self.world_size)
+        """Records of this rank that ``max_frames`` can fill: a short run does not need the whole capacity and slack."""
+        most = self.capacity + self.world_size * self.num_envs * self._slack()
+        return -(-min(most, -(-self.max_frames // self.action_repeat)) // self.world_size)
 
     @property
     def replay_size_bytes(self) -> int:
         """Bytes of the replay of one rank once it is full, or as full as the run can fill it."""
-        records, observation = self._records_needed(), self.observation
-        return replay_bytes(
-            self.obs_shape, self.stacked_frames, self.action_dim, records, self.num_envs, observation=observation
-        )
+        shape, kind = (self.obs_shape, self.stacked_frames, self.action_dim), self.observation
+        return replay_bytes(*shape, self._records_needed(), self.num_envs, observation=kind)
 
     @property
     def priority_bytes(self) -> int:

@@ -37,13 +37,16 @@ def check_fits(
         if storage == "ram":
             what = f"A full replay needs {show_bytes(in_memory)}"
             fix = ", or keep the replay on disk with --data.storage memmap"
-        raise UserError(f"{what} of memory but {show_bytes(memory)} are available. Lower --data.capacity{fix}.")
+        raise UserError(
+            f"{what} of memory but {show_bytes(memory)} are available. Lower --data.capacity or "
+            f"--data.resumable_epochs{fix}."
+        )
     if folder is not None:
         disk = available_disk(Path(folder))
         if num_bytes > disk:
             raise UserError(
                 f"A full replay needs {show_bytes(num_bytes)} of disk in {folder} but {show_bytes(disk)} are available."
-                " Lower --data.capacity, or put the run on a larger disk."
+                " Lower --data.capacity or --data.resumable_epochs, or put the run on a larger disk."
             )
 
 

@@ -20,7 +20,7 @@ from plasticity_rl.data.module import data_module_of
 from plasticity_rl.data.options import DataOptions
 from plasticity_rl.envs import backends
 from plasticity_rl.envs.dmc_options import DMControlOptions
-from plasticity_rl.replay.buffer import FrameReplay
+from plasticity_rl.replay.buffer import FrameReplay, replay_bytes
 
 LINE_RUN = ["--data.task=line:near", *(option for option in TINY if not re.match(r"--data\.(env|task|image)", option))]
 
@@ -127,6 +127,16 @@ def test_slack_has_room_for_the_last_frames_of_short_episodes(epochs, back, epis
     write(1100 * back - 1)
     first.flush()
     replay().load_state_dict(checkpoint)
+
+
+@pytest.mark.parametrize(("frames", "records"), [(1_000_000, 100 + 2 * 1600), (800, 400)])
+def test_what_a_full_replay_takes_counts_the_records_that_resuming_needs(frames, records):
+    """Three epochs of 200 steps and 1000, in each of two environments; and a run that is too short to fill them."""
+    data = tiny_data(
+        observation="state", num_envs=2, action_repeat=2, capacity=100, eval_every_n_frames=800, max_frames=frames
+    )
+    shape = (data.obs_shape, data.stacked_frames, data.action_dim)
+    assert data.replay_size_bytes == replay_bytes(*shape, records, 2, observation="state")
 
 
 @pytest.mark.parametrize("own", [{"storage": "memmap"}, {"prioritized": True}], ids=lambda own: next(iter(own)))
