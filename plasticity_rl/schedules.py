@@ -164,6 +164,7 @@ class Events:
             raise UserError(f"{option}: moments are {list(at)}, but must not be negative")
         self.every, self.at, self.until = every, tuple(sorted(at)), sys.maxsize if until is None else until
         self.seen = 0
+        self._counts = False
 
     @property
     def seen(self) -> int:
@@ -172,8 +173,16 @@ class Events:
 
     @seen.setter
     def seen(self, value: int) -> None:
-        self._seen = value
+        self._seen, self._counts = value, True
         self._idle_from = self._idle_until = 0
+
+    def begin(self, now: int) -> None:
+        """Count from ``now`` on, if nothing was counted or loaded yet: what joins a run missed the periods before.
+
+        They are not due. Single moments before ``now`` are: who names one that is over wants it to happen.
+        """
+        if not self._counts:
+            self.seen = self._periods(now)
 
     def idle(self, now: int) -> bool:
         """Return whether :meth:`fire` would change nothing, in no time until the next event."""
@@ -192,8 +201,10 @@ class Events:
 
     def passed(self, now: int) -> int:
         """Return how many events lie strictly before ``now``."""
-        periodic = min(max(now - 1, 0), self.until) // self.every if self.every else 0
-        return periodic + sum(moment < now for moment in self.at)
+        return self._periods(now) + sum(moment < now for moment in self.at)
+
+    def _periods(self, now: int) -> int:
+        return min(max(now - 1, 0), self.until) // self.every if self.every else 0
 
     def due(self, now: int) -> bool:
         """Return what :meth:`fire` would, and count nothing."""

@@ -45,11 +45,8 @@ class Probe(Scheduled, RLCallback):
         raise NotImplementedError
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let no period count as just completed that was over before a probe joined a run that goes on.
-
-        One that was there before has seen just as many: this is what its last update left.
-        """
-        self.events.seen = self.events.passed(as_agent(pl_module).num_updates + 1)
+        """Begin to count: no period counts as just completed that was over before a probe joined a run."""
+        self.events.begin(as_agent(pl_module).num_updates + 1)
 
     def is_due(self, agent: RLModule, hook: str) -> bool:
         """Return whether the update that now starts is to be measured, or the one that now ends is."""

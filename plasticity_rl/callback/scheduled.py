@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from plasticity_rl.agents.base import RLModule
+import lightning.pytorch as pl
+
+from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.intervention import Intervention
 from plasticity_rl.errors import UserError, at_least
 from plasticity_rl.schedules import Events
@@ -55,6 +57,10 @@ class ActsAtEvents(Scheduled):
     def now(self, agent: RLModule) -> int:
         """Return the clock of the schedule."""
         raise NotImplementedError
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to count: of a run that it joins, no period that was over before is due."""
+        self.events.begin(self.now(as_agent(pl_module)))
 
     def announce(self) -> None:
         """Note an event that no schedule knows of (the agent copied its target, or took up another task)."""
