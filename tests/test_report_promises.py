@@ -86,7 +86,7 @@ def test_returns_of_which_none_is_finite_do_not_end_the_report(tmp_path):
 def test_one_seed_has_no_interval(tmp_path):
     text = report_of(study_of(tmp_path, lambda run: {"eval/return": flat(5.0)}, seeds=1), tmp_path / "out")
     (row, _), *_ = tables(text, "walk")
-    assert row["IQM"] == "5.0 [none]"
+    assert row["IQM"] == "5.00 [none]"
     assert not re.search(r"\[([-+\d.]+), \1\]", text), "an interval without width"
 
 
@@ -159,8 +159,8 @@ def test_the_baseline_is_the_one_of_the_file(tmp_path):
     assert [row["comparison"] for row in tables(text, "Comparisons")[0]] == ["a", "ccc"]
     assert tables(text, "walk")[1][0] == {
         "minus bb": "a",
-        "area under curve": "-1.0 [none]",
-        "final return": "-1.0 [none]",
+        "area under curve": "-1.00 [none]",
+        "final return": "-1.00 [none]",
     }
 
 
@@ -208,7 +208,7 @@ def test_every_measure_has_its_difference_from_the_baseline(tmp_path):
     assert set(row) == {"minus plain", "area under curve", "final return", "FAU critic", "srank/critic"}
     # 0.11, 0.10, 0.11, 0.10, 0.11: mean 0.106, deviation 0.00548, over sqrt(5) times 2.776: 0.0068
     assert ends(row["FAU critic"]) == (0.106, 0.099, 0.113)
-    assert row["srank/critic"].startswith("+2.006 [+")
+    assert row["srank/critic"].startswith("+2.01 [+")
 
 
 def test_endpoints_are_those_of_the_file(tmp_path):
@@ -241,4 +241,4 @@ def test_an_endpoint_that_no_run_has_is_said(tmp_path):
     text = report_of(path, tmp_path / "out")
     assert "primary: no finished run has a curve eval/retrun. Did you mean eval/return?" in text
     assert tables(text, "Comparisons")[0] == []
-    assert tables(text, "walk")[0][0]["IQM"] == "1.0 [none]"
+    assert tables(text, "walk")[0][0]["IQM"] == "1.00 [none]"

@@ -81,7 +81,10 @@ WORDS = {
         "probe", "x.ckpt", "--json", "FOLDER/no/x.json", says=r"--json FOLDER/no/x\.json: there is no folder FOLDER/no"
     ),
     "unknown option of probe": bare(
-        "probe", "x.ckpt", "--layer_s", says=r"unrecognized arguments: --layer_s; see .*help"
+        "probe",
+        "x.ckpt",
+        "--layer_s",
+        says=r"unrecognized arguments: --layer_s\. Did you mean --layers, .*; see .*help",
     ),
     "plot of nothing": bare("plot", says=r"required: RUN; see plasticity-rl plot --help"),
     "plot of no run": bare("plot", "FOLDER/none", says=r"FOLDER/none"),
