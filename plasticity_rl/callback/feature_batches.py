@@ -51,11 +51,11 @@ def last_features(agent: RLModule, name: str, batch_size: int | None) -> Tensor:
             than 256, each is taken at most once, and all of them, with a warning, where the replay holds fewer; 256
             are drawn with replacement.
     """
-    outputs = agent.probe_activations(name, LEAST if batch_size is None else batch_size)
+    transitions = LEAST if batch_size is None else batch_size
+    outputs = agent.probe_activations(name, transitions)
     path = [path for path in agent.activation_layers(name, LEARNS) if path in outputs][-1]
     features = outputs[path]
     if isinstance(agent.module(name.partition(".")[0]), FrozenNetwork):
-        transitions = LEAST if batch_size is None else batch_size
         features = features.unflatten(0, (transitions, -1)).flatten(1, 2)  # from (B * frames, channels, ...)
     if batch_size is not None:
         return features

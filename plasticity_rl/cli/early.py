@@ -183,8 +183,7 @@ def with_run_config(args: Sequence[str]) -> list[str]:
     if run_dir is None or not (run_dir / CONFIG_OF_A_RUN).is_file():
         return args
     # What goes on is the run as it was last started, perhaps with other options than at first.
-    first, *resumed = configs_in(run_dir)
-    config = [first, *resumed][-1] if args[0] == "fit" else first
+    config = configs_in(run_dir)[-1 if args[0] == "fit" else 0]
     if describes_itself(args, config):
         return args
     own = [] if folders else [f"{FOLDER}={run_dir}"]

@@ -75,12 +75,15 @@ def noise_in(module: nn.Module, generator: torch.Generator | None) -> Iterator[N
         module: Module whose noisy layers are meant.
         generator: Source of the noise, on the module's device; None for the means alone.
     """
-    for layer in submodules(module).values() if generator is not None else ():
+    if generator is None:
+        yield
+        return
+    for layer in submodules(module).values():
         if isinstance(layer, NoisyLinear):
-            layer.draw(generator)  # type: ignore[arg-type]
+            layer.draw(generator)
     try:
         yield
     finally:
-        for layer in module.modules() if generator is not None else ():
+        for layer in module.modules():  # the subtracted part too, which was handed the noise of the added one
             if isinstance(layer, NoisyLinear):
                 layer.noise = None

@@ -41,7 +41,7 @@ def test_a_resumed_run_measures_from_the_first_weights_and_a_new_run_from_its_ow
     expected = by_hand(agent, watcher.initial, "critic.")
     assert distances(agent)["distance_from_init/critic"] == pytest.approx(expected, rel=1e-6)
 
-    watcher, probe.events.seen = Watcher(), 0
+    watcher = Watcher()
     agent = fit_tiny(tmp_path / "2", callbacks=[watcher, probe], seed=2, max_frames=60)
     expected = by_hand(agent, watcher.initial, "critic.")
     assert distances(agent)["distance_from_init/critic"] == pytest.approx(expected, rel=1e-6)

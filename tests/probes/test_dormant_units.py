@@ -112,7 +112,6 @@ def test_dormant_sets_of_an_earlier_run_are_forgotten(tmp_path):
     probe = DormantUnits(every_n_updates=1, batch_size=12)
     fit_tiny(tmp_path / "1", callbacks=[probe], max_frames=60)
     assert probe.state_dict()["previous"].keys() == probe.state_dict()["history"].keys() != set()
-    probe.events.seen = 0
     agent = fit_tiny(tmp_path / "2", callbacks=[probe], max_frames=44)
     assert agent.num_updates == 1
     assert not any(tag.startswith("dormant_overlap") for tag in agent.latest)
