@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plasticity_rl.cli.trust import DOTTED, PACKAGES
+from plasticity_rl.errors import UserError
 from plasticity_rl.packaged import find_config
 from plasticity_rl.study.stale import CALLBACKS, ONLY_GIVEN
 
@@ -20,8 +21,8 @@ class Foreign:
     """What was taken out.
 
     Attributes:
-        values: Texts by option.
-        callbacks: Class paths and the arguments that are given.
+        values: By option: a text, a class or a list of them.
+        callbacks: Classes.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -43,30 +44,20 @@ class Foreign:
 
 
 def without_foreign(arguments: Sequence[str]) -> tuple[list[str], Foreign]:
-    """Return the arguments of ``fit`` without those that name code of other packages, and these."""
-    foreign, kept = Foreign(), []
-    open_callback: dict[str, Any] | None = None
+    """Return the arguments of ``fit`` without those that name code of other packages, and these.
+
+    Raises:
+        UserError: When they go together in a way that cannot be told without importing what they name.
+    """
+    taken = _Taken()
     rest = iter(arguments)
+    kept = []
     for argument in rest:
         if argument == "--config":
-            kept.append(f"--config={_file(next(rest), foreign)}")
-            continue
-        option, _, text = argument.removeprefix("--").partition("=")
-        name = option.rstrip("+")
-        if name == CALLBACKS:
-            open_callback = None
-            if is_foreign(text):
-                open_callback = {"class_path": text, "init_args": {}, ONLY_GIVEN: True}
-                foreign.callbacks.append(open_callback)
-                continue
-        elif name.startswith(f"{CALLBACKS}.") and open_callback is not None:
-            open_callback["init_args"][name.removeprefix(f"{CALLBACKS}.").removeprefix("init_args.")] = text
-            continue
-        elif name not in ARE_PATHS and is_foreign(text):
-            foreign.values[name] = text
-            continue
-        kept.append(argument)
-    return kept, foreign
+            kept.append(f"--config={taken.from_file(next(rest))}")
+        elif not taken.from_option(argument):
+            kept.append(argument)
+    return kept, taken.foreign
 
 
 def is_foreign(text: str) -> bool:
@@ -74,17 +65,104 @@ def is_foreign(text: str) -> bool:
     return DOTTED.fullmatch(text) is not None and text.partition(".")[0] not in PACKAGES
 
 
-def _file(name: str, foreign: Foreign) -> str:
-    """Return a config file, or as text what is left of it."""
-    from plasticity_rl.cli.config_files import read_config
+class _Taken:
+    """Takes options out one after the other, and knows which class the arguments that follow are of."""
 
-    path = find_config(name)
-    if path is None:
-        return name
-    content = read_config(Path(path))
-    if not any(is_foreign(text) for text in _texts(content)):
-        return str(path)
-    return json.dumps(_left(content, (), foreign))
+    def __init__(self) -> None:
+        self.foreign = Foreign()
+        self._open: dict[str, dict[str, Any] | None] = {}
+        """By option the class that was named last, None where it is of ours."""
+
+    def from_option(self, argument: str) -> bool:
+        """Return whether an option was taken."""
+        option, _, text = argument.removeprefix("--").partition("=")
+        name = option.rstrip("+")
+        owner = next((one for one in self._open if name.startswith(f"{one}.")), None)
+        if owner is not None:
+            return self._argument_of(owner, name, text)
+        if name in ARE_PATHS or (name != CALLBACKS and not is_foreign(text)):
+            return False
+        if option != name and name != CALLBACKS:
+            raise UserError(f"{option}={text} adds a class of another package to a list in which the order counts")
+        found = _class(text) if is_foreign(text) else None
+        if name == CALLBACKS and option == name:
+            self.foreign.callbacks.clear()
+        self._open[name] = found
+        if found is not None and name == CALLBACKS:
+            self.foreign.callbacks.append(found)
+        elif found is not None:
+            self.foreign.values[name] = found
+        return found is not None
+
+    def _argument_of(self, owner: str, name: str, text: str) -> bool:
+        found = self._open[owner]
+        if found is None:
+            return False
+        key = name.removeprefix(f"{owner}.").removeprefix("init_args.")
+        if "." in key:
+            raise UserError(f"{name}={text} is of something inside of a class of another package")
+        found["init_args"][key] = text
+        return True
+
+    def from_file(self, name: str) -> str:
+        """Return a config file, or as text what is left of it."""
+        from plasticity_rl.cli.config_files import read_config
+
+        path = find_config(name)
+        if path is None:
+            return name
+        content = read_config(Path(path))
+        left = self._left(content, ())
+        return json.dumps(left) if any(is_foreign(text) for text in _texts(content)) else str(path)
+
+    def _left(self, section: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
+        left: dict[str, Any] = {}
+        for key, value in section.items():
+            name = ".".join((*place, key)).rstrip("+")
+            if name == CALLBACKS and value:
+                left[key] = self._left_callbacks(value, appended=key.endswith("+"))
+            elif isinstance(value, Mapping) and not is_foreign(str(value.get("class_path"))):
+                left[key] = self._left(value, (*place, key))
+            elif name not in ARE_PATHS and any(is_foreign(text) for text in _texts(value)):
+                self._take(key, name, value)
+            else:
+                left[key] = value
+        return left
+
+    def _take(self, key: str, name: str, value: Any) -> None:
+        if key.endswith("+"):
+            raise UserError(f"{name}+ adds a class of another package to a list in which the order counts")
+        self.foreign.values[name] = value if isinstance(value, str) else _only_given(value)
+        self._open.pop(name, None)
+
+    def _left_callbacks(self, value: Any, *, appended: bool) -> Any:
+        """Return the callbacks of ours; the last one of all is that which the options that follow are of."""
+        if not appended:
+            self.foreign.callbacks.clear()
+        left = []
+        for entry in value if isinstance(value, list) else [value]:
+            path = entry.get("class_path") if isinstance(entry, Mapping) else entry
+            found = None
+            if isinstance(path, str) and is_foreign(path):
+                found = _class(path, (entry.get("init_args") or {}) if isinstance(entry, Mapping) else {})
+                self.foreign.callbacks.append(found)
+            else:
+                left.append(entry)
+            self._open[CALLBACKS] = found
+        return left
+
+
+def _class(path: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return {"class_path": path, "init_args": dict(arguments or {}), ONLY_GIVEN: True}
+
+
+def _only_given(value: Any) -> Any:
+    """Return a class, or a list of some, of which only those arguments are known that are given."""
+    if isinstance(value, list):
+        return [_only_given(one) for one in value]
+    if isinstance(value, str):
+        return _class(value)
+    return {**value, ONLY_GIVEN: True} if "class_path" in value else value
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -92,27 +170,3 @@ def _texts(value: Any) -> Iterator[str]:
         yield value
     for one in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
         yield from _texts(one)
-
-
-def _left(section: Mapping[str, Any], place: tuple[str, ...], foreign: Foreign) -> dict[str, Any]:
-    left: dict[str, Any] = {}
-    for key, value in section.items():
-        name = ".".join((*place, key)).rstrip("+")
-        if name == CALLBACKS and isinstance(value, list):
-            left[key] = [one for one in value if not _is_foreign_callback(one, foreign)]
-        elif isinstance(value, Mapping) and not is_foreign(str(value.get("class_path"))):
-            left[key] = _left(value, (*place, key), foreign)
-        elif isinstance(value, Mapping) or (isinstance(value, str) and name not in ARE_PATHS and is_foreign(value)):
-            foreign.values[name] = {**value, ONLY_GIVEN: True} if isinstance(value, Mapping) else value
-        else:
-            left[key] = value
-    return left
-
-
-def _is_foreign_callback(entry: Any, foreign: Foreign) -> bool:
-    path = entry.get("class_path") if isinstance(entry, Mapping) else entry
-    if not isinstance(path, str) or not is_foreign(path):
-        return False
-    given = (entry.get("init_args") or {}) if isinstance(entry, Mapping) else {}
-    foreign.callbacks.append({"class_path": path, "init_args": given, ONLY_GIVEN: True})
-    return True

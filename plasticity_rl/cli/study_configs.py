@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from plasticity_rl.cli.foreign_options import without_foreign
+from plasticity_rl.cli.foreign_options import is_foreign, without_foreign
 from plasticity_rl.errors import UserError, describe_error
 from plasticity_rl.packaged import with_found_configs
 from plasticity_rl.study.stale import OURS
@@ -58,6 +58,8 @@ class StudyConfigs:
         """Return the default of an argument of a class that a study names; None when there is none."""
         from plasticity_rl.agents.hooks import constructor_parameters
 
+        if is_foreign(class_path) and not self.imports:
+            return None
         try:
             default = constructor_parameters(_class(class_path))[argument].default
         except (AttributeError, ImportError, KeyError, TypeError, ValueError):

@@ -226,7 +226,10 @@ def read_run(folder: str | Path) -> Run:
     folder = expanded(Path(folder), "the run folder")
     path = folder / "config.yaml"
     if not path.is_file():
-        raise UserError(f"{folder} is not a run folder: it holds no config.yaml (a run made by `fit` does)")
+        raise UserError(
+            f"{folder} is not a run folder: it holds no config.yaml (a run made by `fit` does; the curves of one made "
+            "in Python: plasticity_rl.results.events.read_events(folder).scalars)"
+        )
     try:
         run = _checked(Run(folder, load(path.read_text(encoding="utf-8"))))
     except _BROKEN as error:

@@ -19,6 +19,7 @@ from plasticity_rl.agents.hooks import RLCallback, callbacks_of
 from plasticity_rl.callback import ActsAtEvents
 from plasticity_rl.checkpoint_files import LAST_CHECKPOINT
 from plasticity_rl.errors import spelled
+from plasticity_rl.files import own_files
 from plasticity_rl.files.places import CONFIG_OF_A_RUN, configs_in
 from plasticity_rl.replay.files import holds_replay
 
@@ -92,7 +93,7 @@ def last_block(trainer: pl.Trainer, stopwatch: Stopwatch, *, finished: bool) -> 
     lines.append(labelled("Trained", _trained(agent, stopwatch)))
     folder, *tensorboard = where_to_look(trainer)
     lines += [folder, *_files(trainer)]
-    if tensorboard:  # of the events there; other loggers write none
+    if tensorboard and (Path(trainer.default_root_dir) / CONFIG_OF_A_RUN).is_file():  # of a run of the command line
         lines.append(command("Plot", "plasticity-rl", "plot", trainer.default_root_dir))
         if importlib.util.find_spec("matplotlib") is None:
             lines.append(f"{'':{INDENT}}which needs pip install 'plasticity-rl[plot]'")
@@ -178,7 +179,7 @@ def stop_if_finished(run_dir: Path, env_frames: int, max_frames: int) -> None:
     lines.append(f"To train longer, raise the frames, for example {spelled(longer)}")
     if (run_dir / CONFIG_OF_A_RUN).is_file():
         checkpoint = run_dir / "checkpoints" / LAST_CHECKPOINT
-        lines.append(command("Go on", "plasticity-rl", "fit", f"--ckpt_path={checkpoint}", longer))
+        lines.append(command("Go on", "plasticity-rl", "fit", f"--ckpt_path={checkpoint}", longer, *_trusting()))
     raise AlreadyFinished("\n".join(lines))
 
 
@@ -217,4 +218,9 @@ def how_to_go_on(trainer: pl.Trainer) -> str:
     replay = getattr(trainer.datamodule, "replay_folder", None)  # type: ignore[attr-defined]
     if replay is not None and not holds_replay(replay):
         arguments.append("--data.allow_empty_replay=true")
-    return shlex.join(arguments)
+    return shlex.join([*arguments, *_trusting()])
+
+
+def _trusting() -> list[str]:
+    """Return the option without which the config of a run may name no files of the user's own, where it does."""
+    return ["--trust"] if own_files.latest() else []

@@ -222,7 +222,8 @@ def _flat(section: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, An
 
 def _compared(option: str, was: Any, now: Any, configs: Configs) -> Iterator[tuple[str, Any, Any]]:
     """Yield where two values differ; of classes and lists of them, the argument."""
-    if isinstance(was, Mapping) and isinstance(now, Mapping) and "class_path" in now:
+    was, now = _as_class(was, now), _as_class(_meant(now, was), was)
+    if isinstance(was, Mapping) and _is_class(now):
         path = todays_name(str(now["class_path"]))
         if todays_name(str(was.get("class_path"))) != path:
             yield option, was.get("class_path"), path
@@ -237,6 +238,25 @@ def _compared(option: str, was: Any, now: Any, configs: Configs) -> Iterator[tup
             yield from _compared(f"{option}[{place}]", one, other, configs)
     elif _plain(was) != _plain(now):
         yield option, was, now
+
+
+def _as_class(value: Any, other: Any) -> Any:
+    """Return a text as the class that it names, where the other value is a class."""
+    return {"class_path": value, ONLY_GIVEN: True} if isinstance(value, str) and _is_class(other) else value
+
+
+def _is_class(value: Any) -> bool:
+    return isinstance(value, Mapping) and "class_path" in value
+
+
+def _meant(now: Any, was: Any) -> Any:
+    """Return what a text says in YAML where the run has no text: of a class that is not imported no type is known."""
+    if not isinstance(now, str) or isinstance(was, str) or _is_class(was):
+        return now
+    try:
+        return load(now)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return now
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,9 @@ from helpers import fit_tiny
 from lightning.pytorch import Callback
 
 from callbacks import FractionActiveUnits, Reset
+from plasticity_rl.errors import UserError
+from plasticity_rl.results.events import read_events
+from plasticity_rl.results.runs import read_run
 from plasticity_rl.run import ending
 from plasticity_rl.run.stop_signals import StopRun
 
@@ -59,6 +62,27 @@ def test_so_does_one_in_python(tmp_path, capsys):
     fit_tiny(tmp_path, max_frames=100, ckpt_path="last")
     assert "raise the frames, for example RLDataModule(max_frames=200)" in capsys.readouterr().out
     assert untouched(tmp_path) == before
+
+
+def test_the_plot_command_is_that_of_a_run_that_can_be_plotted(tmp_path, capsys):
+    fit_tiny(tmp_path, max_frames=100, trainer_options={"logger": True})
+    out = capsys.readouterr().out
+    assert "TensorBoard:" in out
+    assert "Plot:" not in out
+    with pytest.raises(UserError, match=r"read_events\(folder\).scalars"):
+        read_run(tmp_path)
+    assert len(read_events(tmp_path).scalars["eval/return"]) > 1
+
+
+def test_the_command_that_goes_on_with_files_of_the_users_own_trusts_them(tmp_path):
+    (tmp_path / "own_quiet.py").write_text("from lightning.pytorch import Callback\n\n\nclass Quiet(Callback): ...\n")
+    own = tmp_path / "own.yaml"
+    own.write_text("trainer: {callbacks+: own_quiet.Quiet}")
+    folder = tmp_path / "run"
+    fit_tiny_cli(folder, f"--config={own}")
+    out = call("fit", f"--ckpt_path={folder}/checkpoints/last.ckpt", "--trust").out
+    assert "This run is finished" in out
+    assert shlex.split(out.splitlines()[-1])[-1] == "--trust"
 
 
 class StopAt(Callback):
