@@ -165,6 +165,7 @@ class AdaptiveReplayRatio(Intervention):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start a new run at the low replay ratio; a resumed run keeps its own."""
         agent = as_agent(pl_module)
+        self._sum = self._sum.to(agent.device)  # a check may come before the first update
         if agent.env_frames == 0:
             agent.replay_ratio = self.low
 

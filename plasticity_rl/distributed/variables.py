@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 
 from plasticity_rl.errors import UserError
+from plasticity_rl.machine.rendering import drop_own_egl_device
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """From which Lightning takes the rank of a process, the first that is set."""
@@ -48,4 +49,6 @@ def refuse_lone_rank(environment: Mapping[str, str] = os.environ) -> None:
 
 def without_ranks(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables for a run that is a process of its own, whatever job this one belongs to."""
-    return {name: value for name, value in environment.items() if name not in OF_A_PROCESS}
+    kept = {name: value for name, value in environment.items() if name not in OF_A_PROCESS}
+    drop_own_egl_device(kept)  # by the rank of this process
+    return kept

@@ -17,13 +17,15 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from plasticity_rl.errors import UserError
 
 _FIX = "On Debian or Ubuntu: apt-get install libegl1 libgl1 libosmesa6, then set MUJOCO_GL=egl|osmesa|glfw."
+OWN_EGL_DEVICE = "PLASTICITY_RL_CHOSE_EGL_DEVICE"
+"""Environment variable: the value of ``MUJOCO_EGL_DEVICE_ID`` that a process chose for itself, not the user."""
 _TINY_MODEL = "<mujoco><worldbody><light pos='0 0 2'/><geom size='1' rgba='1 0 0 1'/></worldbody></mujoco>"
 
 
@@ -53,7 +55,7 @@ def choose_egl_device(nvidia_devices: int, local_rank: str | None) -> str | None
 
     Args:
         nvidia_devices: number of NVIDIA GPUs, 0 or more.
-        local_rank: value of ``LOCAL_RANK`` (under SLURM ``SLURM_LOCALID``), or None outside of a distributed run.
+        local_rank: what :func:`local_rank_in` returns.
 
     Returns:
         An index as text, or None to leave the choice to MuJoCo.
@@ -63,20 +65,41 @@ def choose_egl_device(nvidia_devices: int, local_rank: str | None) -> str | None
     return str(int(local_rank) % nvidia_devices)
 
 
+def local_rank_in(variables: Mapping[str, str]) -> str | None:
+    """Return which of a machine's ranks a process is, as its launcher says, or None for a run of one process.
+
+    ``SLURM_LOCALID`` counts where SLURM started several processes: it is left over in an interactive shell, where
+    Lightning starts them, and is 0 in a job of one task.
+    """
+    if "LOCAL_RANK" in variables and variables.get("WORLD_SIZE") != "1":
+        return variables["LOCAL_RANK"]
+    return variables.get("SLURM_LOCALID") if variables.get("SLURM_NTASKS", "1") != "1" else None
+
+
+def drop_own_egl_device(variables: MutableMapping[str, str]) -> None:
+    """Remove ``MUJOCO_EGL_DEVICE_ID`` where a process chose it for itself: those that it starts choose anew."""
+    own = variables.pop(OWN_EGL_DEVICE, None)
+    if own is not None and variables.get("MUJOCO_EGL_DEVICE_ID") == own:
+        del variables["MUJOCO_EGL_DEVICE_ID"]
+
+
 def egl_device_of_worker(index: int, nvidia_devices: int, variables: Mapping[str, str]) -> str | None:
     """Return the EGL device index for a worker process, so that workers do not all draw on the first of several GPUs.
 
     Args:
         index: Which worker.
         nvidia_devices: number of NVIDIA GPUs, 0 or more.
-        variables: those of its process; where they name a device, because the user or the rank has chosen one, it
-            stays: workers of a rank draw on the rank's GPU.
+        variables: those of the process that starts it; where they name a device, because the user or the rank has
+            chosen one, it stays: workers of a rank draw on the rank's GPU. The first rank may have chosen none: it is
+            imported before Lightning makes it a rank.
 
     Returns:
         An index as text, or None to leave it as it is.
     """
-    chosen = "MUJOCO_EGL_DEVICE_ID" in variables or variables.get("MUJOCO_GL") != "egl"
-    return None if chosen or nvidia_devices < 2 else str(index % nvidia_devices)
+    if "MUJOCO_EGL_DEVICE_ID" in variables or variables.get("MUJOCO_GL") != "egl":
+        return None
+    rank = local_rank_in(variables)
+    return choose_egl_device(nvidia_devices, str(index) if rank is None else rank)
 
 
 def configure_backend() -> None:
@@ -91,10 +114,10 @@ def configure_backend() -> None:
         backend = backend or choose_backend(sys.platform, nvidia_devices, ctypes.util.find_library)
         if backend:
             os.environ["MUJOCO_GL"] = backend
-    local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
-    device = choose_egl_device(nvidia_devices, local_rank)
-    if device is not None and os.environ.get("MUJOCO_GL") == "egl":
-        os.environ.setdefault("MUJOCO_EGL_DEVICE_ID", device)
+    drop_own_egl_device(os.environ)  # of the process that started this one
+    device = choose_egl_device(nvidia_devices, local_rank_in(os.environ))
+    if device is not None and os.environ.get("MUJOCO_GL") == "egl" and "MUJOCO_EGL_DEVICE_ID" not in os.environ:
+        os.environ |= {"MUJOCO_EGL_DEVICE_ID": device, OWN_EGL_DEVICE: device}
 
 
 def load_triton() -> None:

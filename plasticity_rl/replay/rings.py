@@ -54,11 +54,13 @@ class WindowRings:
         # of the newest.
         self._needs = torch.zeros(lanes, self._size, dtype=torch.int64)
         self._head, self._tail, self._newest = (torch.empty(lanes, dtype=torch.int64) for _ in range(3))
+        self._ahead_of: dict[int, Tensor] = {}
         self.set_n_step(n_step)
 
     def set_n_step(self, n_step: int) -> None:
         """Hold windows of another length from now on, and none at first."""
-        self._ahead = torch.arange(n_step, device=self.device)
+        # One for each n, for good: a recording reads its own, and is used again once n is what it was.
+        self._ahead = self._ahead_of.setdefault(n_step, torch.arange(n_step, device=self.device))
         self.forget()
 
     def forget(self) -> None:

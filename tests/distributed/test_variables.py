@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from plasticity_rl import UserError, make_trainer
 from plasticity_rl.distributed.variables import NUMBERS, OF_A_PROCESS, RANKS, refuse_bad_variables, without_ranks
+from plasticity_rl.machine.rendering import OWN_EGL_DEVICE
 
 LEFT_OVER = {
     "RANK": "1",
@@ -96,4 +97,7 @@ def test_a_job_that_does_not_fit_is_one_line(variables, expected, tmp_path, monk
 def test_runs_of_a_study_do_not_hear_which_process_started_them():
     kept = {"PATH": "x", "SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "0"}
     assert without_ranks({**kept, **dict.fromkeys(OF_A_PROCESS, "1")}) == kept
+    own = {"MUJOCO_EGL_DEVICE_ID": "1", OWN_EGL_DEVICE: "1"}
+    assert without_ranks({**kept, **own}) == kept
+    assert without_ranks({**kept, **own, "MUJOCO_EGL_DEVICE_ID": "2"}) == {**kept, "MUJOCO_EGL_DEVICE_ID": "2"}
     assert printed_config("--max_frames=4321")["max_frames"] == 4321

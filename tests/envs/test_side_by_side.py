@@ -281,3 +281,15 @@ def test_workers_share_the_threads_that_draw(cores, count, threads, monkeypatch)
     assert worker_process._variables(0, count)["LP_NUM_THREADS"] == threads
     monkeypatch.setenv("LP_NUM_THREADS", "5")
     assert worker_process._variables(0, count)["LP_NUM_THREADS"] == "5"
+
+
+def test_the_workers_of_the_first_rank_draw_on_its_gpu(monkeypatch):
+    """It has chosen no device, since Lightning says that it is a rank only when it starts the others."""
+    monkeypatch.setattr(worker_process.glob, "glob", lambda pattern: ["/dev/nvidia0", "/dev/nvidia1"])
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    for name in ("MUJOCO_EGL_DEVICE_ID", "LOCAL_RANK", "WORLD_SIZE", "SLURM_LOCALID", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    assert [worker_process._variables(index, 3)["MUJOCO_EGL_DEVICE_ID"] for index in range(3)] == ["0", "1", "0"]
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert [worker_process._variables(index, 3)["MUJOCO_EGL_DEVICE_ID"] for index in range(3)] == ["0", "0", "0"]

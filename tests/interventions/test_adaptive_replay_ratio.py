@@ -3,10 +3,13 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from helpers import fit_tiny
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from pretend_gpu import pretend_gpu, trainer_options
 from run_state import differences, run_state
 
 from callbacks import AdaptiveReplayRatio, ReplayRatioSchedule
@@ -114,6 +117,29 @@ def test_all_ranks_compare_with_the_same_first_value() -> None:
     callback.on_episode_end(agent, 0.0, 10)  # type: ignore[arg-type]
     assert callback.previous == pytest.approx(0.54)  # (.55 + .53) / 2: .01 from .55, so no switch; .04 from .50
     assert agent.replay_ratio == 0.5
+
+
+def test_after_a_resume_ranks_average_what_is_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL refuses a tensor of the CPU, and a check in env steps may come before an update has moved the sum.
+
+    Checks are due at env steps 17, 34, 51. The run stops at 50, after 15 updates (one in two of the 30 env steps past
+    the seed phase); the next update is due at 52.
+    """
+    reduced: list[tuple[str, str]] = []
+    reduce = SingleDeviceStrategy.reduce
+
+    def noted(self: SingleDeviceStrategy, tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        reduced.append((kwargs.get("reduce_op", ""), str(getattr(tensor, "device", "a number"))))
+        return reduce(self, tensor, *args, **kwargs)
+
+    monkeypatch.setattr(SingleDeviceStrategy, "reduce", noted)
+    for max_frames, ckpt_path in ((100, None), (104, "last")):
+        callback = AdaptiveReplayRatio(high=0.5, every_n_env_steps=17, one_way=False)
+        options = {"callbacks": [callback], "max_frames": max_frames, "ckpt_path": ckpt_path}
+        with pretend_gpu():
+            agent = fit_tiny(tmp_path, trainer_options=trainer_options(), **options)
+    assert (agent.env_steps, agent.num_updates, callback._checks.seen) == (52, 16, 3)
+    assert [device for op, device in reduced if op == "mean"] == ["cuda:0"] * 3, "the first update, and two checks"
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0, 4.0, 8.0, 1 / 3])
@@ -281,3 +307,9 @@ def test_intervals_that_cannot_be_are_refused(arguments: dict, says: str) -> Non
 def test_intervals_that_are_left_out_are_the_published_one() -> None:
     assert AdaptiveReplayRatio().state_key == AdaptiveReplayRatio(every_n_episodes=50, average_over="episode").state_key
     assert AdaptiveReplayRatio(**AdaptiveReplayRatio(every_n_updates=9).arguments()).average_over == "window"
+
+
+def test_a_difference_of_the_threshold_has_settled() -> None:
+    callback = AdaptiveReplayRatio(threshold=0.25)
+    callback.initial = callback.previous = 0.5
+    assert [callback.settled(fau) for fau in (0.24, 0.25, 0.75, 0.76)] == [False, True, True, False]

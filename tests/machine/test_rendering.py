@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from plasticity_rl.distributed.variables import without_ranks
 from plasticity_rl.errors import UserError
 from plasticity_rl.machine import rendering
 from plasticity_rl.machine.rendering import check_rendering, choose_backend, choose_egl_device, egl_device_of_worker
@@ -50,10 +52,62 @@ def test_ranks_draw_on_their_own_gpu(gpus: int, rank: str | None, expected: str 
         (4, 1, {"MUJOCO_GL": "osmesa"}, None),
         (4, 1, {}, None),
         (4, 1, {"MUJOCO_GL": "egl", "MUJOCO_EGL_DEVICE_ID": "3"}, None),  # the user's choice, or the rank's
+        (4, 1, {"MUJOCO_GL": "egl", "LOCAL_RANK": "0"}, "0"),  # rank 0 became one after it had chosen nothing
+        (4, 1, {"MUJOCO_GL": "egl", "LOCAL_RANK": "6", "WORLD_SIZE": "8"}, "2"),
+        (4, 1, {"MUJOCO_GL": "egl", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}, "1"),
+        (4, 1, {"MUJOCO_GL": "egl", "SLURM_LOCALID": "3", "SLURM_NTASKS": "4"}, "3"),
+        (4, 1, {"MUJOCO_GL": "egl", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1"}, "1"),
+        (4, 1, {"MUJOCO_GL": "egl", "SLURM_LOCALID": "0"}, "1"),
     ],
 )
 def test_workers_draw_on_all_gpus_unless_one_was_chosen(gpus, index, variables, expected) -> None:
     assert egl_device_of_worker(index, gpus, variables) == expected
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch):
+    """Return what turns the variables of a process on a machine with four GPUs into those it has once it has chosen."""
+    monkeypatch.setattr(glob, "glob", lambda pattern: [f"/dev/nvidia{index}" for index in range(4)])
+    monkeypatch.delitem(sys.modules, "dm_control._render", raising=False)
+
+    def configure(variables: dict[str, str], **own: str) -> dict[str, str]:
+        environment = {**variables, **own}
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", environment)
+            rendering.configure_backend()
+            rendering.configure_backend()  # once more changes nothing
+        return environment
+
+    return configure
+
+
+def device(environment: dict[str, str]) -> str | None:
+    return environment.get("MUJOCO_EGL_DEVICE_ID")
+
+
+@pytest.mark.parametrize(("tasks", "first"), [("1", None), ("4", "0")])
+def test_a_rank_does_not_keep_what_the_process_that_started_it_chose_for_itself(tasks, first, configured) -> None:
+    """``srun --pty bash`` leaves ``SLURM_LOCALID=0`` behind, and other ranks inherit what rank 0 has."""
+    started = configured({"MUJOCO_GL": "egl", "SLURM_LOCALID": "0", "SLURM_NTASKS": tasks})
+    assert device(started) == first
+    launched = {**started, "WORLD_SIZE": "4"}
+    ranks = [configured(launched, LOCAL_RANK=str(rank)) for rank in (1, 2, 3)]
+    assert [device(rank) for rank in ranks] == ["1", "2", "3"]
+    assert [device(configured(rank)) for rank in ranks] == ["1", "2", "3"], "a worker of theirs"
+    assert device(configured(without_ranks(ranks[0]))) is None, "a run of its own"
+
+
+def test_the_users_choice_stays_in_all_processes(configured) -> None:
+    shell = {"MUJOCO_GL": "egl", "MUJOCO_EGL_DEVICE_ID": "3", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4"}
+    rank = configured(configured(shell), LOCAL_RANK="1", WORLD_SIZE="4")
+    assert device(rank) == device(without_ranks(rank)) == "3"
+    chosen = configured({"MUJOCO_GL": "egl", "LOCAL_RANK": "1"})
+    assert device(configured(chosen, MUJOCO_EGL_DEVICE_ID="2")) == "2", "for a process started by a rank"
+
+
+def test_a_job_of_one_task_leaves_the_choice_to_mujoco(configured) -> None:
+    """Its workers draw on all GPUs, and ``doctor`` sees that nobody has chosen."""
+    assert device(configured({"MUJOCO_GL": "egl", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1"})) is None
 
 
 def in_new_process(

@@ -266,6 +266,33 @@ def test_a_recording_repeats_no_decision_of_python(lanes, monkeypatch, tmp_path)
     assert recorder.captures == captures + 2, "the records lie elsewhere"
 
 
+def test_a_horizon_that_is_set_there_and_back_leaves_a_recording_right(monkeypatch):
+    """As ``AnnealHorizon`` does where no longer window is there yet: what a recording reads must stay where it is."""
+    monkeypatch.setattr(recorded, "recorder_for", lambda device: PretendGraphs())
+    replay, in_use = rings(), []
+    draw = replay._windows.rings.draw
+
+    def noted(*args: Any) -> Any:
+        in_use.append(replay._windows.rings._ahead)
+        return draw(*args)
+
+    monkeypatch.setattr(replay._windows.rings, "draw", noted)
+    run(replay, Episodes(1, 3), 40)
+    recorder = replay._recorded._recorder
+    assert recorder.captures == 2
+    for n_step, discount in ((5, 0.99), (3, 0.99)):
+        replay.set_horizon(n_step, discount)
+    for _ in range(WARM_UP + 2):
+        replay.sample()
+    assert in_use[-1] is replay._windows.rings._ahead, "the last that was recorded"
+    assert torch.equal(in_use[-1], torch.arange(3))
+    replay.set_horizon(5, 0.99)
+    for _ in range(WARM_UP + 2):
+        replay.sample()
+    assert in_use[-1] is replay._windows.rings._ahead
+    assert torch.equal(in_use[-1], torch.arange(5)), "n has changed between two batches"
+
+
 # ---------------------------------------------------------------------------------- going on
 
 
