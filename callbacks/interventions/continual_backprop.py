@@ -34,8 +34,10 @@ class ContinualBackprop(RecordingUnitIntervention):
     output on the training batch (and over space) times the sum of its absolute outgoing weights, over the layers of the
     online networks that read it. A unit may be replaced when it is older than ``maturity_threshold`` updates. What a
     layer is due adds up until it is a whole unit. A replaced unit gets incoming weights as at initialisation, bias 0
-    and outgoing weights 0; what it fed on average to the layers that read it goes into their biases. In noisy layers
-    the scale of the noise goes with each weight, as at initialisation or zero; the utility is of the means.
+    and outgoing weights 0; what it fed on average to the layers that read it goes into their biases. That
+    is taken at each position of a channel that is read flattened, and over space, which is approximate, of one that a
+    convolution reads. In noisy layers the scale of the noise goes with each weight, as at initialisation or zero; the
+    utility is of the means.
 
     Mutates: incoming weights, biases and outgoing weights of the replaced units, and their optimizer moments (to zero;
         Adam's step counts stay, as there is one per tensor); biases of the layers that read them. In the target critic
@@ -46,8 +48,10 @@ class ContinualBackprop(RecordingUnitIntervention):
     Reference: Dohare et al. 2024 (Nature 632, 768), Eq. 1 and Algorithm 1; decay 0.99 throughout. On Ant with PPO they
         use replacement rate 1e-4 and maturity threshold 1e4; with smaller tasks 1e-6 to 1e-4 and 100.
     Differences from the original: averages are debiased and the mean output is moved into the next bias, as in the
-        authors' code, where however the mean is set to zero before it is read, so that nothing is moved. Their Adam has
-        a step count per weight. Units of a convolution are channels.
+        authors' code, where however the mean is set to zero before it is read, so that nothing is moved; for
+        convolutional networks it has no such line. Their Adam has a step count per weight. Units of a convolution are
+        channels; of one that is read flattened their code multiplies activity and weights at each position, here both
+        are taken over space first.
 
     Args:
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;
@@ -124,6 +128,7 @@ class ContinualBackprop(RecordingUnitIntervention):
         return UnitUtility(
             layer.size,
             copies=layer.copies,
+            positions=layer.positions,
             replacement_rate=self.replacement_rate,
             maturity_threshold=self.maturity_threshold,
             decay=self.decay,
@@ -136,19 +141,24 @@ class ContinualBackprop(RecordingUnitIntervention):
             self._utilities[name].to(layer.readers[0].weight.device)
 
     def read(self, output: Tensor) -> Tensor:
-        """Return the mean absolute value and the mean of every output."""
-        outputs = output.float().transpose(0, 1).flatten(1)
-        return torch.stack([outputs.abs().mean(1), outputs.mean(1)])
+        """Return the mean absolute value of every output, over space as well, and then its mean at every position."""
+        outputs = output.float().transpose(0, 1)
+        magnitude = outputs.flatten(1).abs().mean(1)
+        return torch.cat([magnitude, outputs.mean(1).flatten()])[None]
 
     @torch.no_grad()
     def record(self, agent: RLModule, seen: dict[str, Tensor]) -> None:
         """Move the averages by one update, with the weights as this update left them."""
-        for name, (magnitude, mean) in seen.items():
+        layers = self.unit_layers(agent)
+        for name, (read,) in seen.items():
+            outputs = layers[name].copies * layers[name].size
+            magnitude, mean = read[:outputs], read[outputs:].view(outputs, -1)
+            if layers[name].positions == 1:
+                mean = mean.mean(1)
             outgoing = [
-                outgoing_magnitude(weight_in_use(r.layer), len(mean), r.inputs)
-                for r in self.online_readers(agent)[name]
+                outgoing_magnitude(weight_in_use(r.layer), outputs, r.inputs) for r in self.online_readers(agent)[name]
             ]
-            self._utilities[name].observe(magnitude, mean, torch.stack(outgoing).sum(0))
+            self._utilities[name].observe(magnitude, mean.flatten(), torch.stack(outgoing).sum(0))
 
     def on_update_start(self, agent: RLModule) -> None:
         """Replace what is due, log now and then, and watch the update that starts."""

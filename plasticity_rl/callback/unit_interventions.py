@@ -88,11 +88,11 @@ class RecordingUnitIntervention(UnitIntervention):
         self._activations.modules = self.modules
 
     def read(self, output: Tensor) -> Tensor:
-        """Return what is recorded of a layer's output ``(B, outputs, ...)``: float32 ``(quantities, outputs)``."""
+        """Return what is recorded of a layer's output ``(B, outputs, ...)``: float32 ``(quantities, numbers)``."""
         raise NotImplementedError
 
     def record(self, agent: RLModule, seen: dict[str, Tensor]) -> None:
-        """Take in what was read in an update: unit layer -> ``(quantities, outputs)``, the mean over all ranks.
+        """Take in what was read in an update: unit layer -> ``(quantities, numbers)``, the mean over all ranks.
 
         Layers that did not run (a head in waiting) are left out.
         """
@@ -201,7 +201,7 @@ def feed_on_average(agent: RLModule, layer: UnitLayer, units: Tensor, means: Ten
         agent: The agent.
         layer: Where the units belong.
         units: Bool ``(n,)``.
-        means: Mean of every output of the layer, ``(copies * n,)``.
+        means: Mean of every output of the layer, ``(copies * n,)`` or ``(copies * n * positions,)``.
     """
     outputs = layer.outputs_of(units)
     for reader in layer.readers:

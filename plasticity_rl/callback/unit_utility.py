@@ -23,6 +23,7 @@ class UnitUtility:
         maturity_threshold: A unit is mature when it is older than this, in updates.
         decay: Weight of the old averages per update, in [0, 1).
         copies: Outputs per unit: 1 of a ReLU, 2 of a CReLU.
+        positions: Places at which each output is read with weights of its own: those of a flattened channel.
 
     Attributes:
         owed: Units that are due, with the fraction that does not yet make a whole one.
@@ -30,13 +31,20 @@ class UnitUtility:
     """
 
     def __init__(
-        self, size: int, *, replacement_rate: float, maturity_threshold: int, decay: float, copies: int = 1
+        self,
+        size: int,
+        *,
+        replacement_rate: float,
+        maturity_threshold: int,
+        decay: float,
+        copies: int = 1,
+        positions: int = 1,
     ) -> None:
         self.size, self.replacement_rate = size, replacement_rate
         self.maturity_threshold, self.decay = maturity_threshold, decay
         self.updates = self.mature = 0
         self.owed = 0.0
-        self._utility, self._mean = torch.zeros(size), torch.zeros(copies, size)
+        self._utility, self._mean = torch.zeros(size), torch.zeros(copies, size, positions)
         self._born = torch.zeros(size, dtype=torch.int64)
         self._young = deque([[0, size]])  # update after which units were new, and how many; oldest first
 
@@ -45,12 +53,12 @@ class UnitUtility:
 
         Args:
             magnitude: Mean absolute outputs of the layer on the batch, ``(copies * size,)``, copy by copy.
-            mean: Mean outputs, likewise.
+            mean: Mean outputs at every position, ``(copies * size * positions,)``, copy by copy and unit by unit.
             outgoing: Sum of the absolute weights with which every output is read, likewise.
         """
         self.updates += 1
         self._utility.lerp_((magnitude * outgoing).view(-1, self.size).sum(0), 1.0 - self.decay)
-        self._mean.lerp_(mean.view(-1, self.size), 1.0 - self.decay)
+        self._mean.lerp_(mean.view_as(self._mean), 1.0 - self.decay)
         while self._young and self.updates - self._young[0][0] > self.maturity_threshold:
             self.mature += self._young.popleft()[1]
         self.owed += self.replacement_rate * self.mature
@@ -69,8 +77,8 @@ class UnitUtility:
         return debiased(self._utility, self.decay, self.age())
 
     def mean_output(self) -> Tensor:
-        """Return the debiased mean outputs of the layer, ``(copies * size,)``."""
-        return debiased(self._mean, self.decay, self.age().expand_as(self._mean)).flatten()
+        """Return the debiased mean outputs of the layer, ``(copies * size * positions,)``."""
+        return debiased(self._mean, self.decay, self.age()[:, None].expand_as(self._mean)).flatten()
 
     def least_useful(self, count: int) -> Tensor:
         """Return the indices ``(count,)`` of the mature units of least utility; ``count`` is at most ``mature``."""
@@ -79,8 +87,8 @@ class UnitUtility:
 
     def renew(self, units: Tensor) -> None:
         """Note that the units with these indices were replaced by new ones."""
-        for average in (self._utility, self._mean):
-            average.index_fill_(-1, units, 0.0)
+        self._utility.index_fill_(0, units, 0.0)
+        self._mean.index_fill_(1, units, 0.0)
         self._born.index_fill_(0, units, self.updates)
         self.owed -= len(units)
         self.mature -= len(units)
@@ -88,8 +96,8 @@ class UnitUtility:
 
     def take_as_new(self, units: Tensor) -> None:
         """Note that another intervention replaced units (bool mask): they were not due. Waits for a GPU."""
-        for average in (self._utility, self._mean):
-            average.masked_fill_(units, 0.0)
+        self._utility.masked_fill_(units, 0.0)
+        self._mean.masked_fill_(units[:, None], 0.0)
         self._born.masked_fill_(units, self.updates)
         born, counts = self._born.unique(return_counts=True)  # in ascending order: oldest first
         pairs = [[b, n] for b, n in zip(born.tolist(), counts.tolist(), strict=True)]
@@ -122,7 +130,9 @@ class UnitUtility:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        self._utility, self._mean, self._born = state["utility"], state["mean"], state["born"]
+        """Restore what ``state_dict`` returned; where it had one mean for all positions, each has that one."""
+        self._utility, self._born = state["utility"], state["born"]
+        mean = state["mean"] if state["mean"].dim() == self._mean.dim() else state["mean"][..., None]
+        self._mean = mean.expand_as(self._mean).clone()
         self._young = deque(list(pair) for pair in state["young"])
         self.updates, self.mature, self.owed = state["updates"], state["mature"], state["owed"]

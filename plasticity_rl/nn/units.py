@@ -79,6 +79,11 @@ class UnitLayer:
         """Outputs of the activation per unit: 1 of a ReLU, 2 of a CReLU."""
         return getattr(self.activation, "copies", 1)
 
+    @property
+    def positions(self) -> int:
+        """Inputs of a reader for each output of the activation: 1, or height * width of flattened channels."""
+        return self.readers[0].inputs // (self.copies * self.size)
+
     def outputs_of(self, units: Tensor) -> Tensor:
         """Turn a bool mask of units ``(n,)`` into one of the activation's outputs ``(copies * n,)``."""
         return units.repeat(self.copies)

@@ -175,7 +175,7 @@ class FrameReplay(NoDumps, ReplayBuffer):
     @property
     def num_transitions(self) -> int:
         """Transitions in the replay (live records that are not the last frame of an episode)."""
-        return self._records.num_transitions
+        return int(self._records.transitions.sum())
 
     @property
     def has_window(self) -> bool:

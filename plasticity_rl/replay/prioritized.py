@@ -34,9 +34,9 @@ class PrioritizedWindows(WindowSampler):
     r"""Draws complete windows in proportion to :math:`p_i^\omega`, the proportional variant of Schaul et al. 2016.
 
     Anchors are those of :class:`WindowSampler`, of which a sum tree over all slots has the weights; it is 0 wherever no
-    complete window begins. A window has the largest priority so far (1 at the beginning) from the record on that
-    completes it, until :meth:`update`; a priority is the loss that was last seen there plus ``SMALLEST``. A batch is
-    drawn from equal parts of the sum of all weights, and is in random order. It has
+    complete window begins. A window has the largest priority so far (1 at the beginning, and again when the replay is
+    emptied) from the record on that completes it, until :meth:`update`; a priority is the loss that was last seen there
+    plus ``SMALLEST``. A batch is drawn from equal parts of the sum of all weights, and is in random order. It has
 
     * ``weight`` float32 [B, 1], :math:`(N P_i)^{-\beta}` over the largest of the batch, as in Dopamine and DQN Zoo
       (then N, the number of windows, does not matter);
@@ -69,7 +69,7 @@ class PrioritizedWindows(WindowSampler):
         within("data.priority_exponent", priorities.exponent, "[0, 1]")
         self.exponent, self.beta = priorities.exponent, priorities.beta
         self.max_priority = 1.0
-        """Largest loss so far, plus ``SMALLEST``."""
+        """Largest loss so far, plus ``SMALLEST``; at least 1."""
         self.tree = SumTree(storage.layout.slots)
         self._followed = storage
         self._seen = storage.written.clone()  # records of each lane that the tree knows of
@@ -140,7 +140,8 @@ class PrioritizedWindows(WindowSampler):
         """Restore what :meth:`state_dict` returned, once the storage is restored.
 
         Complete windows without a weight get the largest: all of them where batches were drawn uniformly before, and
-        those that only another n completes.
+        those that only another n completes. The largest stays where the records are gone: the run goes on as it would
+        with them, in the same task, and its losses are as large.
         """
         super().load_state_dict(state_dict)
         self.max_priority = state_dict.get("max_priority", 1.0)
@@ -165,6 +166,7 @@ class PrioritizedWindows(WindowSampler):
 
     def _empty(self) -> None:
         super()._empty()
+        self.max_priority = 1.0
         self.tree.rebuild(np.zeros(self.tree.num_leaves))
 
     @property

@@ -102,10 +102,17 @@ class FrameStorage(Storage):
         return self._columns["discount"]
 
     @property
-    def num_transitions(self) -> int:
-        """Live records that are transitions, i.e. not the last frame of an episode."""
-        live = self._spans(self.oldest, self.written)
-        return len(self) - sum(int(self._columns["terminal"][span].count_nonzero()) for span in live)
+    def transitions(self) -> Tensor:
+        """int64 [num_lanes], live records that are transitions, i.e. not the last frame of an episode."""
+        found = self.written - self.oldest
+        for span in self._spans(self.oldest, self.written):
+            found[span.start // self.layout.lane_slots] -= self._columns["terminal"][span].count_nonzero()
+        return found
+
+    def shares(self, num_transitions: int) -> Tensor:
+        """Return int64 [num_lanes], how many of so many transitions are of each lane: they take turns."""
+        lanes = self.layout.num_lanes
+        return (num_transitions + torch.arange(lanes - 1, -1, -1)) // lanes
 
     def ends_of_first(self, num_transitions: int) -> Tensor | None:
         """Return int64 [num_lanes], the numbers after the records that follow the first so many transitions.
@@ -113,14 +120,12 @@ class FrameStorage(Storage):
         None while a lane has not had its share of them.
 
         Args:
-            num_transitions: Over all lanes, which take turns.
+            num_transitions: Over all lanes, see :meth:`shares`.
 
         Raises:
             UserError: If a lane has dropped its first.
         """
-        lanes = self.layout.num_lanes
-        shares = [num_transitions // lanes + (lane < num_transitions % lanes) for lane in range(lanes)]
-        ends = [self._end_of_first(lane, share) for lane, share in enumerate(shares)]
+        ends = [self._end_of_first(lane, share) for lane, share in enumerate(self.shares(num_transitions).tolist())]
         return None if None in ends else torch.tensor(ends)
 
     def _end_of_first(self, lane: int, num_transitions: int) -> int | None:

@@ -7,7 +7,7 @@ mean, median, IQM (``results/statistics.py``, ``study/statistics.py``) and how m
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -141,8 +141,9 @@ def superhuman_of(scores: Scores, human: float) -> Any:
 def normalise_curves(curves: Mapping[str, Curve], task: str) -> tuple[dict[str, Curve], list[str]]:
     """Return the curves of a run with returns in percent of human level, and what had to be left out.
 
-    Where a run goes through several games, each point of a curve over all of them, ``eval/return``, is that of its
-    visit, normalised by its own game; a curve without visits (``eval/return_std``) is left out.
+    Where a run goes through several games, each point of a curve over all of them, ``eval/return`` or its standard
+    deviation, is normalised by the game of its visit. ``final/return`` comes with the last evaluation, so it is of the
+    same game. A curve of which no visit tells the game is left out.
 
     Args:
         curves: By tag.
@@ -152,48 +153,51 @@ def normalise_curves(curves: Mapping[str, Curve], task: str) -> tuple[dict[str, 
         UserError: When a game has no human score.
     """
     found = {tag: match for tag in curves if (match := RETURN_TAG.fullmatch(tag))}
-    games = sorted({match["task"] for match in found.values() if match["task"]} - {task})
+    others = sorted({match["task"] for match in found.values() if match["task"]} - {task})
     normal = {tag: curve for tag, curve in curves.items() if tag not in found}
-    normal |= {
-        tag: _normalised(curves[tag], match["task"] or task, match["kind"])
-        for tag, match in found.items()
-        if match["task"] or not games
-    }
     problems = []
-    for tag, match in found.items() if games else ():
-        visits = [other for other in found if found[other]["visit"] and _belongs(found[other], match)]
-        if not match["task"] and visits:
-            normal[tag] = _joined(curves[tag], [(curves[other], normal[other]) for other in visits])
-        elif not match["task"]:
-            problems.append(f"{tag} mixes the scores of several games ({', '.join([task, *games])})")
+    for tag, match in found.items():
+        curve, kind = curves[tag], match["kind"]
+        if match["task"] or not others:
+            normal[tag] = replace(curve, values=_percent(curve.values, match["task"] or task, kind))
+            continue
+        when = "train" if match["when"] == "train" else "eval"
+        tasks = _tasks_by_frame(when, curves, found)
+        known = np.array([frame in tasks for frame in curve.frames.tolist()])
+        if known.any():
+            points = zip(curve.frames[known].tolist(), curve.values[known], strict=True)
+            scores = [_percent(value, tasks[frame], kind) for frame, value in points]
+            normal[tag] = replace(curve, frames=curve.frames[known], values=np.array(scores))
+        else:
+            games = ", ".join([task, *others])
+            problems.append(f"{tag}: no {when}/<task>/visit_<n>/return tells which of several games it is of ({games})")
     return normal, problems
 
 
-def _belongs(visit: re.Match[str], whole: re.Match[str]) -> bool:
-    return (visit["when"], visit["kind"]) == (whole["when"], whole["kind"])
-
-
-def _normalised(curve: Curve, task: str, kind: str) -> Curve:
+def _percent(values: Number, task: str, kind: str) -> Number:
     game = game_of(task)
     zero = human_normalised(0.0, game) if kind == "return_std" else 0.0
-    return replace(curve, values=PERCENT * (human_normalised(curve.values, game) - zero))
+    return PERCENT * (human_normalised(values, game) - zero)
 
 
-def _joined(whole: Curve, visits: Sequence[tuple[Curve, Curve]]) -> Curve:
-    """Return a curve over all games with each point as its visit has it.
+def _tasks_by_frame(when: str, curves: Mapping[str, Curve], found: Mapping[str, re.Match[str]]) -> dict[Any, str]:
+    """Return the task of each point of ``<when>/return``, which is that of the visit that has it.
 
     A visit may have points that are no longer true: those after the last checkpoint of a run that was killed, and then
     went on otherwise. The curve over all games does not have them.
 
     Args:
-        whole: The curve over all games as it was logged.
-        visits: Of each visit its part as it was logged, and normalised.
+        when: ``train`` or ``eval``.
+        curves: By tag, as they were logged.
+        found: Those of returns, with what their tags say.
     """
+    if (whole := curves.get(f"{when}/return")) is None:
+        return {}
     logged = dict(zip(whole.frames.tolist(), whole.values.tolist(), strict=True))
-    points: dict[Any, float] = {}
-    for raw, normal in visits:
-        for frame, value, score in zip(raw.frames.tolist(), raw.values, normal.values, strict=True):
-            if frame in logged and np.array_equal(logged[frame], value, equal_nan=True):
-                points[frame] = float(score)
-    frames = sorted(points)
-    return replace(whole, frames=np.array(frames, whole.frames.dtype), values=np.array([points[at] for at in frames]))
+    return {
+        frame: match["task"]
+        for tag, match in found.items()
+        if match["visit"] and (match["when"], match["kind"]) == (when, "return")
+        for frame, value in zip(curves[tag].frames.tolist(), curves[tag].values, strict=True)
+        if frame in logged and np.array_equal(logged[frame], value, equal_nan=True)
+    }

@@ -111,7 +111,8 @@ def absorb_units(layer: nn.Module, units: Tensor, means: Tensor, inputs: int) ->
     Args:
         layer: Linear or Conv2d layer that reads the units; left alone where it has no bias.
         units: Bool ``(n,)``.
-        means: Mean output of every unit, ``(n,)``; over space as well in convolutions.
+        means: Mean output of every unit, ``(n,)``, over space as well where a convolution reads them; or of each of
+            their positions, ``(inputs,)`` channel by channel, where a Linear layer reads them flattened.
         inputs: Number of leading inputs made of the units, a multiple of n.
     """
     bias = dict(layer.named_parameters(recurse=False)).get("bias")
@@ -123,8 +124,8 @@ def absorb_units(layer: nn.Module, units: Tensor, means: Tensor, inputs: int) ->
 def read_on_average(weight: Tensor, units: Tensor, means: Tensor, inputs: int) -> Tensor:
     """Return what a layer with ``weight`` reads from ``units`` on average, ``(out,)``; see :func:`absorb_units`."""
     by_input = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
-    values = (means * units).to(weight.dtype).repeat_interleave(inputs // len(units))
-    return by_input[:, :inputs] @ values
+    values = means.repeat_interleave(inputs // len(means)) * units.repeat_interleave(inputs // len(units))
+    return by_input[:, :inputs] @ values.to(weight.dtype)
 
 
 @torch.no_grad()

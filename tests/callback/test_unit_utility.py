@@ -39,6 +39,32 @@ def test_two_outputs_per_unit_by_hand():
     assert utility.mean_output().tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
+def test_two_positions_of_each_channel_by_hand():
+    """Means 2, 0 and 6, 8: of each position, while the utility is that of the channel. Only the first is new then."""
+    utility = UnitUtility(2, positions=2, replacement_rate=1.0, maturity_threshold=0, decay=0.5)
+    for _ in range(2):
+        utility.observe(torch.tensor([1.0, 7.0]), torch.tensor([2.0, 0.0, 6.0, 8.0]), torch.tensor([2.0, 1.0]))
+    assert utility.utility().tolist() == [2.0, 7.0]
+    assert utility.mean_output().tolist() == [2.0, 0.0, 6.0, 8.0]
+    utility.renew(torch.tensor([0]))
+    utility.observe(torch.ones(2), torch.tensor([4.0, 5.0, 6.0, 8.0]), torch.ones(2))
+    assert utility.mean_output().tolist() == [4.0, 5.0, 6.0, 8.0]
+    utility.take_as_new(torch.tensor([False, True]))
+    utility.observe(torch.ones(2), torch.tensor([4.0, 5.0, 1.0, 2.0]), torch.ones(2))
+    assert utility.mean_output().tolist() == [4.0, 5.0, 1.0, 2.0]
+
+
+def test_what_a_checkpoint_of_before_has_of_a_channel_counts_at_all_of_its_positions():
+    old, utility = (
+        UnitUtility(2, positions=3, replacement_rate=1.0, maturity_threshold=0, decay=0.0) for _ in range(2)
+    )
+    old.observe(torch.ones(2), torch.ones(6), torch.ones(2))
+    utility.load_state_dict({**old.state_dict(), "mean": torch.tensor([[1.0, 4.0]])})
+    assert utility.mean_output().tolist() == [1.0, 1.0, 1.0, 4.0, 4.0, 4.0]
+    utility.observe(torch.ones(2), torch.arange(6.0), torch.ones(2))
+    assert utility.mean_output().tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
 def test_what_is_due_adds_up_by_hand():
     """Rate 1/8 of 4 units older than 2 updates: 0.5 from update 3 on, so one is due after updates 4, 6, 8, ...
 
@@ -90,6 +116,15 @@ def test_a_whole_new_layer_starts_over():
     assert (utility.due, utility.mature, utility.age().tolist(), utility.utility().tolist()) == (0, 0, [0, 0], [0, 0])
     observed(utility, 2, [1.0, 2.0])
     assert utility.mature == 2
+
+
+def test_no_more_are_due_than_are_mature():
+    """Half of four are due; another intervention replaces three, and one is mature."""
+    utility = UnitUtility(4, replacement_rate=0.5, maturity_threshold=0, decay=0.9)
+    observed(utility, 1, [1.0] * 4)
+    assert (utility.mature, utility.due) == (4, 2)
+    utility.take_as_new(torch.tensor([True, True, True, False]))
+    assert (utility.mature, utility.due) == (1, 1)
 
 
 class Slow:

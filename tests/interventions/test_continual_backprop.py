@@ -43,7 +43,7 @@ class SlowUtility(RLCallback):
     def __init__(self, layers: dict[str, list[str]], decay: float) -> None:
         self.layers, self.decay = layers, decay
         self.utility: dict[str, list[float]] = {}
-        self.mean: dict[str, list[float]] = {}
+        self.mean: dict[str, list[list[float]]] = {}
         self.kept: dict[str, Tensor] = {}
         self.handles: list = []
 
@@ -65,7 +65,8 @@ class SlowUtility(RLCallback):
         for name, readers in self.layers.items():
             output = self.kept[name]
             old = self.utility.get(name, [0.0] * output.shape[1])
-            old_mean = self.mean.get(name, [0.0] * output.shape[1])
+            flattened = "trunk" in readers[0]  # else every place of a channel is one more example
+            old_mean = self.mean.get(name, [[0.0] * (output[0, 0].numel() if flattened else 1)] * output.shape[1])
             self.utility[name], self.mean[name] = [], []
             for unit in range(output.shape[1]):
                 values = [float(v) for v in output[:, unit].flatten()]
@@ -75,9 +76,11 @@ class SlowUtility(RLCallback):
                     block = agent.encoder.repr_dim // output.shape[1] if "trunk" in reader else 1
                     outgoing += float(weight[:, unit * block : (unit + 1) * block].abs().double().sum())
                 size = sum(abs(v) for v in values) / len(values)
-                mean = sum(values) / len(values)
+                places = [values[place :: len(old_mean[unit])] for place in range(len(old_mean[unit]))]
+                means = [sum(place) / len(place) for place in places]
                 self.utility[name].append(self.decay * old[unit] + (1 - self.decay) * size * outgoing)
-                self.mean[name].append(self.decay * old_mean[unit] + (1 - self.decay) * mean)
+                pairs = zip(old_mean[unit], means, strict=True)
+                self.mean[name].append([self.decay * before + (1 - self.decay) * mean for before, mean in pairs])
 
 
 def test_utility_in_a_run_against_a_slow_loop(tmp_path):
@@ -138,7 +141,8 @@ def test_what_a_unit_fed_on_average_stays_with_its_readers(layer, trained):
     batch = agent.probe_batch(16)
     utility = watched._utilities[layer]
     utility.renew_all()  # forget the outputs of the trained weights
-    utility.observe(torch.full((utility.size,), 0.75), torch.full((utility.size,), 0.75), torch.ones(utility.size))
+    means = torch.full_like(utility.mean_output(), 0.75)
+    utility.observe(torch.full((utility.size,), 0.75), means, torch.ones(utility.size))
 
     def outputs() -> list[Tensor]:
         with torch.no_grad():
@@ -158,6 +162,43 @@ def test_what_a_unit_fed_on_average_stays_with_its_readers(layer, trained):
             assert not reader.weight[:, unit * block : (unit + 1) * block].any()
     assert (found.makers[0].weight[units] != 0).any()
     assert not found.makers[0].bias[units].any()
+
+
+def test_a_replaced_unit_does_not_read_another_one(trained):
+    """One of each of two layers, of which the second reads the first: it is fresh but for that weight."""
+    agent, watched = trained
+    first, second = (int(owe(watched, layer)) for layer in ("actor.policy.1", "actor.policy.3"))
+    watched._replace(agent)
+    reader = agent.actor.policy[2]
+    assert reader.weight[second].count_nonzero() == reader.in_features - 1
+    assert reader.weight[second, first] == 0
+    assert reader.bias[second] == 0
+
+
+def test_a_channel_that_is_read_flattened_is_absorbed_position_by_position(trained):
+    """Of one observation the mean at each position is exact, where it differs over space: no output changes."""
+    agent, watched = trained
+    layer = "encoder.convnet.7"
+    batch = agent.probe_batch(2)[:1]
+    kept: list[Tensor] = []
+    handle = agent.get_submodule(layer).register_forward_hook(lambda _, __, output: kept.append(output))
+
+    def outputs() -> list[Tensor]:
+        with torch.no_grad():
+            features = agent.encoder(batch["pixels"])
+            critics = [*agent.critic(features, batch["action"]), *agent.critic_target(features, batch["action"])]
+            return [agent.actor(features), *critics]
+
+    before = outputs()
+    handle.remove()
+    watched._utilities[layer].renew_all()
+    watched.record(agent, {layer: watched.read(kept[0])})
+    size = watched._utilities[layer].size
+    assert (kept[0].flatten(2).std(2) > 0).sum() == size, "not the same everywhere"
+    owe(watched, layer, size - 1)
+    watched._replace(agent)
+    for old, new in zip(before, outputs(), strict=True):
+        torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-5)
 
 
 def test_a_replacement_touches_what_it_declares(trained):

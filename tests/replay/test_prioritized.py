@@ -299,7 +299,8 @@ def test_gone_on_without_its_replay_it_begins_with_no_window(tmp_path):
     for _ in range(20):
         fresh.write(episodes.step())
     assert np.count_nonzero(weights(fresh)) == fresh.num_windows > 0
-    assert weights(fresh).max() == np.float32(state["sampler"]["max_priority"] ** 0.5)
+    assert state["sampler"]["max_priority"] > 1
+    assert weights(fresh).max() == np.float32(state["sampler"]["max_priority"] ** 0.5), "the same run and task go on"
 
 
 def test_emptied_and_filled_with_whole_episodes_it_follows():
@@ -314,9 +315,14 @@ def test_emptied_and_filled_with_whole_episodes_it_follows():
         assert np.count_nonzero(weights(replay)) == replay.num_windows
         assert set(weights(replay)[slots_of(replay, begins(replay))]) <= {1.0}
     assert int(replay.written) > 60, "once round the ring"
+    old = replay.sample().clone()
+    replay.update_priorities(old, torch.full((16,), 400.0))
     replay.empty()
     assert not replay.has_window
-    learn(replay, Episodes(1, 3), 30)
+    run(replay, episodes := Episodes(1, 3), 30)
+    assert set(weights(replay)[slots_of(replay, begins(replay))]) == {1.0}, "as in a fresh replay"
+    replay.update_priorities(old, torch.zeros(16))
+    learn(replay, episodes, 30)
     assert np.count_nonzero(weights(replay)) == replay.num_windows > 0
 
 

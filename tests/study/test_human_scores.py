@@ -104,22 +104,24 @@ def test_the_spread_of_returns_is_scaled_only():
 
 def test_a_run_of_several_games():
     """Each of its curves by game goes by that game; one over all of them that no visit has is left out."""
-    tags = ["eval/return", "eval/atari:freeway/return", "eval/atari:boxing/return", "train/atari:boxing/visit_return"]
-    found, problems = normalise_curves({tag: curve(12.1) for tag in tags}, "atari:freeway")
-    assert set(found) == set(tags[1:])
+    whole = ["eval/return", "final/return"]
+    tags = ["eval/atari:freeway/return", "eval/atari:boxing/return", "train/atari:boxing/visit_return"]
+    found, problems = normalise_curves({tag: curve(12.1) for tag in [*whole, *tags]}, "atari:freeway")
+    assert set(found) == set(tags)
     np.testing.assert_allclose(found["eval/atari:boxing/return"].values, [100.0])
     np.testing.assert_allclose(found["train/atari:boxing/visit_return"].values, [100.0])
     np.testing.assert_allclose(found["eval/atari:freeway/return"].values, [100 * 12.1 / 29.6])
-    (problem,) = problems
-    assert "eval/return" in problem
-    assert "atari:boxing" in problem
+    says = "no eval/<task>/visit_<n>/return tells which of several games it is of (atari:freeway, atari:boxing)"
+    assert problems == [f"{tag}: {says}" for tag in whole]
 
 
 def test_the_return_of_several_games_is_put_together_from_the_visits():
     """Freeway at frames 0 and 100 and again at 300, Boxing at 200; in percent of each game's human score."""
     curves = {
         "eval/return": Curve(np.array([0, 100, 200, 300]), np.array([0.0, 14.8, 12.1, 29.6])),
-        "eval/return_std": Curve(np.array([0]), np.array([1.0])),
+        "eval/return_std": Curve(np.array([0, 200]), np.array([2.96, 1.2])),
+        "train/return": Curve(np.array([50, 250]), np.array([0.1, 5.0])),
+        "train/return_std": curve(1.0),
         "eval/atari:freeway/visit_0/return": Curve(np.array([0, 100]), np.array([0.0, 14.8])),
         "eval/atari:freeway/visit_2/return": Curve(np.array([300]), np.array([29.6])),
         "eval/atari:boxing/visit_1/return": Curve(np.array([200]), np.array([12.1])),
@@ -128,4 +130,25 @@ def test_the_return_of_several_games_is_put_together_from_the_visits():
     found, problems = normalise_curves(curves, "atari:freeway")
     np.testing.assert_array_equal(found["eval/return"].frames, [0, 100, 200, 300])
     np.testing.assert_allclose(found["eval/return"].values, [0.0, 50.0, 100.0, 100.0])
-    assert [problem.split()[0] for problem in problems] == ["eval/return_std"]
+    np.testing.assert_allclose(found["eval/return_std"].values, [10.0, 10.0])  # of 29.6 and of 12
+    np.testing.assert_array_equal(found["train/return"].frames, [50])
+    np.testing.assert_allclose(found["train/return"].values, [0.0])
+    assert [problem.split(":")[0] for problem in problems] == ["train/return_std"]
+
+
+def test_the_evaluation_after_training_is_of_the_game_that_was_played_last():
+    """Boxing, from 0.1 to 12.1: 6.1 is half of it, and 1.2 a tenth of the range."""
+    curves = {
+        "eval/return": Curve(np.array([0, 100, 200]), np.array([1.7, 30.5, 0.1])),
+        "eval/atari:breakout/visit_0/return": Curve(np.array([0, 100]), np.array([1.7, 30.5])),
+        "eval/atari:boxing/visit_1/return": Curve(np.array([200]), np.array([0.1])),
+        "final/return": Curve(np.array([200]), np.array([6.1])),
+        "final/return_std": Curve(np.array([200]), np.array([1.2])),
+        "final/episode_steps": Curve(np.array([200]), np.array([7.0])),
+    }
+    for task in ("atari:breakout", "atari:boxing"):
+        found, problems = normalise_curves(curves, task)
+        np.testing.assert_allclose(found["final/return"].values, [50.0])
+        np.testing.assert_allclose(found["final/return_std"].values, [10.0])
+        assert found["final/episode_steps"] is curves["final/episode_steps"]
+        assert problems == []

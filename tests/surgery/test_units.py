@@ -188,6 +188,16 @@ def test_absorb_units_by_hand():
     assert torch.equal(layer.weight, weight)
 
 
+def test_absorb_flattened_units_by_hand():
+    """Channels 1 and 3 of two positions each: 1 * 2 - 1 * 0 and 3 * 5 + 1 * 1. Their means over space: 0 and 12."""
+    layer = nn.Linear(9, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[9.0, 9.0, 1.0, -1.0, 9.0, 9.0, 3.0, 1.0, 7.0]]))
+        layer.bias.zero_()
+    absorb_units(layer, UNITS, torch.tensor([4.0, 4.0, 2.0, 0.0, 4.0, 4.0, 5.0, 1.0]), 8)
+    assert layer.bias.tolist() == [18.0]
+
+
 @pytest.mark.parametrize("flatten", [False, True], ids=["conv", "linear behind flatten"])
 def test_a_unit_of_constant_output_can_be_absorbed(flatten):
     """Against the forward pass: without its weights and with the new bias the layer gives what it gave."""
