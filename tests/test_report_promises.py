@@ -148,6 +148,20 @@ def test_p_values_are_corrected_for_the_number_of_arms(tmp_path):
         assert float(rows[name]["p (Holm)"]) >= float(rows[name]["p"])
 
 
+def test_an_arm_without_runs_counts_in_the_correction(tmp_path):
+    """Two comparisons, of which one can be made: its p counts for two, and in two secondary endpoints for four."""
+
+    def curves(run: StudyRun) -> Curves | None:
+        high = 100.0 * (run.arm == "new") + run.seed
+        return None if run.arm == "newer" else {"eval/return": flat(high), "fau/critic": flat(high / 1000)}
+
+    secondary = [{"tag": "fau/critic", "of": "final"}, {"tag": "eval/return", "of": "final"}]
+    path = study_of(tmp_path, curves, arms=("plain", "new", "newer"), seeds=10, secondary=secondary)
+    first, *later = tables(report_of(path, tmp_path / "out"), "Comparisons")
+    assert [(row["p"], row["p (Holm)"]) for row in first] == [("0.002", "0.0039")]  # 2 / 2 ** 10
+    assert [row["p (Holm)"] for rows in later for row in rows] == ["0.0078", "0.0078"]
+
+
 # ---- 6: the baseline -------------------------------------------------------------------------------------------------
 
 

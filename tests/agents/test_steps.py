@@ -8,12 +8,13 @@ import pickle
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import TINY_AGENT, TINY_TRAINER, fit_tiny, tiny_data, weights_hash
+from helpers import TINY_AGENT, TINY_DISCRETE, TINY_TRAINER, fit_tiny, tiny_data, tiny_dqn, weights_hash
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from run_state import differences, run_state
 
 from plasticity_rl import DrQV2, make_trainer
 from plasticity_rl.agents.steps import DirectSteps, LightningSteps, Steps
+from plasticity_rl.callback import RLCallback
 
 
 class CountsBackwards(pl.Callback):
@@ -40,6 +41,25 @@ def test_both_ways_end_with_the_same_bits(precision, tmp_path):
     assert direct.num_updates == 40  # (200 - 40) frames / 2 frames per step * 0.5
     assert direct.trainer.global_step == through.trainer.global_step == 3 * 40
     assert (listener.backwards, listener.steps) == (2 * 40, 3 * 40)
+
+
+class Norms(RLCallback):
+    """Keeps the norm of the gradient of every update."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        gradients = [p.grad.norm() for p in (*agent.encoder.parameters(), *agent.critic.parameters())]
+        self.seen.append(float(torch.stack(gradients).norm()))
+
+
+@pytest.mark.parametrize("others", [[], [CountsBackwards()]], ids=["direct", "through"])
+def test_both_ways_clip_the_gradient(others, tmp_path):
+    norms, options = Norms(), {"agent_options": {"max_grad_norm": 1e-3}, "data_options": TINY_DISCRETE}
+    agent = fit_tiny(tmp_path, callbacks=[norms, *others], make_agent=tiny_dqn, max_frames=60, **options)
+    assert type(agent._steps) is (LightningSteps if others else DirectSteps)
+    assert norms.seen == pytest.approx([1e-3] * 5, rel=1e-3)
 
 
 def test_a_resumed_run_and_one_that_changes_its_way_equal_the_one_that_was_not_stopped(tmp_path):

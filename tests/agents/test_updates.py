@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from helpers import TINY_DISCRETE, tiny_agent, tiny_data, tiny_dqn, tiny_sac
@@ -90,6 +92,19 @@ def test_every_agent_refuses_the_same_options_in_the_same_words(kind):
             MAKE[kind](**{option: value})
 
 
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_layer_is_drawn_from_the_generator_given(kind):
+    agent = MAKE[kind]()
+    layer = agent.critic.get_submodule("advantage.0" if kind == "dqn" else "Q1.0")
+    process, drawn = torch.get_rng_state(), []
+    for seed in (5, 5, 6):
+        agent.init_layer(layer, torch.Generator().manual_seed(seed))
+        drawn.append(layer.weight.detach().clone())
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[1], drawn[2])
+    assert torch.equal(torch.get_rng_state(), process)
+
+
 def test_of_states_nothing_is_augmented():
     for agent in (tiny_agent(tiny_data(observation="state")), DQN((5,), 3)):
         assert isinstance(agent, AugmentsImages)
@@ -113,3 +128,18 @@ def test_observations_are_augmented_one_after_the_other_while_the_switch_is_on(k
     agent.augment = False
     assert agent.observations_of(batch)[0] is batch["pixels"]
     assert agent.settings()["schedule/augment"] == 0.0
+
+
+@pytest.mark.parametrize("kind", ["drqv2", "dqn"])
+def test_an_update_learns_from_augmented_images_now_and_later(kind):
+    agent = MAKE[kind](augment=True, random_shift_pad=2)
+    g, channels = torch.Generator().manual_seed(0), agent.hparams["obs_shape"]
+    now, later = torch.randint(256, (2, 4, *channels), dtype=torch.uint8, generator=g)
+    action = torch.randint(3, (4, 1), generator=g) if kind == "dqn" else torch.rand(4, agent.action_dim, generator=g)
+    given = {"action": action, "reward": torch.randn(4, 1, generator=g), "discount": torch.full((4, 1), 0.9)}
+    batch = TensorDict({"pixels": now, "next": TensorDict({"pixels": later}, [4]), **given}, [4])
+    twin = copy.deepcopy(agent)
+    seen = dict(zip(("pixels", "next"), twin.observations_of(batch), strict=True))
+    shifted = TensorDict({**given, "pixels": seen["pixels"], "next": {"pixels": seen["next"]}}, [4])
+    expected = twin.loss_on("critic", shifted, twin.rng.get_own("update_noise"))
+    assert agent.update(batch)["loss/critic"].item() == pytest.approx(expected.item(), rel=1e-5)

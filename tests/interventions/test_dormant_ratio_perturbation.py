@@ -7,6 +7,7 @@ import math
 import lightning.pytorch as pl
 import pytest
 import torch
+from bare import BareAgent
 from helpers import TINY_TRAINER, fit_tiny, tiny_data
 from tiny_agent import TinyAgent
 from torch import nn
@@ -99,6 +100,15 @@ def test_the_target_moves_with_the_same_psi_and_two_events_differ(tmp_path):
         draws.append(online)
         assert {name for name, step in steps.items() if step == 0} == {n for n in steps if n.startswith("critic.")}
     assert (draws[0] - draws[1]).abs().max() > 0.01
+
+
+def test_it_draws_from_a_generator_of_its_own_name():
+    """Two with other arguments share no numbers."""
+    event = DormantRatioPerturbation(modules=["critic"], at_frames=[10**9])
+    agent = BareAgent(event)
+    before = agent.rng.state_dict().keys()
+    event.act(agent)
+    assert agent.rng.state_dict().keys() - before == {f"intervention/{event.state_key}"}
 
 
 def test_measuring_moves_no_estimate_of_a_norm(tmp_path):

@@ -144,6 +144,17 @@ def test_silent_units_are_reset_without_a_change_of_any_output(trained):
         assert torch.equal(before[name], after[name])
 
 
+def test_a_reset_unit_does_not_read_another_one(trained):
+    """Unit 5 of the second layer reads unit 3 of the first: it is fresh but for that weight."""
+    agent, watched = trained
+    silent(watched, "actor.policy.1", 3)
+    silent(watched, "actor.policy.3", 5)
+    watched._test(agent)
+    reader = agent.actor.policy[2]
+    assert reader.weight[5].count_nonzero() == reader.in_features - 1
+    assert reader.weight[5, 3] == 0
+
+
 def test_nobody_suspicious_changes_nothing(trained):
     agent, watched = trained
     agent.latest.clear()

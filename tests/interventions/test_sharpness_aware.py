@@ -92,6 +92,12 @@ def test_the_other_losses_see_the_weights_where_they_are():
     assert critics[1] > critics[0], "uphill"
 
 
+def test_the_policy_is_moved_uphill_of_its_own_loss():
+    metrics = [BareAgent(*given, lr=1e-30).step(1) for given in ([], [SharpnessAware(modules=["actor"], rho=1.0)])]
+    plain, moved = (float(one["loss/actor"]) for one in metrics)
+    assert moved > plain + 1e-6
+
+
 @pytest.mark.parametrize(("kind", "expected"), [("drqv2", ["encoder"]), ("sac", ["critic"]), ("dqn", ["encoder"])])
 def test_the_modules_of_every_agent(kind, expected, tmp_path):
     sam = SharpnessAware(rho=0.1)

@@ -118,6 +118,15 @@ def test_scales_and_coefficients_of_activations_stay_as_norms_do(perturb):
         assert float(agent.optimizer_of(parameter).state[parameter]["step"]) == 2
 
 
+def test_it_draws_from_a_generator_of_its_own_name():
+    """Two with other arguments share no numbers."""
+    event = ShrinkAndPerturb(modules=["critic"], at_frames=[10**9])
+    agent = BareAgent(event)
+    before = agent.rng.state_dict().keys()
+    event.act(agent)
+    assert agent.rng.state_dict().keys() - before == {f"intervention/{event.state_key}"}
+
+
 @pytest.mark.parametrize("reset_optimizer", [True, False])
 def test_optimizer_state_of_what_moved(reset_optimizer, tmp_path):
     event = Around(modules=["critic.Q1"], reset_optimizer=reset_optimizer, at_frames=[100])

@@ -187,6 +187,16 @@ def test_the_missing_tail_is_stated_for_every_length_of_episode(monkeypatch):
         assert logged["target/missing_tail"] == pytest.approx(0 if terminated else missing, rel=1e-4)
 
 
+def test_the_tail_of_soft_values_counts_the_entropy(monkeypatch):
+    """Value 10 and weight 0.5: cut after two steps, 0.9^2 times value and entropy are missing."""
+    data = tiny_data(observation="state")
+    bonus = 0.5 * data.action_dim * entropy_of_squashed(-0.4)
+    cut = episode([1.0] * 2, terminated=False, size=data.obs_shape[0])
+    logged = Attached(constant_sac(10.0, -0.4, data), 1, 0.9).evaluate([cut] * 200, monkeypatch)
+    assert 0.81 * abs(bonus) > 0.1, "left out, the entropy would show"
+    assert logged["target/missing_tail"] == pytest.approx(0.81 * (10 + bonus), abs=0.03)
+
+
 def test_an_evaluation_of_sac_hands_on_its_states(tmp_path):
     kept = []
 

@@ -117,3 +117,24 @@ def test_the_smallest_p_is_that_of_holm_with_unequal_pairs():
     family = corrected([compare("many", [above], [many], ["walk"]), compare("few", [above], [few], ["walk"])])
     assert [one.smallest_p for one in family] == pytest.approx([4 / 1024, 2 / 64])
     assert [one.verdict for one in family] == ["above 0", "above 0"]
+
+
+def arms_of(pairs):
+    """Return two arms, the second above the first, with so many pairs on each task."""
+    old = {task: dict.fromkeys(range(number), 0.0) for task, number in pairs.items()}
+    return old, {task: {seed: 1.0 + seed for seed in seeds} for task, seeds in old.items()}
+
+
+def test_the_smallest_p_counts_the_pairs_of_all_tasks():
+    """Five pairs on each of two tasks: 2 / 2 ** 10, where five alone allow no verdict."""
+    old, new = arms_of({"walk": 5, "run": 5})
+    (one,) = corrected([compare("new", [new], [old], ["walk", "run"])])
+    assert one.smallest_p == one.p == 2 / 1024
+    assert one.verdict == "above 0"
+
+
+def test_the_task_with_the_fewest_pairs_decides_whether_there_is_a_verdict():
+    old, new = arms_of({"walk": 9, "run": 4})
+    (one,) = corrected([compare("new", [new], [old], ["walk", "run"])])
+    assert one.p_holm < LEVEL
+    assert one.verdict == "none: fewer than 5 pairs on a task"

@@ -25,6 +25,8 @@ def test_values_by_hand():
     assert mean_value(POINTS) == Endpoint("x").value(POINTS) == 110.0
     assert Endpoint("x", at=70).value(POINTS) == 150.0
     assert Endpoint("x", at=101).value(POINTS) is None
+    assert Endpoint("x", at=9).value(curve((10, 7.0), (20, 9.0))) is None
+    assert Endpoint("x", at=10).value(curve((10, 7.0), (20, 9.0))) == 7.0
     for endpoint in (Endpoint("x"), Endpoint("x", "final"), Endpoint("x", "last_third"), Endpoint("x", at=10)):
         assert endpoint.value(curve((10, 7.0))) == 7.0
     for endpoint in (Endpoint("x"), Endpoint("x", "final"), Endpoint("x", "last_third")):

@@ -72,6 +72,14 @@ def test_arms_that_are_apart_leave_a_doubt():
     assert 0.4 < found.low < 0.5
 
 
+def test_intervals_count_all_tasks_with_the_fewest_runs_of_any():
+    """Two tasks of three runs are six trials; where one arm or task has nine, still three a task."""
+    few, many = np.arange(3.0), np.arange(9.0)
+    assert probability_of_improvement([few, few], [few + 10, few + 10]) == score_interval(1.0, 6)
+    assert probability_of_improvement([few], [many + 10]) == score_interval(1.0, 3)
+    assert performance_profile([few, many], np.array([-1.0])) == [score_interval(1.0, 6)]
+
+
 @pytest.mark.parametrize("gain", [0.0, 1.0])
 def test_the_interval_of_an_improvement_holds_the_truth_often_enough(gain):
     generator = np.random.default_rng(5)

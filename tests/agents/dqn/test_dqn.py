@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 
+import numpy as np
 import pytest
 import torch
 from helpers import TINY_DISCRETE, fit_tiny, tiny_dqn, weights_hash
@@ -11,9 +13,11 @@ from tensordict import TensorDict
 
 from plasticity_rl import DQN
 from plasticity_rl.agents.dqn.networks import CONVOLUTIONS, count_parameters
+from plasticity_rl.callback import RLCallback
 from plasticity_rl.errors import UserError
 from plasticity_rl.nn.noisy import NoisyLinear, noise_in
 
+KINDS = [{"loss": "huber"}, {"loss": "mse"}, {"num_atoms": 5, "v_min": -2.0, "v_max": 2.0}]
 RAINBOW = {"double": True, "dueling": True, "num_atoms": 5, "v_min": -2.0, "v_max": 2.0, "noisy_sigma": 0.3}
 
 
@@ -70,7 +74,7 @@ def slow_loss(agent, batch, generator):
 @pytest.mark.parametrize(
     ("double", "dueling", "noisy_sigma"), list(itertools.product([False, True], [False, True], [0.0, 0.3]))
 )
-@pytest.mark.parametrize("kind", [{"loss": "huber"}, {"loss": "mse"}, {"num_atoms": 5, "v_min": -2.0, "v_max": 2.0}])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_equals_loops_over_the_batch(double, dueling, noisy_sigma, kind):
     agent, batch = small(double=double, dueling=dueling, noisy_sigma=noisy_sigma, **kind), batch_of()
     agent.update(batch_of(seed=1))  # so that the target network is another
@@ -91,12 +95,47 @@ def test_an_update_descends_on_that_loss_with_adam():
         assert torch.allclose(mine, theirs, atol=1e-7)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_metrics_are_those_of_the_batch(kind):
+    agent, batch = small(**kind), batch_of()
+    with torch.no_grad():
+        taken = agent.critic(agent.encoder(batch["pixels"]))[torch.arange(6), batch["action"].flatten()]
+    atoms = agent.support.tolist()
+    mean = lambda row: sum(z * p for z, p in zip(atoms, row.softmax(0).tolist(), strict=True))  # noqa: E731
+    values = [mean(row) if "num_atoms" in kind else row.item() for row in taken]
+    targets = agent.td_targets(batch, torch.Generator()).flatten().tolist()
+    metrics = agent.update(batch)
+    for tag, expected in (("taken", values), ("target", targets), ("reward", batch["reward"].flatten().tolist())):
+        assert metrics[f"q/{tag}"].item() == pytest.approx(sum(expected) / 6, rel=1e-4), tag
+
+
 def test_importance_weights_weigh_the_loss():
     agent, batch = small(), batch_of(4)
     each = [agent.loss_on("critic", batch[i : i + 1], torch.Generator()).item() for i in range(4)]
     batch["weight"] = torch.tensor([[1.0], [0.5], [0.0], [2.0]])
     expected = (each[0] + 0.5 * each[1] + 2.0 * each[3]) / 4
     assert agent.loss_on("critic", batch, torch.Generator()).item() == pytest.approx(expected, rel=1e-5)
+    assert agent.update(batch)["loss/critic"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_priorities_are_td_errors_of_values_and_losses_of_distributions(kind):
+    """The error is the root of 2 h, h half its square; above 1 it is h + 1/2, h Huber's loss."""
+    agent, batch = small(**kind), batch_of()
+    batch["reward"] *= 3  # so that errors of values lie on both sides of 1
+    each = [slow_loss(agent, batch[i : i + 1], torch.Generator()) for i in range(6)]
+    batch["weight"] = torch.full((6, 1), 0.25)  # for the loss alone
+    expected = each
+    if "loss" in kind:
+        assert min(each) < 0.5 < max(each)
+        expected = [h + 0.5 if kind["loss"] == "huber" and h > 0.5 else math.sqrt(2 * h) for h in each]
+    assert agent.update_core(batch)["error"].tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_run_sets_priorities(tmp_path):
+    data = {**TINY_DISCRETE, "prioritized": True}
+    agent = fit_tiny(tmp_path, max_frames=80, make_agent=tiny_dqn, data_options=data)
+    assert len(np.unique(agent.data.replay._windows.tree.leaves)) > 10
 
 
 def test_the_gradient_of_all_parameters_together_is_clipped():
@@ -121,6 +160,19 @@ def test_the_target_is_copied_every_so_many_updates():
     assert agent.copies_target
 
 
+def test_a_run_copies_the_target_and_says_so(tmp_path):
+    """Every 7 updates, of which 15 are done; a callback is told before the update is counted."""
+    told = []
+
+    class Told(RLCallback):
+        def on_target_copy(self, agent) -> None:
+            told.append((agent.num_updates, all(torch.equal(slow, fast) for slow, fast in pairs(agent))))
+
+    agent = fit_tiny(tmp_path, callbacks=[Told()], make_agent=tiny_dqn, data_options=TINY_DISCRETE, max_frames=100)
+    assert agent.num_updates == 15
+    assert told == [(6, True), (13, True)]
+
+
 def test_or_it_follows_at_every_update():
     agent = small(target_every_n_updates=0, target_tau=0.25)
     before = [slow.clone() for slow, _ in pairs(agent)]
@@ -142,6 +194,13 @@ def test_epsilon_falls_after_the_seed_phase_and_is_the_share_of_random_actions()
     assert actions.dtype == torch.int64
     other = (actions != best).float().mean().item()
     assert other == pytest.approx(0.2 * 2 / 3, abs=0.02)  # a random action is the best one in a third
+
+
+def test_the_seed_phase_of_epsilon_is_in_frames(tmp_path):
+    """50 env steps, of which the first 20, or 40 frames, are random: 1 - 0.8 * 30 / 100."""
+    options = {"max_frames": 100, "agent_options": {"epsilon_schedule": "linear(1.0,0.2,100)"}}
+    agent = fit_tiny(tmp_path, make_agent=tiny_dqn, data_options=TINY_DISCRETE, **options)
+    assert agent.epsilon == pytest.approx(0.76)
 
 
 def test_evaluation_is_nearly_greedy_from_a_generator_of_the_episode():

@@ -174,6 +174,12 @@ def test_actions_are_uniform_in_the_seed_phase_then_of_the_policy():
     assert float(noise.std().detach()) == pytest.approx(1.0, abs=0.05)
 
 
+def test_log_standard_deviations_stay_in_their_bounds():
+    agent = an_agent()
+    agent.actor.policy[-1].bias.data[2:] = torch.tensor([50.0, -50.0])
+    assert agent.actor(torch.zeros(1, 5))[1].tolist() == [[2.0, -20.0]]
+
+
 def test_evaluation_draws_nothing_and_everything_comes_from_named_generators():
     agent = an_agent()
     before = torch.get_rng_state()
@@ -182,12 +188,8 @@ def test_evaluation_draws_nothing_and_everything_comes_from_named_generators():
     agent.update(a_batch())
     agent.act(torch.zeros(1, 5), explore=True)
     assert torch.equal(torch.get_rng_state(), before)
-    assert set(agent.rng.state_dict()) - names <= {
-        "update_noise/cpu",
-        "explore/rank0/cpu",
-        "update_noise",
-        "explore/rank0",
-    }
+    drawn = set(agent.rng.state_dict()) - names
+    assert drawn <= {"update_noise", "update_noise/cpu", "explore/rank0", "explore/rank0/cpu"}
 
 
 # ---- protocol --------------------------------------------------------------------------------------------------------
