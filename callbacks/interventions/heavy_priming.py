@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import callbacks_of, fill_replay
 from plasticity_rl.callback import Intervention, Mutation
+from plasticity_rl.distributed import ranks
 from plasticity_rl.errors import UserError, at_least, at_most
 from plasticity_rl.nn.precision import precision_of
+from plasticity_rl.replay.storage import FrameStorage
 from plasticity_rl.run.checkpoints import stop_inside_of_a_hook
 
 
@@ -24,6 +27,10 @@ class HeavyPriming(Intervention):
     from n-step windows that lie within those transitions. They count in ``num_updates`` and earn or cost no update
     credit; probes and other interventions see every one of them, all at the same env frame. Batches and all random
     numbers inside come from generators of their own, so that the run afterwards draws the same numbers as without.
+
+    Every environment must have its share of the transitions by then, from a donor (``WarmStartReplay``, which deals out
+    whole episodes, so that one may have more than another) and the seed phase together. Where one will not have it, or
+    its first are no longer in the replay, the run is refused at its start: no other update comes before the priming.
 
     No checkpoint is written meanwhile: a run killed while priming goes on from the checkpoint before and primes again
     from the start. Ctrl-C, SIGTERM and ``max_time`` are obeyed between two updates.
@@ -36,12 +43,13 @@ class HeavyPriming(Intervention):
         rest of it is not primed on.
 
     Args:
-        num_transitions: How many of the first transitions; of several environments (or ranks), the same share of each.
+        num_transitions: How many of the first transitions, a donor's before those of this run; of several environments
+            (or ranks), the same share of each.
         num_updates: Gradient updates; 0 does nothing.
         augment: Whether images are augmented while priming; null leaves it to ``agent.augment``.
 
     Raises:
-        UserError: When a number is too small.
+        UserError: When a number is out of range.
     """
 
     reads = frozenset()
@@ -90,8 +98,13 @@ class HeavyPriming(Intervention):
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse transitions that hold no window of the first updates, which may be longer than ``data.n_step``."""
-        data = as_agent(pl_module).data
+        """Refuse transitions that the first update will not find, or that hold no window of it.
+
+        Its windows may be longer than ``data.n_step``. A donor's transitions are there: that is done in
+        ``on_fit_start``.
+        """
+        agent = as_agent(pl_module)
+        data = agent.data
         n_step, _ = data.horizon
         if not self.done and self.num_transitions < (least := n_step * data.num_envs_of_all_ranks):
             at_first = "data.n_step" if n_step == data.n_step else f"the n-step of the first updates, {n_step},"
@@ -99,12 +112,46 @@ class HeavyPriming(Intervention):
                 f"HeavyPriming.num_transitions={self.num_transitions} must be at least "
                 f"{at_first} * data.num_envs{data.times_ranks} = {least}"
             )
+        if not self.done and (agent.env_frames == 0 or data.starts_empty):  # then there is another seed phase
+            steps = -(-agent.num_seed_frames // data.frames_per_step)
+            self._refuse_missing(agent, steps)
+            self._refuse_overwritten(agent, steps + 1)
+
+    def _refuse_missing(self, agent: RLModule, steps: int) -> None:
+        """Raise UserError, on all ranks, when an environment will not have its share after so many env steps."""
+        records, frames = _records(agent), agent.data.frames_per_step
+        shares = records.shares(self._share_of_rank(agent))
+        missing, share = max(ranks.gathered(_largest(shares - records.transitions - steps, shares)))
+        if missing > 0:
+            enough = frames * (-(-agent.num_seed_frames // frames) + missing)
+            raise UserError(
+                f"HeavyPriming.num_transitions={self.num_transitions}: at the first update an environment has "
+                f"{share - missing} of its {share}, from donor and seed phase together: use fewer, or "
+                f"model.num_seed_frames >= {enough}"
+            )
+
+    def _refuse_overwritten(self, agent: RLModule, steps: int) -> None:
+        """Raise UserError, on all ranks, when so many env steps overwrite the first of an environment.
+
+        Last frames of episodes take room too, which is not known here: ``first_records`` refuses what they overwrite.
+        """
+        records = _records(agent)
+        lanes, shares = torch.arange(records.layout.num_lanes), records.shares(self._share_of_rank(agent))
+        written, lane, share = max(ranks.gathered(_largest(records.written + steps, lanes, shares)))
+        if written > records.layout.lane_length:
+            raise UserError(
+                f"HeavyPriming.num_transitions={self.num_transitions}: at the first update the first {share} "
+                f"transitions of environment {lane} are no longer in the replay: raise --data.capacity "
+                f"(now {agent.data.capacity})"
+            )
 
     def on_update_start(self, agent: RLModule) -> None:
-        """Prime once, as soon as the transitions are there."""
-        # The updates of the priming dispatch this hook again.
-        if self.done or self._priming or (ends := self._ends_if_all_there(agent)) is None:
+        """Prime once."""
+        if self.done or self._priming:  # the updates of the priming dispatch this hook again
             return
+        ends = agent.data.replay.first_records(self._share_of_rank(agent))
+        self._refuse_missing(agent, steps=0)  # known at the start, but for a run that an older version began
+        assert ends is not None
         self._priming = True
         try:
             with agent.rng.other_family(f"intervention/{self.state_key}"):
@@ -116,11 +163,8 @@ class HeavyPriming(Intervention):
         text = f"{self.num_updates} updates on the first {self.num_transitions} transitions{augmented}"
         agent.log_event(self.name, f"{text} at frame {agent.env_frames}")
 
-    def _ends_if_all_there(self, agent: RLModule) -> Tensor | None:
-        """Return where the first transitions end, once every environment of every rank has had its share of them."""
-        ends = agent.data.replay.first_records(-(-self.num_transitions // agent.data.world_size))
-        there = agent.trainer.strategy.reduce_boolean_decision(ends is not None)  # all ranks prime at the same update
-        return ends if there else None
+    def _share_of_rank(self, agent: RLModule) -> int:
+        return -(-self.num_transitions // agent.data.world_size)
 
     def _prime(self, agent: RLModule, ends: Tensor) -> None:
         replay, trainer = agent.data.replay, agent.trainer
@@ -151,3 +195,15 @@ class HeavyPriming(Intervention):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         self.done = state_dict["done"]
+
+
+def _records(agent: RLModule) -> FrameStorage:
+    records = agent.data.replay.storage
+    assert isinstance(records, FrameStorage)
+    return records
+
+
+def _largest(first: Tensor, *others: Tensor) -> tuple[int, ...]:
+    """Return the largest of ``first`` [lanes], and what the others have at its lane."""
+    lane = int(first.argmax())
+    return tuple(int(one[lane]) for one in (first, *others))

@@ -114,7 +114,9 @@ RULES: Mapping[str, Rule] = {
     "probe added": Rule("applied", "it measures from here on"),
     "probe removed": Rule("applied", "it measures nothing any more"),
     "probe changed": Rule("applied", "it begins anew: what it compares with is of this moment"),
-    "intervention added": Rule("applied", "what its schedule has missed happens once, at the next update"),
+    "intervention added": Rule(
+        "applied", "its next period counts; moments of at_frames that are over come at once, at the next update"
+    ),
     "intervention removed": Rule("refused", "what it did is part of the run"),
     "intervention changed": Rule("refused", "its state in the checkpoint belongs to its arguments"),
     "intervention of the start added": Rule("refused", "it can only be there from the first frame on"),

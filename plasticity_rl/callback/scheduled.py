@@ -35,7 +35,9 @@ class ActsAtEvents(Scheduled):
     """Part of interventions that act at the start of the update at which an event is due.
 
     Where that update belongs to the last env step before an evaluation, an event that sets the agent back
-    (``waits_for_evaluation``) waits until after it.
+    (``waits_for_evaluation``) waits until after it. There is one at the end of a run as well: one that is made longer
+    does after its old end what was due in the last env step before, where a run that was longer from the start did it
+    in that step, unless that has an evaluation there too.
     """
 
     waits_for_evaluation: ClassVar[bool] = False

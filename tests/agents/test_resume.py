@@ -294,6 +294,10 @@ def test_callbacks_that_watch_come_and_go_and_change(tmp_path) -> None:
     assert 150 < agent.last_events["reset"] <= 154
     assert {tag.split("/")[0] for tag in agent.latest} >= {"weight_norm"}
     assert [change["option"].split("(")[0] for change in agent.option_changes] == ["max_frames 100 -> 200", "Reset"]
+    # as tests/callback/test_scheduled.py has it
+    assert agent.option_changes[1]["effect"].startswith(
+        "its next period counts; moments of at_frames that are over come"
+    )
 
 
 @pytest.mark.parametrize(

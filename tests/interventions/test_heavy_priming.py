@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
 import signal
 
 import pytest
@@ -167,18 +169,78 @@ def test_sigterm_is_obeyed_without_a_checkpoint_too(tmp_path):
     assert len(diary.updates) == 3
 
 
-def test_of_a_donor_s_episodes_every_environment_has_its_share_before_it_begins(tmp_path):
-    """Three environments, to which whole episodes of another run were dealt out: one has fewer than its share."""
-    options = {"data_options": {"eval_every_n_frames": 160}}
-    fit_tiny(tmp_path / "donor", max_frames=160, seed=9, **options)
-    agent = fit_tiny(
-        tmp_path / "run",
-        callbacks=[WarmStartReplay(path=tmp_path / "donor"), HeavyPriming(num_transitions=75, num_updates=3)],
-        max_frames=60,
-        data_options={"num_envs": 3, "eval_every_n_frames": 60},
-        agent_options={"num_seed_frames": 0, "replay_ratio": 1.0},
-    )
-    assert agent.event_counts["heavy_priming"] == 1
+class Frames(RLCallback):
+    """Notes the frame of every update, and how many env steps there were."""
+
+    def __init__(self) -> None:
+        self.env_steps, self.updates = 0, list[int]()
+
+    def on_env_step(self, agent, step) -> None:
+        self.env_steps += 1
+
+    def on_update_end(self, agent, batch, metrics) -> None:
+        self.updates.append(agent.env_frames)
+
+
+def beside_a_donor(folder, num_transitions: int, *, num_seed_frames: int, **data):
+    """Return what primes beside a donor of 80 transitions, four episodes of 20, and what notes updates."""
+    if not (folder / "donor").exists():
+        fit_tiny(folder / "donor", max_frames=160, seed=9, data_options={"eval_every_n_frames": 160})
+    frames = Frames()
+    given = [HeavyPriming(num_transitions=num_transitions, num_updates=3), WarmStartReplay(path=folder / "donor")]
+    options = {
+        "data_options": {"eval_every_n_frames": 60, "max_frames": 60, **data},
+        "agent_options": {"num_seed_frames": num_seed_frames, "replay_ratio": 1.0},
+    }
+    return functools.partial(fit_tiny, folder / "run", callbacks=[*given, frames], **options), frames
+
+
+@pytest.mark.parametrize(
+    ("num_transitions", "options", "first"),
+    [
+        (90, {"num_seed_frames": 20}, 22),  # 80 of the donor and 10 of the seed phase
+        (75, {"num_seed_frames": 30, "num_envs": 3}, 36),  # 40, 20 and 20 of the donor; five more of each environment
+    ],
+)
+def test_donor_and_seed_phase_together_hold_every_share_at_the_first_update(num_transitions, options, first, tmp_path):
+    run, frames = beside_a_donor(tmp_path, num_transitions, **options)
+    agent = run()
+    assert frames.updates[:3] == [first] * 3
+    assert agent.last_events["heavy_priming"] == first
+
+
+@pytest.mark.parametrize(
+    ("num_transitions", "options", "message"),
+    [
+        (91, {"num_seed_frames": 20}, r"has 90 of its 91, .* use fewer, or model.num_seed_frames >= 22"),
+        (81, {"num_seed_frames": 0}, r"has 80 of its 81, .* model.num_seed_frames >= 2$"),
+        (75, {"num_seed_frames": 24, "num_envs": 3}, r"has 24 of its 25, .* model.num_seed_frames >= 30"),
+        (75, {"num_seed_frames": 0, "num_envs": 3}, r"has 20 of its 25, .* model.num_seed_frames >= 30"),
+        # 80 transitions and the last frames of four episodes, 10 of the seed phase, one that earns an update
+        (
+            30,
+            {"num_seed_frames": 20, "capacity": 94},
+            r"first 30 transitions of environment 0 are no longer in the replay",
+        ),
+    ],
+)
+def test_what_the_first_update_would_not_find_is_refused_before_training(num_transitions, options, message, tmp_path):
+    """Else ordinary updates came before the priming."""
+    run, frames = beside_a_donor(tmp_path, num_transitions, **options)
+    with pytest.raises(UserError, match=rf"^HeavyPriming.num_transitions={num_transitions}: at the .*{message}"):
+        run()
+    assert (frames.env_steps, frames.updates) == (0, [])
+
+
+def test_a_resumed_run_without_the_donor_s_transitions_is_refused_too(tmp_path):
+    """Its replay is gone, and it has only those of another seed phase."""
+    run, _ = beside_a_donor(tmp_path, 90, num_seed_frames=40, max_frames=20, eval_every_n_frames=20)
+    run()
+    shutil.rmtree(tmp_path / "run" / "replay")
+    run, frames = beside_a_donor(tmp_path, 90, num_seed_frames=40, eval_every_n_frames=20, allow_empty_replay=True)
+    with pytest.raises(UserError, match="has 20 of its 90"):
+        run(ckpt_path="last")
+    assert (frames.env_steps, frames.updates) == (0, [])
 
 
 @pytest.mark.filterwarnings("ignore:trainer.precision=bf16-mixed. this CPU has no instructions")
@@ -202,11 +264,20 @@ def test_it_computes_in_the_precision_of_the_run_and_so_do_all_evaluations(tmp_p
     assert found == {"update": {True}, "act": {True}}
 
 
-def test_a_ring_that_went_round_is_refused(tmp_path):
-    priming = HeavyPriming(num_transitions=16, num_updates=5)
-    options = {"data_options": {"capacity": 20}, "agent_options": {"num_seed_frames": 80}}
-    with pytest.raises(UserError, match=r"first 16 transitions .* no longer in the replay: raise .*capacity=..."):
-        fit_tiny(tmp_path, callbacks=[priming], **options)
+@pytest.mark.parametrize(
+    ("capacity", "env_steps"),
+    [
+        (40, 0),  # 40 transitions of the seed phase, and one more until the first update
+        (43, 42),  # two more at replay ratio 0.5, and the last frames of two episodes: known when they are there
+    ],
+)
+def test_a_ring_that_went_round_is_refused(capacity: int, env_steps: int, tmp_path):
+    priming, frames = HeavyPriming(num_transitions=16, num_updates=5), Frames()
+    options = {"data_options": {"capacity": capacity}, "agent_options": {"num_seed_frames": 80}}
+    message = r"first 16 transitions of environment 0 are no longer in the replay: raise .*capacity=...\) \(now "
+    with pytest.raises(UserError, match=message + str(capacity)):
+        fit_tiny(tmp_path, callbacks=[priming, frames], **options)
+    assert (frames.env_steps, frames.updates) == (env_steps, [])
 
 
 @pytest.mark.parametrize(
