@@ -50,22 +50,23 @@ PARTS: dict[str, tuple[str, ...]] = {
 """Studies at full size by part, in the order of Ma et al. 2024 (arXiv 2310.07418); other papers follow."""
 SMALL_OF = {"atari_adaptive_replay_ratio": "atari_road_runner", "atari_cycle": "minatar_cycle"}
 """Studies whose small one is called after its game."""
+SETTINGS = ("", "_cartpole")
+"""What stands behind the name of a small study in each setting of which runs are kept, today's first."""
 NONE = "none, no runs are kept"
 WORDS_OF_A_JUDGE = ("confirmed", "contradicted", "undecided")
 
 
 class Claimed(NamedTuple):
-    """What a study claims, and what the kept runs say: a link to these with their number, and the verdict."""
+    """What a study claims; by name of a study whose runs are kept the verdict, and a link to them."""
 
     study: str
     claim: str
-    runs: str
-    verdict: str
+    found: dict[str, tuple[str, str]]
 
     def line(self) -> str:
         """Return an item of a list."""
-        runs = f"; {self.runs}" if self.runs else ""
-        return f"- `{self.study}`: {self.claim}\n    *Verdict*: {self.verdict.rstrip('.')}{runs}.\n"
+        verdicts = [f"{verdict.rstrip('.')}; {runs}" for verdict, runs in self.found.values()] or [NONE]
+        return f"- `{self.study}`: {self.claim}\n" + "".join(f"    *Verdict*: {one}.\n" for one in verdicts)
 
 
 def claims() -> Iterator[tuple[str, list[Claimed]]]:
@@ -74,12 +75,9 @@ def claims() -> Iterator[tuple[str, list[Claimed]]]:
     for part, names in PARTS.items():
         found = []
         for name in names:
-            runs, verdict = "", NONE
-            for one in (name, f"mini/{SMALL_OF.get(name, name)}"):
-                if one in kept:
-                    runs, verdict = _found(one, kept[one])
+            small = [f"mini/{SMALL_OF.get(name, name)}{setting}" for setting in SETTINGS]
             claim = dict(read_study(Path("configs", "studies", f"{name}.yaml")).claim.named)[WORDS["claim"]]
-            found.append(Claimed(name, claim, runs, verdict))
+            found.append(Claimed(name, claim, {one: _found(one, kept[one]) for one in (name, *small) if one in kept}))
         yield part, found
 
 
@@ -100,12 +98,12 @@ def judged(file: Path) -> str:
 
 
 def _found(name: str, file: Path) -> tuple[str, str]:
-    """Return a link to the section of kept runs with their number, and the verdict."""
+    """Return the verdict of kept runs, and a link to their section with their number."""
     report = evidence.report_of(file)
     section = re.sub(r"[^\w-]", "", name.lower())
     seeds = len({score.run.seed for score in report.scores})
     verdict = f"{judged(file)}. {verdict_in_words(report).removesuffix(LEFT_TO_THE_READER)}"
-    return f"[{len(report.scores)} runs of `{name}`, {seeds} seeds](#{section})", verdict
+    return verdict, f"[{len(report.scores)} runs of `{name}`, {seeds} seeds](#{section})"
 
 
 def page(text: str, found: Sequence[tuple[str, Sequence[Claimed]]]) -> str:

@@ -17,6 +17,11 @@ from plasticity_rl.callback.shadow import Twin, network_tensors, running_statist
 from plasticity_rl.distributed.ranks import over_ranks
 from plasticity_rl.errors import at_least, one_of, within
 
+SHARE_OF_VALUES = 0.01
+"""Target ratio of Double DQN."""
+SHARE_OF_POLICY = 0.00005
+"""Target ratio of TD3's policy. Its loss is minus a value, whose size says little of the gradient."""
+
 
 class ChurnReduction(Regularizer):
     """Add ``coefficient * E_x (f(x; theta) - f(x; theta_old))^2``, x from another batch, theta_old one update older.
@@ -31,17 +36,22 @@ class ChurnReduction(Regularizer):
     Logs: ``intervention/churn_reduction/<module>/loss``, the term as added;
         ``intervention/churn_reduction/loss``, the sum over all of this name.
     Reference: Tang et al. 2025, C-CHAIN (ICML 2025; openreview EkoFXfSauv), after Tang & Berseth 2024 (NeurIPS 2024,
-        openreview cQoAgPBARc). They set the coefficient such that the term is 0.01 (Double DQN) or 0.05 (PPO) of the
-        loss.
-    Differences from the original: the coefficient follows moving averages from the third update on, with ``decay``,
-        while the authors start at a constant and then average over the last 50000 updates. Reference observations are
-        not augmented.
+        openreview cQoAgPBARc). In the code of both, the coefficient makes the term a share of the loss: 0.01 of the
+        values of Double DQN (MinAtar); of a policy 0.00005 with TD3 (MuJoCo, squared actions) and, with PPO, whose loss
+        is of normalised advantages, 0.02 to 0.1.
+    Differences from the original: squared mean actions with SAC too, where theirs is the KL divergence of the Gaussians
+        before the tanh, with the coefficient ``0.0005 * mean |min Q - alpha log pi|``. A share of the loss of the
+        values with SAC and DrQ-v2 too, where theirs, of SAC and TD3, is 0.1 times the sum of both critics' mean squared
+        differences. The coefficient follows moving averages from the third update on, with ``decay``; theirs is a
+        constant for the first 10000 updates, then follows the means of the last 50000, and that of a policy falls
+        linearly with time besides, to a tenth in 1e6 updates. Reference observations are not augmented.
 
     Args:
         module: Top-level module whose output is kept, e.g. ``critic`` or ``actor``.
         loss: Loss that the term is added to: ``critic`` (which also trains the encoder) or ``actor``.
         coefficient: Weight of the term, >= 0, or None to let it follow ``target_ratio``.
-        target_ratio: Share of the absolute loss that the term should have, > 0.
+        target_ratio: Share of the absolute loss that the term should have, > 0; None for 0.00005 where ``module`` is
+            the agent's policy, and 0.01 elsewhere.
         decay: Weight of the old averages of loss and churn per update, in [0, 1).
         batch_size: Transitions in the reference batch, or None for as many as in the training batch.
 
@@ -60,16 +70,18 @@ class ChurnReduction(Regularizer):
         module: str = "critic",
         loss: str = "critic",
         coefficient: float | None = None,
-        target_ratio: float = 0.01,
+        target_ratio: float | None = None,
         decay: float = 0.999,
         batch_size: int | None = None,
     ) -> None:
         super().__init__(coefficient=1.0 if coefficient is None else coefficient, modules=[module], loss=loss)
-        within("ChurnReduction.target_ratio", target_ratio, "(0, inf]", "; for no term set coefficient: 0")
+        share = SHARE_OF_VALUES if target_ratio is None else target_ratio
+        within("ChurnReduction.target_ratio", share, "(0, inf]", "; for no term set coefficient: 0")
         within("ChurnReduction.decay", decay, "[0, 1)", ": at 1 the averages never move")
         if batch_size is not None:
             at_least("ChurnReduction.batch_size", batch_size, 1, ", or null")
-        self.module, self.fixed, self.target_ratio = module, coefficient, target_ratio
+        self.module, self.fixed, self.target_ratio = module, coefficient, share
+        self.leave_open(target_ratio=target_ratio)
         self.decay, self.batch_size = decay, batch_size
         self._older: dict[str, Tensor] = {}
         self._newer: dict[str, Tensor] = {}
@@ -82,6 +94,12 @@ class ChurnReduction(Regularizer):
     def arguments(self) -> dict[str, Any]:
         """Return the constructor arguments; the base class keeps a number where the user left the coefficient open."""
         return {**super().arguments(), "coefficient": self.fixed}
+
+    def default_for(self, argument: str, agent: RLModule) -> Any:
+        """Return the published share of a policy, or that of values."""
+        if argument == "target_ratio":
+            return SHARE_OF_POLICY if self.module == agent.policy_module else SHARE_OF_VALUES
+        return super().default_for(argument, agent)
 
     def tags(self) -> frozenset[str]:
         """Return the tag of the term."""

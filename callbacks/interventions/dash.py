@@ -37,10 +37,11 @@ class DASH(ScheduledIntervention):
         module's weights and biases, in [floor, 1]) and a line of text.
     Reference: Shin et al. 2024 (arXiv 2410.23495), Algorithm 1; alpha 0.3 and floor 0.3 (their lambda) are the defaults
         of the authors' code, as are the vectors, and that the optimizer is left as it is.
-    Differences from the original: it acts there whenever a chunk of a supervised data set arrives, on one batch per
-        chunk seen so far, the oldest first, which hold all data; here at frames, or where the task changes, on batches
-        drawn from the replay, without augmentation and without the terms of regularizers. Their number and size are
-        this project's. While gradients are not finite nothing shrinks.
+    Differences from the original: it acts there once per chunk of a supervised data set, when training on the chunks
+        before has converged, on one batch per chunk seen so far, the oldest first, which hold all data; here by a
+        period or at frames, whatever was learned by then, or where the task changes, on batches drawn from the replay,
+        without augmentation and without the terms of regularizers. Their number and size are this project's. While
+        gradients are not finite nothing shrinks.
 
     Args:
         modules: Modules by dotted name: ``encoder``, ``actor``, ``critic``, or a part such as ``critic.Q1``;

@@ -37,8 +37,10 @@ class InFeR(Regularizer):
     The heads read the penultimate features of a module: the output of its last hidden activation that learns,
     flattened; after an injection of plasticity that of the added head. The targets come from the initial network (of an
     added head from its own first weights) with the initial heads, on the same augmented observations. So the features
-    must go on spanning what random features spanned at the start. Where states are normalised by running statistics
-    (``SimBaBlocks``), both networks read them by those of the moment: only weights are initial.
+    must go on spanning what random features spanned at the start. With ``scale`` 100 the targets are a hundred times
+    the first outputs, and the first term ``coefficient * 99^2`` times their squares, which outweighs a TD loss of small
+    rewards: there lower ``scale``, whose square counts, or ``coefficient``. Where states are normalised by running
+    statistics (``SimBaBlocks``), both networks read them by those of the moment: only weights are initial.
 
     Mutates: before training, adds the heads to the agent's extra modules, trained by the optimizer of the module; adds
         a term to the loss named ``loss``. The initial network and heads are kept in this callback's state, and stay

@@ -22,12 +22,11 @@ def test_the_page_says_of_every_claim_what_the_kept_runs_say(monkeypatch):
     parts = list(claims.claims())
     assert claims.page(text, parts) == text, "make evidence"
     found = [one for _, some in parts for one in some]
-    kept = {evidence.name_of(file).removeprefix("mini/") for file in evidence.kept_files()}
-    assert {claims.SMALL_OF.get(one.study, one.study) for one in found if one.runs} == kept
-    assert all((one.verdict == claims.NONE) == (not one.runs) for one in found)
-    for one in found:
-        anchor = one.runs.partition("(#")[2].rstrip(")")
-        assert not anchor or f'#{anchor}"' in site_anchors(text)
+    assert {name for one in found for name in one.found} == {evidence.name_of(file) for file in evidence.kept_files()}
+    assert all((claims.NONE in one.line()) == (not one.found) for one in found)
+    for _, runs in [each for one in found for each in one.found.values()]:
+        anchor = runs.partition("(#")[2].rstrip(")")
+        assert f'#{anchor}"' in site_anchors(text)
 
 
 def test_a_file_that_nobody_judged_is_refused(tmp_path, monkeypatch):

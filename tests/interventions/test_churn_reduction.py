@@ -5,6 +5,7 @@ from __future__ import annotations
 import lightning.pytorch as pl
 import pytest
 import torch
+from agent_kinds import KINDS
 from helpers import TINY_TRAINER, fit_tiny, tiny_agent, tiny_data, tiny_sac
 from tiny_agent import TinyAgent
 from torch import Tensor
@@ -65,6 +66,10 @@ class Look(RLCallback):
         self.losses.append(float(metrics[f"loss/{self.regularizer.loss}"]))
 
 
+def other_agent(data, **options) -> TinyAgent:
+    return TinyAgent(data.obs_shape, data.action_dim, **options)
+
+
 @pytest.mark.parametrize(
     ("module", "reached"), [("critic", ("encoder.", "critic.")), ("actor", ("actor.",))], ids=["value", "policy"]
 )
@@ -100,6 +105,64 @@ def test_the_coefficient_follows_the_ratio_of_moving_averages(module, tmp_path):
     assert 0.02 < sum(shares) / len(shares) < 2.0
 
 
+SHARES = {
+    "drqv2": {"encoder": 0.01, "actor": 0.00005, "critic": 0.01},
+    "sac": {"actor": 0.00005, "critic": 0.01},
+    "dqn": {"encoder": 0.01, "critic": 0.01},
+    "other": {"torso": 0.01, "policy": 0.00005, "value": 0.01},
+}
+
+
+@pytest.mark.parametrize("kind", SHARES)
+def test_a_policy_has_a_share_of_its_own(kind):
+    """Its loss is minus a value, of any size: a hundredth of that is many times the gradient of the policy."""
+    make, options = (other_agent, {}) if kind == "other" else (KINDS[kind].make, KINDS[kind].data)
+    agent = make(tiny_data(**options))
+    for module, expected in SHARES[kind].items():
+        regularizer, given = ChurnReduction(module=module), ChurnReduction(module=module, target_ratio=0.2)
+        assert regularizer.arguments()["target_ratio"] is None
+        regularizer.resolve(agent)
+        given.resolve(agent)
+        assert (regularizer.arguments()["target_ratio"], given.target_ratio) == (expected, 0.2), module
+
+
+def test_the_term_of_a_policy_has_its_share(tmp_path):
+    """With decay 0 it is ``5e-5 * |loss before| / churn before * churn``."""
+    regularizer = ChurnReduction(module="actor", loss="actor", decay=0.0)
+    look = Look(regularizer)
+    fit_tiny(tmp_path, callbacks=[regularizer, look], max_frames=100)
+    own = [abs(loss - term) for loss, term in zip(look.losses, look.terms, strict=True)]
+    for update in range(3, len(look.terms)):
+        expected = 0.00005 * own[update - 1] / look.churn[update - 1] * look.churn[update]
+        assert look.terms[update] == pytest.approx(expected, rel=1e-3, abs=1e-12), update
+    assert len(own) > 8
+
+
+OLD_KEY = (
+    "ChurnReduction{{'module': '{0}', 'loss': '{0}', 'coefficient': None, 'target_ratio': 0.01, 'decay': 0.999, "
+    "'batch_size': None}}"
+)
+"""What checkpoints called a ChurnReduction that was left at its defaults, when that of a policy was 0.01 too."""
+
+
+def test_runs_with_the_share_of_before_go_on_with_it(tmp_path):
+    """Their ``config.yaml`` names it. What is left open now is another share of a policy, and refused."""
+    both = [
+        ChurnReduction(module=name, loss=name, target_ratio=ratio)
+        for name, ratio in (("critic", None), ("actor", 0.01))
+    ]
+    fit_tiny(tmp_path, callbacks=both, max_frames=100)
+    assert [one.state_key for one in both] == [OLD_KEY.format("critic"), OLD_KEY.format("actor")]
+    updates = both[1].state_dict()["updates"]
+    again = [ChurnReduction(module=name, loss=name, target_ratio=0.01) for name in ("critic", "actor")]
+    fit_tiny(tmp_path, callbacks=again, max_frames=140, ckpt_path="last")
+    assert [one.target_ratio for one in again] == [0.01, 0.01]
+    assert again[1].state_dict()["updates"] > updates > 5
+    left_open = [ChurnReduction(module=name, loss=name) for name in ("critic", "actor")]
+    with pytest.raises(UserError, match="written with ChurnReduction.target_ratio=0.01, but this run has 5e-05"):
+        fit_tiny(tmp_path, callbacks=left_open, max_frames=180, ckpt_path="last")
+
+
 def test_reference_batches_are_not_those_of_the_updates(tmp_path, monkeypatch):
     """They come from a generator of this callback's own, and the run's sequence of batches stays as it was."""
     batches: dict[str, list[Tensor]] = {"without": [], "with": []}
@@ -125,14 +188,14 @@ def test_reference_batches_are_not_those_of_the_updates(tmp_path, monkeypatch):
     monkeypatch.setattr(FrameReplay, "peek", spy)
     # Nothing acts on the policy's exploration but the weights, so the batches agree up to the first changed action.
     fit_tiny(tmp_path / "0", callbacks=[Keep("without")], max_frames=60)
-    agent = fit_tiny(tmp_path / "1", callbacks=[Keep("with"), ChurnReduction(batch_size=5)], max_frames=60)
+    regularizer = ChurnReduction(batch_size=5)
+    agent = fit_tiny(tmp_path / "1", callbacks=[Keep("with"), regularizer], max_frames=60)
     assert torch.equal(batches["without"][0], batches["with"][0])
     assert len(drawn) == len(batches["with"]) == agent.num_updates
     assert all(value.shape[0] == 5 for value in drawn)
-    generator = torch.Generator().manual_seed(
-        derive_seed(agent.rng.seed, f"intervention/{ChurnReduction(batch_size=5).state_key}")
-    )
-    state = agent.rng.get(f"intervention/{ChurnReduction(batch_size=5).state_key}").get_state()
+    name = f"intervention/{regularizer.state_key}"
+    generator = torch.Generator().manual_seed(derive_seed(agent.rng.seed, name))
+    state = agent.rng.get(name).get_state()
     assert not torch.equal(generator.get_state(), state)
 
 
@@ -192,7 +255,7 @@ def test_coefficient_zero_keeps_and_draws_nothing(tmp_path):
 def test_a_second_agent(tmp_path):
     pl.seed_everything(1, verbose=False)
     data = tiny_data(max_frames=100, seed=1)
-    agent = TinyAgent(data.obs_shape, data.action_dim, seed=1)
+    agent = other_agent(data, seed=1)
     both = [ChurnReduction(module="value", loss="td"), ChurnReduction(module="policy", loss="dpg")]
     make_trainer(tmp_path, callbacks=[*both, EvalVideo(every_n_evals=0)], **TINY_TRAINER).fit(agent, data)
     for callback in both:

@@ -7,6 +7,7 @@ import math
 import lightning.pytorch as pl
 import pytest
 import torch
+from bare import BareAgent
 from helpers import TINY_TRAINER, fit_tiny, tiny_data
 from tensordict import TensorDict
 from tiny_agent import TinyAgent
@@ -40,7 +41,7 @@ def slow(regularizer, agent) -> torch.Tensor:
         elif isinstance(regularizer, SpectralRegularization):
             total = total + (torch.linalg.svdvals(w)[0] ** regularizer.exponent - 1).square()
         elif not name.startswith(OUTPUTS):
-            total = total + (w @ w.T - regularizer.scale * torch.eye(len(w))).square().sum()
+            total = total + (64 / len(w)) ** 2 * (w @ w.T - regularizer.scale * torch.eye(len(w))).square().sum()
     return total
 
 
@@ -101,6 +102,28 @@ def test_penalty_gradient_and_term_in_a_run(cls, modules, loss, tmp_path):
     counted = {n for n in matrices(agent, modules) if cls is WeightDecay or not n.startswith(OUTPUTS)}
     trainable = {name for name, p in agent.named_parameters() if p.requires_grad}
     assert look.frozen == trainable - counted, "biases, norms and other modules have no gradient"
+
+
+def test_every_matrix_has_the_parseval_coefficient_of_its_width():
+    """Of r rows that are all zero ||-I||^2 is r, so (64 / r)^2 times that is 4096 / r.
+
+    The trunk has 7 rows, each of the two heads twice 12: 1e-3 * (4096 / 7 + 4 * 4096 / 12) = 0.58514 + 1.36533.
+    """
+    agent = BareAgent(ParsevalRegularization(modules=["critic"]))
+    for weight in matrices(agent, ["critic"]).values():
+        weight.detach().zero_()
+    (term,) = agent.terms().values()
+    assert float(term.detach()) == pytest.approx(1.950476, rel=1e-6)
+
+
+@pytest.mark.parametrize(("width", "expected"), [(32, 256.0), (64, 128.0), (128, 64.0)])
+def test_at_width_64_the_parseval_penalty_is_the_formula_as_written(width, expected):
+    """Two matrices of zeros: 2 * 4096 / 64 = 128 = 64 + 64 without a factor; half of that at twice the width."""
+    agent = TinyAgent((9, 6, 6), 2, width=width)
+    for weight in (agent.torso[1].weight, agent.value[0].weight):
+        weight.detach().zero_()
+    regularizer = ParsevalRegularization(modules=["torso", "value"], loss="td")
+    assert float(regularizer.penalty(agent, TensorDict()).detach()) == expected
 
 
 def test_gradient_of_weight_decay_is_twice_the_coefficient_times_the_weight(tmp_path):
