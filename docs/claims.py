@@ -69,6 +69,12 @@ class Claimed(NamedTuple):
         return f"- `{self.study}`: {self.claim}\n" + "".join(f"    *Verdict*: {one}.\n" for one in verdicts)
 
 
+def full_size(small: str) -> str:
+    """Return the name of the study that a small one, of any setting, is of."""
+    name = small.removesuffix(SETTINGS[-1])
+    return {mini: study for study, mini in SMALL_OF.items()}.get(name, name)
+
+
 def claims() -> Iterator[tuple[str, list[Claimed]]]:
     """Yield the parts, with what is claimed in each."""
     kept = {evidence.name_of(file): file for file in evidence.kept_files()}

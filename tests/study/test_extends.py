@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from claims import SMALL_OF
+from claims import SETTINGS, SMALL_OF, full_size
 from cli_runs import REPOSITORY, call
 from tiny_studies import tiny_study
 
@@ -205,11 +205,6 @@ def test_the_help_says_it():
 # ---- the studies of the package --------------------------------------------------------------------------------------
 
 MINI = sorted((REPOSITORY / "configs" / "studies" / "mini").glob("[!_]*.yaml"))
-CALLED_AFTER_ITS_GAME = {small: study for study, small in SMALL_OF.items()}
-
-
-BEFORE = "_cartpole"
-"""Behind the name of a mini study whose runs in the setting of before are kept."""
 
 
 @pytest.mark.parametrize("path", MINI, ids=lambda path: path.stem)
@@ -218,8 +213,9 @@ def test_a_mini_study_is_the_one_of_the_paper_and_says_nothing_twice(path):
     content = yaml.safe_load(path.read_text())
     extended = content.pop("extends")
     extended = [extended] if isinstance(extended, str) else extended
-    of_the_paper = f"../{CALLED_AFTER_ITS_GAME.get(path.stem, path.stem)}.yaml"
-    assert extended[0] == (f"{path.stem.removesuffix(BEFORE)}.yaml" if path.stem.endswith(BEFORE) else of_the_paper)
+    before = SETTINGS[-1]
+    of_before = path.stem.endswith(before)
+    assert extended[0] == (f"{path.stem.removesuffix(before)}.yaml" if of_before else f"../{full_size(path.stem)}.yaml")
     below, others = load(path.parent / extended[0])[0], []
     for name in extended:
         others.append((path.parent / name).read_text().splitlines())
@@ -229,7 +225,7 @@ def test_a_mini_study_is_the_one_of_the_paper_and_says_nothing_twice(path):
     for factor, levels in content.get("factors", {}).items():
         for level, items in (levels or {}).items():
             assert items is None or items != below["factors"].get(factor, {}).get(level), f"{factor}: {level}"
-    if path.stem in CALLED_AFTER_ITS_GAME:
+    if path.stem in SMALL_OF.values():
         return  # its arms have other numbers, and a level is replaced as a whole
     lines = path.read_text().splitlines()
     for other in others:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from claims import SMALL_OF
+from claims import SMALL_OF, full_size
 from cli_runs import REPOSITORY, call, printed_config
 from helpers import TINY_DISCRETE, tiny_agent, tiny_data, tiny_dqn, tiny_sac
 from side_by_side import callbacks_of
@@ -309,7 +309,6 @@ def config_of(*arguments: str) -> dict:
 FOLDER = REPOSITORY / "configs" / "studies"
 PAPER, MINI = sorted(FOLDER.glob("*.yaml")), sorted((FOLDER / "mini").glob("[!_]*.yaml"))
 STUDIES = sorted(FOLDER.rglob("[!_]*.yaml"))
-PAPER_OF = {mini: paper for paper, mini in SMALL_OF.items()}
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -410,7 +409,7 @@ def test_every_intervention_is_compared_or_said_to_be_left_out():
 @pytest.mark.parametrize("path", MINI, ids=lambda path: path.stem)
 def test_a_mini_study_says_what_is_small(path):
     assert "on 2 CPU cores" in first_sentence(leading_comment(path))
-    assert (path.parent.parent / f"{PAPER_OF.get(path.stem, path.stem)}.yaml").is_file()
+    assert (path.parent.parent / f"{full_size(path.stem)}.yaml").is_file()
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
