@@ -141,10 +141,10 @@ class _Taken:
             self.foreign.callbacks.clear()
         left = []
         for entry in value if isinstance(value, list) else [value]:
-            path = entry.get("class_path") if isinstance(entry, Mapping) else entry
+            one = entry if isinstance(entry, Mapping) else {"class_path": entry}
             found = None
-            if isinstance(path, str) and is_foreign(path):
-                found = _class(path, (entry.get("init_args") or {}) if isinstance(entry, Mapping) else {})
+            if is_foreign(str(one.get("class_path"))):
+                found = _class(one["class_path"], one.get("init_args"))
                 self.foreign.callbacks.append(found)
             else:
                 left.append(entry)

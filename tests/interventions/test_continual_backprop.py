@@ -121,6 +121,14 @@ def owe(watched: ContinualBackprop, layer: str, count: int = 1) -> Tensor:
     return utility.least_useful(count)
 
 
+def outputs(agent, batch) -> list[Tensor]:
+    """Return what actor, critic and target critic say of a batch."""
+    with torch.no_grad():
+        features = agent.encoder(batch["pixels"])
+        critics = [*agent.critic(features, batch["action"]), *agent.critic_target(features, batch["action"])]
+        return [agent.actor(features), *critics]
+
+
 def constant(agent, layer: str, value: float) -> None:
     """Let all units behind an activation put out ``value``, whatever the input."""
     (found,) = [one for one in agent.units(layer.split(".")[0]) if one.name == layer]
@@ -144,16 +152,10 @@ def test_what_a_unit_fed_on_average_stays_with_its_readers(layer, trained):
     means = torch.full_like(utility.mean_output(), 0.75)
     utility.observe(torch.full((utility.size,), 0.75), means, torch.ones(utility.size))
 
-    def outputs() -> list[Tensor]:
-        with torch.no_grad():
-            features = agent.encoder(batch["pixels"])
-            critics = [*agent.critic(features, batch["action"]), *agent.critic_target(features, batch["action"])]
-            return [agent.actor(features), *critics]
-
-    before = outputs()
+    before = outputs(agent, batch)
     units = owe(watched, layer, 2)
     watched._replace(agent)
-    for old, new in zip(before, outputs(), strict=True):
+    for old, new in zip(before, outputs(agent, batch), strict=True):
         torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-5)
     (found,) = [one for one in agent.units(layer.split(".")[0]) if one.name == layer]
     for reader in found.readers:
@@ -183,13 +185,7 @@ def test_a_channel_that_is_read_flattened_is_absorbed_position_by_position(train
     kept: list[Tensor] = []
     handle = agent.get_submodule(layer).register_forward_hook(lambda _, __, output: kept.append(output))
 
-    def outputs() -> list[Tensor]:
-        with torch.no_grad():
-            features = agent.encoder(batch["pixels"])
-            critics = [*agent.critic(features, batch["action"]), *agent.critic_target(features, batch["action"])]
-            return [agent.actor(features), *critics]
-
-    before = outputs()
+    before = outputs(agent, batch)
     handle.remove()
     watched._utilities[layer].renew_all()
     watched.record(agent, {layer: watched.read(kept[0])})
@@ -197,7 +193,7 @@ def test_a_channel_that_is_read_flattened_is_absorbed_position_by_position(train
     assert (kept[0].flatten(2).std(2) > 0).sum() == size, "not the same everywhere"
     owe(watched, layer, size - 1)
     watched._replace(agent)
-    for old, new in zip(before, outputs(), strict=True):
+    for old, new in zip(before, outputs(agent, batch), strict=True):
         torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-5)
 
 
