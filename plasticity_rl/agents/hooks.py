@@ -15,7 +15,7 @@ import sys
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from weakref import WeakKeyDictionary
 
 import lightning.pytorch as pl
@@ -100,6 +100,18 @@ class RLCallback(pl.Callback):
     _left_open: frozenset[str] = frozenset()
     _resolved: bool = False
     _key: str | None = None
+
+    if not TYPE_CHECKING:  # to which every attribute would be one
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for what is not there: a class of the user's own may have forgotten the constructor below."""
+            cls = type(self).__name__
+            raise AttributeError(
+                f"{cls!r} object has no attribute {name!r}: if a class above sets it, the constructor of "
+                f"{cls} has to call super().__init__(...)",
+                name=name,
+                obj=self,
+            )
 
     def leave_open(self, **arguments: Any) -> None:
         """Note which of these constructor arguments are None: the agent fills them in, see :meth:`default_for`."""

@@ -9,7 +9,7 @@ from helpers import fit_tiny
 from run_state import DieAt, Killed, differences, run_state
 
 from callbacks import FractionActiveUnits, Reset
-from plasticity_rl import UserError, make_trainer
+from plasticity_rl import Probe, UserError, make_trainer
 from plasticity_rl.agents.hooks import constructor_parameters
 from plasticity_rl.run.description import hyperparameters, short_name
 
@@ -72,3 +72,26 @@ def test_a_run_with_them_goes_on_exactly(tmp_path):
 def test_an_argument_that_is_not_kept_is_refused_before_training(tmp_path):
     with pytest.raises(UserError, match=r"Forgetful does not keep its argument 'strength'.* self\.strength = strength"):
         make_trainer(tmp_path, callbacks=[Forgetful(0.5, modules=["critic"], every_n_frames=50)])
+
+
+class Unscheduled(Probe):
+    reads = writes = frozenset()
+
+    def __init__(self, *, every_n_updates: int = 1) -> None:
+        self.every_n_updates = every_n_updates
+
+
+class NeverReset(Reset):
+    def __init__(self, *, modules: list[str]) -> None:
+        self.modules = modules
+
+
+@pytest.mark.parametrize(
+    ("callback", "lacks"),
+    [(Unscheduled(), "events"), (NeverReset(modules=["critic"]), "last_layers")],
+    ids=["probe", "intervention"],
+)
+def test_a_constructor_that_forgets_the_one_below_is_told_so(callback, lacks, tmp_path):
+    name = type(callback).__name__
+    with pytest.raises(AttributeError, match=rf"no attribute '{lacks}': .* of {name} has to call super\(\)\.__init"):
+        fit_tiny(tmp_path, callbacks=[callback])
