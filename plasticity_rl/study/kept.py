@@ -82,7 +82,7 @@ def opened(path: Path, study: Study) -> Iterator[Kept]:
         if manifest["study"] != study.name:
             raise UserError(
                 f"--from {path} holds runs of the study {manifest['study']}, not of {study.name}: give it to that one; "
-                "where they share runs, study run takes those from its folder"
+                f"where {study.file} names that one in shares, study run then finds in its folder what both have"
             )
         was = _content(path, top.get(RESOLVED, b""), RESOLVED)
         _check(path, names, manifest)

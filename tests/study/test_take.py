@@ -189,7 +189,7 @@ def test_no_such_file_and_another_study_are_refused(evidence, tmp_path, dry_run)
     other.write_text(study.read_text().replace(str(tmp_path / "runs"), str(tmp_path / "other_runs")))
     for path, source, why in (
         (study, tmp_path / "none.tar.xz", "there is no such file"),
-        (other, file, "holds runs of the study made, not of other"),
+        (other, file, "holds runs of the study made, not of other: give it to that one; where"),
     ):
         result = call("study", "run", path, "--from", source, *dry_run)
         assert (result.code, len(result.err.strip().splitlines())) == (2, 1)
