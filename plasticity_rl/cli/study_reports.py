@@ -40,7 +40,7 @@ def keep_runs(study: Study, path: Path, tags: Sequence[str]) -> None:
         print(line)
     left_out = [run.name for run in study.runs() if run.name not in names]
     if left_out:
-        print(f"note: left out, not finished or stale: {named(left_out)}")
+        print(f"note: left out, not finished, stale or unreadable: {named(left_out)}")
     print(f"Kept: {len(names)} of {len(study.runs())} runs, {len(content):,} bytes in {path}")
 
 
@@ -102,15 +102,16 @@ def make_report_of(study: Study, kept: Kept | None = None) -> Report:
     """Return the report on the runs of a study: those in their folders, or those that were kept.
 
     Raises:
-        UserError: When no run is finished.
+        UserError: When no run is finished and can be read.
     """
     from plasticity_rl.study.report import make_report
-    from plasticity_rl.study.scores import read_scores
+    from plasticity_rl.study.scores import read_if_finished, read_scores, refuse_unreadable
 
     provenance = _provenance(study, kept)
     study = study if kept is None else kept.study
     scores, missing = read_scores(study, provenance.stale)
     if not scores:
+        refuse_unreadable(study, {run.name: read_if_finished(run, study, provenance.stale)[0] for run in missing})
         raise UserError(_why_nothing(study, provenance, kept))
     return make_report(study, scores, missing, provenance, None if kept is None else kept.states)
 

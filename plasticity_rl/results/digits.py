@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 SIGNIFICANT = 3
 """Of the largest number."""
-MOST = 6
+MOST = 15
+"""What is smaller yet is rounding of what is of size 1."""
 
 
 def digits_of(values: Iterable[float]) -> int:

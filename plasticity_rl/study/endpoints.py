@@ -71,6 +71,15 @@ class Endpoint:
             return 1
         return len(curve.frames) if self.of == "area" else int(np.count_nonzero(_last(curve, self.of)))
 
+    def is_reached(self, frame: int, max_frames: int) -> bool:
+        """Whether what a run of ``max_frames`` logged up to a frame has it: its share, or its frame.
+
+        An area is over all frames, and has them from the last tenth on.
+        """
+        if self.at is not None:
+            return frame >= self.at
+        return bool(in_share(np.array([frame]), self.of if self.of in SHARES else "final", max_frames)[0])
+
     def value(self, curve: Curve) -> float | None:
         """Return the number, or None when the curve does not reach the frame."""
         if self.at is not None:

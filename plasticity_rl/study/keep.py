@@ -22,13 +22,13 @@ from plasticity_rl.files.places import configs_in
 from plasticity_rl.files.strict_yaml import load
 from plasticity_rl.results.event_writing import event_file
 from plasticity_rl.results.events import LOST_BEFORE
-from plasticity_rl.results.runs import Curve, Run, read_run
+from plasticity_rl.results.runs import Curve, Run
 from plasticity_rl.study.endpoints import AREA, RETURN_AFTER_TRAINING
 from plasticity_rl.study.extends import RESOLVED, resolved_text
 from plasticity_rl.study.human_scores import RETURN_TAG
 from plasticity_rl.study.origins import NOTED, starts_of
-from plasticity_rl.study.scores import is_fau
-from plasticity_rl.study.spec import Study, state_of
+from plasticity_rl.study.scores import is_fau, read_if_finished, refuse_unreadable
+from plasticity_rl.study.spec import Study
 from plasticity_rl.study.stale import Provenance
 from plasticity_rl.study.study_run import StudyRun, folders_of
 
@@ -48,15 +48,16 @@ def keep(study: Study, provenance: Provenance, tags: Sequence[str] = ()) -> tupl
         tags: Further curves to keep, ``*`` is any text; a report does not show them, ``plot`` can.
 
     Raises:
-        UserError: When no run is finished, a run cannot be read, no run has one of ``tags``, or they are
-            too much for a file.
+        UserError: When no run is finished and can be read, no run has one of ``tags``, or they are too much for a file.
     """
     runs = study.runs()
-    states = {run.name: state_of(run, study.max_frames, provenance.stale) for run in runs}
-    finished = [run for run in runs if states[run.name] == "finished"]
+    found = {run.name: read_if_finished(run, study, provenance.stale) for run in runs}
+    data = {name: one for name, (_, one) in found.items() if one is not None}
+    missing = {name: state for name, (state, _) in found.items() if name not in data}
+    finished = [run for run in runs if run.name in data]
     if not finished:
+        refuse_unreadable(study, missing)
         raise UserError(f"no run of {study.name} is finished in {folders_of(runs)}: plasticity-rl study run first")
-    data = {run.name: read_run(run.folder) for run in finished}
     for tag in tags:
         if not any(fnmatchcase(one, _pattern(tag)) for run in data.values() for one in run.curves):
             raise UserError(f"--tags {tag}: no finished run of {study.name} has such a curve")
@@ -64,7 +65,7 @@ def keep(study: Study, provenance: Provenance, tags: Sequence[str] = ()) -> tupl
         "format": FORMAT,
         "study": study.name,
         "runs": [run.name for run in finished],
-        "missing": {name: state for name, state in states.items() if state != "finished"},
+        "missing": missing,
         "stale": dict(provenance.stale),
     }
     top = {MANIFEST: _yaml(manifest), RESOLVED: _study_file(study)}

@@ -58,7 +58,7 @@ class Kept:
         """Add to what the files of the kept runs say about their options what was known of the others."""
         stale = {**self.stale, **provenance.stale}
         ordered = {run.name: stale[run.name] for run in self.study.runs() if run.name in stale}
-        said = f"{self.file.name} was kept from an older version of the study: {'; '.join(self.changes)}"
+        said = f"the file {self.file.name} was kept from an older version of the study: {'; '.join(self.changes)}"
         return Provenance(ordered, (*([said] if self.changes else []), *provenance.unchecked))
 
 

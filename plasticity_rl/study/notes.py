@@ -35,6 +35,7 @@ def notes_of(study: Study, scores: Sequence[Score], families: Families) -> list[
         *_other_frames(study, scores),
         *_missing_curves(study, scores),
         *(f"Left out of its rows: {problem}." for score in scores for problem in score.problems),
+        *(_damaged(score, line) for score in scores for line in score.damage),
     ]
 
 
@@ -45,6 +46,10 @@ def few_seeds(fewest: int) -> str:
     return f"Only {fewest} seed{'s' * (fewest > 1)} in some arms: no verdict below {FEW_SEEDS}" + (
         ", and no interval of one." if fewest == 1 else ", and intervals are wide."
     )
+
+
+def _damaged(score: Score, line: str) -> str:
+    return f"{'Not read in full, what could be read counts' if score.values else 'Left out of its rows'}: {line}."
 
 
 def points_of(scores: Sequence[Score], endpoint: Endpoint) -> str:
@@ -144,7 +149,7 @@ def _other_frames(study: Study, scores: Sequence[Score]) -> Iterator[str]:
     """Name runs whose evaluations span other frames than those of most runs: their areas are over these."""
     spans: dict[tuple[int, int], list[str]] = {}
     for score in scores:
-        if (curve := score.curve(RETURN)) is not None:
+        if AREA in score.values and (curve := score.curve(RETURN)) is not None:
             span = int(curve.frames[0]), min(int(curve.frames[-1]), study.max_frames)
             spans.setdefault(span, []).append(score.run.name)
     usual = max(spans, key=lambda span: len(spans[span]), default=None)

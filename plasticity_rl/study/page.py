@@ -170,6 +170,8 @@ def _as_code(rows: Rows, head: int = 0) -> Rows:
 def _missing(report: Report) -> list[Html]:
     if not report.missing:
         return []
-    parts = [element("h2", "Missing runs"), element("p", how_to_run(report)[0])]
-    parts += [element("pre", command) for command in how_to_run(report)[1:]]
+    parts = [element("h2", "Missing runs")]
+    if report.to_run:
+        what, command = how_to_run(report)
+        parts += [element("p", what), element("pre", command)]
     return [*parts, table(missing_rows(report), words=True)]

@@ -11,8 +11,19 @@ from plasticity_rl.study.comparisons import Comparison, Values, compare, correct
 from plasticity_rl.study.endpoints import AREA, RETURN, Endpoint
 from plasticity_rl.study.human_scores import PERCENT, superhuman_of
 from plasticity_rl.study.notes import notes_of
-from plasticity_rl.study.scores import Score, curve_tags, digits_on, endpoints_of, is_fau, table_of, tags_of, values_of
-from plasticity_rl.study.spec import Study, state_of
+from plasticity_rl.study.scores import (
+    Score,
+    curve_tags,
+    digits_on,
+    endpoints_of,
+    is_fau,
+    read_if_finished,
+    table_of,
+    tags_of,
+    values_of,
+    why_unreadable,
+)
+from plasticity_rl.study.spec import Study
 from plasticity_rl.study.stale import Provenance
 from plasticity_rl.study.statistics import Estimate, estimate, median_of, missed, probability_of_improvement
 from plasticity_rl.study.study_run import StudyRun
@@ -110,13 +121,14 @@ class Report:
         study: The study.
         baseline: The arm that all others are compared with.
         scores: Of its finished runs, at least one.
-        missing: Its other runs.
+        missing: Its other runs; also those that are finished and cannot be read.
         sections: One for each task, and one for all where there are several.
         families: Comparisons over all tasks by endpoint. Those on the primary one come first, corrected for their
             number; those on all secondary ones together are corrected for theirs.
         notes: What is not in the tables or not balanced; one line each.
         stale: By name of a missing run why it counts as none of the study, of those that were made otherwise.
-        states: By name of a missing run how far it is, as of :func:`plasticity_rl.study.spec.state_of`.
+        states: By name of a missing run how far it is, as of
+            :func:`plasticity_rl.study.scores.read_if_finished`.
     """
 
     study: Study
@@ -142,6 +154,11 @@ class Report:
     def tags(self) -> list[str]:
         """Curves to draw."""
         return curve_tags(self.scores, self.study.measures)
+
+    @property
+    def to_run(self) -> list[StudyRun]:
+        """Missing runs that ``study run`` does not skip as finished."""
+        return [run for run in self.missing if why_unreadable(self.states[run.name]) is None]
 
     @property
     def fewest_seeds(self) -> int:
@@ -171,10 +188,12 @@ def make_report(
     sections = [_section(study, scores, title, tasks) for title, tasks in groups]
     families = _families(study, scores)
     origin = provenance or Provenance()
+    known = {run.name: read_if_finished(run, study, origin.stale)[0] for run in missing} | dict(states or {})
     notes = [f"Left out, stale: {name}: {why}." for name, why in origin.stale.items()]
+    unreadable = ((name, why) for name, state in known.items() if (why := why_unreadable(state)) is not None)
+    notes += [f"Left out, finished but cannot be read: {name}: {why}." for name, why in unreadable]
     notes += [f"{line[0].upper()}{line[1:]}." for line in origin.unchecked]
     notes += notes_of(study, scores, families)
-    known = {run.name: state_of(run, study.max_frames, origin.stale) for run in missing} | dict(states or {})
     return Report(study, study.base_arm, scores, missing, sections, families, notes, origin.stale, known)
 
 

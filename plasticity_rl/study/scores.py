@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from plasticity_rl.errors import UserError
 from plasticity_rl.results.digits import digits_of
-from plasticity_rl.results.runs import Curve, Event, not_finite, read_run
+from plasticity_rl.results.runs import Curve, Event, Run, not_finite, read_run
 from plasticity_rl.results.statistics import Floats
 from plasticity_rl.study.endpoints import AREA, RETURN, Endpoint
 from plasticity_rl.study.human_scores import normalise_curves
-from plasticity_rl.study.spec import Study, state_of
+from plasticity_rl.study.spec import UNREADABLE, Study, state_of
 from plasticity_rl.study.study_run import StudyRun
 
 EVALUATIONS = "eval/"
@@ -29,9 +30,11 @@ class Score:
         curves: Its curves by tag; of a run that is longer than the study, up to the frames of the study. Those of
             returns are normalised where the study says so.
         values: By endpoint: final return and area under its curve, the last tenth of the FAU of all modules and of the
-            study's measures, and the study's own endpoints. One whose curve is missing or not finite is not there.
+            study's measures, and the study's own endpoints. One whose curve is missing, not finite or cut short is not
+            there.
         points: How many points of its curve a value averages.
         problems: What is not there although there is a curve, and why; one line each.
+        damage: What of its event files could not be read; one line each.
         is_longer: Whether the run is longer than the study.
         events: What interventions did in it, up to the frames of the study.
         config: Its options.
@@ -42,6 +45,7 @@ class Score:
     values: dict[Endpoint, float]
     points: dict[Endpoint, int]
     problems: tuple[str, ...] = ()
+    damage: tuple[str, ...] = ()
     is_longer: bool = False
     events: tuple[Event, ...] = field(default=(), compare=False)
     config: Mapping[str, Any] = field(default_factory=dict, compare=False)
@@ -58,22 +62,52 @@ class Score:
 
 
 def read_scores(study: Study, stale: Container[str] = ()) -> tuple[list[Score], list[StudyRun]]:
-    """Return the scores of all runs that are finished, and the runs that are not; ``stale`` are names of runs."""
+    """Return the scores of all runs that are finished and can be read, and the others; ``stale`` are names of runs."""
     runs = study.runs()
-    finished = [run for run in runs if state_of(run, study.max_frames, stale) == "finished"]
-    return [score_of(run, study) for run in finished], [run for run in runs if run not in finished]
+    found = {run.name: data for run in runs if (data := read_if_finished(run, study, stale)[1]) is not None}
+    scores = [_score(run, found[run.name], study) for run in runs if run.name in found]
+    return scores, [run for run in runs if run.name not in found]
+
+
+def read_if_finished(run: StudyRun, study: Study, stale: Container[str] = ()) -> tuple[str, Run | None]:
+    """Return how far a run is, and its data if it is finished; :data:`UNREADABLE` and why if these cannot be read."""
+    state = state_of(run, study.max_frames, stale)
+    if state != "finished":
+        return state, None
+    try:
+        return state, read_run(run.folder)
+    except UserError as error:
+        return f"{UNREADABLE}{error}", None
+
+
+def why_unreadable(state: str) -> str | None:
+    """Return why a run with this state cannot be read; None where it is another state."""
+    return state.removeprefix(UNREADABLE) if state.startswith(UNREADABLE) else None
+
+
+def refuse_unreadable(study: Study, states: Mapping[str, str]) -> None:
+    """Raise UserError where runs cannot be read, with the first of them; ``states`` are by name."""
+    whys = {name: why for name, state in states.items() if (why := why_unreadable(state)) is not None}
+    if whys:
+        name, why = next(iter(whys.items()))
+        number = f"{len(whys)} finished run{'s' * (len(whys) > 1)}"
+        raise UserError(f"{number} of {study.name} cannot be read ({name}: {why}), and no other is finished")
 
 
 def score_of(run: StudyRun, study: Study) -> Score:
     """Read the curves of a finished run."""
-    data = read_run(run.folder)
+    return _score(run, read_run(run.folder), study)
+
+
+def _score(run: StudyRun, data: Run, study: Study) -> Score:
     # The last step of a run of the study's own length may pass its last frame, and an evaluation follows there.
     is_longer = data.max_frames is not None and data.max_frames > study.max_frames
     curves = _until(study.max_frames, data.curves) if is_longer else data.curves
     curves = {tag: curve for tag, curve in curves.items() if len(curve.frames)}
     values: dict[Endpoint, float] = {}
     points: dict[Endpoint, int] = {}
-    problems: dict[str, None] = {f"{run.name}: {line}": None for line in data.problems}
+    problems: dict[str, None] = {}
+    last = _last_frame(data)
     if study.normalize:
         curves, mixed = normalise_curves(curves, run.task)
         problems |= {f"{run.name}: {line}": None for line in mixed}
@@ -89,10 +123,23 @@ def score_of(run: StudyRun, study: Study) -> Score:
         elif (value := endpoint.value(curve)) is None:
             span = f"from {curve.frames[0]:,} to {curve.frames[-1]:,}"
             problems[f"{run.name}: {endpoint.tag} has points {span} only"] = None
+        elif not endpoint.is_reached(max(last, curve.frames[-1]), study.max_frames):
+            ends = f"ends at frame {curve.frames[-1]:,} of {study.max_frames:,}"
+            problems[f"{run.name}: {endpoint.tag} {ends}"] = None
         else:
             values[endpoint], points[endpoint] = value, endpoint.num_points(curve)
     events = tuple(event for event in data.events if not is_longer or event.frame <= study.max_frames)
-    return Score(run, curves, values, points, tuple(problems), is_longer, events, data.config)
+    damage = tuple(f"{run.name}: {line}" for line in data.problems)
+    return Score(run, curves, values, points, tuple(problems), damage, is_longer, events, data.config)
+
+
+def _last_frame(data: Run) -> int:
+    """Return the frame up to which the event files of a finished run say something: its end, if nothing was lost.
+
+    It was evaluated there. A curve of something else may end before in a whole run: tasks take turns.
+    """
+    whole = [data.curves[RETURN]] if RETURN in data.curves else data.curves.values()
+    return max((int(curve.frames[-1]) for curve in whole if len(curve.frames)), default=0)
 
 
 def _until(end: int, curves: Mapping[str, Curve]) -> dict[str, Curve]:

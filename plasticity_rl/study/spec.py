@@ -34,6 +34,8 @@ TASK, SEED, FOLDER = "{task}", "{seed}", "{folder}"
 the study, ``{folder}/{task}/failed/seed{seed}``, which then comes first."""
 NOT_KEPT = "not kept"
 """State of a run of which a file of kept runs (``kept.py``) knows nothing, beside those of :func:`state_of`."""
+UNREADABLE = "unreadable: "
+"""Begins the state of a run that is finished and has lost its options or its event files; why follows."""
 SET_BY_THE_STUDY = ("seed_everything", "max_frames", "data.task", "trainer.default_root_dir", "ckpt_path")
 
 

@@ -64,7 +64,7 @@ def markdown(report: Report, figures: Sequence[str] = ()) -> str:
         lines += _listed([("Verdict", verdict_in_words(report))])
     for warning in warnings(report):
         lines += ["", f"**{warning}**"]
-    if report.missing:
+    if report.to_run:
         what, command = how_to_run(report)
         lines += ["", f"{what} `{command}`"]
     lines += _listed(facts(report)[1:])  # their number is said above

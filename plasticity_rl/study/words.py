@@ -105,17 +105,17 @@ def warnings(report: Report) -> list[str]:
     """Return what a reader must know first: few seeds, runs and curves that are missing, arms that are not balanced."""
     few = few_seeds(report.fewest_seeds)
     lines = [few] if few else []
-    if report.missing:
+    if report.to_run:
         lines.append(f"Not finished, left out: {', '.join(_missing(report))}.")
     return lines + report.notes
 
 
 def _missing(report: Report) -> list[str]:
-    """Return the names of missing runs; seeds of which there is none at all are said once."""
+    """Return the names of runs that are not finished; seeds of which there is none at all are said once."""
     begun = {score.run.seed for score in report.scores}
     gone = [str(seed) for seed in report.study.seeds if seed not in begun]
     of_seeds = [f"all runs of seed{'s' * (len(gone) > 1)} {', '.join(gone)}"] if gone else []
-    return of_seeds + [run.name for run in report.missing if run.seed in begun]
+    return of_seeds + [run.name for run in report.to_run if run.seed in begun]
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
@@ -163,18 +163,22 @@ def missing_rows(report: Report) -> Rows:
         NOT_KEPT: "not in the file that the others are from",
     }
     names = [run.name for run in report.missing]
-    whys = [words.get(report.states[name]) or f"stale: {report.stale[name]}" for name in names]
+    states = [report.states[name] for name in names]
+    whys = [
+        f"stale: {report.stale[name]}" if state == "stale" else words.get(state, state)
+        for name, state in zip(names, states, strict=True)
+    ]
     return [["run", "state"], *([name, why] for name, why in zip(names, whys, strict=True))]
 
 
 def how_to_run(report: Report) -> list[str]:
-    """Return how the missing runs are run: a sentence, and one command or two; nothing where none is missing."""
-    if not report.missing:
+    """Return how the missing runs are run: a sentence, and one command or two; nothing where none is to be run."""
+    if not report.to_run:
         return []
     study = report.study
     command = f"plasticity-rl study run {shlex.quote(str(study.file)) if study.file is not None else 'STUDY.yaml'}"
-    stale = bool(report.stale.keys() & {run.name for run in report.missing})
-    missing, number = len(report.missing), len(study.runs())
+    stale = bool(report.stale.keys() & {run.name for run in report.to_run})
+    missing, number = len(report.to_run), len(study.runs())
     verb = "is" if missing == 1 else "are"
     what = f"{missing} of {number} runs {verb} missing. To run them (what is finished is skipped):"
     return [what, command + " --rerun_stale" * stale]

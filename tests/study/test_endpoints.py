@@ -43,6 +43,21 @@ def test_a_point_where_a_share_begins_is_in_the_last_tenth_and_not_in_the_last_t
     assert Endpoint("x", "final").value(curve((0, 0.0), (tenth, 30.0), (end, 10.0))) == 20.0
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "first"),
+    [
+        (Endpoint("x"), 90),
+        (Endpoint("x", "final"), 90),
+        (Endpoint("x", "last_third"), 67),
+        (Endpoint("final/x"), 90),
+        (Endpoint("x", at=30), 30),
+    ],
+)
+def test_it_is_reached_from_the_frame_on_at_which_its_share_begins(endpoint, first):
+    """The last third of 100 frames begins after 66.7."""
+    assert [endpoint.is_reached(frame, 100) for frame in (first - 1, first, 100, 104)] == [False, True, True, True]
+
+
 def test_names():
     assert Endpoint("eval/return").name == "area under eval/return"
     assert Endpoint("fau/critic", "last_third").name == "fau/critic, last third"

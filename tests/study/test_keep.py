@@ -379,8 +379,8 @@ def test_what_has_changed_in_the_study_is_named(evidence, tmp_path):
     result = call("study", "report", path, "--from", file)
     assert result.code == 0, result.err
     assert (
-        "**Kept.tar.xz was kept from an older version of the study: seeds were 1, 2, are 1, 2, 3; arm = third is new; "
-        "arm = new is gone; primary was not given, is {tag: eval/return, of: final}.**" in result.out
+        "**The file kept.tar.xz was kept from an older version of the study: seeds were 1, 2, are 1, 2, 3; arm = third "
+        "is new; arm = new is gone; primary was not given, is {tag: eval/return, of: final}.**" in result.out
     )
     assert "2 finished runs of 100 env frames" in result.out
     names = "all runs of seed 3, walk/third/seed1, walk/third/seed2"

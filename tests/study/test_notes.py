@@ -216,6 +216,57 @@ def test_the_last_step_of_a_run_of_the_study_s_length_may_pass_it(tmp_path):
     assert "Longer than" not in text
 
 
+# ---- runs that were cut short ----------------------------------------------------------------------------------------
+
+
+def cut_at(frame: int, points: dict[int, float]) -> dict[int, float]:
+    return {at: value for at, value in points.items() if at <= frame}
+
+
+def test_a_run_whose_curves_end_early_is_in_no_row_of_its_end_nor_of_all_frames(tmp_path):
+    """All returns are the frame: 95 in the last tenth, 50 over all frames; cut at frame 40 they would be 40 and 20."""
+    every = {frame: float(frame) for frame in range(0, 101, 10)}
+
+    def curves(run: StudyRun) -> Curves:
+        end = 40 if run.name == "walk/new/seed1" else 100
+        final = {"final/return": {50: 7.0, **({100: 9.0} if end == 100 else {})}}  # it was made longer once
+        return {**{tag: cut_at(end, every) for tag in ("eval/return", "fau/critic", "train/return")}, **final}
+
+    final, after = {"tag": "eval/return", "of": "final"}, {"tag": "final/return"}
+    path = study_of(tmp_path, curves, primary=final, secondary=[after, {"tag": "fau/critic", "of": "last_third"}])
+    text = report_of(path, tmp_path / "out")
+    (plain, new), _ = tables(text, "walk")
+    assert new.pop("P(better)").endswith(" n=4")
+    for name in set(new) - {"arm", "seeds"}:
+        assert new[name] == f"{plain[name]} n=4", name
+    assert [row["pairs"] for rows in tables(text, "Comparisons") for row in rows] == ["4"] * 3
+    for tag, end in (("eval/return", 40), ("fau/critic", 40), ("final/return", 50)):
+        assert text.count(f"**Left out of its rows: walk/new/seed1: {tag} ends at frame {end} of 100.**") == 1
+    assert "Areas are over these" not in text
+
+
+def test_a_curve_that_ends_early_in_a_whole_run_counts(tmp_path):
+    """Of a task whose last visit is over: 3 at the end of it."""
+    curves = {"eval/return": flat(1.0), "eval/a/return": {0: 0.0, 30: 2.0, 33: 4.0}}
+    text = report_of(study_of(tmp_path, lambda run: curves, measures=["eval/a/return"]), tmp_path / "out")
+    assert [row["eval/a/return"] for row in tables(text, "walk")[0]] == ["3.00 [none]"] * 2
+    assert "Left out" not in text
+
+
+def test_damage_that_leaves_a_run_in_its_rows_is_said_as_that(tmp_path):
+    """Half a record behind the last point; of the file that is empty nothing counts."""
+    path = study_of(tmp_path, lambda run: {"eval/return": flat(10.0 * run.seed)})
+    half, empty = [run for run in read_study(path).runs() if run.arm == "plain"][:2]
+    with next(half.folder.glob("events*")).open("ab") as events:
+        events.write(b"half a record")
+    next(empty.folder.glob("events*")).write_bytes(b"")
+    text = report_of(path, tmp_path / "out")
+    assert f"**Not read in full, what could be read counts: {half.name}: {half.folder}" in text
+    assert f"**Left out of its rows: {empty.name}: {empty.folder}" in text
+    assert text.count("Left out of its rows") == 2, "and once for the curve that it has not"
+    assert tables(text, "walk")[0][0]["IQM"].endswith("n=4")
+
+
 # ---- names without a curve -------------------------------------------------------------------------------------------
 
 
