@@ -76,7 +76,7 @@ def chart_of(
             panels.append(replace(panel, lines=lines, events=[one for one in marks if one.task == task]))
     if title is None:
         title = ": ".join([", ".join(tasks), *(labels if len(labels) == 1 else [])])
-    entries = [Entry(label, look(index), _seeds(arms, label)) for index, label in enumerate(labels)]
+    entries = [Entry(label, look(index)) for index, label in enumerate(labels)]
     apart = len(labels) > 1 and (_is_crowded(arms) if apart is None else apart)
     return Chart(title, entries, panels, marks, apart, _caption(panels, smooth_frames), left_out(arms, tags))
 
@@ -220,7 +220,3 @@ def _taken(arm: Arm, tag: str) -> list[tuple[int, Curve]]:
 
 def _seeds_with(arm: Arm, tag: str) -> tuple[int, ...]:
     return tuple(seed for seed, _ in _taken(arm, tag))
-
-
-def _seeds(arms: Sequence[Arm], label: str) -> tuple[int, ...]:
-    return tuple(sorted({run.seed for arm in arms if arm.label == label for run in arm.runs}))
