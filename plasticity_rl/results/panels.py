@@ -17,12 +17,11 @@ A look is a colour ``#rrggbb`` and a kind of line: a line is to look as its entr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plasticity_rl.results.arms import Band
+from plasticity_rl.results.arms import FRAME, Band
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Of Okabe & Ito: people with any kind of colour blindness tell them apart."""
@@ -37,8 +36,6 @@ DASHES: dict[str, tuple[float, ...]] = {
 """Line, gap, ... in widths of the line; past the last colour they start again with the next kind of line."""
 INK, FAINT = "#222222", "#b3b3b3"
 """Of a single run's return, and of what stands behind."""
-FRAME = re.compile(r" at (?:env )?frame [\d,]+$")
-"""End of the text of an event."""
 MOST_NAMED = 5
 """More events of one intervention than these are counted instead of listed."""
 
