@@ -201,6 +201,25 @@ def test_a_folder_stands_for_the_runs_below_it(tmp_path):
     assert notes == []
 
 
+def test_links_to_folders_are_followed_once_and_not_in_circles(tmp_path):
+    """Runs that lie on another disk were left out without a word."""
+    write_run(tmp_path / "disk" / "deep" / "one", RETURNS, seed=1)
+    write_run(tmp_path / "runs" / "two", RETURNS, seed=2)
+    write_run(tmp_path / "runs" / "z" / "three", RETURNS, seed=3)
+    for link, target in (
+        ("there", tmp_path / "disk"),
+        ("a_link_to_three", tmp_path / "runs" / "z" / "three"),
+        ("z/circle", tmp_path / "runs"),
+        ("gone", tmp_path / "nowhere"),
+    ):
+        (tmp_path / "runs" / link).symlink_to(target, target_is_directory=True)
+    (tmp_path / "disk" / "back").symlink_to(tmp_path / "disk", target_is_directory=True)
+    runs, notes = find_runs([tmp_path / "runs"])
+    assert [str(run.folder.relative_to(tmp_path / "runs")) for run in runs] == ["two", "z/three", "there/deep/one"]
+    assert notes == []
+    assert len(find_runs([tmp_path / "runs", tmp_path / "disk" / "deep" / "one"])[0]) == 3, "nor one that is named"
+
+
 def test_what_cannot_be_read_below_a_folder_is_left_out_and_named(tmp_path):
     write_run(tmp_path / "good", RETURNS)
     write_config(tmp_path / "started")
