@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +23,9 @@ OF_THE_TRAINER = {"precision": "32-true", "gradient_clip_val": None, "gradient_c
 SAME = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 """Short names of precisions, and what Lightning takes them for."""
 
+FRAME = re.compile(r" at (?:env )?frame [\d,]+$")
+"""End of the text of an event."""
+
 Intervening = tuple[str, dict[str, Any]]
 """Class name and arguments of an intervention."""
 
@@ -41,11 +45,21 @@ class Arm:
     runs: list[Run] = field(default_factory=list)
 
     def events(self) -> list[Event]:
-        """Return the events of all runs, one for each frame and name."""
+        """Return the events of all runs, one for each frame and name, in the words of the first run that has it."""
         first: dict[tuple[int, str], Event] = {}
-        for event in (event for run in self.runs for event in run.events):
-            first.setdefault((event.frame, event.name), event)
-        return sorted(first.values(), key=lambda event: (event.frame, event.name))
+        for run in self.runs:
+            texts: dict[tuple[int, str], list[str]] = {}
+            for event in run.events:
+                texts.setdefault((event.frame, event.name), []).append(event.text)
+            for (frame, name), said in texts.items():
+                first.setdefault((frame, name), Event(frame, name, _together(said)))
+        return [first[key] for key in sorted(first)]
+
+
+def _together(texts: Sequence[str]) -> str:
+    """Return what several events of one frame did, with the frame at the end only."""
+    different = [text for text in dict.fromkeys(texts) if text]
+    return "; ".join([*(FRAME.sub("", text) for text in different[:-1]), *different[-1:]])
 
 
 def arms_of(runs: Sequence[Run]) -> list[Arm]:

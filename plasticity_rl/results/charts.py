@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from plasticity_rl.results.arms import Arm, Band, aggregate
 from plasticity_rl.results.panels import (
@@ -76,7 +77,7 @@ def chart_of(
             panels.append(replace(panel, lines=lines, events=[one for one in marks if one.task == task]))
     if title is None:
         title = ": ".join([", ".join(tasks), *(labels if len(labels) == 1 else [])])
-    entries = [Entry(label, look(index), _seeds(arms, label)) for index, label in enumerate(labels)]
+    entries = [Entry(label, look(index)) for index, label in enumerate(labels)]
     apart = len(labels) > 1 and (_is_crowded(arms) if apart is None else apart)
     return Chart(title, entries, panels, marks, apart, _caption(panels, smooth_frames), left_out(arms, tags))
 
@@ -111,6 +112,7 @@ def left_out(arms: Sequence[Arm], tags: Sequence[str] = ()) -> list[str]:
             found.append(f"{run.folder}: {bad}; {what}")
     for arm in arms:
         found += _shortened(arm, tags or default_tags(arms))
+        found += _lacking(arm, tags or default_tags(arms))
         found += [
             f"no run of {arm.label} on {arm.task} has {tag}"
             for tag in tags
@@ -188,19 +190,39 @@ def _caption(panels: Iterable[Panel], smooth_frames: float) -> str:
 
 
 def _shortened(arm: Arm, tags: Sequence[str]) -> list[str]:
-    """Say to which frame the line of an arm goes, where it ends before its longest run."""
-    ends = {run.folder: max((int(curve.frames[-1]) for _, curve in _of(run, tags)), default=0) for run in arm.runs}
-    shortest, longest = min(ends, key=lambda folder: ends[folder]), max(ends.values())
-    if ends[shortest] >= MOSTLY * longest:
-        return []
+    """Say to which frame lines of an arm go that end before their longest run; of a run that ends all lines once."""
+    found: dict[Path, list[tuple[str, int, int]]] = {}
+    drawn = 0
+    for tag in tags:
+        ends = {run.folder: int(curve.frames[-1]) for run, curve in _taken(arm, tag)}
+        drawn += bool(ends)
+        shortest, longest = min(ends, key=lambda folder: ends[folder], default=None), max(ends.values(), default=0)
+        if shortest is not None and ends[shortest] < MOSTLY * longest:
+            found.setdefault(shortest, []).append((tag, ends[shortest], longest))
+    sentences = []
+    for folder, short in found.items():
+        what = "" if len(short) == drawn else f"{', '.join(tag for tag, _, _ in short)} of "
+        verb = "are" if what and len(short) > 1 else "is"
+        end, longest = max(end for _, end, _ in short), max(longest for _, _, longest in short)
+        sentences.append(
+            f"{what}{arm.label} on {arm.task} {verb} drawn to frame {end:,}, where {folder} ends; its longest run goes "
+            f"on to {longest:,}"
+        )
+    return sentences
+
+
+def _lacking(arm: Arm, tags: Sequence[str]) -> list[str]:
+    """Say which runs of an arm have no curve of a tag that others of it have."""
+    found: dict[tuple[int, ...], list[str]] = {}
+    for tag in tags:
+        without = tuple(run.seed for run in arm.runs if tag not in run.curves)
+        if 0 < len(without) < len(arm.runs):
+            found.setdefault(without, []).append(tag)
     return [
-        f"{arm.label} on {arm.task} is drawn to frame {ends[shortest]:,}, where {shortest} ends; its longest run goes "
-        f"on to {longest:,}"
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} of {arm.label} on {arm.task} "
+        f"ha{'ve' if len(seeds) > 1 else 's'} no {', '.join(own)}"
+        for seeds, own in found.items()
     ]
-
-
-def _of(run: Run, tags: Sequence[str]) -> list[tuple[str, Curve]]:
-    return [(tag, run.curves[tag]) for tag in tags if tag in run.curves and len(run.curves[tag].frames)]
 
 
 def _drawn(arms: Sequence[Arm], tags: Sequence[str]) -> list[tuple[Run, str]]:
@@ -210,17 +232,13 @@ def _drawn(arms: Sequence[Arm], tags: Sequence[str]) -> list[tuple[Run, str]]:
     return [(run, tag) for arm in arms for run in arm.runs for tag in names if tag in run.curves]
 
 
-def _taken(arm: Arm, tag: str) -> list[tuple[int, Curve]]:
-    """Return seed and curve of the runs of an arm that count in a tag."""
-    found = [(run.seed, run.curves[tag]) for run in arm.runs if tag in run.curves]
+def _taken(arm: Arm, tag: str) -> list[tuple[Run, Curve]]:
+    """Return the runs of an arm that count in a tag, each with its curve."""
+    found = [(run, run.curves[tag]) for run in arm.runs if tag in run.curves]
     if len(arm.runs) == 1:
-        found = [(seed, curve.finite()) for seed, curve in found]
-    return [(seed, curve) for seed, curve in found if curve.is_finite and len(curve.frames)]
+        found = [(run, curve.finite()) for run, curve in found]
+    return [(run, curve) for run, curve in found if curve.is_finite and len(curve.frames)]
 
 
 def _seeds_with(arm: Arm, tag: str) -> tuple[int, ...]:
-    return tuple(seed for seed, _ in _taken(arm, tag))
-
-
-def _seeds(arms: Sequence[Arm], label: str) -> tuple[int, ...]:
-    return tuple(sorted({run.seed for arm in arms if arm.label == label for run in arm.runs}))
+    return tuple(run.seed for run, _ in _taken(arm, tag))

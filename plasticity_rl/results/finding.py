@@ -54,12 +54,22 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
 
 
 def runs_below(folder: Path) -> Iterator[Path]:
-    """Yield the run folders below a folder, by name; not into a run, nor into what a study has moved aside."""
-    for place, inside, files in os.walk(folder):
-        if CONFIG_OF_A_RUN in files:
-            inside.clear()
-            yield Path(place)
-        inside[:] = sorted(name for name in inside if not name.startswith(".") and not name.endswith("_stale"))
+    """Yield the run folders below a folder, by name; not into a run, nor into what a study has moved aside.
+
+    Links to folders are followed, after the folders that are there themselves; no folder counts twice.
+    """
+    seen: set[str] = set()
+    later = [str(folder)]
+    while later:
+        for place, inside, files in os.walk(later.pop(0)):
+            real = os.path.realpath(place)
+            if real in seen or CONFIG_OF_A_RUN in files:
+                inside.clear()
+            if CONFIG_OF_A_RUN in files and real not in seen:
+                yield Path(place)
+            seen.add(real)
+            inside[:] = sorted(name for name in inside if not name.startswith(".") and not name.endswith("_stale"))
+            later += [path for name in inside if os.path.islink(path := os.path.join(place, name))]
 
 
 def _without_repeats(named: list[Run], found: list[Run]) -> tuple[list[Run], list[str]]:

@@ -72,7 +72,7 @@ def _line(line: Line, chart: Chart, panel: Panel) -> dict[str, Any]:
     arm = chart.arms[line.arm]
     return {
         "key": line.label if panel.own_legend else arm.label,
-        "name": line.label if panel.own_legend else arm.words,
+        "name": line.label if panel.own_legend else line.words,
         "colour": line.look.colour,
         "dash": [WIDTH * length for length in DASHES[line.look.dash]],
         "points": (line.look.points and len(band.frames) <= FEW_POINTS) or len(band.frames) == 1,

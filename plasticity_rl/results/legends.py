@@ -33,7 +33,9 @@ def below(figure: Figure, chart: Chart) -> None:
     """Put legend, events and caption of a chart below its axes."""
     parts = []
     if len(chart.arms) > 1 and not chart.apart:
-        parts.append(legend(figure, [line_handle(entry.look, entry.words) for entry in chart.arms]))
+        parts.append(
+            legend(figure, [line_handle(entry.look, chart.words(arm)) for arm, entry in enumerate(chart.arms)])
+        )
     if events := list({one.number: one for one in chart.events}.values()):
         parts.append(_list_of(figure, chart, events))
     if caption := _caption(chart):

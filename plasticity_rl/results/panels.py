@@ -17,11 +17,11 @@ A look is a colour ``#rrggbb`` and a kind of line: a line is to look as its entr
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plasticity_rl.results.arms import Band
+from plasticity_rl.results.arms import FRAME, Band
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Of Okabe & Ito: people with any kind of colour blindness tell them apart."""
@@ -36,8 +36,6 @@ DASHES: dict[str, tuple[float, ...]] = {
 """Line, gap, ... in widths of the line; past the last colour they start again with the next kind of line."""
 INK, FAINT = "#222222", "#b3b3b3"
 """Of a single run's return, and of what stands behind."""
-FRAME = re.compile(r" at (?:env )?frame [\d,]+$")
-"""End of the text of an event."""
 MOST_NAMED = 5
 """More events of one intervention than these are counted instead of listed."""
 
@@ -64,17 +62,10 @@ class Entry:
     Attributes:
         label: Its name.
         look: Of its lines.
-        seeds: Of all its runs.
     """
 
     label: str
     look: Look
-    seeds: tuple[int, ...]
-
-    @property
-    def words(self) -> str:
-        """The label, with the number of seeds."""
-        return f"{self.label}, {len(self.seeds)} seed{'s' * (len(self.seeds) != 1)}"
 
 
 @dataclass(frozen=True)
@@ -88,6 +79,7 @@ class Line:
         tag: What was logged.
         band: The numbers, at least one point.
         seeds: Seeds of the rows of ``band``.
+        per_task: How many seeds each task has, of a line over several.
     """
 
     label: str
@@ -96,6 +88,17 @@ class Line:
     tag: str
     band: Band
     seeds: tuple[int, ...]
+    per_task: tuple[int, ...] = ()
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """How many seeds it has, on each of its tasks."""
+        return self.per_task or (len(self.seeds),)
+
+    @property
+    def words(self) -> str:
+        """The label, with the number of seeds."""
+        return with_seeds(self.label, self.numbers)
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,20 @@ class Chart:
     def tasks(self) -> list[str]:
         """Names of the tasks, in order."""
         return list(dict.fromkeys(panel.task for panel in self.panels))
+
+    def words(self, arm: int) -> str:
+        """Return the label of an arm, with the number of seeds of its lines in all panels."""
+        lines = [line for panel in self.panels for line in panel.lines if line.arm == arm]
+        return with_seeds(self.arms[arm].label, [number for line in lines for number in line.numbers])
+
+
+def with_seeds(label: str, numbers: Sequence[int]) -> str:
+    """Return a label with the number of seeds; with the least and the most where they are not as many everywhere."""
+    if not numbers:
+        return label
+    fewest, most = min(numbers), max(numbers)
+    count = str(most) if fewest == most else f"{fewest} to {most}"
+    return f"{label}, {count} seed{'s' * (most != 1)}"
 
 
 def look(index: int) -> Look:

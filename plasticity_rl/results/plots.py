@@ -208,6 +208,7 @@ def _draw_one(axis: Axes, panel: Panel, arm: int, chart: Chart) -> None:
             axis.plot(line.band.frames, line.band.iqm, color=FAINT, linewidth=0.7, alpha=0.7, zorder=1)
     colours = [entry.look.colour for entry in chart.arms]
     height = mark(axis, [events for events in panel.events if events.arm == arm], colours)
-    words = chart.arms[arm].words.replace(" seed", "\N{NO-BREAK SPACE}seed")
+    words = next((line.words for line in panel.lines if line.arm == arm), chart.arms[arm].label)
+    words = words.replace(" seed", "\N{NO-BREAK SPACE}seed")
     axis.set_title(textwrap.fill(words, LETTERS_APART), fontsize=8.5, pad=4 + height)
     frames_axis(axis, ticks=4)

@@ -52,7 +52,7 @@ def last_values(chart: Chart) -> list[list[str]]:
             if own:
                 seeds = sorted({seed for line in own.values() for seed in line.seeds})
                 longest = own.get(RETURN) or next(iter(own.values()))
-                cells = [_value(own[tag], digits[tag]) if tag in own else "" for tag in tags]
+                cells = [_value(own[tag], digits[tag], seeds) if tag in own else "" for tag in tags]
                 rows.append([task, arm.label, ", ".join(map(str, seeds)), f"{longest.band.frames[-1]:,.0f}", *cells])
     return rows
 
@@ -63,10 +63,12 @@ def _head(tag: str) -> str:
     return f"FAU, {tag.removeprefix('fau/').replace('/', ', ')}" if tag.startswith("fau/") else tag
 
 
-def _value(line: Line, digits: int) -> str:
+def _value(line: Line, digits: int, seeds: Sequence[int]) -> str:
+    """Return the last value of a line, with its seeds where they are not those of its row."""
     value, low, high = (float(values[-1]) for values in (line.band.iqm, line.band.low, line.band.high))
     interval = f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low) else ""
-    return f"{value:.{digits}f}{interval}"
+    own = f" (seed{'s' * (len(line.seeds) != 1)} {', '.join(map(str, line.seeds))})"
+    return f"{value:.{digits}f}{interval}{own * (sorted(line.seeds) != seeds)}"
 
 
 def _events(chart: Chart) -> list[Html]:

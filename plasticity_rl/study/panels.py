@@ -35,8 +35,7 @@ def chart_of(report: Report, tags: Sequence[str] | None = None) -> Chart:
         tags: Of each single task; by default all that the report has.
     """
     tags = report.tags if tags is None else tags
-    seeds = {arm: tuple(sorted({s.run.seed for s in report.scores if s.arm == arm})) for arm in report.arms}
-    arms = [Entry(arm, look(index), seeds[arm]) for index, arm in enumerate(report.arms)]
+    arms = [Entry(arm, look(index)) for index, arm in enumerate(report.arms)]
     panels: list[Panel] = []
     events: list[Events] = []
     for section in report.sections:
@@ -54,8 +53,10 @@ def _panel(report: Report, section: Section, tag: str, events: list[Events]) -> 
         ours = [score for score in report.scores if score.arm == arm and score.run.task in section.tasks]
         band = curve_of(ours, section.tasks, tag)
         if band is not None:
-            seeds = tuple(score.run.seed for score in ours if score.curve(tag) is not None)
-            lines.append(Line(arm, look(index), index, tag, band, seeds))
+            taken = [score.run for score in ours if score.curve(tag) is not None]
+            per_task = tuple(sum(run.task == task for run in taken) for task in section.tasks)
+            seeds = tuple(run.seed for run in taken)
+            lines.append(Line(arm, look(index), index, tag, band, seeds, per_task))
     known = quantity(tag)
     unit = UNIT if report.study.normalize and RETURN_TAG.fullmatch(tag) else known.unit
     return Panel(

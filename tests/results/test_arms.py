@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from run_folders import entry, write_run
+from run_folders import entry, write_config, write_run
 
 from plasticity_rl import UserError
 from plasticity_rl.results.arms import Arm, aggregate, arms_of, in_bins
-from plasticity_rl.results.runs import Curve, read_run
+from plasticity_rl.results.runs import Curve, Event, read_run
+from plasticity_rl.run.logger import run_logger
+from plasticity_rl.scalars import log_text
 
 
 def curve(points: dict[float, float]) -> Curve:
@@ -162,6 +164,17 @@ def test_events_of_seeds_are_joined(tmp_path):
     ]
     found = [(event.frame, event.name) for event in Arm("tiny", "", runs).events()]
     assert found == [(10, "reset"), (20, "redo"), (30, "reset")]
+
+
+def test_what_happened_at_one_frame_under_one_name_is_one_event_with_all_of_it(tmp_path):
+    """Two resets of other modules: the second was not shown. What another seed says of the same event is no other."""
+    for seed, said in ((1, ["reset actor", "reset critic", "reset actor"]), (2, ["reset actor of 3"])):
+        logger = run_logger(write_config(tmp_path / str(seed), seed=seed))
+        for words in said:
+            log_text([logger], "intervention/reset", f"{words} at frame 104", 104)
+        logger.finalize("success")
+    (arm,) = arms_of([read_run(tmp_path / str(seed)) for seed in (1, 2)])
+    assert arm.events() == [Event(104, "reset", "reset actor; reset critic at frame 104")]
 
 
 def test_seeds_on_the_same_frames_need_no_interpolation():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -201,6 +202,25 @@ def test_a_folder_stands_for_the_runs_below_it(tmp_path):
     assert notes == []
 
 
+def test_links_to_folders_are_followed_once_and_not_in_circles(tmp_path):
+    """Runs that lie on another disk were left out without a word."""
+    write_run(tmp_path / "disk" / "deep" / "one", RETURNS, seed=1)
+    write_run(tmp_path / "runs" / "two", RETURNS, seed=2)
+    write_run(tmp_path / "runs" / "z" / "three", RETURNS, seed=3)
+    for link, target in (
+        ("there", tmp_path / "disk"),
+        ("a_link_to_three", tmp_path / "runs" / "z" / "three"),
+        ("z/circle", tmp_path / "runs"),
+        ("gone", tmp_path / "nowhere"),
+    ):
+        (tmp_path / "runs" / link).symlink_to(target, target_is_directory=True)
+    (tmp_path / "disk" / "back").symlink_to(tmp_path / "disk", target_is_directory=True)
+    runs, notes = find_runs([tmp_path / "runs"])
+    assert [str(run.folder.relative_to(tmp_path / "runs")) for run in runs] == ["two", "z/three", "there/deep/one"]
+    assert notes == []
+    assert len(find_runs([tmp_path / "runs", tmp_path / "disk" / "deep" / "one"])[0]) == 3, "nor one that is named"
+
+
 def test_what_cannot_be_read_below_a_folder_is_left_out_and_named(tmp_path):
     write_run(tmp_path / "good", RETURNS)
     write_config(tmp_path / "started")
@@ -239,4 +259,22 @@ def test_of_seeds_of_different_lengths_the_common_frames_are_drawn_and_it_is_sai
     assert found.panels[0].lines[0].band.frames.tolist() == [0, 400]
     assert found.notes == [
         f"no intervention on tiny is drawn to frame 400, where {tmp_path / '2'} ends; its longest run goes on to 1,000"
+    ]
+
+
+def test_a_run_that_is_not_in_a_line_does_not_end_it(tmp_path):
+    """Without FAU, or with returns that are not finite, a run was said to end the line, at frame 0 or its own last."""
+    whole = {"eval/return": {0: 0.0, 100: 1.0}, "fau/critic": {0: 0.5, 100: 0.4}}
+    write_run(tmp_path / "1", whole, seed=1)
+    write_run(tmp_path / "2", {**whole, "fau/critic": {0: 0.5, 50: 0.4}}, seed=2)
+    write_run(tmp_path / "3", {"eval/return": {0: 0.0, 10: math.nan}}, seed=3)
+    write_run(tmp_path / "4", {"eval/return": {0: 0.0, 100: 1.0}}, seed=4)
+    found = chart_of(arms_of([read_run(tmp_path / str(seed)) for seed in (1, 2, 3, 4)]))
+    lines = [panel.lines[0] for panel in found.panels]
+    assert [(line.seeds, line.band.frames.tolist()) for line in lines] == [((1, 2, 4), [0, 100]), ((1, 2), [0, 50])]
+    assert found.notes == [
+        f"{tmp_path / '3'}: eval/return is not finite at 1 point, first at frame 10; left out of its line",
+        f"fau/critic of no intervention on tiny is drawn to frame 50, where {tmp_path / '2'} ends; its longest run "
+        "goes on to 100",
+        "seeds 3, 4 of no intervention on tiny have no fau/critic",
     ]

@@ -30,8 +30,8 @@ def band(values: list[float], spread: float, *, runs: int) -> Band:
 def chart(name: str = "arm", **more) -> Chart:
     """Two arms, of which the second has seeds enough for a band, and the first an event."""
     arms = [
-        Entry(name, Look("#0072B2"), (1, 2)),
-        Entry("other", Look("#D55E00", "dashed", points=True), (1, 2, 3, 4, 5)),
+        Entry(name, Look("#0072B2")),
+        Entry("other", Look("#D55E00", "dashed", points=True)),
     ]
     lines = [
         Line(name, arms[0].look, 0, "eval/return", band([1.0, 2.0, 1 / 3], np.nan, runs=2), (1, 2)),

@@ -45,6 +45,17 @@ NUMBER_OF = """([panel, colour]) => {
 """Pixels of a colour in a panel."""
 
 
+LABELS = """() => {
+    window.written = [];
+    const write = CanvasRenderingContext2D.prototype.fillText;
+    CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+        window.written.push(text);
+        return write.call(this, text, ...rest);
+    };
+}"""
+"""Notes what is written beside the axes from now on."""
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with chromium() as found:
@@ -149,6 +160,31 @@ def test_values_events_hiding_and_zoom(browser, pages):
         page.mouse.move(box["x"] + 1, box["y"] + 51)
         assert page.locator(".chart .at").first.inner_text() == "frame 0"
         assert found.troubles == []
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [
+        (1e-4, 3e-4, ["1.0e-4", "1.5e-4", "2.0e-4", "2.5e-4", "3.0e-4"]),  # 0 five times, with three digits
+        (-2e-7, 2e-7, ["-2e-7", "-1e-7", "0", "1e-7", "2e-7"]),
+        (0.1000, 0.1004, ["0.1000", "0.1001", "0.1002", "0.1003", "0.1004"]),
+        (0.2, 0.6, ["0.2", "0.3", "0.4", "0.5", "0.6"]),
+        (2000.0, 6000.0, ["2,000", "3,000", "4,000", "5,000", "6,000"]),
+    ],
+)
+def test_ticks_of_an_axis_differ_and_have_as_many_digits(browser, tmp_path, first, last, expected):
+    run = write_run(tmp_path, {"eval/return": {0: 1.0}, "own": {0: first, 2000: last}})
+    chart = chart_of(arms_of([read_run(run)]), tags=["own"])
+    (tmp_path / "page.html").write_text(page_of(chart, draw(chart)), encoding="utf-8")
+    with opened(browser, tmp_path / "page.html") as found:
+        found.page.evaluate(LABELS)
+        found.page.emulate_media(color_scheme="dark")  # draws anew
+        found.page.wait_for_timeout(50)
+        written = found.page.evaluate("window.written")
+        at = written.index(expected[0])
+        assert written[at : at + len(expected)] == expected
+        hover(found.page, 0, 0.0, 1.0)
+        assert float(values(found, 0)[0]) == pytest.approx(first, rel=1e-2)
 
 
 @pytest.mark.parametrize("name", ["plot", "report"])

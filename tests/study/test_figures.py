@@ -10,6 +10,7 @@ from made_studies import flat, study_of
 from plasticity_rl.cli.study_reports import make_report_of
 from plasticity_rl.results.panels import FAINT, look
 from plasticity_rl.study.figures import draw_curves, draw_profiles, draw_scores
+from plasticity_rl.study.panels import chart_of
 from plasticity_rl.study.report import Report
 from plasticity_rl.study.spec import read_study
 
@@ -56,6 +57,18 @@ def test_profiles_have_bands_from_five_seeds_on_and_of_at_most_four_arms(tmp_pat
 def test_four_arms_share_axes(tmp_path):
     figure = draw_curves(made(tmp_path, 4, 1))
     assert [len(axis.lines) for axis in figure.axes] == [4, 4]
+
+
+def test_a_line_says_how_many_seeds_it_has_and_one_over_all_tasks_the_least_and_the_most(tmp_path):
+    def curves(run):
+        return None if run.task == "run" and run.seed > 3 else {"eval/return": flat(1.0), "fau/critic": flat(0.5)}
+
+    report = make_report_of(read_study(study_of(tmp_path, curves, arms=("plain",), tasks=("walk", "run"))))
+    assert [(panel.task, [line.words for line in panel.lines]) for panel in chart_of(report).panels] == [
+        *[("walk", ["plain, 5 seeds"])] * 2,
+        *[("run", ["plain, 3 seeds"])] * 2,
+        ("all tasks", ["plain, 3 to 5 seeds"]),
+    ]
 
 
 def test_more_arms_have_axes_of_their_own_with_the_baseline_behind(tmp_path):

@@ -80,6 +80,7 @@ WORDS = {
     "probe into no folder": bare(
         "probe", "x.ckpt", "--json", "FOLDER/no/x.json", says=r"--json FOLDER/no/x\.json: there is no folder FOLDER/no"
     ),
+    "probe into a folder": bare("probe", "x.ckpt", "--json", "FOLDER", says=r"--json FOLDER is a folder: name a file"),
     "unknown option of probe": bare(
         "probe",
         "x.ckpt",
@@ -94,6 +95,7 @@ WORDS = {
     "plot of one point": bare("plot", "run", "--max_points=1", says=r"--max_points: '1' must be a whole number >= 2"),
     "unknown option of doctor": bare("doctor", "--jsn=x", says=r"--jsn\. Did you mean --json.* See .*doctor --help"),
     "stray word for doctor": bare("doctor", "quickstart", says=r"unrecognized arguments: quickstart\."),
+    "doctor into a folder": bare("doctor", "--json", "FOLDER", says=r"--json FOLDER is a folder: name a file in it"),
     "doctor into no folder": bare("doctor", "--json", "FOLDER/no/x.json", says=r"there is no folder FOLDER/no"),
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import glob
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -14,9 +13,9 @@ from typing import Any
 
 from plasticity_rl import __version__
 from plasticity_rl.cli.commands.arguments import OneLineArguments
+from plasticity_rl.cli.commands.json_files import json_file, write_json
 from plasticity_rl.errors import UserError, suggestion
 from plasticity_rl.files.places import expanded
-from plasticity_rl.files.writing import replace_file
 from plasticity_rl.machine.health import SECURITY, Finding, check_disk, guarded, problems, quick_findings
 from plasticity_rl.machine.trial_findings import (
     BACKENDS,
@@ -67,9 +66,7 @@ def run(args: Sequence[str]) -> int:
     options, of_run = parser().parse_known_args(args)
     refuse_unknown(of_run)
     if options.json is not None:
-        options.json = expanded(options.json, "--json")
-    if options.json is not None and not options.json.parent.is_dir():
-        raise UserError(f"--json {options.json}: there is no folder {options.json.parent}")
+        options.json = json_file(options.json)
     found: list[Finding] = []
     print(f"plasticity-rl {__version__}")
     for finding in findings(of_run):
@@ -79,7 +76,7 @@ def run(args: Sequence[str]) -> int:
     print(f"\n{len(bad)} problem{'s' if len(bad) > 1 else ''}" if bad else "\nno problems")
     if options.json is not None:
         content = {"version": __version__, "findings": [asdict(finding) for finding in found]}
-        replace_file(options.json, json.dumps(content, indent=2) + "\n")
+        write_json(options.json, content)
     return 1 if bad else 0
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plasticity_rl.cli.commands.arguments import OneLineArguments, whole_number
+from plasticity_rl.cli.commands.json_files import json_file, write_json
 from plasticity_rl.errors import UserError
 from plasticity_rl.files.places import expanded
-from plasticity_rl.files.writing import replace_file
 
 if TYPE_CHECKING:
     from plasticity_rl.cli.offline import Measurement
@@ -75,9 +74,7 @@ def run(args: Sequence[str]) -> None:
     """
     options = parse(args)
     if options.json is not None:
-        options.json = expanded(options.json, "--json")
-    if options.json is not None and not options.json.parent.is_dir():
-        raise UserError(f"--json {options.json}: there is no folder {options.json.parent}")
+        options.json = json_file(options.json)
     from plasticity_rl.cli.offline import measure_checkpoint
 
     found = [
@@ -102,7 +99,7 @@ def run(args: Sequence[str]) -> None:
             modules.setdefault(module, []).extend(layers)
     print(table(columns, modules, layers=options.layers, titles=bool(options.compare)))
     if options.json is not None:
-        replace_file(options.json, json.dumps(as_json(found, columns), indent=2, allow_nan=False) + "\n")
+        write_json(options.json, as_json(found, columns))
 
 
 def heading(found: Measurement, name: str) -> str:

@@ -5,6 +5,7 @@
   const HEIGHT = 240; // CSS pixels
   const NEAR = 8; // CSS pixels from the line of an event at which its text is shown
   const SHOWN = 8; // events in a tip at most
+  const SMALL = 1e-3; // below it numbers are written with a power of ten
   const TOUCHING = 0.05; // height of a tick that stands for one of many events, of that of the panel
   const drawn = [];
   const hidden = new Set(); // keys of lines
@@ -22,6 +23,18 @@
     for (const [size, letter] of [[1e6, "M"], [1e3, "k"]])
       if (Math.abs(frames) >= size) return Number((frames / size).toPrecision(4)) + letter;
     return String(Number(frames.toPrecision(4)));
+  }
+
+  /* Ticks of an axis, all with the digits that tell neighbours apart; small ones in units of a power of ten. */
+  function labels(ticks, step) {
+    const largest = Math.max(...ticks.map(Math.abs));
+    const power = largest > 0 && largest < SMALL ? Math.floor(Math.log10(largest)) : 0;
+    const unit = step / 10 ** power;
+    let digits = 0;
+    while (digits < 15 && Math.abs(Math.round(unit * 10 ** digits) / 10 ** digits / unit - 1) > 1e-6) digits++;
+    const look = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+    const plain = (tick) => (tick / 10 ** power || 0).toLocaleString("en", look);
+    return ticks.map((tick) => (power ? (tick ? `${plain(tick)}e${power}` : "0") : plain(tick)));
   }
 
   function add(parent, tag, name, text) {
@@ -156,7 +169,8 @@
     tip.className = "tip";
     tip.hidden = true;
 
-    const number = (value) => value.toFixed(chart.digits);
+    const largest = Math.max(0, ...chart.lines.flatMap((line) => line.values).map(Math.abs));
+    const number = (value) => (largest < SMALL && value ? value.toExponential(2) : value.toFixed(chart.digits));
     function show(plot) {
       const { idx } = plot.cursor;
       const inside = idx !== null && idx !== undefined && plot.cursor.left >= 0;
@@ -185,7 +199,7 @@
         scales: { x: { time: false }, y: { range: limits } },
         axes: [
           { ...axis, grid: { show: false }, size: 32, space: 60, values: (_, ticks) => ticks.map(short) },
-          { ...axis, grid: { stroke: () => css("--grid"), width: 1 },
+          { ...axis, grid: { stroke: () => css("--grid"), width: 1 }, values: (_, ticks, at, space, step) => labels(ticks, step),
             size: (_, ticks) => 16 + 7 * Math.max(1, ...(ticks || []).map((tick) => String(tick).length)) },
         ],
         legend: { show: false },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -20,10 +21,12 @@ from matplotlib.text import Annotation
 
 from plasticity_rl.results.arms import arms_of
 from plasticity_rl.results.charts import band_of, chart_of
+from plasticity_rl.results.interactive import as_json
 from plasticity_rl.results.legends import line_handle
 from plasticity_rl.results.marks import are_ticks
 from plasticity_rl.results.panels import COLOURS, DASHES, FAINT, INK, Chart, look, show_frames
 from plasticity_rl.results.plots import draw
+from plasticity_rl.results.run_page import last_values
 from plasticity_rl.results.runs import read_run
 
 RESET = entry("callbacks.Reset", modules=["critic"])
@@ -159,9 +162,39 @@ def test_several_tasks_get_a_row_each_and_an_arm_has_one_colour_on_all(folders, 
     both = chart(*folders, write_run(tmp_path, curves(7.0), task="other"))
     figure = draw(both)
     assert [title for title, _ in heads(figure)][::3] == ["tiny: return, evaluations", "other: return, evaluations"]
-    assert [entry.words for entry in both.arms] == ["no intervention, 2 seeds", "Reset, 2 seeds", "ReDo, 1 seed"]
+    assert [both.words(arm) for arm in range(3)] == ["no intervention, 1 to 2 seeds", "Reset, 2 seeds", "ReDo, 1 seed"]
     assert [colour for *_, colour in lines(figure.axes[3])] == [COLOURS[2], COLOURS[0]]
     assert [one.number for one in both.events] == [1, 2]
+
+
+def test_every_panel_says_how_many_seeds_its_own_line_has(tmp_path):
+    """Three on one task, two on the other, where one has no FAU: the most of them stood everywhere."""
+    made = []
+    for task, seeds in (("tiny", 3), ("other", 2)):
+        for seed in range(1, seeds + 1):
+            own = curves(10.0)
+            if (task, seed) == ("other", 2):
+                del own["fau/critic"]
+            made.append(write_run(tmp_path / f"{task}{seed}", own, task=task, seed=seed))
+    made.append(write_run(tmp_path / "reset", curves(30.0), callbacks=[RESET]))
+    tags = ["eval/return", "fau/critic"]
+    found = chart(*made, tags=tags)
+    groups = json.loads(as_json(found))["groups"]
+    assert [[[line["name"] for line in panel["lines"]] for panel in group["panels"]] for group in groups] == [
+        [["no intervention, 3 seeds", "Reset, 1 seed"]] * 2,
+        [["no intervention, 2 seeds"], ["no intervention, 1 seed"]],
+    ]
+    assert texts(draw(found).legends[0]) == ["no intervention, 1 to 3 seeds", "Reset, 1 seed"], "one for all panels"
+    panels = [axis for axis in draw(chart(*made, tags=tags, apart=True)).figure.axes if axis.axison]
+    assert [axis.get_title(loc="left").replace("\N{NO-BREAK SPACE}", " ") for axis in panels] == [
+        *["no intervention, 3 seeds", "Reset, 1 seed"] * 2,
+        *["no intervention, 2 seeds", "no intervention, 1 seed"],
+    ]
+    assert [(row[0], row[2], row[-1]) for row in last_values(found)[1:]] == [
+        ("tiny", "1, 2, 3", "0.300"),
+        ("other", "1, 2", "0.300 (seed 1)"),
+        ("tiny", "1", "0.300"),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +368,7 @@ def test_a_curve_that_is_not_finite_is_named_and_the_others_are_drawn(tmp_path):
     assert result.out.count("note:") == 1
     page = (tmp_path / "figure.html").read_text()
     assert f"<p>{sentence}.</p>" in page
-    assert "<td>0.300</td>" in page
+    assert "<td>0.300 (seed 1)</td>" in page, "its row says 1, 2"
     (arm,) = arms_of([read_run(folder) for folder in runs])
     assert (band_of(arm, "fau/critic").num_runs, band_of(arm, "eval/return").num_runs) == (1, 2)
 
