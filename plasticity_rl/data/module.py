@@ -77,7 +77,7 @@ class RLDataModule(pl.LightningDataModule, Environments):
         self.starts_empty = False
         """Whether a checkpoint was resumed without its replay, so that there is nothing to learn from yet."""
         self.refuse_uneven(1)
-        self.current_task = task
+        self.current_task, self._played = task, False
         self.horizon: tuple[int, float] = (self.n_step, self.discount)
         """The n-step and discount that values are learned with now."""
         self._eval_envs: dict[str, EnvBase] = {}
@@ -272,14 +272,15 @@ class RLDataModule(pl.LightningDataModule, Environments):
         """
         seed = derive_seed(self.seed, f"eval/{episode}") % 2**32
         film = task is None and episode == self.keep_frames_of
-        env = self.eval_env(task or self.current_task)
-        watched = WatchedPolicy(policy)
+        env, watched = self.eval_env(task or self.current_task), WatchedPolicy(policy)
         try:
-            return play_episode(env, watched, seed, keep_frames=film, observation=self.observation)
+            played = play_episode(env, watched, seed, keep_frames=film, observation=self.observation)
         except Exception as error:
-            if watched.acting:
+            if watched.acting or (isinstance(error, UserError) and not self._played):  # as in the first step
                 raise
             raise self._failure(error) from error
+        self._played = True
+        return played
 
     @property
     def _learner(self) -> Learner:

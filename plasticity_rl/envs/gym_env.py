@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from tensordict import TensorDict, TensorDictBase
 
-from plasticity_rl.envs import gym_state
+from plasticity_rl.envs import gym_returns, gym_state
 from plasticity_rl.envs.extras import GYMNASIUM
 from plasticity_rl.envs.gym_ids import PREFIX
 from plasticity_rl.errors import UserError, describe_error
@@ -42,7 +42,7 @@ class GymEnv(EnvBase):
 
     Raises:
         UserError: For actions that are not continuous and bounded, an observation that is no vector, or an environment
-            that cannot be made or drawn.
+            that cannot be made or drawn; later for what ``reset`` and ``step`` must not return.
     """
 
     def __init__(
@@ -99,7 +99,8 @@ class GymEnv(EnvBase):
         if self._image_size is not None:
             shown = {"pixels": Bounded(0, 255, (3, *self._image_size), dtype=torch.uint8)}
         else:
-            shown = {"state": Unbounded((self._state_size(),), dtype=torch.float32)}
+            self._size = self._state_size()
+            shown = {"state": Unbounded((self._size,), dtype=torch.float32)}
         self.observation_spec = Composite(shown, discount=Bounded(0, 1, (1,), dtype=torch.float32))
         self.action_spec = Bounded(-1, 1, (self._low.size,), dtype=torch.float32)
         self.reward_spec = Unbounded((1,), dtype=torch.float32)
@@ -121,7 +122,7 @@ class GymEnv(EnvBase):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
         seed, self._next_seed = self._next_seed, None
-        observation, _ = self._env.reset(seed=seed)
+        observation, _ = gym_returns.call(self._env, self.task_name, "reset", seed=seed)
         flags = {name: torch.zeros(1, dtype=torch.bool) for name in ("done", "terminated", "truncated")}
         return TensorDict(
             {**self._shown(observation), "discount": torch.ones(1), **flags}, self.batch_size, device=self.device
@@ -133,8 +134,8 @@ class GymEnv(EnvBase):
         action = action.astype(self._env.action_space.dtype)
         total, terminated, truncated = 0.0, False, False
         for _ in range(self.action_repeat):
-            observation, reward, terminated, truncated, _ = self._env.step(action)
-            total += float(reward)
+            observation, reward, terminated, truncated, _ = gym_returns.call(self._env, self.task_name, "step", action)
+            total += gym_returns.as_number(self.task_name, reward)
             if terminated or truncated:
                 break
         flags = {"done": terminated or truncated, "terminated": terminated, "truncated": truncated and not terminated}
@@ -147,10 +148,11 @@ class GymEnv(EnvBase):
         return TensorDict(data, self.batch_size, device=self.device)
 
     def _shown(self, observation: Any) -> dict[str, torch.Tensor]:
+        space, task = self._env.observation_space, self.task_name
         if self._image_size is None:
-            vector = np.asarray(self._spaces.flatten(self._env.observation_space, observation))
-            return {"state": torch.from_numpy(vector.astype(np.float32).reshape(-1))}
-        image = observation if self._shows_images else self._drawn()
+            vector = gym_returns.as_vector(space, self._spaces.flatten, task, observation, self._size)
+            return {"state": torch.from_numpy(vector)}
+        image = gym_returns.as_image(space, task, observation) if self._shows_images else self._drawn()
         return {"pixels": torch.from_numpy(_resized(image, *self._image_size).transpose(2, 0, 1).copy())}
 
     def _drawn(self) -> np.ndarray:
