@@ -90,12 +90,16 @@ def requeued_checkpoint(run_dir: Path) -> str | None:
 
 
 def git_revision(folder: Path) -> str:
-    """Return the commit of the checkout that ``folder`` lies in, with ``+changes`` if files differ; or ``unknown``."""
+    """Return the commit of the checkout that ``folder`` belongs to, with ``+changes`` if files differ; or ``unknown``.
+
+    An installed package may lie in a folder that somebody else's repository ignores, a ``.venv`` say: unknown too.
+    """
 
     def git(*args: str) -> str:
         return subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, check=True).stdout
 
     try:
+        git("ls-files", "--error-unmatch", ".")
         return git("rev-parse", "HEAD").strip() + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

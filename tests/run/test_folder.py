@@ -16,7 +16,7 @@ from helpers import fit_tiny
 
 from plasticity_rl import UserError
 from plasticity_rl.callback import RLCallback
-from plasticity_rl.run.folder import claim
+from plasticity_rl.run.folder import claim, git_revision
 
 TESTS = Path(__file__).parents[1]
 HOLD = """
@@ -154,3 +154,24 @@ def test_a_run_that_goes_on_elsewhere_is_not_resumed_beside_it(tmp_path):
         other.send_signal(signal.SIGKILL)
         other.wait()
     assert fit_tiny(tmp_path, max_frames=200, ckpt_path="last").env_frames == 200
+
+
+def test_the_commit_of_a_repository_that_only_lies_around_the_package_is_not_recorded(tmp_path):
+    """The user's repository ignores its .venv: its commit says nothing about what is installed there."""
+
+    def git(*args: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        return subprocess.run(["git", "-C", tmp_path, *who, *args], capture_output=True, text=True, check=True).stdout
+
+    theirs, ours = tmp_path / "theirs", tmp_path / ".venv" / "ours"
+    for folder in (theirs, ours):
+        folder.mkdir(parents=True)
+        (folder / "code.py").write_text("")
+    (tmp_path / ".gitignore").write_text(".venv\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    head = git("rev-parse", "HEAD").strip()
+    assert (git_revision(theirs), git_revision(ours)) == (head, "unknown")
+    (theirs / "code.py").write_text("1")
+    assert (git_revision(theirs), git_revision(ours)) == (f"{head}+changes", "unknown")
