@@ -174,7 +174,8 @@ def _as_arguments(item: str) -> list[str]:
 
 
 def _is_file(item: str) -> bool:
-    return item.endswith((".yaml", ".yml")) and "=" not in item
+    """Whether an item is a file, or the name of a packaged config, and no option."""
+    return "=" not in item and not item.startswith("-")
 
 
 # ---- reading the file ------------------------------------------------------------------------------------------------
@@ -280,9 +281,9 @@ def _items(items: Any, where: str, tasks: Sequence[str]) -> tuple[str, ...]:
                 if find_config(file) is None:
                     raise UserError(
                         f"{where}: no file {file}: {no_config(file)}; paths are relative to the current folder, "
-                        f"{Path.cwd()}, or packaged"
+                        f"{Path.cwd()}, or packaged, and options are written name=value"
                     )
-        elif item.startswith("-") or "=" not in item:
+        elif item.startswith("-"):
             raise UserError(f"{where}: {item!r} must be a file of YAML, or an option written name=value without dashes")
         elif name in SET_BY_THE_STUDY:
             raise UserError(f"{where}: {name} is set by the study itself (tasks, seeds, max_frames, folder)")

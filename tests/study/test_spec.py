@@ -71,6 +71,14 @@ def test_every_arm_on_every_task_with_every_seed(here):
     )
 
 
+def test_packaged_configs_go_by_name(here):
+    """A name has no ``=``, which every option has."""
+    name, changes = "interventions/reset", {"base": ["mini_state", "task/{task}"], "tasks": ["walker_run"]}
+    study = read_study(written(here, factors={"reset": {"without": [], "with": [name, "model.lr=1"]}}, **changes))
+    words = [*("--config", "mini_state", "--config", "task/walker_run"), *("--config", name, "--model.lr=1")]
+    assert list(study.runs()[1].arguments[:7]) == words
+
+
 def test_levels_called_on_and_off(here):
     """YAML takes the words for truth values."""
     (here / "small.yaml").write_text(
@@ -181,12 +189,16 @@ def test_states(here):
         ({"name": "a/b"}, "name: 'a/b' must consist of letters"),
         ({"tasks": ["fly"]}, r"base: no file tasks/fly\.yaml"),
         ({"base": ["base.yaml", "nothing.yaml"]}, r"base: no file nothing\.yaml"),
+        ({"base": ["mini_stat"]}, r"base: no file mini_stat: .* Did you mean mini_state.*options are written name=val"),
         ({"base": "base.yaml"}, "base='base.yaml' must be a list"),
         ({"factors": ["redo"]}, r"factors=\['redo'\] must give each factor its levels"),
         ({"factors": {"redo": ["reset.yaml"]}}, r"factors\.redo=\['reset.yaml'\] must give each level a list"),
         ({"factors": {"redo": {"on": "reset.yaml"}}}, r"factors\.redo\.on='reset.yaml' must be a list"),
         ({"factors": {"redo": {"on": ["--model.lr=1"]}}}, r"'--model\.lr=1' must be .* without dashes"),
-        ({"factors": {"redo": {"on": ["model.lr"]}}}, r"factors\.redo\.on: 'model\.lr' must be"),
+        (
+            {"factors": {"redo": {"on": ["model.lr"]}}},
+            r"factors\.redo\.on: no file model\.lr: .* are written name=value",
+        ),
         ({"measures": "srank/critic"}, "measures='srank/critic' must be a list"),
         ({"measures": [1]}, "measures: 1 must be the name of a curve"),
         (
