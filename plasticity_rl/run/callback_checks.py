@@ -60,14 +60,15 @@ def refuse_unsuitable(callbacks: Sequence[pl.Callback]) -> None:
         monitor = getattr(callback, "monitor", None)
         if isinstance(monitor, str) and monitor not in MONITORED and not own:
             raise UserError(
-                f"{name}.monitor={monitor!r} is never logged; there are {list(MONITORED)}."
+                f"{name}.monitor={monitor!r} is not logged through Lightning, whatever TensorBoard shows, so that "
+                f"nothing can monitor it; there are {list(MONITORED)}."
                 f"{suggestion(monitor, MONITORED)}"
             )
         for tag in _TAG_IN_FILENAME.findall(str(getattr(callback, "filename", None) or "")) if not own else ():
             if tag not in MONITORED:
                 raise UserError(
-                    f"{name}.filename: {{{tag}}} is never logged, so that every file would have 0 there; there are "
-                    f"{list(MONITORED)}.{suggestion(tag, MONITORED)}"
+                    f"{name}.filename: {{{tag}}} is not logged through Lightning, whatever TensorBoard shows, so that "
+                    f"every file would have 0 there; there are {list(MONITORED)}.{suggestion(tag, MONITORED)}"
                 )
 
 

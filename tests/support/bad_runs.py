@@ -221,7 +221,9 @@ CALLBACKS = {
         "ModelCheckpoint", "monitor: eval/retrun", r"ModelCheckpoint\.monitor='eval/retrun' .*Did you mean eval/return"
     ),
     "early stop by what is not logged": lightning(
-        "EarlyStopping", "monitor: loss", r"EarlyStopping\.monitor='loss' is never logged; there are .*eval/return"
+        "EarlyStopping",
+        "monitor: loss",
+        r"EarlyStopping\.monitor='loss' is not logged through.* can monitor it; there are .*eval/return",
     ),
     "early stop twice": Bad(
         ("fit",),
