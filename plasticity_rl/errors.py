@@ -104,9 +104,9 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def suggestion(name: str, choices: Iterable[str]) -> str:
-    """Return ``" Did you mean a, b?"`` for the nearest of ``choices``, or an empty string when none is near."""
-    near = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
+def suggestion(name: str, choices: Iterable[str], *, alike: float = 0.5) -> str:
+    """Return ``" Did you mean a, b?"`` for the nearest of ``choices``, or an empty string when none is ``alike``."""
+    near = difflib.get_close_matches(name, list(choices), n=3, cutoff=alike)
     return f" Did you mean {', '.join(near)}?" if near else ""
 
 

@@ -142,9 +142,8 @@ def _refuse_arguments(one: GivenCallback) -> None:
         if known not in options:
             line = one_line(f"Option '{known}' is not accepted", {f"--{option}" for option in options})
             raise UserError(f"{CALLBACKS}: {name}: {line}")
-        expected = misfit(options[known], value)
-        if expected is not None:
-            raise UserError(f"{CALLBACKS}: {name}: {known}: expected {expected}, got {value}")
+        if (reason := misfit(options[known], value)) is not None:
+            raise UserError(f"{CALLBACKS}: {name}: {known}: {reason}")
 
 
 def _may_rebuild(class_path: str | None) -> bool:

@@ -151,9 +151,8 @@ def _refuse_misfit(one: Given, known: Mapping[str, Group]) -> None:
     option = _base(one.name, known, exact=True)
     if option is None or one.appends or one.name == "agent":
         return
-    expected = misfit(option, one.value)
-    if expected is not None:
-        raise UserError(f"{one.name}: expected {expected}, got {one.value}")
+    if (reason := misfit(option, one.value)) is not None:
+        raise UserError(f"{one.name}: {reason}")
 
 
 def _refuse_task(task: str, final: Mapping[str, Any]) -> None:

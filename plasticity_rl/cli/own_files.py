@@ -15,7 +15,7 @@ from pathlib import Path
 
 from plasticity_rl.cli import trust
 from plasticity_rl.cli.early import CommandLine
-from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.errors import UserError
 from plasticity_rl.files import own_files
 from plasticity_rl.files.strict_yaml import load
 
@@ -147,12 +147,3 @@ def _not_ours(texts: Iterable[str]) -> Iterator[str]:
             parts = match[0].split(".")
             if parts[0] == CALLBACKS and len(parts) == 2 and parts[1][0].isupper() and match[0] not in known:
                 yield match[0]
-
-
-def where_they_are_looked_for(class_path: str) -> str:
-    """Return what to say of a class whose module nobody finds."""
-    top = class_path.partition(".")[0]
-    return (
-        f" A file {top}.py of your own is found beside a --config file that you name, in the current folder, and in "
-        f"the folders of {own_files.VARIABLE}.{suggestion(top, own_files.near_modules())}"
-    )

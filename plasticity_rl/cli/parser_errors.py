@@ -8,8 +8,8 @@ from collections.abc import Collection
 
 from plasticity_rl.cli.checks import refuse_nulls
 from plasticity_rl.cli.declared import source
-from plasticity_rl.cli.own_files import where_they_are_looked_for
 from plasticity_rl.errors import UserError, suggestion
+from plasticity_rl.files.own_files import where_they_are_looked_for
 
 UNION = "Does not validate against any of the Union subtypes"
 
@@ -84,6 +84,9 @@ def _from_union(message: str) -> str:
     telling = [r for r in reasons if not r.startswith(("Expected a", "Not a valid subclass", "a class path", "a dict"))]
     if telling and "'NoneType'" in telling[0] and given and (nulls := _nulls_in(given[1])):
         return nulls
+    if telling and given and (base := re.match(r"Import path does not correspond to a subclass of (\w+)", telling[0])):
+        paths = re.findall(r"class_path'?[=:] ?'([\w.]+)'", given[1]) or [given[1]]
+        return f"{' or '.join(paths)} is no {base[1]}; give a class that derives from it"
     if telling:
         classes = re.findall(r"class_path'?[=:] ?'[\w.]*?(\w+)'", given[1] if given else "")
         named = len(classes) != 1 or telling[0].startswith(f"{classes[0]}.")
@@ -108,11 +111,15 @@ def _nulls_in(given: str) -> str:
 def _plain(text: str) -> str:
     text = re.sub(r"<class '([\w.]+)'>", r"\1", text).replace("NoneType", "null")
     text = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", text).replace("Expected a one", "Expected one")
-    return re.sub(r"^Expected (?:a )?(.+)\. Got value: ", r"expected \1, got ", text)
+    text = re.sub(r"^Expected (?:a )?(.+)\. Got value: ", r"expected \1, got ", text)
+    return re.sub(r"^(expected list, got )([^\s\[{]+)$", r"\1\2: write [\2]", text)
 
 
 def near_classes(key: str, class_path: str) -> str:
     """Suggest classes of the module that was named, or callbacks where callbacks are expected.
+
+    Of a module that is not there it says where it would be found; it may be the user's, so that a callback of ours is
+    suggested only where its name is much alike, or that of the module is nearly ``callbacks``.
 
     Args:
         key: Option that the class is for.
@@ -124,11 +131,17 @@ def near_classes(key: str, class_path: str) -> str:
         own = where_they_are_looked_for(class_path) if module_name else ""
         if "callbacks" not in key:
             return own
-        module_name, names = "callbacks", source.exported("callbacks")
-        if own and not suggestion(name, names):
-            return own
+        names = source.exported("callbacks")
+        if own and not suggestion(module_name.rpartition(".")[2], ["callbacks"], alike=0.8):
+            return own + _in_module("callbacks", suggestion(name, names, alike=0.8))
+        module_name = "callbacks"
     near = suggestion(name, names) or f" There are {', '.join(names)}."
-    return re.sub(r"(\w+)([,?.])", rf"{module_name}.\1\2", near)
+    return _in_module(module_name, near)
+
+
+def _in_module(module_name: str, hint: str) -> str:
+    """Return a suggestion of names with the module in front of each."""
+    return re.sub(r"(\w+)([,?.])", rf"{module_name}.\1\2", hint)
 
 
 def of_agent(line: str, agent: str) -> str:

@@ -7,6 +7,7 @@ import importlib.metadata
 
 from plasticity_rl.envs.extras import GYMNASIUM
 from plasticity_rl.errors import UserError, describe_error
+from plasticity_rl.files.own_files import where_they_are_looked_for
 
 PREFIX = "gym:"
 PLUGINS = "gymnasium.envs"
@@ -30,7 +31,9 @@ def require_registered(task: str) -> None:
             importlib.import_module(module)
         gym.spec(name)
     except Exception as error:  # also what the module raises
+        missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+        where = f".{where_they_are_looked_for(module)}" if missing else ""
         raise UserError(
             f"task={task!r} is no environment of Gymnasium ({describe_error(error)}); write gym:<id>, such as "
-            "gym:Pendulum-v1, or gym:<module>:<id> for one that a module registers"
+            f"gym:Pendulum-v1, or gym:<module>:<id> for one that a module registers{where}"
         ) from error

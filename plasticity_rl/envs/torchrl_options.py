@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from plasticity_rl.envs.options import StackedFrames
 from plasticity_rl.errors import UserError, at_least, describe_error
+from plasticity_rl.files.own_files import where_they_are_looked_for
 
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase
@@ -93,8 +94,8 @@ def _factory(task: str) -> Callable[..., Any]:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:  # also what the module raises
         raise UserError(
-            f"task={task} is not found ({describe_error(error)}); write torchrl:<module>.<class or function>. A file "
-            "of your own is found beside a --config file that you name, and in the current folder"
+            f"task={task} is not found ({describe_error(error)}); write torchrl:<module>.<class or function>."
+            f"{where_they_are_looked_for(module)}"
         ) from error
     if not callable(found):
         raise UserError(f"task={task} leads to a {type(found).__name__}, not to a class or function")

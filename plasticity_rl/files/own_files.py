@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from plasticity_rl.errors import suggestion
+
 VARIABLE = "PLASTICITY_RL_PATH"
 """Environment variable with more such folders, separated as in PATH: a study gives its runs the folder of its file."""
 _LATEST: list[str] = []
@@ -58,9 +60,14 @@ def latest() -> list[str]:
     return list(_LATEST)
 
 
-def near_modules() -> list[str]:
-    """Return the modules that there are in the folders that were asked, for a message about a name that is in none."""
-    return [path.stem for folder in _ASKED for path in Path(folder).glob("*.py")]
+def where_they_are_looked_for(path: str) -> str:
+    """Return what to say of a dotted path whose module nobody finds, with the names that are near it."""
+    top = path.partition(".")[0]
+    there = [file.stem for folder in _ASKED for file in Path(folder).glob("*.py")]
+    return (
+        f" A file {top}.py of your own is found beside a --config file that you name, in the current folder, and in "
+        f"the folders of {VARIABLE}.{suggestion(top, there)}"
+    )
 
 
 def found_in(name: str) -> Path | None:

@@ -165,6 +165,10 @@ WRONG = {
         (f"{CALLBACK}Reset", "--trainer.callbacks.every_n_frames=often"),
         "every_n_frames: expected int or null, got often",
     ),
+    "one value for a list": (
+        (f"{CALLBACK}Reset", "--trainer.callbacks.at_frames=200"),
+        "Reset: at_frames: expected list, got 200: write [200]",
+    ),
     "a missing argument": ((f"{CALLBACK}ToggleAugmentation",), "ToggleAugmentation: the following arguments are requi"),
     "an argument's range": ((f"{CALLBACK}ReDo", "--trainer.callbacks.tau=1.5"), "ReDo.tau=1.5 must be in [0, 1)"),
     "a period": ((f"{CALLBACK}SRank", "--trainer.callbacks.every_n_updates=0"), "SRank.every_n_updates: the period is"),

@@ -49,6 +49,16 @@ CASES = {
   Given value: abc""",
         "seed_everything: expected bool or int, got abc",
     ),
+    "one for a list": (
+        "Parser key \"at_frames\": Expected a <class 'list'>. Got value: 200",
+        "at_frames: expected list, got 200: write [200]",
+    ),
+    "class of another kind": (
+        CALLBACKS
+        + "    - Import path does not correspond to a subclass of Callback\n    - Expected a <class 'NoneType'>\n"
+        + "  Given value type: <class 'str'>\n  Given value: noise.Plain",
+        "trainer.callbacks: noise.Plain is no Callback; give a class that derives from it",
+    ),
     "null among the types": (
         """Parser key "every_n_frames":
   Does not validate against any of the Union subtypes
@@ -74,6 +84,21 @@ CASES = {
         + "    - Problem with given class_path 'calbacks.Reset':\n        No module named 'calbacks'\n"
         + "  Given value type: <class 'str'>\n  Given value: calbacks.Reset",
         "trainer.callbacks: no class 'calbacks.Reset' (No module named 'calbacks'). Did you mean callbacks.Reset",
+    ),
+    "file of one's own that is not there": (
+        CALLBACKS
+        + "    - Problem with given class_path 'noise.CriticNoise':\n        No module named 'noise'\n"
+        + "  Given value type: <class 'str'>\n  Given value: noise.CriticNoise",
+        "trainer.callbacks: no class 'noise.CriticNoise' (No module named 'noise'). A file noise.py of your own is "
+        "found beside a --config file that you name, in the current folder, and in the folders of PLASTICITY_RL_PATH.",
+    ),
+    "callback of ours in another package": (
+        CALLBACKS
+        + "    - Problem with given class_path 'noise.CReLUs':\n        No module named 'noise'\n"
+        + "  Given value type: <class 'str'>\n  Given value: noise.CReLUs",
+        "trainer.callbacks: no class 'noise.CReLUs' (No module named 'noise'). A file noise.py of your own is "
+        "found beside a --config file that you name, in the current folder, and in the folders of PLASTICITY_RL_PATH. "
+        "Did you mean callbacks.CReLU",
     ),
     "class without package": (
         CALLBACKS

@@ -23,7 +23,7 @@ Kinds = list[tuple[str, Any]]
 
 
 def misfit(option: Option, value: Any) -> str | None:
-    """Return what is expected where ``value`` cannot be one of the option's type, else None.
+    """Return ``expected int, got abc`` where ``value`` cannot be one of the option's type, else None.
 
     Args:
         option: With its annotation.
@@ -32,7 +32,8 @@ def misfit(option: Option, value: Any) -> str | None:
     kinds = None if option.annotation is None else alternatives(option.annotation, option.module)
     if kinds is None or value is None or value is UNKNOWN or any(_may_be(kind, value) for kind in kinds):
         return None
-    return " or ".join(_shown(kind) for kind in kinds)
+    fix = f": write [{value}]" if any(_may_be(kind, [value]) for kind in kinds) else ""
+    return f"expected {' or '.join(_shown(kind) for kind in kinds)}, got {value}{fix}"
 
 
 def alternatives(annotation: ast.expr, module: SourceModule, depth: int = 0) -> Kinds | None:
@@ -93,7 +94,7 @@ def _may_be(kind: tuple[str, Any], value: Any) -> bool:
         return True
     if name == "list":
         if not isinstance(value, list):
-            return not isinstance(value, dict)
+            return isinstance(value, str)
         return inner is None or all(one is None or any(_may_be(kind, one) for kind in inner) for one in value)
     if isinstance(value, list | dict):
         return name == "str"
