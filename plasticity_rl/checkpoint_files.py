@@ -6,9 +6,11 @@ import functools
 import importlib.metadata
 import io
 import os
+import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,10 @@ DRAFT = ".checkpoint.tmp"
 """Where a checkpoint is written before it takes the place of the last one: in the same folder, so that it can."""
 CONFIGURATION = "plasticity_rl_configuration"
 """Key of what the command line puts into a checkpoint, so that its run can be built from the file alone."""
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes, torch.Tensor, torch.nn.Parameter})
+"""Types of single values that are read with ``weights_only=True``; others, and subclasses of them, are tried out."""
+_CALLBACKS = "callbacks"
+"""Key under which Lightning puts the states of callbacks, by their keys: class and arguments."""
 
 
 @functools.cache
@@ -53,8 +59,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint``, with the versions of the packages, or leave the file at ``path`` as it is.
 
         Raises:
+            UserError: When something in it could not be read again, such as the state of a callback of one's own.
             RunFailure: When the disk is full or cannot be written.
         """
+        refuse_unreadable(checkpoint)
         checkpoint = {**checkpoint, "written_by": dict(versions())}
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -92,6 +100,54 @@ def replace_durably(path: Path, content: bytes | memoryview) -> None:
     replace_file(path, content, durable=True, draft=DRAFT)
 
 
+def refuse_unreadable(checkpoint: Mapping[str, Any]) -> None:
+    """Raise UserError naming the first value that ``read_checkpoint`` would refuse, and where it comes from.
+
+    At every save, for a state may be plain at first: what is walked over are containers, never the values of a tensor.
+    """
+    found = next(_unreadable(checkpoint, ()), None)
+    if found is None:
+        return
+    path, value = found
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    whose, keys = "the checkpoint holds", path
+    if path[0] == _CALLBACKS and len(path) > 1:
+        whose, keys = f"{str(path[1]).partition('{')[0].rpartition('.')[2]}.state_dict() returns", path[2:]
+    raise UserError(
+        f"{whose} a {kind}{f' at {keys[0]!r}' if keys else ''}{''.join(f'[{key!r}]' for key in keys[1:])}, and no "
+        "checkpoint with it could be read again: give tensors and plain Python (numbers, text, lists, dicts), such as "
+        "float(x) of a NumPy number, torch.from_numpy(x) of an array, list(x) of a deque"
+    )
+
+
+def _unreadable(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield what cannot be read again in ``value``, each with the keys that lead to it."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return
+    if kind in (dict, OrderedDict):
+        for key, item in value.items():
+            yield from _unreadable(key, (*path, key))
+            yield from _unreadable(item, (*path, key))
+    elif kind in (list, tuple, set):
+        for index, item in enumerate(value):
+            yield from _unreadable(item, (*path, index))
+    elif not _can_be_read(value):
+        yield path, value
+
+
+def _can_be_read(value: Any) -> bool:
+    """Return whether a value of an unusual type comes back from a file."""
+    buffer = io.BytesIO()
+    try:
+        torch.save(value, buffer)
+        buffer.seek(0)
+        torch.load(buffer, weights_only=True)
+    except Exception:  # what pickling gives for locks, files and lambdas is of many kinds
+        return False
+    return True
+
+
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Load a checkpoint, or raise UserError when the file is damaged or was not written by this framework."""
     if not Path(path).is_file():
@@ -103,6 +159,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         if damaged is not None:
             raise zipfile.BadZipFile(damaged)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # every byte is as it was written
+        classes = ", ".join(_classes_in(path))
+        raise UserError(
+            f"{path} is not damaged, but holds what may not be loaded, since that could run code"
+            f"{f' ({classes})' if classes else ''}: a state_dict or an attribute was saved that is neither tensor nor "
+            "plain Python; use a checkpoint without it"
+        ) from error
     except Exception as error:  # torch raises KeyError, EOFError, OSError, RuntimeError, UnpicklingError ...
         raise UserError(
             f"{path} is not a checkpoint, or is damaged (reading it gave {type(error).__name__}); "
@@ -111,6 +174,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "rl" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of plasticity_rl: it holds no 'rl' entry")
     return checkpoint
+
+
+def _classes_in(path: str | os.PathLike[str]) -> list[str]:
+    """Return what an intact file names of code, without running any of it; nothing where torch cannot say."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # a pickle that is written by hand
+        return []
 
 
 class CheckpointReader:

@@ -159,6 +159,13 @@ def one_of(option: str, value: Any, choices: Collection[Any], note: str = "") ->
         raise UserError(f"{option}={value!r} must be one of {list(choices)}{note}{'.' * bool(near)}{near}")
 
 
+def listed(option: str, value: Any) -> list[Any]:
+    """Return a list of what was given as one, or refuse a single name or number."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise UserError(f"{option}={value!r} must be a list: [{value!r}]")
+    return list(value)
+
+
 def refuse_unknown(given: Iterable[str], known: Collection[str], prefix: str = "") -> None:
     """Refuse names of options that there are not, and suggest what is near."""
     for name in given:

@@ -19,7 +19,7 @@ from run_state import (
 )
 
 import callbacks
-from plasticity_rl import ScheduledIntervention, UserError
+from plasticity_rl import Mutation, ScheduledIntervention, UserError
 from plasticity_rl.callback import RLCallback
 
 QUICK_PAIRS = 60
@@ -143,6 +143,9 @@ class Unsociable(ScheduledIntervention):
     """Cannot bear resets."""
 
     incompatible_with: ClassVar = {"Reset": "both move the same weights"}
+
+    def mutates(self, agent) -> Mutation:
+        return Mutation()
 
     def act(self, agent) -> str:
         return "nothing"

@@ -15,7 +15,7 @@ from plasticity_rl.callback import Probe
 from plasticity_rl.callback.charts import ONE, Layout, by_module, each
 from plasticity_rl.callback.module_probes import numbers_of_module, tags_by_module
 from plasticity_rl.callback.unit_activity import TrainingActivations
-from plasticity_rl.errors import at_least, one_of, within
+from plasticity_rl.errors import at_least, listed, one_of, within
 from plasticity_rl.measures import active_and_total, nan_unless_finite, pooled_fraction, share_above, unit_rates
 from plasticity_rl.measures.dormancy import rates_of_units
 
@@ -83,7 +83,8 @@ class FractionActiveUnits(Probe):
             one_of(f"FractionActiveUnits.{option}", value, allowed)
         within("FractionActiveUnits.threshold", threshold, "[0, 1)")
         at_least("FractionActiveUnits.batch_size", batch_size, 1)
-        self.modules, self.per_layer = [] if modules is None else list(modules), per_layer
+        self.modules = [] if modules is None else listed("FractionActiveUnits.modules", modules)
+        self.per_layer = per_layer
         self.leave_open(modules=modules)
         self.definition, self.batch, self.threshold, self.batch_size = definition, batch, threshold, batch_size
         self._counter = TrainingActivations(self.modules, self._count)

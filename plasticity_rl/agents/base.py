@@ -31,12 +31,7 @@ from plasticity_rl.agents.final_evaluation import log_final_evaluation
 from plasticity_rl.agents.flops import flops_per_observation
 from plasticity_rl.agents.graph_rules import notes, refuse_uncapturable
 from plasticity_rl.agents.graphs import StaticUpdates
-from plasticity_rl.agents.hook_checks import (
-    refuse_conflicts,
-    refuse_doubles,
-    refuse_shared_tags,
-    refuse_without_pixels,
-)
+from plasticity_rl.agents.hook_checks import refuse_doubles, refuse_unfit
 from plasticity_rl.agents.hooks import RLCallback, callbacks_of, describe, in_order
 from plasticity_rl.agents.options import RECORD, record_of
 from plasticity_rl.agents.reporting import Reports
@@ -208,8 +203,8 @@ class RLModule(Reports):
         """Refuse callbacks that cannot run together, then let them change the architecture, once per agent.
 
         Raises:
-            UserError: When two of them conflict or would write one tag, one needs pixels that the agent does not see,
-                or the agent was built with others before.
+            UserError: When two of them conflict or would write one tag, one needs pixels that the agent does not see
+                or lacks a method, or the agent was built with others before.
         """
         callbacks = list(callbacks)
         for callback in callbacks:
@@ -217,9 +212,7 @@ class RLModule(Reports):
                 callback.join(self)
         refuse_doubles(callbacks)
         ours = in_order(callbacks)
-        refuse_without_pixels(ours, self.observation_key)
-        refuse_conflicts(self, ours)
-        refuse_shared_tags(ours)
+        refuse_unfit(self, ours)
         builders = [callback for callback in ours if callback.builds]
         keys = [callback.state_key for callback in builders]
         if self._built and self._built != keys:

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from plasticity_rl.agents.hooks import Agent, RLCallback
 from plasticity_rl.errors import UserError
+
+
+def refuse_unfit(agent: Agent, callbacks: Sequence[RLCallback]) -> None:
+    """Raise UserError when one of ``callbacks``, resolved, cannot run on ``agent``, or not beside another."""
+    refuse_incomplete(callbacks)
+    refuse_without_pixels(callbacks, agent.observation_key)
+    refuse_conflicts(agent, callbacks)
+    refuse_shared_tags(callbacks)
+
+
+def refuse_incomplete(callbacks: Iterable[RLCallback]) -> None:
+    """Raise UserError naming the first callback whose class does not define what it has to, with an example."""
+    for callback in callbacks:
+        for method, example in callback.lacks().items():
+            raise UserError(f"{type(callback).__name__} does not define {method!r}: {example}")
 
 
 def refuse_conflicts(agent: Agent, callbacks: Iterable[RLCallback]) -> None:

@@ -245,6 +245,10 @@ class RLCallback(pl.Callback):
         """Return why ``other``, which intervenes as well, cannot run beside this one on the agent as constructed."""
         return None
 
+    def lacks(self) -> Mapping[str, str]:
+        """Return the methods that the class still has to define, by name, each with what it may look like."""
+        return {}
+
     def mutates(self, agent: Agent) -> Mutation:
         """Return what its events may change."""
         return Mutation()

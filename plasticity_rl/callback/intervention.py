@@ -16,8 +16,17 @@ import lightning.pytorch as pl
 
 from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.agents.hooks import RLCallback
+from plasticity_rl.agents.jumps import SURGERY_HOOKS
 from plasticity_rl.callback.declarations import BUILD_STAGES, FAMILIES
-from plasticity_rl.errors import UserError
+from plasticity_rl.errors import UserError, listed, one_of
+
+ALL_ALONG = frozenset({"experience", "architecture", "optimizer", "regularizer"})
+"""Families that work all along and by no event of their own, so that ``mutates`` may be left as it is."""
+UNDECLARED = (
+    "it says what its events change, e.g. return Mutation(parameters=agent.parameter_names([agent.module('critic')])), "
+    "or return Mutation() where that is no weight, optimizer state or attribute; copies and averages follow only that"
+)
+"""What an intervention is told that does not define ``mutates``."""
 
 
 class Intervention(RLCallback):
@@ -52,7 +61,7 @@ class Intervention(RLCallback):
             published: Names in DrQ-v2 from pixels: what the callback acts on where nobody calls :meth:`resolve`.
         """
         self._modules_are_open = modules is None
-        return list(published if modules is None else modules)
+        return list(published) if modules is None else listed(f"{type(self).__name__}.modules", modules)
 
     def open_arguments(self) -> frozenset[str]:
         """Return the names of the arguments that were left to the agent."""
@@ -67,6 +76,11 @@ class Intervention(RLCallback):
         super().resolve(agent)
         if self._modules_are_open:
             self.modules = self.default_modules(agent)
+
+    def lacks(self) -> Mapping[str, str]:
+        """Return ``mutates`` where a hook of its own may act at an event and nothing says what that changes."""
+        acts = any(getattr(type(self), hook) is not getattr(RLCallback, hook) for hook in SURGERY_HOOKS)
+        return {"mutates": UNDECLARED} if acts and self.family not in ALL_ALONG and declares_nothing(type(self)) else {}
 
     def moves_weights(self, agent: RLModule) -> bool:
         """Return whether the hook that now starts may let weights jump, so that the agent has to watch."""
@@ -86,7 +100,9 @@ class Intervention(RLCallback):
 
     @property
     def order(self) -> tuple[int, ...]:
-        """Place among the interventions: that of its family, then of its stage."""
+        """Place among the interventions: that of its family, then of its stage; UserError where there is no such."""
+        one_of(f"{type(self).__name__}.family", self.family, FAMILIES)
+        one_of(f"{type(self).__name__}.stage", self.stage, BUILD_STAGES)
         return FAMILIES.index(self.family), BUILD_STAGES.index(self.stage)
 
     @property
@@ -145,3 +161,8 @@ class Intervention(RLCallback):
         attributes = checkpoint.get("intervention_attributes", {})
         for name in self.mutates(agent).attributes & attributes.keys():
             setattr(agent, name, attributes[name])
+
+
+def declares_nothing(cls: type[Any]) -> bool:
+    """Return whether a class of callbacks leaves ``mutates`` as it is below all of them."""
+    return cls.mutates is RLCallback.mutates

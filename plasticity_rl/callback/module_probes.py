@@ -19,7 +19,7 @@ from plasticity_rl.agents.base import RLModule, as_agent
 from plasticity_rl.callback.charts import Layout, by_module
 from plasticity_rl.callback.feature_batches import automatic_batch_size, feature_shape, last_features
 from plasticity_rl.callback.probe import Probe
-from plasticity_rl.errors import UserError, at_least
+from plasticity_rl.errors import UserError, at_least, listed
 from plasticity_rl.measures import NotFiniteError, Spectrum, spectrum
 from plasticity_rl.nn.layers import ADDED, FIRST, Part
 
@@ -40,7 +40,7 @@ class ModuleProbe(Probe):
 
     def __init__(self, *, every_n_updates: int, modules: Sequence[str] | None) -> None:
         super().__init__(every_n_updates=every_n_updates)
-        self.modules = [] if modules is None else list(modules)
+        self.modules = [] if modules is None else listed(f"{type(self).__name__}.modules", modules)
         self.leave_open(modules=modules)
 
     @property

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning.pytorch as pl
 
 from plasticity_rl.agents.base import RLModule, as_agent
-from plasticity_rl.callback.intervention import Intervention
-from plasticity_rl.errors import UserError, at_least
+from plasticity_rl.callback.intervention import UNDECLARED, Intervention, declares_nothing
+from plasticity_rl.errors import UserError, at_least, listed
 from plasticity_rl.schedules import Events
 
 
@@ -56,6 +56,24 @@ class ActsAtEvents(Scheduled):
         """Do it, and return one line that says what was done."""
         raise NotImplementedError
 
+    def act_and_log(self, agent: RLModule) -> None:
+        """Act, and log what was done; UserError when :meth:`act` does not say it."""
+        text = self.act(agent)
+        if not isinstance(text, str):
+            raise UserError(
+                f"{type(self).__name__}.act returned {text!r}, but must return one line of text that says what was "
+                "done, such as 'critic times 0.8'"
+            )
+        agent.log_event(self.name, text)
+
+    def lacks(self) -> Mapping[str, str]:
+        """Return ``act`` and ``mutates``, as far as the class does not define them."""
+        act = "it does what it is for and returns one line of text that says what was done"
+        return {
+            **({"act": act} if type(self).act is ActsAtEvents.act else {}),
+            **({"mutates": UNDECLARED} if declares_nothing(type(self)) else {}),
+        }
+
     def now(self, agent: RLModule) -> int:
         """Return the clock of the schedule."""
         raise NotImplementedError
@@ -82,7 +100,7 @@ class ActsAtEvents(Scheduled):
             return
         due, self._announced = self.events.fire(self.now(agent)) or self._announced, False
         if due:
-            agent.log_event(self.name, self.act(agent))
+            self.act_and_log(agent)
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many events have been seen, and whether one was announced."""
@@ -118,9 +136,9 @@ class ScheduledIntervention(ActsAtEvents, Intervention):
         every_n_updates: int | None = None,
         until_update: int | None = None,
     ) -> None:
-        self.every_n_frames, self.at_frames = every_n_frames, list(at_frames)
-        self.every_n_updates, self.until_update = every_n_updates, until_update
         cls = type(self).__name__
+        self.every_n_frames, self.at_frames = every_n_frames, listed(f"{cls}.at_frames", at_frames)
+        self.every_n_updates, self.until_update = every_n_updates, until_update
         if until_update is not None:
             at_least(f"{cls}.until_update", until_update, 0)
             if every_n_updates is None:

@@ -120,7 +120,7 @@ class ScheduledMasks(ActsAtEvents, Architecture):
     def on_update_start(self, agent: RLModule) -> None:
         """Move the masks where the period is over and the way has gone on since."""
         if self.events.fire(self.now(agent)) and self.due(agent) > self._reached:
-            agent.log_event(self.name, self.act(agent))
+            self.act_and_log(agent)
 
     def of_modules(self, numbers: Mapping[str, int]) -> dict[str, int]:
         """Return numbers of layers summed up by module."""

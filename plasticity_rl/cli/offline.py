@@ -311,7 +311,7 @@ class _Collector(RLCallback):
 
     def on_update_end(self, agent: RLModule, batch: TensorDictBase, metrics: TensorDictBase) -> None:
         for probe in tqdm(self.probes, desc="measuring", leave=False, disable=None):  # quiet where nobody looks
-            self.found |= probe.measure(agent, batch, metrics)
+            self.found |= probe.measured(agent, batch, metrics)
 
 
 def _end_of_update(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -32,6 +33,18 @@ _TAG_IN_FILENAME = re.compile(r"\{([^}:]+)[^}]*\}")
 BASES = ("plasticity_rl.callback.", "plasticity_rl.agents.hooks")
 """Modules of the classes that callbacks derive from."""
 KNOWN_PACKAGES = ("plasticity_rl.", "callbacks.", "lightning.")
+
+
+def refuse_no_callbacks(given: Iterable[Any]) -> None:
+    """Raise UserError for what is no callback: a class that was not called, a name."""
+    for one in given:
+        if isinstance(one, type) and issubclass(one, pl.Callback):
+            raise UserError(f"callbacks has the class {one.__name__}: give an instance, {one.__name__}(...)")
+        if not isinstance(one, pl.Callback):
+            raise UserError(
+                f"callbacks has {one!r}, which is no callback: give instances, such as callbacks.Reset(...), and no "
+                "names, which are for the command line"
+            )
 
 
 def refuse_unsuitable(callbacks: Sequence[pl.Callback]) -> None:

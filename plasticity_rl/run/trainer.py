@@ -19,7 +19,7 @@ from plasticity_rl.distributed.ranks import be_first_when_alone
 from plasticity_rl.distributed.strategy import choose_strategy, refuse_other_strategy
 from plasticity_rl.errors import UserError
 from plasticity_rl.files.places import expanded
-from plasticity_rl.run.callback_checks import refuse_bad_lists, refuse_unsuitable
+from plasticity_rl.run.callback_checks import refuse_bad_lists, refuse_no_callbacks, refuse_unsuitable
 from plasticity_rl.run.checkpoints import BestCheckpoint, LastCheckpoint
 from plasticity_rl.run.folder import RunFolder
 from plasticity_rl.run.logger import run_logger
@@ -95,6 +95,7 @@ def as_list(given: Any) -> list[Any]:
 
 def refuse_callbacks(callbacks: Sequence[pl.Callback]) -> None:
     """Raise UserError for callbacks that cannot work in any run."""
+    refuse_no_callbacks(callbacks)
     arguments = {type(one).__name__: dict(one.arguments()) for one in callbacks if isinstance(one, RLCallback)}
     refuse_extreme_numbers(arguments)
     refuse_doubles(callbacks)

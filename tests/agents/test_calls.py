@@ -9,7 +9,7 @@ from run_state import callback_states, differences, run_state
 
 import callbacks
 from plasticity_rl.agents.calls import calls_of
-from plasticity_rl.callback import Probe, RLCallback, ScheduledIntervention
+from plasticity_rl.callback import Mutation, Probe, RLCallback, ScheduledIntervention
 from plasticity_rl.schedules import Events
 
 
@@ -45,6 +45,9 @@ class EveryUpdate(Probe):
 
 
 class Marks(ScheduledIntervention):
+    def mutates(self, agent) -> Mutation:
+        return Mutation()
+
     def act(self, agent) -> str:
         return "marked"
 

@@ -8,20 +8,25 @@ import pickle
 import random
 import shutil
 import zipfile
+from collections import Counter, OrderedDict, deque
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cli_runs import TINY, call, fit_tiny_cli, tree
 from helpers import fit_tiny
 from run_state import differences, fingerprint
+from tensordict import TensorDict
 
-from plasticity_rl import UserError, checkpoint_files
+from plasticity_rl import Probe, UserError, checkpoint_files
 from plasticity_rl.checkpoint_files import (
     DRAFT,
     AtomicCheckpointIO,
     CheckpointReader,
     read_checkpoint,
+    refuse_unreadable,
     replace_durably,
 )
 from plasticity_rl.errors import RunFailure
@@ -160,6 +165,67 @@ def test_no_way_to_load_a_checkpoint_executes_it(finished, tmp_path):
 def test_switching_the_protection_off_is_refused(finished):
     with pytest.raises(UserError, match="weights_only=False would execute code"):
         AtomicCheckpointIO().load_checkpoint(finished / "checkpoints" / "last.ckpt", weights_only=False)
+
+
+# ---- what nobody could load again ------------------------------------------------------------------------------------
+
+
+class Keeps(Probe):
+    """Has a state of its own."""
+
+    def __init__(self, *, every_n_updates: int = 1) -> None:
+        super().__init__(every_n_updates=every_n_updates)
+        self.kept: Any = None
+
+    def state_dict(self):
+        return {**super().state_dict(), "kept": {"first": [self.kept]}}
+
+    def measure(self, agent, batch, metrics):
+        return {"kept": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("kept", "kind"),
+    [
+        (np.float64(1.5), "numpy.float64"),
+        (np.zeros(3), "numpy.ndarray"),
+        (deque([1.0]), "collections.deque"),
+        (Keeps(), r"[\w.]*test_checkpoint_files\.Keeps"),
+        (lambda: 1.0, "builtins.function"),
+    ],
+    ids=["number", "array", "deque", "object", "function"],
+)
+def test_a_state_that_could_not_be_read_again_is_refused_at_the_first_save(kept, kind, tmp_path):
+    keeps = Keeps()
+    keeps.kept = kept
+    with pytest.raises(
+        UserError, match=rf"^Keeps.state_dict\(\) returns a {kind} at 'kept'\['first'\]\[0\], and no .* give tensors"
+    ):
+        fit_tiny(tmp_path, callbacks=[keeps])
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_what_is_refused_at_a_save_is_what_a_file_cannot_hold(tmp_path):
+    """Whoever walks over a checkpoint says of every value what torch says of a file with it."""
+    values = [None, True, 3, 1.5, "text", b"bytes", 1j, torch.zeros(2), torch.nn.Parameter(torch.zeros(2)), {1}, (1, 2)]
+    values += [OrderedDict(a=1), Counter("aab"), torch.float64, torch.device("cpu"), torch.Size([2]), {(1, 2): "key"}]
+    values += [np.int64(3), {np.int64(3): 1}, Path("a"), TensorDict({}), slice(1), frozenset({1}), range(3), Keeps]
+    for value in values:
+        torch.save({"rl": {"value": value}}, tmp_path / "plain.ckpt")
+        try:
+            read_checkpoint(tmp_path / "plain.ckpt")
+        except UserError:
+            with pytest.raises(UserError, match=r"^the checkpoint holds a .* at 'rl'\['value'\]"):
+                refuse_unreadable({"rl": {"value": value}})
+        else:
+            refuse_unreadable({"rl": {"value": value}})
+
+
+def test_an_intact_file_that_may_not_be_loaded_is_not_called_damaged(tmp_path):
+    path = tmp_path / "last.ckpt"
+    torch.save({"rl": {}, "callbacks": {"Keeps": {"kept": deque([1.0])}}}, path)
+    with pytest.raises(UserError, match=r"is not damaged, but holds what may not .* \(collections.deque\): a"):
+        read_checkpoint(path)
 
 
 # ---- other versions --------------------------------------------------------------------------------------------------

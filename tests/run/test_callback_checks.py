@@ -21,6 +21,7 @@ from callbacks import (
 from plasticity_rl.callback import RLCallback
 from plasticity_rl.errors import UserError
 from plasticity_rl.run.callback_checks import idle_schedules, refuse_unsuitable
+from plasticity_rl.run.trainer import make_trainer
 
 
 @pytest.mark.parametrize(
@@ -76,3 +77,16 @@ def test_a_file_name_with_a_tag_that_is_never_logged_is_refused():
 
 class Own(RLCallback):
     """Of the user's: may log anything."""
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([Reset], r"callbacks has the class Reset: give an instance, Reset\(\.\.\.\)"),
+        (Reset, r"callbacks has the class Reset: give an instance"),
+        (["callbacks.Reset"], r"callbacks has 'callbacks.Reset', which is no callback: give instances, such as"),
+    ],
+)
+def test_what_is_no_callback_is_refused(given, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        make_trainer(tmp_path, callbacks=given)
