@@ -32,6 +32,7 @@ def test_it_is_kept_with_the_outputs_of_a_run_that_can_be_read():
     text = "".join("".join(output.get("text", "")) for output in outputs)
     assert text.count("frame/s") <= 3
     assert "reset actor, critic at frame" in text
+    assert "plasticity-rl plot" not in text, "a run that was made in Python has no config.yaml, which that reads"
 
 
 @pytest.mark.slow
