@@ -18,6 +18,7 @@ from plasticity_rl.results.panels import (
     Look,
     Panel,
     look,
+    named_seeds,
     show_frames,
 )
 from plasticity_rl.results.quantities import FAU, REWARDS, Quantity, quantity
@@ -219,8 +220,7 @@ def _lacking(arm: Arm, tags: Sequence[str]) -> list[str]:
         if 0 < len(without) < len(arm.runs):
             found.setdefault(without, []).append(tag)
     return [
-        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} of {arm.label} on {arm.task} "
-        f"ha{'ve' if len(seeds) > 1 else 's'} no {', '.join(own)}"
+        f"{named_seeds(seeds)} of {arm.label} on {arm.task} ha{'ve' if len(seeds) > 1 else 's'} no {', '.join(own)}"
         for seeds, own in found.items()
     ]
 

@@ -199,6 +199,11 @@ class Chart:
         return with_seeds(self.arms[arm].label, [number for line in lines for number in line.numbers])
 
 
+def named_seeds(seeds: Sequence[int]) -> str:
+    """Return seeds as ``seed 3`` or ``seeds 1, 2``."""
+    return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
+
+
 def with_seeds(label: str, numbers: Sequence[int]) -> str:
     """Return a label with the number of seeds; with the least and the most where they are not as many everywhere."""
     if not numbers:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from plasticity_rl.results.digits import digits_of
 from plasticity_rl.results.page import Html, curves, drawing_of, element, page, table
-from plasticity_rl.results.panels import FAINT, Chart, Events, Line
+from plasticity_rl.results.panels import FAINT, Chart, Events, Line, named_seeds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +67,7 @@ def _value(line: Line, digits: int, seeds: Sequence[int]) -> str:
     """Return the last value of a line, with its seeds where they are not those of its row."""
     value, low, high = (float(values[-1]) for values in (line.band.iqm, line.band.low, line.band.high))
     interval = f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low) else ""
-    own = f" (seed{'s' * (len(line.seeds) != 1)} {', '.join(map(str, line.seeds))})"
+    own = f" ({named_seeds(line.seeds)})"
     return f"{value:.{digits}f}{interval}{own * (sorted(line.seeds) != seeds)}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from plasticity_rl.results.arms import Band, aggregate
-from plasticity_rl.results.panels import Chart, Entry, Events, Line, Panel, look
+from plasticity_rl.results.panels import Chart, Entry, Events, Line, Panel, look, named_seeds
 from plasticity_rl.results.quantities import quantity
 from plasticity_rl.results.runs import Event
 from plasticity_rl.results.statistics import FEW_SEEDS, interval, iqm_of
@@ -89,7 +89,7 @@ def _events(report: Report, task: str, number: int) -> list[Events]:
 
 
 def _of_seeds(seeds: Sequence[int], number: int) -> str:
-    return "" if len(seeds) == number else f" (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
+    return "" if len(seeds) == number else f" ({named_seeds(seeds)})"
 
 
 def curve_of(scores: Sequence[Score], tasks: Sequence[str], tag: str) -> Band | None:

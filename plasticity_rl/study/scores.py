@@ -63,10 +63,15 @@ class Score:
 
 def read_scores(study: Study, stale: Container[str] = ()) -> tuple[list[Score], list[StudyRun]]:
     """Return the scores of all runs that are finished and can be read, and the others; ``stale`` are names of runs."""
-    runs = study.runs()
-    found = {run.name: data for run in runs if (data := read_if_finished(run, study, stale)[1]) is not None}
-    scores = [_score(run, found[run.name], study) for run in runs if run.name in found]
-    return scores, [run for run in runs if run.name not in found]
+    scores: list[Score] = []
+    missing: list[StudyRun] = []
+    for run in study.runs():
+        data = read_if_finished(run, study, stale)[1]
+        if data is None:
+            missing.append(run)
+        else:
+            scores.append(score_of(run, data, study))
+    return scores, missing
 
 
 def read_if_finished(run: StudyRun, study: Study, stale: Container[str] = ()) -> tuple[str, Run | None]:
@@ -94,12 +99,8 @@ def refuse_unreadable(study: Study, states: Mapping[str, str]) -> None:
         raise UserError(f"{number} of {study.name} cannot be read ({name}: {why}), and no other is finished")
 
 
-def score_of(run: StudyRun, study: Study) -> Score:
-    """Read the curves of a finished run."""
-    return _score(run, read_run(run.folder), study)
-
-
-def _score(run: StudyRun, data: Run, study: Study) -> Score:
+def score_of(run: StudyRun, data: Run, study: Study) -> Score:
+    """Return the numbers of a finished run of a study; ``data`` is what was read of its folder."""
     # The last step of a run of the study's own length may pass its last frame, and an evaluation follows there.
     is_longer = data.max_frames is not None and data.max_frames > study.max_frames
     curves = _until(study.max_frames, data.curves) if is_longer else data.curves

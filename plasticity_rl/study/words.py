@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from plasticity_rl.results.panels import named_seeds
 from plasticity_rl.study.comparisons import MOST_EXACT, pairs_needed
 from plasticity_rl.study.endpoints import RETURN, Endpoint
 from plasticity_rl.study.notes import few_seeds, points_of
@@ -113,8 +114,8 @@ def warnings(report: Report) -> list[str]:
 def _missing(report: Report) -> list[str]:
     """Return the names of runs that are not finished; seeds of which there is none at all are said once."""
     begun = {score.run.seed for score in report.scores}
-    gone = [str(seed) for seed in report.study.seeds if seed not in begun]
-    of_seeds = [f"all runs of seed{'s' * (len(gone) > 1)} {', '.join(gone)}"] if gone else []
+    gone = [seed for seed in report.study.seeds if seed not in begun]
+    of_seeds = [f"all runs of {named_seeds(gone)}"] if gone else []
     return of_seeds + [run.name for run in report.to_run if run.seed in begun]
 
 

@@ -8,6 +8,7 @@ import pytest
 from made_studies import Curves, ends, flat, report_of, study_of, tables
 
 from plasticity_rl import UserError
+from plasticity_rl.results.runs import read_run
 from plasticity_rl.study.endpoints import FINAL_RETURN, RETURN_AFTER_TRAINING, Endpoint, read_endpoint
 from plasticity_rl.study.scores import score_of
 from plasticity_rl.study.spec import read_study
@@ -97,7 +98,8 @@ def test_a_run_of_several_games_keeps_the_curve_of_each(tmp_path):
 
     path = study_of(tmp_path, mixed, tasks=GAMES[:1], normalize="human", measures=["eval/atari:boxing/return"])
     study = read_study(path)
-    score = score_of(study.runs()[0], study)
+    run = study.runs()[0]
+    score = score_of(run, read_run(run.folder), study)
     assert score.values[Endpoint("eval/atari:boxing/return", "final")] == pytest.approx(100.0)
     assert FINAL_RETURN not in score.values
     assert any("eval/return: no eval/<task>/visit_<n>/return tells which" in problem for problem in score.problems)

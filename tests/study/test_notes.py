@@ -9,6 +9,7 @@ import pytest
 import yaml
 from made_studies import Curves, flat, report_of, study_of, tables
 
+from plasticity_rl.results.runs import read_run
 from plasticity_rl.study.scores import score_of
 from plasticity_rl.study.spec import read_study
 from plasticity_rl.study.study_run import StudyRun
@@ -191,7 +192,8 @@ def test_of_a_longer_run_only_evaluations_have_a_point_at_the_end_of_the_study(t
     study = read_study(study_of(tmp_path, lambda run: curves))
     for run in study.runs():
         was_trained(run, to=160)
-    score = score_of(study.runs()[0], study)
+    run = study.runs()[0]
+    score = score_of(run, read_run(run.folder), study)
     ends = {tag: (int(one.frames[-1]), float(one.values[-1])) for tag, one in score.curves.items()}
     # At 100 the line from (80, 8) to (120, 12) is at 10.
     at_end = {"eval/return": (100, 10.0), "eval/a/return": (100, 10.0)}

@@ -14,7 +14,7 @@ from made_studies import ends, flat, report_of, study_of, tables
 from run_folders import write_events
 
 from plasticity_rl import UserError
-from plasticity_rl.results.runs import Curve
+from plasticity_rl.results.runs import Curve, read_run
 from plasticity_rl.study.endpoints import AREA, RETURN_AFTER_TRAINING, Endpoint, read_endpoint
 from plasticity_rl.study.human_scores import normalise_curves
 from plasticity_rl.study.kept import opened
@@ -39,7 +39,8 @@ def made(where: Path, curves, **more) -> Path:
 
 def first_score(path: Path) -> Score:
     study = read_study(path)
-    return score_of(study.runs()[0], study)
+    run = study.runs()[0]
+    return score_of(run, read_run(run.folder), study)
 
 
 @pytest.mark.parametrize(("entry", "value"), [("seeds", [1, 2, 1]), ("tasks", [FREEWAY, BOXING, FREEWAY])])

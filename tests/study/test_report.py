@@ -11,6 +11,7 @@ import yaml
 from cli_runs import call
 from run_folders import entry, write_run
 
+from plasticity_rl.results.runs import read_run
 from plasticity_rl.study.endpoints import AREA, FINAL_RETURN, Endpoint
 from plasticity_rl.study.figures import curve_of
 from plasticity_rl.study.scores import read_scores, score_of, table_of
@@ -74,7 +75,8 @@ def test_scores(study):
     values = table_of(scores, ["walk", "run"], FINAL_RETURN)
     assert list(values) == [" + ".join(arm) for arm in FINAL]
     assert [one.tolist() for one in values["without + often"]] == [[302.0, 304.0], [402.0, 404.0]]
-    assert score_of(scores[0].run, read_study(study)) == scores[0]
+    first = scores[0].run
+    assert score_of(first, read_run(first.folder), read_study(study)) == scores[0]
 
 
 def test_the_report(reported):
